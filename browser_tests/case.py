@@ -1,0 +1,260 @@
+"""What the browser tests share: a running chat site, and a Chromium with as many users as a test asks for.
+
+Everything happens in trial's main thread, with its reactor at rest: the server is another process, and Playwright's
+synchronous interface waits for the browser. A test waits for what it wants to see, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from twisted.trial.reporter import TestResultDecorator
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: What a user waits for at most, in seconds. Only a failing test takes that long.
+PATIENCE = 30
+
+PASSWORD = "copper-kettle-81"
+
+#: A desktop and a phone.
+WIDE, NARROW = (1280, 800), (390, 844)
+
+#: Chromium shall make no connections of its own, and needs no graphics card.
+CHROMIUM_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+#: What Chromium writes into the console when there is no server.
+UNREACHABLE = re.compile(r"WebSocket connection to .* failed|Failed to load resource: net::ERR_")
+
+#: The visible elements that reach beyond the sides of the window. (A page that cuts them off has no scroll bar.)
+STICKING_OUT = """
+    [...document.body.querySelectorAll("*")]
+        .filter((element) => element.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
+        .filter((element) => {
+            const { left, right } = element.getBoundingClientRect();
+            return left < -0.5 || right > innerWidth + 0.5;
+        })
+        .map((element) => element.outerHTML.slice(0, 200))
+"""
+
+expect.set_options(timeout=PATIENCE * 1000)
+
+
+class ChatSite:
+    """The example site in a process of its own. Port and data stay the same when it is started again."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="channelserver-browser-")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = Path(self._folder.name, "server.log")
+        self.data = Path(self._folder.name, "data")
+        self.data.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        """Start the server; return when it answers."""
+        environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
+        options = ["channelserver", "--demo", "--demo-data", str(self.data), "--port", str(self.port)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(self._twistd()), "-n", "--pidfile=", *options],
+                cwd=self._folder.name,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        ends = time.monotonic() + PATIENCE
+        while not self._answers():
+            if time.monotonic() > ends:
+                raise AssertionError(f"the server has not answered within {PATIENCE} s")
+            try:
+                status = self._process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+            raise AssertionError(f"the server ended with status {status} instead of starting")
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """End the server, by default as an administrator would; return its exit status."""
+        process, self._process = self._process, None
+        assert process is not None
+        process.send_signal(signal_number)
+        try:
+            return process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
+
+    def remove(self) -> None:
+        """End the server if it runs, and delete its data."""
+        if self._process is not None:
+            self.stop()
+        self._folder.cleanup()
+
+    def output(self) -> str:
+        """What the server has written so far."""
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+    def execute(self, statement: str, *values: object) -> None:
+        """Change the site's database behind its back."""
+        with closing(sqlite3.connect(self.data / "db.sqlite3", timeout=PATIENCE)) as database, database:
+            database.execute(statement, values)
+
+    @staticmethod
+    def _twistd() -> Path:
+        """Find ``twistd`` beside the interpreter, as in a virtual environment, or on the path."""
+        beside = Path(sys.executable).with_name("twistd")
+        found = beside if beside.exists() else shutil.which("twistd")
+        if found is None:
+            raise AssertionError("there is no twistd, neither beside the Python interpreter nor on the PATH")
+        return Path(found)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
+                client.sendall(b"HEAD /login/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                return client.recv(12) == b"HTTP/1.1 200"
+        except OSError:
+            return False
+
+
+class BrowserTestCase(SynchronousTestCase):
+    """A test with the chat site at ``self.site`` and as many users as it asks for.
+
+    No page may write an error into its console, but for those expected in :meth:`errors_expected`. When a test fails,
+    the server's output is printed.
+    """
+
+    def run(self, result: Any) -> None:
+        """Run the test; if it fails, print what the server said."""
+        self._output = ""
+        watched = _Watched(result)
+        super().run(watched)
+        if watched.troubled:
+            print(f"\n--- what the server wrote in {self.id()} ---\n{self._output}---", file=sys.stderr)
+
+    def setUp(self) -> None:
+        chromium = shutil.which("chromium")
+        if chromium is None:
+            raise AssertionError(
+                "the browser tests need Chromium as 'chromium' on the PATH (Debian: apt install chromium)"
+            )
+        self._complaints: list[str] = []
+        self._excuse: re.Pattern[str] | None = None
+        self.site = ChatSite()
+        self.addCleanup(self._remove_site)
+        playwright = sync_playwright().start()
+        self.addCleanup(playwright.stop)
+        self._browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        self.addCleanup(self._browser.close)
+        self.site.start()
+
+    def tearDown(self) -> None:
+        self.assertEqual(self._complaints, [])
+
+    def _remove_site(self) -> None:
+        self._output = self.site.output()
+        self.site.remove()
+
+    # -- people --------------------------------------------------------------------------------------------------------
+
+    def visitor(self, size: tuple[int, int] = WIDE, scheme: str = "light", like: Page | None = None) -> Page:
+        """Return an empty page of a browser that nobody else uses.
+
+        :param size: width and height of the window.
+        :param scheme: ``light`` or ``dark``.
+        :param like: log the browser in as the user of this page.
+        """
+        context: BrowserContext = self._browser.new_context(
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme=scheme,
+            has_touch=size == NARROW,
+            is_mobile=size == NARROW,
+            locale="en-GB",
+            timezone_id="Europe/Paris",
+            reduced_motion="reduce",  # a drawer is open or shut, not on its way
+            storage_state=like.context.storage_state() if like else None,
+        )
+        context.set_default_timeout(PATIENCE * 1000)
+        context.on("page", self._listen_to)
+        return context.new_page()
+
+    def user(self, name: str, size: tuple[int, int] = WIDE, scheme: str = "light") -> Page:
+        """Sign up as `name`; return the page that the site shows then."""
+        page = self.visitor(size, scheme)
+        page.goto(self.site.url)
+        page.get_by_role("link", name="Make an account").click()
+        page.get_by_label("Username").fill(name)
+        page.get_by_label("Password", exact=True).fill(PASSWORD)
+        page.get_by_label("Password, once more").fill(PASSWORD)
+        page.get_by_role("button", name="Make account").click()
+        page.wait_for_url(self.site.url)
+        return page
+
+    @contextmanager
+    def errors_expected(self, pattern: re.Pattern[str] = UNREACHABLE) -> Iterator[None]:
+        """Within this block, pages may complain of what matches `pattern`."""
+        self._excuse = pattern
+        try:
+            yield
+        finally:
+            self._excuse = None
+
+    def _listen_to(self, page: Page) -> None:
+        page.on("pageerror", lambda error: self._complain(str(error)))
+        page.on("console", lambda said: self._complain(said.text) if said.type in ("error", "warning") else None)
+
+    def _complain(self, text: str) -> None:
+        if self._excuse is None or not self._excuse.search(text):
+            self._complaints.append(text)
+
+    # -- looks ---------------------------------------------------------------------------------------------------------
+
+    def picture(self, page: Page, name: str) -> None:
+        """Check that nothing sticks out of the page at its side; keep a picture of it if the environment says where."""
+        scroll_width, width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        self.assertLessEqual(scroll_width, width, name)
+        self.assertEqual(page.evaluate(STICKING_OUT), [], name)
+        folder = os.environ.get("CHANNELSERVER_SCREENSHOTS")
+        if folder:
+            page.screenshot(path=Path(folder, f"{name}.png"), animations="disabled", caret="hide")
+
+
+class _Watched(TestResultDecorator):
+    """Passes on what trial is told of a test, and notes whether it was bad."""
+
+    troubled = False
+
+    def addError(self, test: Any, error: Any) -> None:
+        self.troubled = True
+        super().addError(test, error)
+
+    def addFailure(self, test: Any, failure: Any) -> None:
+        self.troubled = True
+        super().addFailure(test, failure)

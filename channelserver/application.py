@@ -1,0 +1,156 @@
+"""The Django side of the server, put together: layer, routing, views, workers.
+
+Runs before the reactor, in the main thread.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from twisted.logger import Logger
+
+from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers
+from channelserver.bridge import Bridge
+from channelserver.handler import AsgiHandler, ViewConsumer
+from channelserver.project import StartError, describe
+from channelserver.server.access import AccessLog
+from channelserver.server.options import Settings
+from channelserver.server.origin import OriginPolicy
+from channelserver.server.service import ServerService
+from channelserver.server.site import Site
+from channelserver.server.static import StaticFiles
+from channelserver.signals import worker_ready
+from channelserver.staticfiles import StaticFilesHandler
+from channelserver.workers.pool import WorkerPool
+from channelserver.workers.worker import Worker
+
+_log = Logger("channelserver")
+
+#: The hosts of a site under development (Django: ``HttpRequest.get_host``).
+_LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
+
+
+def make_server(
+    values: Settings, reactor: Any, access_log: AccessLog, handler: AsgiHandler | None = None
+) -> ServerService:
+    """Put a server together.
+
+    :param values: the values of all options.
+    :param reactor: the reactor it will run in.
+    :param access_log: gets a line for each request and socket.
+    :param handler: runs Django's views, instead of the one that fits the settings.
+    :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
+    """
+    wrapper = load_layer(values.layer)
+    wrapper.router.check_default(http_consumer=http_consumer(values, handler))
+    bridge = Bridge(reactor)
+    origins = OriginPolicy(allowed_hosts(), values.allowed_origin)
+    static = static_files(values.root_path.rstrip("/")) if values.static else None
+    site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static)
+
+    def started(lines: list[str]) -> None:
+        for line in lines:
+            _log.info("listening on {line}", line=line)
+        _log.info("channel layer: {layer}", layer=str(wrapper))
+        if values.threads:
+            _log.info("worker threads: {count}, so at most {count} connections to each database", count=values.threads)
+        else:
+            _log.info("worker threads: none; this process serves connections only")
+
+    return ServerService(site, make_workers(wrapper, bridge, values), reactor, started)
+
+
+def load_layer(alias: str) -> ChannelLayerWrapper:
+    """Build the channel layer and its routing.
+
+    :raises StartError: the routing does not resolve.
+    :raises InvalidChannelLayerError: the settings do not describe a layer.
+    """
+    try:
+        return channel_layers[alias]
+    except (ImproperlyConfigured, ImportError, ValueError, TypeError) as error:
+        if isinstance(error, InvalidChannelLayerError):
+            raise
+        raise StartError(f"CHANNEL_LAYERS[{alias!r}]['ROUTING'] is wrong: {describe(error)}") from error
+
+
+def allowed_hosts() -> list[str]:
+    """Return the hosts this site answers to."""
+    hosts = list(settings.ALLOWED_HOSTS)
+    return _LOCAL_HOSTS if settings.DEBUG and not hosts else hosts
+
+
+def http_consumer(values: Settings, handler: AsgiHandler | None = None) -> ViewConsumer:
+    """Return the consumer that runs Django's views.
+
+    :raises StartError: the middleware does not load.
+    """
+    try:
+        if handler is None:
+            # Under DEBUG nobody runs collectstatic after each change.
+            debug = settings.DEBUG and apps.is_installed("django.contrib.staticfiles")
+            handler = StaticFilesHandler() if debug else AsgiHandler()
+        return ViewConsumer(handler, values.http_timeout)
+    except (ImproperlyConfigured, ImportError) as error:
+        raise StartError(f"the setting MIDDLEWARE is wrong: {describe(error)}") from error
+
+
+def static_files(root_path: str) -> Any:
+    """Return what serves ``STATIC_URL`` from ``STATIC_ROOT`` in the reactor, or None if the project has none, or not on this host."""
+    folder = getattr(settings, "STATIC_ROOT", None)
+    prefix = getattr(settings, "STATIC_URL", None)
+    if not folder or not prefix or not os.path.isdir(folder):
+        return None
+    parts = urlsplit(prefix)
+    if parts.netloc or not parts.path.strip("/"):
+        return None
+    path = "/" + parts.path.strip("/") + "/"
+    return StaticFiles(os.fspath(folder), path.removeprefix(root_path) if root_path else path, root_path)
+
+
+class NoWorkers:
+    """Stands for a pool without threads."""
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def when_idle(self, callback: Any) -> None:
+        """Idle already."""
+        callback()
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    def join(self, timeout: float) -> list[str]:
+        """Nothing to wait for."""
+        return []
+
+
+class Workers(WorkerPool):
+    """The pool of threads that run one layer's consumers."""
+
+    worker: Worker
+
+    def start(self) -> None:
+        """See :class:`WorkerPool`."""
+        super().start()
+        worker_ready.send_robust(sender=self.worker)
+
+
+def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings) -> Any:
+    """Return the worker threads for a layer's consumers."""
+    if not values.threads:
+        return NoWorkers()
+    queues = wrapper.queues
+    worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
+    pool = Workers(
+        queues, sorted(wrapper.router.channels), worker.consume, values.threads, bridge.call_later, connections.close_all
+    )
+    pool.worker = worker
+    return pool

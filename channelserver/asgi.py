@@ -1,0 +1,157 @@
+"""The project's channel layers (Channels 1: ``channels.asgi``).
+
+Runs in any thread; owns the layers, each of which is built once, when first asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import django
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from channelserver.channel import DEFAULT_CHANNEL_LAYER
+from channelserver.layers import BaseChannelLayer
+from channelserver.routing import Router
+
+#: What ``BACKEND`` says in projects written for Channels 1, and what it means here.
+BACKENDS = {
+    "asgiref.inmemory.ChannelLayer": "channelserver.layers.InMemoryChannelLayer",
+    "asgi_ipc.IPCChannelLayer": "channelserver.layers.InMemoryChannelLayer",
+    "asgi_redis.RedisChannelLayer": "channelserver.layers.RedisChannelLayer",
+    "asgi_redis.RedisLocalChannelLayer": "channelserver.layers.RedisChannelLayer",
+}
+
+#: Parameters of the layers named above that have no meaning here, and do no harm.
+_NEEDLESS = {"asgi_ipc.IPCChannelLayer": {"prefix", "message_memory", "group_memory"}}
+
+_PLAIN_SITE = {DEFAULT_CHANNEL_LAYER: {"BACKEND": "channelserver.layers.InMemoryChannelLayer", "ROUTING": []}}
+
+
+class InvalidChannelLayerError(ValueError):
+    """An entry of ``CHANNEL_LAYERS`` is wrong; the text names it and the cure."""
+
+
+class ChannelLayerWrapper:
+    """A layer together with its alias and its routing. Every other attribute is the layer's own."""
+
+    def __init__(self, channel_layer: BaseChannelLayer, alias: str, routing: Any) -> None:
+        self.channel_layer = channel_layer
+        self.alias = alias
+        self.routing = routing
+        self.router = Router(routing)
+        # Bound once: these are called for every message.
+        self.dispatch = channel_layer.dispatch
+        self.dispatch_group = channel_layer.dispatch_group
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.channel_layer, name)
+
+    def __str__(self) -> str:
+        kind = type(self.channel_layer)
+        return f"{self.alias} ({kind.__module__}.{kind.__name__})"
+
+    def local_only(self) -> bool:
+        """Whether the layer ends with this process."""
+        return "memory" in type(self.channel_layer).__module__
+
+
+class ChannelLayerManager:
+    """All layers of ``CHANNEL_LAYERS``, by alias. Without that setting: one in-memory layer, ``default``, with no routes."""
+
+    def __init__(self) -> None:
+        self._backends: dict[str, ChannelLayerWrapper] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """The setting ``CHANNEL_LAYERS``.
+
+        :raises InvalidChannelLayerError: it is no dict.
+        """
+        configs = getattr(settings, "CHANNEL_LAYERS", None) or _PLAIN_SITE
+        if not isinstance(configs, dict):
+            raise InvalidChannelLayerError(f"CHANNEL_LAYERS must be a dict of alias to dict, not {configs!r}")
+        return configs
+
+    def make_backend(self, name: str) -> ChannelLayerWrapper:
+        """Return a new layer built by the entry `name`.
+
+        :raises InvalidChannelLayerError: the entry is missing or wrong.
+        """
+        return self._make_backend(name, "CONFIG", {})
+
+    def make_test_backend(self, name: str) -> ChannelLayerWrapper:
+        """Return a new layer built by the entry `name` with its ``TEST_CONFIG``.
+
+        :raises InvalidChannelLayerError: the entry is missing or wrong, or has no ``TEST_CONFIG``.
+        """
+        return self._make_backend(name, "TEST_CONFIG", None)
+
+    def _make_backend(self, name: str, config_key: str, default: dict[str, Any] | None) -> ChannelLayerWrapper:
+        config = self.configs.get(name)
+        where = f"CHANNEL_LAYERS[{name!r}]"
+        if config is None:
+            known = ", ".join(map(repr, self.configs))
+            raise InvalidChannelLayerError(f"{where} is not set; there is {known}")
+        if not isinstance(config, dict):
+            raise InvalidChannelLayerError(f"{where} must be a dict, not {config!r}")
+        if "BACKEND" not in config:
+            raise InvalidChannelLayerError(f"{where} has no BACKEND; set it to the dotted name of a layer class")
+        if "ROUTING" not in config:
+            raise InvalidChannelLayerError(f"{where} has no ROUTING; set it to a list, a dict or the dotted name of one")
+        parameters = config.get(config_key, default)
+        if parameters is None:
+            raise InvalidChannelLayerError(f"{where} has no {config_key}, which tests need; set it to a dict")
+        layer = self._make_layer(where, config_key, config["BACKEND"], parameters)
+        return ChannelLayerWrapper(layer, name, config["ROUTING"])
+
+    @staticmethod
+    def _make_layer(where: str, config_key: str, backend: Any, parameters: Any) -> BaseChannelLayer:
+        if isinstance(backend, str):
+            try:
+                layer_class = import_string(BACKENDS.get(backend, backend))
+            except ImportError as error:
+                raise InvalidChannelLayerError(f"{where}['BACKEND'] is {backend!r}, which cannot be imported: {error}") from error
+        else:
+            layer_class = backend
+        if not (isinstance(layer_class, type) and issubclass(layer_class, BaseChannelLayer)):
+            raise InvalidChannelLayerError(
+                f"{where}['BACKEND'] is {backend!r}, which is no subclass of channelserver.layers.BaseChannelLayer"
+            )
+        try:
+            needless = _NEEDLESS.get(backend, ()) if isinstance(backend, str) else ()
+            return layer_class(**{key: value for key, value in parameters.items() if key not in needless})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise InvalidChannelLayerError(f"{where}[{config_key!r}] does not fit {layer_class.__name__}: {error}") from error
+
+    def __getitem__(self, key: str) -> ChannelLayerWrapper:
+        wrapper = self._backends.get(key)
+        if wrapper is None:
+            with self._lock:
+                wrapper = self._backends.get(key)
+                if wrapper is None:
+                    wrapper = self._backends[key] = self.make_backend(key)
+        return wrapper
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.configs
+
+    def set(self, key: str, layer: ChannelLayerWrapper | None) -> ChannelLayerWrapper | None:
+        """Put another layer in the place of `key`, or have it built anew when next asked for; return the old one, or None."""
+        with self._lock:
+            old = self._backends.pop(key, None)
+            if layer is not None:
+                self._backends[key] = layer
+            return old
+
+
+channel_layers = ChannelLayerManager()
+
+
+def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> BaseChannelLayer:
+    """Set Django up and return the layer itself, for an ``asgi.py`` as in Channels 1."""
+    django.setup(set_prefix=False)
+    return channel_layers[alias].channel_layer

@@ -1,0 +1,124 @@
+"""Users for consumers (Channels 1: ``channels.auth``).
+
+The decorators run in worker threads, inside the consumer; the module owns nothing. ``message.user`` is lazy, like
+Django's ``request.user``: no query unless it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from django.contrib import auth
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.utils.functional import SimpleLazyObject
+
+from channelserver.sessions import channel_and_http_session, channel_session, http_session, message_in
+
+if TYPE_CHECKING:
+    from django.contrib.sessions.backends.base import SessionBase
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_USER_KEYS = (BACKEND_SESSION_KEY, SESSION_KEY, HASH_SESSION_KEY)
+
+
+def transfer_user(from_session: SessionBase | None, to_session: SessionBase) -> None:
+    """Log the user of one session in to another session as well.
+
+    :param from_session: None, or one without a user: nothing happens.
+    :param to_session: usually ``message.channel_session``.
+    """
+    if from_session is None:
+        return
+    values = {key: from_session.get(key) for key in _USER_KEYS}
+    if None in values.values():
+        return
+    for key, value in values.items():
+        # An equal value is not assigned, so that a session already up to date is not saved for nothing.
+        if to_session.get(key) != value:
+            to_session[key] = value
+
+
+def channel_session_user(func: Callable[P, R]) -> Callable[P, R]:
+    """Give the consumer ``message.channel_session``, and the user logged in to it as ``message.user``.
+
+    Somebody must have put the user there: :func:`channel_session_user_from_http` on the connect consumer, or
+    :func:`transfer_user`. Without, ``message.user`` is an ``AnonymousUser``.
+
+    :param func: a consumer, as for :func:`channelserver.sessions.channel_session`; the same errors.
+    """
+
+    @channel_session
+    @functools.wraps(func)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        message = message_in(args)
+        message.user = _user_of(message.channel_session)
+        return func(*args, **kwargs)
+
+    return inner
+
+
+def http_session_user(func: Callable[P, R]) -> Callable[P, R]:
+    """Give the consumer ``message.http_session``, and the user logged in to it as ``message.user``.
+
+    Only ``http.request`` and ``websocket.connect`` messages have that session; with others the user is an
+    ``AnonymousUser``.
+
+    :param func: a consumer, as for :func:`channelserver.sessions.http_session`; the same errors.
+    """
+
+    @http_session
+    @functools.wraps(func)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        message = message_in(args)
+        message.user = _user_of(message.http_session)
+        return func(*args, **kwargs)
+
+    return inner
+
+
+def channel_session_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
+    """Like :func:`channel_session_user`, for connect consumers: first take the user over from the HTTP session.
+
+    Later consumers of the socket use :func:`channel_session_user`.
+
+    :param func: a consumer, as for :func:`channelserver.sessions.channel_session`; the same errors.
+    """
+    return http_session(channel_session(_with_user_from_http(func)))
+
+
+def channel_and_http_session_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
+    """Like :func:`channel_session_user_from_http`, with ``message.http_session`` on a socket's later messages as well.
+
+    There the user is read from the HTTP session each time, so that it ends with a logout.
+
+    :param func: a consumer, as for :func:`channelserver.sessions.channel_and_http_session`; the same errors.
+    """
+    return channel_and_http_session(_with_user_from_http(func))
+
+
+def _with_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
+    @functools.wraps(func)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        message = message_in(args)
+        transfer_user(message.http_session, message.channel_session)
+        # A socket's later messages carry no HTTP session, but the channel session remembers the user.
+        message.user = _user_of(message.channel_session if message.http_session is None else message.http_session)
+        return func(*args, **kwargs)
+
+    return inner
+
+
+def _user_of(session: SessionBase | None) -> Any:
+    if session is None:
+        # Not at the top: models can be imported only once the applications are loaded.
+        from django.contrib.auth.models import AnonymousUser
+
+        return AnonymousUser()
+    # All that get_user() asks of a request is its session.
+    request: Any = SimpleNamespace(session=session)
+    return SimpleLazyObject(functools.partial(auth.get_user, request))

@@ -1,0 +1,70 @@
+"""The one door between worker threads and the reactor.
+
+:meth:`Bridge.post` runs in any thread, the posted functions in the reactor thread. Owns the list of what waits to cross.
+
+Only the first post after a drain wakes the reactor. That no wake-up is lost follows from the lock: `_awake` is set by the
+post that wakes, and cleared only by a drain that has seen, under the same lock, that nothing waits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+
+_log = Logger("channelserver.bridge")
+
+
+class Bridge:
+    """Hand work over to the reactor thread.
+
+    :param reactor: an ``IReactorFromThreads`` and ``IReactorTime`` provider.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._wake = reactor.callFromThread
+        self._call_later = reactor.callLater
+        self._lock = threading.Lock()
+        self._items: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self._awake = False
+
+    def post(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have ``function(*arguments)`` called in the reactor thread, soon, in the order of the posts."""
+        with self._lock:
+            self._items.append((function, arguments))
+            if self._awake:
+                return
+            self._awake = True
+        self._wake(self._drain)
+
+    def call_later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
+        """Have ``function(*arguments)`` called in the reactor thread after `seconds`."""
+        self.post(self._call_later, seconds, self._guarded, function, *arguments)
+
+    def from_signal_handler(self, function: Callable[..., object]) -> None:
+        """Like :meth:`post`, but without the lock, which the interrupted code may hold."""
+        self._wake(self._guarded, function)
+
+    def _drain(self) -> None:
+        # One batch at a turn: between two batches the reactor serves its sockets and timers.
+        with self._lock:
+            items, self._items = self._items, []
+        for function, arguments in items:
+            try:
+                function(*arguments)
+            except Exception:
+                _log.failure("error in {function!r}, handed over by a thread", function=function)
+        with self._lock:
+            if not self._items:
+                self._awake = False
+                return
+        self._wake(self._drain)
+
+    @staticmethod
+    def _guarded(function: Callable[..., object], *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except Exception:
+            _log.failure("error in {function!r}", function=function)

@@ -1,0 +1,117 @@
+"""What applications send with: :class:`Channel` and :class:`Group` (Channels 1: ``channels.channel``).
+
+Runs in any thread; owns nothing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.db import transaction
+
+from channelserver.layers.content import copy_content
+from channelserver.layers.names import check_channel_name, check_group_name
+from channelserver.outbox import hold_back
+
+if TYPE_CHECKING:
+    from channelserver.layers import BaseChannelLayer
+
+DEFAULT_CHANNEL_LAYER = "default"
+
+
+class _Destination:
+    """What channels and groups share: a checked name and the layer it lives in."""
+
+    _is_group: bool
+
+    def __init__(self, name: str, alias: str = DEFAULT_CHANNEL_LAYER, channel_layer: Any = None) -> None:
+        if isinstance(name, bytes):
+            name = name.decode("ascii")
+        self.name = check_group_name(name) if self._is_group else check_channel_name(name)
+        if channel_layer is None:
+            from channelserver.asgi import channel_layers
+
+            channel_layer = channel_layers[alias]
+        self.channel_layer: BaseChannelLayer = channel_layer
+
+    def _send(self, content: Any, immediately: bool, on_commit: bool | str) -> None:
+        send = partial(hold_back, self.channel_layer, self._is_group, self.name, copy_content(content), immediately)
+        if on_commit:
+            transaction.on_commit(send, using=on_commit if isinstance(on_commit, str) else None)
+        else:
+            send()
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return (self.name, self.channel_layer) == (other.name, other.channel_layer)  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.name))
+
+
+class Channel(_Destination):
+    """A named queue of messages, or the reply channel of one connection.
+
+    :param name: text, or ASCII bytes; see :mod:`channelserver.layers.names`.
+    :param alias: which of ``CHANNEL_LAYERS``.
+    :param channel_layer: a layer to use instead.
+    :raises TypeError: the name is invalid.
+    """
+
+    _is_group = False
+
+    def send(self, content: dict[str, Any], immediately: bool = False, on_commit: bool | str = False) -> None:
+        """Send a message.
+
+        Inside a consumer or a view it is held back until that has ended normally, and dropped if it raised.
+
+        :param content: a dict as :mod:`channelserver.layers.content` describes; it is copied.
+        :param immediately: send at once, also inside a consumer.
+        :param on_commit: inside a database transaction, wait for its commit; drop the message if it is rolled back. The alias
+            of a database may be given instead of True.
+        :raises TypeError: `content` is no dict, or holds what a message cannot carry.
+        :raises ChannelFull: the message went out at once, and the channel is at its capacity.
+        """
+        self._send(content, immediately, on_commit)
+
+
+class Group(_Destination):
+    """A named set of channels.
+
+    :param name: text, or ASCII bytes; see :mod:`channelserver.layers.names`.
+    :param alias: which of ``CHANNEL_LAYERS``.
+    :param channel_layer: a layer to use instead.
+    :raises TypeError: the name is invalid.
+    """
+
+    _is_group = True
+
+    def add(self, channel: Channel | str) -> None:
+        """Make `channel` a member, at once; a member already: renew its membership."""
+        self.channel_layer.group_add(self.name, _name_of(channel))
+
+    def discard(self, channel: Channel | str) -> None:
+        """End the membership of `channel`, at once; harmless if there is none."""
+        self.channel_layer.group_discard(self.name, _name_of(channel))
+
+    def send(self, content: dict[str, Any], immediately: bool = False, on_commit: bool | str = False) -> None:
+        """Send a message to every member. See :meth:`Channel.send`.
+
+        :raises ValueError: `content` is no dict (a Channel raises ``TypeError``; so it was in Channels 1).
+        :raises TypeError: `content` holds what a message cannot carry.
+        """
+        if not isinstance(content, dict):
+            raise ValueError(f"a message must be a dict, not {type(content).__name__}")
+        self._send(content, immediately, on_commit)
+
+
+def _name_of(channel: Channel | str) -> str:
+    return channel.name if isinstance(channel, Channel) else channel

@@ -1,0 +1,77 @@
+"""What consumers and views raise to say something to the worker (Channels 1: ``channels.exceptions``).
+
+Raised and handled in worker threads; the module owns nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from channelserver.message import Message
+
+
+class ConsumeLater(Exception):
+    """Raised by a consumer: put the message back and try again after a growing pause, ten times at most."""
+
+
+class ResponseLater(Exception):
+    """Raised by a view: no response now; somebody else will send it to the request's reply channel."""
+
+
+class RequestTimeout(Exception):
+    """The rest of a request's body did not come in time (answered with 408)."""
+
+
+class RequestAborted(Exception):
+    """The client left before the request's body was complete (not answered)."""
+
+
+class DenyConnection(Exception):
+    """Raised by a ``websocket.connect`` consumer: refuse the connection with HTTP 403.
+
+    Elsewhere it is an exception like any other: logged, and the socket stays open.
+    """
+
+
+class ChannelSocketException(Exception):
+    """Base of exceptions that act on the socket whose message is being consumed.
+
+    The worker calls :meth:`run` when a consumer has raised one. Applications may derive their own.
+    """
+
+    def run(self, message: Message) -> None:
+        """Do what the exception stands for.
+
+        :param message: the message whose consumer raised it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define run(message)")
+
+
+class WebsocketCloseException(ChannelSocketException):
+    """Raised by a consumer: close the socket.
+
+    :param code: close code sent to the client, 1000 or 3000 to 4999 (RFC 6455 section 7.4); None stands for 1000.
+    :raises ValueError: applications may not send that code.
+    """
+
+    def __init__(self, code: int | None = None) -> None:
+        if code is not None and not (isinstance(code, int) and (code == 1000 or 3000 <= code <= 4999)):
+            raise ValueError(f"a WebSocket close code must be 1000 or between 3000 and 4999, not {code!r}")
+        super().__init__(code)
+        self.code = code
+
+    def run(self, message: Message) -> None:
+        """Send the closing to the message's reply channel, at once.
+
+        :raises ValueError: the message has no reply channel, so it did not come from a socket.
+        """
+        if message.reply_channel is None:
+            raise ValueError(
+                f"{type(self).__name__} raised for a message without reply_channel: only a socket's messages have one"
+            )
+        message.reply_channel.send({"close": self.code or True}, immediately=True)
+
+
+class SendNotAvailableOnDemultiplexer(Exception):
+    """``send`` or ``group_send`` called on a demultiplexer, which has no stream of its own to send on."""

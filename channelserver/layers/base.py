@@ -1,0 +1,230 @@
+"""What every channel layer offers: the interface of asgiref 1, and what the server and the workers need beside it.
+
+Called from any thread. A layer's own docstring says how it keeps its state safe.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from fnmatch import translate
+from typing import Any, ClassVar, Protocol
+
+from channelserver.layers.content import Content, copy_content
+from channelserver.layers.losses import Losses
+from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
+
+
+class ChannelFull(Exception):
+    """The channel holds as many messages as its capacity allows (asgiref 1: ``BaseChannelLayer.ChannelFull``)."""
+
+
+class MessageTooLarge(Exception):
+    """The message is larger than the layer can carry (asgiref 1: ``BaseChannelLayer.MessageTooLarge``)."""
+
+
+class Outlet(Protocol):
+    """The receiver of the messages to a process's own reply channels: the server's open connections.
+
+    All methods may be called from any thread and return at once.
+    """
+
+    def __contains__(self, channel: object) -> bool:
+        """Whether the connection behind `channel` is open."""
+
+    def deliver(self, channel: str, content: Content) -> None:
+        """Pass one message to one connection; a message to a closed one is dropped."""
+
+    def deliver_group(self, channels: Collection[str], content: Content) -> None:
+        """Pass one message to many connections."""
+
+    def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
+        """Pass one message to one connection, waiting up to `timeout` seconds while it has no room.
+
+        :returns: False if the connection has closed, or had no room in time.
+        """
+
+
+class BaseChannelLayer:
+    """Base of all channel layers: names, contents, capacities.
+
+    :param expiry: seconds a message waits for a reader before it is dropped.
+    :param group_expiry: seconds a group membership lasts after the last ``group_add``.
+    :param capacity: messages which may wait in one channel.
+    :param channel_capacity: other capacities: a dict of glob (or compiled regular expression) to number; the first match counts.
+    :param clock: returns seconds, monotonic; for tests.
+    :raises ValueError: a number is out of its range.
+    """
+
+    #: Names of the optional parts a layer offers, as in asgiref 1.
+    extensions: ClassVar[list[str]] = []
+
+    ChannelFull = ChannelFull
+    MessageTooLarge = MessageTooLarge
+
+    def __init__(
+        self,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 1000,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        for name, value in (("expiry", expiry), ("group_expiry", group_expiry), ("capacity", capacity)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+                raise ValueError(f"{name} must be a number above 0, not {value!r}")
+        self.expiry = expiry
+        self.group_expiry = group_expiry
+        self.capacity = capacity
+        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+        self.losses = Losses(clock)
+
+    # -- asgiref 1 -----------------------------------------------------------------------------------------------------
+
+    def send(self, channel: str, message: Content) -> None:
+        """Put a copy of `message` into `channel`.
+
+        :raises ChannelFull: the channel is at its capacity.
+        :raises TypeError: the name or the content is invalid.
+        """
+        check_channel_name(channel)
+        self.dispatch(channel, copy_content(message))
+
+    def receive(self, channels: Iterable[str], block: bool = False) -> tuple[str | None, Content | None]:
+        """Take the next message from any of `channels`.
+
+        :param block: wait for a message, for a few seconds at most.
+        :returns: ``(channel, message)``, or ``(None, None)`` if there was none.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.receive")
+
+    def receive_many(self, channels: Iterable[str], block: bool = False) -> tuple[str | None, Content | None]:
+        """The older name of :meth:`receive` (asgiref 1.0)."""
+        return self.receive(channels, block)
+
+    def new_channel(self, pattern: str) -> str:
+        """Return an unused single-reader name that starts with `pattern`, which must end in ``?``."""
+        raise NotImplementedError(f"{type(self).__name__}.new_channel")
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Make `channel` a member of `group`, or renew its membership."""
+        raise NotImplementedError(f"{type(self).__name__}.group_add")
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """End the membership of `channel` in `group`, if there is one."""
+        raise NotImplementedError(f"{type(self).__name__}.group_discard")
+
+    def group_channels(self, group: str) -> list[str]:
+        """Return the members of `group`."""
+        raise NotImplementedError(f"{type(self).__name__}.group_channels")
+
+    def send_group(self, group: str, message: Content) -> None:
+        """Send a copy of `message` to every member of `group`. What cannot be delivered is counted and logged.
+
+        :raises TypeError: the name or the content is invalid.
+        """
+        check_group_name(group)
+        self.dispatch_group(group, copy_content(message))
+
+    def flush(self) -> None:
+        """Forget all messages and all groups."""
+        raise NotImplementedError(f"{type(self).__name__}.flush")
+
+    # -- for Channel, Group and the server: names and contents are known to be good, and the content is given away --------
+
+    def dispatch(self, channel: str, content: Content) -> None:
+        """Like :meth:`send`, without checks and without a copy."""
+        raise NotImplementedError(f"{type(self).__name__}.dispatch")
+
+    def dispatch_group(self, group: str, content: Content) -> None:
+        """Like :meth:`send_group`, without checks and without a copy."""
+        raise NotImplementedError(f"{type(self).__name__}.dispatch_group")
+
+    def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
+        """Like :meth:`dispatch`, but wait up to `timeout` seconds for room; the calling thread waits.
+
+        :returns: False if the receiver has gone, or had no room in time.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.dispatch_waiting")
+
+    def submit(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
+        """Like :meth:`dispatch`, for the server's own messages.
+
+        :param attachment: travels with the message to a consumer of the same process.
+        :param urgent: ignore the capacity and never expire; for messages bounded by something else.
+        :raises ChannelFull: the channel is at its capacity.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.submit")
+
+    def attach(self, prefix: str, outlet: Outlet) -> None:
+        """Have messages to the channels that start with `prefix` (which ends in ``!``) passed to `outlet`, not queued."""
+        raise NotImplementedError(f"{type(self).__name__}.attach")
+
+    def detach(self, prefix: str) -> None:
+        """Undo :meth:`attach`."""
+        raise NotImplementedError(f"{type(self).__name__}.detach")
+
+    def forget(self, channel: str) -> None:
+        """End all memberships of `channel`: its connection has closed."""
+        raise NotImplementedError(f"{type(self).__name__}.forget")
+
+    def sweep(self) -> None:
+        """Drop what has expired. The server calls it every few seconds."""
+
+    def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
+        """Tell whether a message that did not fit fits now; if not, have `callback` called once, from any thread, when it may.
+
+        :returns: True if there is room now; then `callback` is not kept.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.when_room")
+
+    # -- names and numbers ---------------------------------------------------------------------------------------------
+
+    def valid_channel_name(self, name: object, receive: bool = False) -> bool:
+        """Return True, or raise ``TypeError`` for an invalid name (asgiref 1)."""
+        check_channel_name(name, receive)
+        return True
+
+    def valid_channel_names(self, names: object, receive: bool = False) -> bool:
+        """Return True if `names` is a non-empty list of valid names (asgiref 1).
+
+        :raises AssertionError: it is no list, or empty.
+        :raises TypeError: a name in it is invalid.
+        """
+        if not isinstance(names, (list, tuple, set, frozenset)) or not names:
+            raise AssertionError(f"channel names must be a non-empty list, not {names!r}")
+        return all(self.valid_channel_name(name, receive) for name in names)
+
+    def valid_group_name(self, name: object) -> bool:
+        """Return True, or raise ``TypeError`` for an invalid name (asgiref 1)."""
+        check_group_name(name)
+        return True
+
+    def non_local_name(self, name: str) -> str:
+        """Return a process-specific name's part up to and with ``!``, any other name as it is (asgiref 1)."""
+        return local_prefix(name)
+
+    @staticmethod
+    def compile_capacities(
+        channel_capacity: Mapping[str | re.Pattern[str], int],
+    ) -> list[tuple[Callable[[str], Any], int]]:
+        """Return `channel_capacity` as a list of (match function, capacity).
+
+        :raises ValueError: a capacity is no whole number above 0.
+        """
+        compiled: list[tuple[Callable[[str], Any], int]] = []
+        for pattern, number in channel_capacity.items():
+            if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
+                raise ValueError(f"channel_capacity[{pattern!r}] must be a whole number above 0, not {number!r}")
+            regex = re.compile(translate(pattern)) if isinstance(pattern, str) else pattern
+            compiled.append((regex.match, number))
+        return compiled
+
+    def get_capacity(self, channel: str) -> int:
+        """Return how many messages may wait in `channel`: the first match in ``channel_capacity``, else ``capacity``."""
+        for match, number in self.channel_capacity:
+            if match(channel):
+                return number
+        return self.capacity

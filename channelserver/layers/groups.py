@@ -1,0 +1,148 @@
+"""Groups: named sets of channels.
+
+Safe from any thread: one lock, held for moments. Owns the memberships.
+
+A group's members are listed far more often than they change, so the list is made once and kept until it changes, already
+divided by outlet. Senders share it and never alter it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+from channelserver.layers.base import Outlet
+
+#: What a group send needs: for each outlet its members, and the members that are ordinary channels.
+Targets = tuple[tuple[tuple[Outlet, tuple[str, ...]], ...], tuple[str, ...]]
+
+_NOBODY: Targets = ((), ())
+
+
+class _Group:
+    __slots__ = ("earliest", "members", "targets")
+
+    def __init__(self) -> None:
+        self.members: dict[str, float] = {}  # channel -> end of membership, in seconds of the clock
+        self.earliest = math.inf  # no membership ends before this
+        self.targets: Targets | None = None
+
+
+class Groups:
+    """All groups of a process.
+
+    :param expiry: seconds a membership lasts after the last :meth:`add`.
+    :param clock: returns seconds, monotonic.
+    :param outlet_of: returns the outlet a channel belongs to, or None for an ordinary channel.
+    """
+
+    def __init__(
+        self, expiry: float, clock: Callable[[], float], outlet_of: Callable[[str], Outlet | None]
+    ) -> None:
+        self._expiry = expiry
+        self._clock = clock
+        self._outlet_of = outlet_of
+        self._lock = threading.Lock()
+        self._groups: dict[str, _Group] = {}
+        self._groups_of: dict[str, set[str]] = {}
+
+    def add(self, group: str, channel: str) -> None:
+        """Make `channel` a member of `group`, or renew its membership.
+
+        The reply channel of a connection that has closed is not added: its memberships have ended for good.
+        """
+        ends = self._clock() + self._expiry
+        with self._lock:
+            # Looked up under the lock: a connection that closes is first taken out of its outlet, then out of the groups.
+            outlet = self._outlet_of(channel)
+            if outlet is not None and channel not in outlet:
+                return
+            entry = self._groups.get(group)
+            if entry is None:
+                entry = self._groups[group] = _Group()
+            if channel not in entry.members:
+                entry.targets = None
+                self._groups_of.setdefault(channel, set()).add(group)
+            entry.members[channel] = ends
+            entry.earliest = min(entry.earliest, ends)
+
+    def discard(self, group: str, channel: str) -> None:
+        """End one membership, if there is one."""
+        with self._lock:
+            self._remove(group, channel)
+
+    def drop(self, channel: str) -> None:
+        """End all memberships of `channel`."""
+        with self._lock:
+            for group in tuple(self._groups_of.get(channel, ())):
+                self._remove(group, channel)
+
+    def members(self, group: str) -> list[str]:
+        """Return the members of `group`."""
+        with self._lock:
+            entry = self._current(group)
+            return list(entry.members) if entry is not None else []
+
+    def targets(self, group: str) -> Targets:
+        """Return the members of `group` as a send needs them; the result is shared, do not alter it."""
+        with self._lock:
+            entry = self._current(group)
+            if entry is None:
+                return _NOBODY
+            if entry.targets is None:
+                by_outlet: dict[int, tuple[Outlet, list[str]]] = {}
+                ordinary: list[str] = []
+                for channel in entry.members:
+                    outlet = self._outlet_of(channel)
+                    if outlet is None:
+                        ordinary.append(channel)
+                    else:
+                        by_outlet.setdefault(id(outlet), (outlet, []))[1].append(channel)
+                entry.targets = tuple((outlet, tuple(names)) for outlet, names in by_outlet.values()), tuple(ordinary)
+            return entry.targets
+
+    def sweep(self) -> None:
+        """End the memberships whose time is over. Call it every few seconds."""
+        with self._lock:
+            for group in tuple(self._groups):
+                self._current(group)
+
+    def regroup(self) -> None:
+        """Forget the prepared lists; for a change of outlets."""
+        with self._lock:
+            for entry in self._groups.values():
+                entry.targets = None
+
+    def flush(self) -> None:
+        """Forget all groups."""
+        with self._lock:
+            self._groups.clear()
+            self._groups_of.clear()
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of members by group."""
+        with self._lock:
+            return {name: len(entry.members) for name, entry in self._groups.items()}
+
+    def _current(self, group: str) -> _Group | None:
+        entry = self._groups.get(group)
+        if entry is None or entry.earliest > (now := self._clock()):
+            return entry
+        for channel, ends in tuple(entry.members.items()):
+            if ends <= now:
+                self._remove(group, channel)
+        entry.earliest = min(entry.members.values(), default=math.inf)
+        return self._groups.get(group)
+
+    def _remove(self, group: str, channel: str) -> None:
+        entry = self._groups.get(group)
+        if entry is None or entry.members.pop(channel, None) is None:
+            return
+        entry.targets = None
+        if not entry.members:
+            del self._groups[group]
+        groups = self._groups_of[channel]
+        groups.discard(group)
+        if not groups:
+            del self._groups_of[channel]

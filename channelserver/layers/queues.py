@@ -1,0 +1,355 @@
+"""The queues of work: messages that wait for a worker.
+
+Safe from any thread: one lock, held for moments; callbacks are called without it. Owns the waiting messages.
+
+Rules:
+
+1. A queue is first in, first out, and holds at most its capacity.
+2. Messages on an *ordered* channel with the same ``reply_channel`` form a lane. A lane hands out one message at a time, in
+   order, whatever channel each one is on. The lane goes on when that message is finished or put back.
+3. Several queues are served in turn, so a busy one does not starve a quiet one.
+4. Nobody polls. Whoever wants work registers a listener; whoever wants room leaves a callback.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from channelserver.layers.base import ChannelFull
+from channelserver.layers.content import Content
+from channelserver.layers.losses import Losses
+from channelserver.layers.names import local_prefix
+
+Callback = Callable[[], object]
+
+
+class Delivery:
+    """One message on its way to one worker.
+
+    ``channel`` is the full name; ``content`` belongs to the receiver; ``tries`` counts how often it was put back;
+    ``attachment`` is an object that travels beside the content within a process (a spooled request body).
+    """
+
+    __slots__ = ("attachment", "channel", "content", "expires", "lane", "sent", "tries")
+
+    def __init__(self, channel: str, content: Content, sent: float, expires: float, attachment: Any = None) -> None:
+        self.channel = channel
+        self.content = content
+        self.sent = sent
+        self.expires = expires
+        self.attachment = attachment
+        self.lane: _Lane | None = None
+        self.tries = 0
+
+
+class _Lane:
+    """The waiting messages of one reply channel; see rule 2."""
+
+    __slots__ = ("busy", "key", "wants_room", "waiting")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.waiting: deque[Delivery] = deque()
+        self.busy = False
+        self.wants_room: list[Callback] = []
+
+
+class _Queue:
+    """One channel: what may be taken now, and how many messages wait in all (in lanes, too)."""
+
+    __slots__ = ("capacity", "count", "full_count", "idle", "name", "ready", "size", "wants_room")
+
+    def __init__(self, name: str, capacity: int) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.ready: deque[Delivery | _Lane] = deque()
+        self.size = 0
+        self.count = 0
+        self.full_count = 0
+        self.idle = False
+        self.wants_room: list[Callback] = []
+
+
+class WorkQueues:
+    """All queues of a process.
+
+    :param capacity_of: returns a channel's capacity in messages.
+    :param expiry: seconds after which a waiting message is dropped.
+    :param clock: returns seconds, monotonic.
+    :param losses: where dropped messages are counted.
+    :param ordered: the channels whose messages form lanes.
+    :param lane_limit: messages which may wait in one lane; keeps one busy client from filling a channel for all.
+    """
+
+    def __init__(
+        self,
+        capacity_of: Callable[[str], int],
+        expiry: float,
+        clock: Callable[[], float],
+        losses: Losses,
+        ordered: Iterable[str] = (),
+        lane_limit: int = 100,
+    ) -> None:
+        self._capacity_of = capacity_of
+        self._expiry = expiry
+        self._clock = clock
+        self._losses = losses
+        self._ordered = frozenset(ordered)
+        self._lane_limit = lane_limit
+        self._lock = threading.Lock()
+        self._queues: dict[str, _Queue] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._listeners: dict[str, tuple[Callback, ...]] = {}
+        self._turn = 0
+
+    # -- putting in ----------------------------------------------------------------------------------------------------
+
+    def put(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
+        """Let a message wait for a worker.
+
+        :param channel: full name; a process-specific channel shares the queue of its part up to ``!``.
+        :param content: given away to the receiver.
+        :param urgent: ignore the capacity and never expire; for messages that are bounded by something else (the one
+            disconnect message of each open socket).
+        :raises ChannelFull: there is no room; :meth:`when_room` tells when there is.
+        """
+        name = local_prefix(channel) if "!" in channel else channel
+        now = self._clock()
+        with self._lock:
+            queue = self._queue(name)
+            lane = self._lane_for(channel, content)
+            if not urgent:
+                if queue.size >= queue.capacity:
+                    queue.full_count += 1
+                    raise ChannelFull(
+                        f"channel {name!r} is full: {queue.size} messages wait"
+                        + ("" if name in self._listeners else ", and no consumer in this process listens to it")
+                    )
+                if lane is not None and len(lane.waiting) >= self._lane_limit:
+                    queue.full_count += 1
+                    raise ChannelFull(f"channel {name!r} is full for {lane.key!r}: {len(lane.waiting)} of its messages wait")
+            delivery = Delivery(channel, content, now, math.inf if urgent else now + self._expiry, attachment)
+            queue.count += 1
+            listeners = self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
+        for listener in listeners:
+            listener()
+
+    def put_back(self, delivery: Delivery) -> None:
+        """Return a taken message: into its place before the later ones of its lane, or else to the end of its channel."""
+        name = local_prefix(delivery.channel)
+        with self._lock:
+            queue = self._queue(name)
+            lane = delivery.lane
+            queue.size += 1
+            if lane is None:
+                queue.ready.append(delivery)
+            else:
+                lane.busy = False
+                lane.waiting.appendleft(delivery)
+                queue.ready.append(lane)
+            listeners = self._listeners.get(name, ())
+        for listener in listeners:
+            listener()
+
+    def _queue(self, name: str) -> _Queue:
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = _Queue(name, self._capacity_of(name))
+        return queue
+
+    def _lane_for(self, channel: str, content: Content) -> _Lane | None:
+        if channel not in self._ordered:
+            return None
+        key = content.get("reply_channel")
+        if not isinstance(key, str):
+            return None
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = _Lane(key)
+        return lane
+
+    @staticmethod
+    def _enter(queue: _Queue, delivery: Delivery, lane: _Lane | None) -> bool:
+        """Add a new message; return whether there is more to take now than before."""
+        queue.size += 1
+        queue.idle = False
+        if lane is None:
+            queue.ready.append(delivery)
+            return True
+        delivery.lane = lane
+        lane.waiting.append(delivery)
+        if lane.busy or len(lane.waiting) > 1:
+            return False
+        queue.ready.append(lane)
+        return True
+
+    # -- taking out ----------------------------------------------------------------------------------------------------
+
+    def take(self, channels: Sequence[str]) -> Delivery | None:
+        """Return the next message of one of `channels`, or None. The taker must :meth:`finish` it or :meth:`put_back` it.
+
+        :param channels: names, process-specific ones up to ``!``.
+        """
+        now = self._clock()
+        calls: list[Callback] = []
+        try:
+            with self._lock:
+                number = len(channels)
+                self._turn = start = (self._turn + 1) % number if number else 0
+                for index in range(number):
+                    queue = self._queues.get(channels[(start + index) % number])
+                    while queue is not None and queue.ready:
+                        delivery = self._pop(queue, calls)
+                        if delivery.expires > now:
+                            return delivery
+                        calls.append(self._drop_expired(delivery, calls))
+                return None
+        finally:
+            for call in calls:
+                call()
+
+    def finish(self, delivery: Delivery) -> None:
+        """Say that a taken message has been dealt with, so that its lane goes on. Harmless if said twice."""
+        lane, delivery.lane = delivery.lane, None
+        if lane is None:
+            return
+        calls: list[Callback] = []
+        with self._lock:
+            self._advance(lane, calls)
+        for call in calls:
+            call()
+
+    def has_work(self, channels: Iterable[str]) -> bool:
+        """Whether one of `channels` has a message that may be taken now."""
+        queues = self._queues
+        with self._lock:
+            for name in channels:
+                queue = queues.get(name)
+                if queue is not None and queue.ready:
+                    return True
+        return False
+
+    def _pop(self, queue: _Queue, calls: list[Callback]) -> Delivery:
+        item = queue.ready.popleft()
+        if isinstance(item, _Lane):
+            delivery = item.waiting.popleft()
+            item.busy = True
+            if item.wants_room and len(item.waiting) <= self._lane_limit // 2:
+                calls.extend(item.wants_room)
+                item.wants_room.clear()
+        else:
+            delivery = item
+        queue.size -= 1
+        # Not at the first free place: those who wait are woken in one go, when there is room for many of them.
+        if queue.wants_room and queue.size <= queue.capacity * 3 // 4:
+            calls.extend(queue.wants_room)
+            queue.wants_room.clear()
+        return delivery
+
+    def _advance(self, lane: _Lane, calls: list[Callback]) -> None:
+        lane.busy = False
+        if lane.waiting:
+            name = local_prefix(lane.waiting[0].channel)
+            self._queue(name).ready.append(lane)
+            calls.extend(self._listeners.get(name, ()))
+        elif not lane.wants_room:
+            self._lanes.pop(lane.key, None)
+
+    def _drop_expired(self, delivery: Delivery, calls: list[Callback]) -> Callback:
+        if delivery.lane is not None:
+            self._advance(delivery.lane, calls)
+        return lambda: self._losses.count("expired", delivery.channel, hint="no consumer took it in time")
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def listen(self, channels: Iterable[str], callback: Callback) -> None:
+        """Have `callback` called, from whatever thread, each time a message becomes available in one of `channels`."""
+        with self._lock:
+            for name in channels:
+                self._listeners[name] = (*self._listeners.get(name, ()), callback)
+
+    def unlisten(self, channels: Iterable[str], callback: Callback) -> None:
+        """Undo :meth:`listen`."""
+        with self._lock:
+            for name in channels:
+                rest = tuple(other for other in self._listeners.get(name, ()) if other != callback)
+                if rest:
+                    self._listeners[name] = rest
+                else:
+                    self._listeners.pop(name, None)
+
+    def when_room(self, channel: str, content: Content, callback: Callback) -> bool:
+        """Tell whether a message fits into `channel` now; if not, have `callback` called once, from whatever thread, when it may.
+
+        :param content: the message that did not fit; its ``reply_channel`` tells the lane.
+        :returns: True if there is room now; then `callback` is not kept.
+        """
+        name = local_prefix(channel)
+        with self._lock:
+            queue = self._queue(name)
+            if queue.size >= queue.capacity:
+                queue.wants_room.append(callback)
+                return False
+            lane = self._lane_for(channel, content)
+            if lane is not None and len(lane.waiting) >= self._lane_limit:
+                lane.wants_room.append(callback)
+                return False
+            return True
+
+    # -- housekeeping --------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Drop what has expired and forget queues that have been empty for a while. Call it every few seconds."""
+        now = self._clock()
+        calls: list[Callback] = []
+        with self._lock:
+            for queue in list(self._queues.values()):
+                while queue.ready:
+                    item = queue.ready[0]
+                    first = item.waiting[0] if isinstance(item, _Lane) else item
+                    if first.expires > now:
+                        break
+                    calls.append(self._drop_expired(self._pop(queue, calls), calls))
+                if not queue.size and not queue.wants_room:
+                    if queue.idle:
+                        del self._queues[queue.name]
+                    queue.idle = True
+        for call in calls:
+            call()
+
+    def flush(self) -> None:
+        """Forget all waiting messages. Messages already taken are not affected."""
+        with self._lock:
+            calls = [call for queue in self._queues.values() for call in queue.wants_room]
+            for lane in self._lanes.values():
+                calls.extend(lane.wants_room)
+                lane.wants_room.clear()
+                lane.waiting.clear()
+            self._lanes = {key: lane for key, lane in self._lanes.items() if lane.busy}
+            self._queues.clear()
+        for call in calls:
+            call()
+
+    def statistics(self, name: str) -> dict[str, float]:
+        """Return one channel's figures: messages so far, refused, waiting, and the age in seconds of the oldest waiting one."""
+        now = self._clock()
+        with self._lock:
+            queue = self._queues.get(name)
+            if queue is None:
+                return {"messages_count": 0, "channel_full_count": 0, "messages_pending": 0, "messages_max_age": 0.0}
+            firsts = (item.waiting[0] if isinstance(item, _Lane) else item for item in queue.ready)
+            return {
+                "messages_count": queue.count,
+                "channel_full_count": queue.full_count,
+                "messages_pending": queue.size,
+                "messages_max_age": max((now - first.sent for first in firsts), default=0.0),
+            }
+
+    def names(self) -> list[str]:
+        """Return the names of the channels that hold or lately held messages."""
+        with self._lock:
+            return list(self._queues)

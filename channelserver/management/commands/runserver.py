@@ -1,0 +1,185 @@
+"""``manage.py runserver``: the development server, with consumers and WebSockets (Channels 1).
+
+Runs in the thread Django's autoreloader gives it, which becomes the reactor thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import threading
+from datetime import datetime
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.management import CommandError
+from django.core.management.commands.runserver import Command as DjangoCommand
+from django.db import connections
+from django.utils import autoreload
+
+from channelserver.application import make_server
+from channelserver.asgi import InvalidChannelLayerError
+from channelserver.handler import AsgiHandler
+from channelserver.project import StartError
+from channelserver.server.access import AccessLog
+from channelserver.server.options import OptionError, resolve
+from channelserver.staticfiles import StaticFilesHandler
+
+if apps.is_installed("django.contrib.staticfiles"):
+    from django.contrib.staticfiles.management.commands.runserver import Command as BaseCommand
+else:
+    BaseCommand = DjangoCommand  # type: ignore[misc,assignment]
+
+#: Threads of a development server (Channels 1); one with --nothreading.
+THREADS = 4
+#: Seconds which a development server that stops gives its clients.
+DRAIN_SECONDS = 2.0
+
+
+class Command(BaseCommand):
+    """Django's runserver on this project's server."""
+
+    help = "Starts a development server with WebSockets and channels."
+
+    def add_arguments(self, parser: Any) -> None:
+        """Add Channels 1's options to Django's."""
+        super().add_arguments(parser)
+        parser.add_argument("--noworker", action="store_false", dest="run_worker", help="Run no consumers here.")
+        parser.add_argument("--noasgi", action="store_false", dest="use_asgi", help="Run Django's own WSGI server.")
+        parser.add_argument(
+            "--http_timeout", type=float, default=60.0, help="Seconds for an answer to a request, else 503. Default: 60."
+        )
+        parser.add_argument(
+            "--websocket_handshake_timeout", type=float, default=5.0,
+            help="Seconds for the acceptance of a WebSocket, else 403. Default: 5.",
+        )  # fmt: skip
+
+    def inner_run(self, *args: Any, **options: Any) -> None:
+        """Check the project, then serve until stopped. See Django's command of the same name."""
+        if not options.get("use_asgi", True):
+            super().inner_run(*args, **options)
+            return
+        autoreload.raise_last_exception()
+        if not options.get("skip_checks"):
+            self.stdout.write("Performing system checks...\n\n")
+            self.check(display_num_errors=True)
+        self.check_migrations()
+        connections.close_all()
+        try:
+            self._serve(options)
+        except (StartError, OptionError, InvalidChannelLayerError) as error:
+            raise CommandError(str(error)) from error
+
+    def _serve(self, options: dict[str, Any]) -> None:
+        from twisted.internet import reactor
+
+        _show_reactor_errors()
+        values = resolve({}, getattr(settings, "CHANNELSERVER", {}))
+        values.values.update(
+            port=int(self.port),
+            bind=self.addr,
+            simple_listener=True,
+            endpoint=(),
+            unix_socket=None,
+            fd=None,
+            threads=0 if not options["run_worker"] else THREADS if options["use_threading"] else 1,
+            http_timeout=options["http_timeout"],
+            connect_timeout=options["websocket_handshake_timeout"],
+            root_path=getattr(settings, "FORCE_SCRIPT_NAME", None) or "",
+            static=False,
+            drain_timeout=DRAIN_SECONDS,
+        )
+        service = make_server(values, reactor, ConsoleLog(self.stdout.write, self.style), self._handler(options))
+        service.on_listen_error(self._cannot_listen)
+        service.privilegedStartService()
+        if not service.listening:
+            return
+        service.startService()
+        self._announce(options, values)
+        stopped = threading.Event()
+
+        def stop() -> None:
+            """The process is about to end: say good-bye to the sockets."""
+            service.from_signal_handler(reactor.stop)  # type: ignore[attr-defined]
+            stopped.wait(DRAIN_SECONDS + 1)
+
+        in_main = threading.current_thread() is threading.main_thread()
+        if not in_main:
+            atexit.register(stop)
+        reactor.addSystemEventTrigger("before", "shutdown", service.stopService)  # type: ignore[attr-defined]
+        try:
+            reactor.run(installSignalHandlers=in_main)  # type: ignore[attr-defined]
+        finally:
+            stopped.set()
+        shutdown_message = options.get("shutdown_message")
+        if shutdown_message:
+            self.stdout.write(shutdown_message)
+
+    def _handler(self, options: dict[str, Any]) -> AsgiHandler:
+        static = apps.is_installed("django.contrib.staticfiles") and options.get("use_static_handler", True)
+        if static and (settings.DEBUG or options.get("insecure_serving")):
+            return StaticFilesHandler()
+        return AsgiHandler()
+
+    def _announce(self, options: dict[str, Any], values: Any) -> None:
+        address = f"[{self.addr}]" if self._raw_ipv6 else self.addr
+        quit_command = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
+        workers = f"{values.threads} worker threads" if values.threads else "no workers"
+        self.stdout.write(
+            f"{datetime.now():%B %d, %Y - %X}\n"
+            f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}\n"
+            f"Starting channelserver's development server at http://{address}:{self.port}/\n"
+            f"Channel layer {values.layer!r}, {workers}. Quit the server with {quit_command}.\n"
+        )
+
+    def _cannot_listen(self, error: Exception) -> None:
+        raise CommandError(str(error)) from error
+
+
+class ConsoleLog(AccessLog):
+    """Request and socket lines in the colours of Django's own runserver."""
+
+    with_handshakes = True
+
+    _events = {"OPEN": "CONNECT", "CLOSE": "DISCONNECT", "REFUSE": "REJECT", "HANDSHAKE": "HANDSHAKING"}
+
+    def __init__(self, write: Any, style: Any) -> None:
+        super().__init__(write)
+        self._style = style
+
+    def text(self, protocol: str, what: str, path: str, address: str, figures: dict[str, Any]) -> str:
+        """See :class:`AccessLog`."""
+        if protocol == "http":
+            line = f"HTTP {what} {path} {figures['status']} [{figures['seconds']:.2f}, {address}]"
+            paint = self._paint(figures["status"], what)
+        else:
+            line = f"WebSocket {self._events[what]} {path} [{address}]"
+            paint = self._style.HTTP_SERVER_ERROR if what == "REFUSE" else self._style.HTTP_INFO
+        return str(paint(f"[{datetime.now():%d/%b/%Y %H:%M:%S}] {line}"))
+
+    def _paint(self, status: int, method: str) -> Any:
+        style = self._style
+        if status >= 500:
+            return style.HTTP_SERVER_ERROR
+        if status in (304, 404):
+            return style.HTTP_NOT_MODIFIED if status == 304 else style.HTTP_NOT_FOUND
+        if status >= 400:
+            return style.HTTP_BAD_REQUEST
+        if status >= 300:
+            return style.HTTP_REDIRECT
+        return style.HTTP_SUCCESS if method == "GET" else style.HTTP_INFO
+
+
+def _show_reactor_errors() -> None:
+    """Let warnings and errors of the reactor's side reach ``logging``, and so the console."""
+    from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, STDLibLogObserver, globalLogBeginner
+
+    if not logging.getLogger("channelserver").handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logging.getLogger("channelserver").addHandler(handler)
+    level = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
+    observer = FilteringLogObserver(STDLibLogObserver("channelserver.reactor"), [level])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)

@@ -1,0 +1,67 @@
+"""The message a consumer is called with (Channels 1: ``channels.message``).
+
+A message belongs to the one thread that consumes it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import ItemsView, KeysView, ValuesView
+from typing import Any
+
+from channelserver.channel import Channel
+
+
+class Message:
+    """One message on its way through a consumer.
+
+    :param content: the dict that was sent; it belongs to the message.
+    :param channel_name: the channel it came from.
+    :param channel_layer: the layer that channel is in; replies go there.
+
+    ``content``, ``channel``, ``channel_layer`` and ``reply_channel`` (a :class:`Channel`, or None) are attributes. Decorators add
+    others: ``channel_session``, ``http_session``, ``user``. The content's keys can be had from the message itself:
+    ``message["path"]``.
+    """
+
+    #: The request body, if it came as a file beside the message (see :mod:`channelserver.handler`).
+    body_file: Any = None
+
+    def __init__(self, content: dict[str, Any], channel_name: str, channel_layer: Any) -> None:
+        self.content = content
+        self.channel_layer = channel_layer
+        self.channel = Channel(channel_name, channel_layer=channel_layer)
+        reply_channel = content.get("reply_channel")
+        self.reply_channel = Channel(reply_channel, channel_layer=channel_layer) if reply_channel else None
+
+    def __getitem__(self, key: str) -> Any:
+        return self.content[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.content[key] = value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.content
+
+    def keys(self) -> KeysView[str]:
+        """The keys of the content."""
+        return self.content.keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The values of the content."""
+        return self.content.values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """The items of the content."""
+        return self.content.items()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value of the content."""
+        return self.content.get(key, default)
+
+    def copy(self) -> Message:
+        """Return a message with a deep copy of the content, without the attributes that decorators added."""
+        return type(self)(copy.deepcopy(self.content), self.channel.name, self.channel_layer)
+
+    def __repr__(self) -> str:
+        return f"<Message from {self.channel.name}, keys {sorted(self.content)}>"

@@ -1,0 +1,152 @@
+"""What a consumer sends, held back until it has ended normally (spec of Channels 1: "pending message store").
+
+An outbox belongs to the one thread that runs the consumer, and to coroutines run on its behalf: it is found through a context
+variable. After :meth:`Outbox.flush` it may go on in the reactor thread, which then alone owns it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from channelserver.layers.base import BaseChannelLayer, ChannelFull
+from channelserver.layers.content import Content
+
+logger = logging.getLogger("channelserver.outbox")
+
+#: Seconds for which a message to a full channel is tried again.
+RETRY_SECONDS = 2.0
+
+CallLater = Callable[..., object]
+Entry = tuple[BaseChannelLayer, bool, str, Content]
+
+_current: ContextVar[Outbox | None] = ContextVar("channelserver_outbox", default=None)
+
+
+class Outbox:
+    """The held-back sends of one consumer, in the order of the calls.
+
+    :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
+    """
+
+    __slots__ = ("_call_later", "_entries")
+
+    def __init__(self, call_later: CallLater) -> None:
+        self._call_later = call_later
+        self._entries: deque[Entry] = deque()
+
+    def add(self, layer: BaseChannelLayer, is_group: bool, name: str, content: Content) -> None:
+        """Hold back one send; `content` is given away."""
+        self._entries.append((layer, is_group, name, content))
+
+    def drop(self) -> None:
+        """Forget everything: the consumer raised."""
+        self._entries.clear()
+
+    def flush(self, done: Callable[[], object] | None = None) -> None:
+        """Send everything, in order, without keeping the calling thread.
+
+        A message to a full channel, and all after it, wait until there is room, two seconds at most; then the messages
+        that still do not fit are counted as lost and logged, and the others are sent.
+
+        :param done: called when everything has been dealt with, in the calling thread or the reactor's.
+        """
+        if self._entries:
+            entries, self._entries = self._entries, deque()
+            _Flush(entries, self._call_later, done).start()
+        elif done is not None:
+            done()
+
+
+class _Flush:
+    """The sending of an outbox. Begins in the worker thread; if a channel is full, goes on in the reactor thread alone."""
+
+    __slots__ = ("_call_later", "_done", "_ended", "_entries")
+
+    def __init__(self, entries: deque[Entry], call_later: CallLater, done: Callable[[], object] | None) -> None:
+        self._entries = entries
+        self._call_later = call_later
+        self._done = done
+        self._ended = False
+
+    def start(self) -> None:
+        if self._send_what_fits():
+            self._end()
+        else:
+            self._call_later(RETRY_SECONDS, self._give_up)
+            self._call_later(0, self._go_on)
+
+    def _send_what_fits(self, give_up: bool = False) -> bool:
+        """Send up to the first message whose channel is full; with `give_up`, count such messages as lost and go on."""
+        entries = self._entries
+        while entries:
+            layer, is_group, name, content = entries[0]
+            try:
+                if is_group:
+                    layer.dispatch_group(name, content)
+                else:
+                    layer.dispatch(name, content)
+            except ChannelFull as error:
+                if not give_up:
+                    return False
+                layer.losses.count("channel full", name, hint=f"{error}; tried again for {RETRY_SECONDS:.0f} s")
+            except Exception:
+                logger.exception("cannot send to %r", name)
+            entries.popleft()
+        return True
+
+    def _go_on(self) -> None:
+        if self._ended:
+            return
+        while not self._send_what_fits():
+            layer, _, name, content = self._entries[0]
+            if not layer.when_room(name, content, self._wake):
+                return
+        self._end()
+
+    def _wake(self) -> None:  # any thread
+        self._call_later(0, self._go_on)
+
+    def _give_up(self) -> None:
+        if not self._ended:
+            self._send_what_fits(give_up=True)
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._done is not None:
+            self._done()
+
+
+def current() -> Outbox | None:
+    """Return the outbox of the running consumer, or None outside a consumer."""
+    return _current.get()
+
+
+@contextmanager
+def collecting(call_later: CallLater) -> Iterator[Outbox]:
+    """Hold back the sends made inside the ``with`` block, in a new outbox. The caller flushes or drops it."""
+    outbox = Outbox(call_later)
+    token = _current.set(outbox)
+    try:
+        yield outbox
+    finally:
+        _current.reset(token)
+
+
+def hold_back(layer: BaseChannelLayer, is_group: bool, name: str, content: Content, immediately: bool) -> None:
+    """Send, or hold back if a consumer is running and `immediately` is not asked for.
+
+    :raises ChannelFull: the message went out at once and its channel is full.
+    """
+    outbox = None if immediately else _current.get()
+    if outbox is not None:
+        outbox.add(layer, is_group, name, content)
+    elif is_group:
+        layer.dispatch_group(name, content)
+    else:
+        layer.dispatch(name, content)
+

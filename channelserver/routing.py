@@ -1,0 +1,400 @@
+"""Which consumer gets a message (Channels 1: ``channels.routing``).
+
+Routes are written by the application and compiled when the :class:`Router` is made: a dict from channel name to the few
+candidates for it, includes flattened. :meth:`Router.match` runs in worker threads and only reads what was compiled;
+:meth:`Router.add_route` belongs to start-up and replaces it as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+if TYPE_CHECKING:
+    from channelserver.message import Message
+
+Consumer: TypeAlias = Callable[..., Any]
+Match: TypeAlias = tuple[Consumer, dict[str, Any]]
+Patterns: TypeAlias = tuple[tuple[str, re.Pattern[str]], ...]
+
+
+@runtime_checkable
+class Routable(Protocol):
+    """What may stand in a routing list: :class:`Route`, :class:`Include`, or an object of the application's own."""
+
+    def match(self, message: Message) -> Match | None:
+        """Return the consumer and its keyword arguments, or None."""
+
+    def channel_names(self) -> Iterable[str]:
+        """Return the names of all channels that it may match."""
+
+
+class Candidate(NamedTuple):
+    """One way to a consumer, as compiled: the prefixes of the includes around it, outermost first, and its filters."""
+
+    prefixes: Patterns
+    filters: Patterns
+    #: None for an object of the application's own, which is asked instead.
+    consumer: Consumer | None
+    foreign: Routable | None = None
+
+
+Table: TypeAlias = dict[str, tuple[Candidate, ...]]
+
+
+def resolve_routing(routing: Any) -> list[Routable]:
+    """Turn a dotted string, a dict or a list into a list of routes.
+
+    :raises ImproperlyConfigured: it does not resolve, or has another form.
+    """
+    origin = "the routing"
+    if isinstance(routing, str):
+        origin = f"the routing {routing!r}"
+        routing = _import(
+            routing,
+            origin,
+            "Write module and name of a list or dict: 'myproject.routing.channel_routing'.",
+        )
+    if isinstance(routing, Mapping):
+        return [Route(channel, consumer) for channel, consumer in routing.items()]
+    if not isinstance(routing, Sequence) or isinstance(routing, (str, bytes)):
+        raise ImproperlyConfigured(
+            f"{origin} must be a dict (channel name to consumer) or a list of routes, not {routing!r}"
+        )
+    for item in routing:
+        if isinstance(item, type) or not isinstance(item, Routable):
+            raise ImproperlyConfigured(
+                f"{origin} holds {item!r}, which is no route: list route(), route_class() or include(), "
+                "or an object with match(message) and channel_names()"
+            )
+    return list(routing)
+
+
+def normalise_re_arg(value: Any) -> Any:
+    """Return `value`, decoded if it is bytes.
+
+    :raises UnicodeDecodeError: bytes that are not ASCII.
+    """
+    return value.decode("ascii") if isinstance(value, (bytes, bytearray)) else value
+
+
+class Route:
+    """Send a channel's messages to a consumer (Channels 1: ``route``).
+
+    :param channels: name of the channel, or a list of names.
+    :param consumer: callable, or dotted string that names one.
+    :param filters: message key = regular expression which must match at the start of the message's value. Named groups
+        become keyword arguments of the consumer.
+    :raises ValueError: a filter has positional groups.
+    :raises ImproperlyConfigured: the consumer does not resolve or is not callable, or a filter is no regular
+        expression.
+    """
+
+    def __init__(self, channels: str | Collection[str], consumer: Consumer | str, **filters: Any) -> None:
+        names = channels if isinstance(channels, (list, tuple, set, frozenset)) else [channels]
+        self.channels: list[str] = [normalise_re_arg(name) for name in names]
+        for name in self.channels:
+            if not isinstance(name, str):
+                raise ImproperlyConfigured(f"a route's channels must be names, not {name!r}: 'websocket.receive'")
+        self.consumer = _resolve_consumer(consumer, self.channels)
+        self.filters = _compile_patterns(filters, f"the route of {_listed(self.channels)}")
+        self._table: Table = {name: (Candidate((), self.filters, self.consumer),) for name in self.channels}
+
+    def channel_names(self) -> set[str]:
+        """Return the names of the channels it listens to."""
+        return set(self.channels)
+
+    def table(self) -> Table:
+        """Return its candidates by channel."""
+        return self._table
+
+    def match(self, message: Message) -> Match | None:
+        """Return the consumer and its keyword arguments, or None if channel or filters do not match."""
+        return _first_match(self._table.get(message.channel.name, ()), message)
+
+    def __repr__(self) -> str:
+        filters = "".join(f", {key}={pattern.pattern!r}" for key, pattern in self.filters)
+        return f"<{type(self).__name__} {_listed(self.channels)} -> {_name_of(self.consumer)}{filters}>"
+
+
+class RouteClass(Route):
+    """Send the channels a class-based consumer lists to that consumer (Channels 1: ``route_class``).
+
+    :param consumer_class: class with a ``channel_names()``, or dotted string that names one.
+    :param filters: as for :class:`Route`.
+    :raises ValueError: the class has no ``channel_names()``, or a filter has positional groups.
+    :raises ImproperlyConfigured: as for :class:`Route`.
+    """
+
+    def __init__(self, consumer_class: Any, **filters: Any) -> None:
+        consumer_class = _resolve_consumer(consumer_class, ["route_class"])
+        if not callable(getattr(consumer_class, "channel_names", None)):
+            raise ValueError(f"{_name_of(consumer_class)} has no channel_names(), which route_class() needs")
+        super().__init__(consumer_class.channel_names(), consumer_class, **filters)
+
+
+class Include:
+    """Take in another routing, perhaps under prefixes (Channels 1: ``include``).
+
+    :param routing: dotted string, dict or list, as for :class:`Router`.
+    :param prefixes: message key = regular expression which must match at the start of the value. The inner routes see
+        the value without the matched part. Named groups become keyword arguments; those of inner routes win.
+    :raises ValueError: a prefix has positional groups.
+    :raises ImproperlyConfigured: the routing does not resolve.
+    """
+
+    def __init__(self, routing: Any, **prefixes: Any) -> None:
+        self.routing = resolve_routing(routing)
+        self.prefixes = _compile_patterns(prefixes, "an include")
+        self._table = _under(self.prefixes, _compile(self.routing))
+
+    def channel_names(self) -> set[str]:
+        """Return the names of the channels that the inner routes listen to."""
+        return set(self._table)
+
+    def table(self) -> Table:
+        """Return its candidates by channel."""
+        return self._table
+
+    def match(self, message: Message) -> Match | None:
+        """Return the consumer and the keyword arguments of the first inner route that matches, or None."""
+        return _first_match(self._table.get(message.channel.name, ()), message)
+
+    def __repr__(self) -> str:
+        prefixes = "".join(f", {key}={pattern.pattern!r}" for key, pattern in self.prefixes)
+        return f"<{type(self).__name__} {self.routing!r}{prefixes}>"
+
+
+class Router:
+    """A channel layer's routing.
+
+    :param routing: dict from channel name to consumer; or list of :class:`Route`, :class:`Include`, or objects with
+        ``match(message)`` and ``channel_names()``, the first match wins; or dotted string that names one of these.
+    :raises ImproperlyConfigured: the routing does not resolve, or has another form.
+    """
+
+    # Where Channels 1 has them.
+    resolve_routing = staticmethod(resolve_routing)
+    normalise_re_arg = staticmethod(normalise_re_arg)
+
+    def __init__(self, routing: Any) -> None:
+        self._routes: list[Routable] = resolve_routing(routing)
+        self._table: Table = {}
+        #: Channels whose first candidate takes every message: one lookup tells the consumer.
+        self._direct: dict[str, Consumer | None] = {}
+        self._recompile()
+
+    @property
+    def channels(self) -> set[str]:
+        """The names of all channels with a route."""
+        return set(self._table)
+
+    def add_route(self, route: Routable) -> None:
+        """Append a route: it gets what no earlier one matches.
+
+        :raises ImproperlyConfigured: `route` is none.
+        """
+        self._add([route])
+
+    def match(self, message: Message) -> Match | None:
+        """Return the consumer for a message and its keyword arguments, or None if no route matches."""
+        name = message.channel.name
+        consumer = self._direct.get(name)
+        if consumer is not None:
+            return consumer, {}
+        candidates = self._table.get(name)
+        return None if candidates is None else _first_match(candidates, message)
+
+    def check_default(self, http_consumer: Consumer | str | None = None) -> None:
+        """Append the default routes: HTTP requests go to `http_consumer`, sockets are accepted, the rest is consumed.
+
+        :param http_consumer: None stands for Django's views.
+        """
+        if http_consumer is None:
+            # Not at the top: the handler loads Django's request machinery, which routing modules do not need.
+            from channelserver.handler import ViewConsumer
+
+            http_consumer = ViewConsumer()
+        self._add(
+            [
+                Route("http.request", http_consumer),
+                Route("websocket.connect", connect_consumer),
+                Route(["websocket.receive", "websocket.disconnect", "http.disconnect"], null_consumer),
+            ]
+        )
+
+    def _add(self, routes: list[Routable]) -> None:
+        self._routes = self._routes + resolve_routing(routes)
+        self._recompile()
+
+    def _recompile(self) -> None:
+        table = _compile(self._routes)
+        self._direct = {name: first.consumer for name, (first, *_) in table.items() if _is_open(first)}
+        self._table = table
+
+
+def null_consumer(message: Message, **kwargs: Any) -> None:
+    """Take a message and do nothing."""
+
+
+def connect_consumer(message: Message, **kwargs: Any) -> None:
+    """Accept a socket: a connect consumer which ends normally has accepted it."""
+
+
+# Lower case, as applications write them.
+route = Route
+route_class = RouteClass
+include = Include
+
+
+# -- compiling ---------------------------------------------------------------------------------------------------------
+
+
+def _compile(routes: Iterable[Routable]) -> Table:
+    """Return the candidates of all routes by channel."""
+    table: dict[str, list[Candidate]] = {}
+    for item in routes:
+        if _is_plain(item, Route) or _is_plain(item, Include):
+            own = item.table()
+        else:
+            own = {normalise_re_arg(name): (Candidate((), (), None, item),) for name in item.channel_names()}
+        for name, candidates in own.items():
+            table.setdefault(name, []).extend(candidates)
+    return {name: tuple(candidates) for name, candidates in table.items()}
+
+
+def _is_plain(item: Routable, kind: type[Route | Include]) -> TypeGuard[Route | Include]:
+    """Whether compiling says all about `item`: a subclass with a match() of its own is asked, like a foreign object."""
+    own = type(item)
+    return isinstance(item, kind) and own.match is kind.match and own.channel_names is kind.channel_names
+
+
+def _is_open(candidate: Candidate) -> bool:
+    return not candidate.prefixes and not candidate.filters and candidate.foreign is None
+
+
+def _under(prefixes: Patterns, table: Table) -> Table:
+    """Put `prefixes` before those of all candidates in `table`."""
+    if not prefixes:
+        return table
+    # Candidates of one include share one tuple: _first_match() then tries their prefixes once.
+    joined: dict[Patterns, Patterns] = {}
+    return {
+        name: tuple(
+            candidate._replace(prefixes=joined.setdefault(candidate.prefixes, prefixes + candidate.prefixes))
+            for candidate in candidates
+        )
+        for name, candidates in table.items()
+    }
+
+
+def _compile_patterns(patterns: Mapping[str, Any], place: str) -> Patterns:
+    compiled = []
+    for key, value in patterns.items():
+        if isinstance(value, re.Pattern) and isinstance(value.pattern, bytes):
+            value = re.compile(value.pattern.decode("ascii"), value.flags)
+        try:
+            pattern = re.compile(normalise_re_arg(value))
+        except (re.error, TypeError, UnicodeDecodeError) as error:
+            raise ImproperlyConfigured(f"{place}: {key}={value!r} is no regular expression: {error}") from error
+        if pattern.groups != len(pattern.groupindex):
+            raise ValueError(
+                f"{place}: {key}={value!r} has a positional group; name it, (?P<name>...), or write (?:...)"
+            )
+        compiled.append((key, pattern))
+    return tuple(compiled)
+
+
+def _resolve_consumer(consumer: Consumer | str, channels: Sequence[str]) -> Consumer:
+    place = f"the consumer of {_listed(channels)}"
+    if isinstance(consumer, str):
+        place = f"the consumer {consumer!r} of {_listed(channels)}"
+        consumer = _import(
+            consumer,
+            place,
+            "Write module and name of a function: 'myproject.consumers.ws_connect'.",
+        )
+    if not callable(consumer):
+        raise ImproperlyConfigured(f"{place} is {consumer!r}, which is not callable: name a function or a class")
+    return consumer
+
+
+def _import(path: str, place: str, cure: str) -> Any:
+    try:
+        return import_string(path)
+    except Exception as error:
+        # Any exception: the module itself may fail while it is being imported.
+        raise ImproperlyConfigured(f"{place} cannot be imported ({type(error).__name__}: {error}). {cure}") from error
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(str, names))
+
+
+def _name_of(consumer: Any) -> str:
+    named = consumer if hasattr(consumer, "__qualname__") else type(consumer)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+# -- matching ----------------------------------------------------------------------------------------------------------
+
+
+def _first_match(candidates: Iterable[Candidate], message: Message) -> Match | None:
+    content = message.content
+    tried: Patterns | None = None
+    prefixed: tuple[dict[str, str], dict[str, Any]] | None = None
+    for prefixes, filters, consumer, foreign in candidates:
+        if prefixes is not tried:
+            tried, prefixed = prefixes, _cut_prefixes(prefixes, content)
+        if prefixed is None:
+            continue
+        cut, outer = prefixed
+        if foreign is not None:
+            found = foreign.match(_with_cut(message, cut))
+            if found is not None:
+                return found[0], {**outer, **found[1]}
+            continue
+        kwargs = dict(outer)
+        for key, pattern in filters:
+            value = cut[key] if key in cut else _text(content, key)
+            matched = None if value is None else pattern.match(value)
+            if matched is None:
+                break
+            kwargs.update(matched.groupdict())
+        else:
+            assert consumer is not None
+            return consumer, kwargs
+    return None
+
+
+def _cut_prefixes(prefixes: Patterns, content: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]] | None:
+    """Return the values without their prefixes, and the named groups; None if a prefix does not match."""
+    cut: dict[str, str] = {}
+    kwargs: dict[str, Any] = {}
+    for key, pattern in prefixes:
+        value = cut[key] if key in cut else _text(content, key)
+        matched = None if value is None else pattern.match(value)
+        if value is None or matched is None:
+            return None
+        kwargs.update(matched.groupdict())
+        cut[key] = value[matched.end() :]
+    return cut, kwargs
+
+
+def _text(content: Mapping[str, Any], key: str) -> str | None:
+    """Return the value as text; None, which nothing matches, if it is missing, no text, or bytes that are not ASCII."""
+    value = content.get(key)
+    if isinstance(value, bytes):
+        return value.decode("ascii") if value.isascii() else None
+    return value if isinstance(value, str) else None
+
+
+def _with_cut(message: Message, cut: Mapping[str, str]) -> Message:
+    """Return the message as an object inside of includes may see it."""
+    if not cut:
+        return message
+    return type(message)({**message.content, **cut}, message.channel.name, message.channel_layer)

@@ -1,0 +1,81 @@
+"""The access log: a line for each request, and one when a WebSocket opens, closes or is refused.
+
+Runs in the reactor thread; owns the log file.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+
+_log = Logger("channelserver.server.access")
+
+Write = Callable[[str], object]
+
+
+class AccessLog:
+    """Writes access lines.
+
+    :param write: called with each line, without its end; None: nothing is logged.
+    :param as_json: JSON objects instead of lines for people.
+    """
+
+    with_handshakes = False
+
+    def __init__(self, write: Write | None, as_json: bool = False) -> None:
+        self._write = write
+        self._as_json = as_json
+
+    def http(self, exchange: Any, seconds: float, complete: bool = True) -> None:
+        """Log a request at its end.
+
+        :param seconds: from the request to the end of its answer.
+        :param complete: False if the client left, or the answer broke off.
+        """
+        if self._write is None:
+            return
+        head = exchange.head
+        self._line(
+            "http", head.method, _target(head.path, head.query_string), exchange.client,
+            status=exchange.status or 499, size=exchange.size, seconds=seconds, complete=complete,
+        )  # fmt: skip
+
+    def socket(self, event: str, path: str, client: Any, **figures: Any) -> None:
+        """Log an event of a WebSocket: ``handshake`` (only where people watch), ``open``, ``close`` or ``refuse``."""
+        if self._write is not None and (event != "handshake" or self.with_handshakes):
+            self._line("websocket", event.upper(), path, client, **figures)
+
+    def _line(self, protocol: str, what: str, path: str, client: Any, **figures: Any) -> None:
+        address = f"{client[0]}:{client[1]}" if client else "-"
+        if self._as_json:
+            entry = {"time": time.time(), "protocol": protocol, "event": what, "path": path, "client": address, **figures}
+            line = json.dumps(entry, default=str)
+        else:
+            line = self.text(protocol, what, path, address, figures)
+        try:
+            assert self._write is not None
+            self._write(line)
+        except Exception:  # a full disk must not cost a request
+            _log.failure("cannot write to the access log")
+
+    def text(self, protocol: str, what: str, path: str, address: str, figures: dict[str, Any]) -> str:
+        """Return a line for people."""
+        if protocol == "http":
+            broken = "" if figures["complete"] else " broken off"
+            return f"HTTP {what} {path} {figures['status']} {figures['size']} [{figures['seconds']:.3f} s, {address}]{broken}"
+        rest = " ".join(f"{key}={round(value, 3) if isinstance(value, float) else value}" for key, value in figures.items())
+        return f"WebSocket {what} {path} [{address}]" + (f" {rest}" if rest else "")
+
+
+def _target(path: str, query_string: bytes) -> str:
+    """Return path and query as one printable word; a session key in the query is not for the log."""
+    query = query_string.decode("latin-1")
+    if "session_key=" in query:
+        parts = ("session_key=…" if part.startswith("session_key=") else part for part in query.split("&"))
+        query = "&".join(parts)
+    target = f"{path}?{query}" if query else path
+    return target if target.isprintable() and " " not in target else json.dumps(target)

@@ -1,0 +1,418 @@
+"""One TCP connection: requests come in one after the other, answers go out, or it becomes a WebSocket.
+
+Runs in the reactor thread; a connection is owned by its transport.
+
+The states, and what may follow:
+
+========  =======================================================  =====================
+state     meaning                                                  followed by
+========  =======================================================  =====================
+head      idle, or in the middle of a request head                 body, answer, socket
+body      in the middle of a request body                          answer
+answer    the request is with a consumer; further bytes wait       head, socket, closing
+socket    a WebSocket owns the transport                           closed
+closing   the last answer is on its way; nothing is read any more  closed
+closed    the transport is gone
+========  =======================================================  =====================
+
+Every state may be followed by *closing* (after an error of the client) and *closed*.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+from twisted.internet import interfaces
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from channelserver.server.exchange import Exchange
+from channelserver.server.http1 import MAX_HEAD_BYTES, BadRequest, RequestHead, body_reader, parse_head
+from channelserver.server.site import Site
+from channelserver.server.websocket import WebSocket
+
+_log = Logger("channelserver.server.http")
+
+#: A body up to this many bytes travels in the message; a larger one goes to a temporary file.
+BODY_IN_MESSAGE = 64 * 1024
+#: Bytes of further requests which are read while one is being answered.
+READ_AHEAD = 64 * 1024
+#: Seconds a closing connection may take to hand over the rest of the answer.
+LINGER = 5.0
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@implementer(interfaces.IProtocol, interfaces.IPushProducer)
+class HTTPConnection:
+    """The protocol of one connection."""
+
+    __slots__ = (
+        "_addresses", "_body", "_body_reader", "_buffer", "_deadline", "_exchange", "_head", "_paused", "_producing",
+        "_searched", "_state", "_ticking", "_websocket", "factory", "site", "transport",
+    )  # fmt: skip
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.factory: Any = None
+        self.transport: Any = None
+        self._state = "head"
+        self._buffer = b""
+        self._searched = 0
+        self._head: RequestHead | None = None
+        self._body: Any = None
+        self._body_reader: Any = None
+        self._exchange: Exchange | None = None
+        self._websocket: WebSocket | None = None
+        self._addresses: dict[str, Any] = {}
+        self._deadline = 0.0
+        self._ticking = False
+        self._paused = False  # the transport has more to send than it wants
+        self._producing = True  # we read from the transport
+
+    # -- called by the transport ---------------------------------------------------------------------------------------
+
+    def makeConnection(self, transport: Any) -> None:
+        """See ``IProtocol``."""
+        self.transport = transport
+        site = self.site
+        if interfaces.ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)
+        transport.registerProducer(self, True)
+        peer, host = transport.getPeer(), transport.getHost()
+        self._addresses = {
+            "client": [peer.host, peer.port] if hasattr(peer, "port") else None,
+            "server": [host.host, host.port] if hasattr(host, "port") else None,
+            "scheme": "https" if interfaces.ISSLTransport.providedBy(transport) else "http",
+        }
+        site.connected(self)
+        self._set_deadline(site.options.header_timeout)
+
+    def connectionMade(self) -> None:
+        """See ``IProtocol``; the work is done in :meth:`makeConnection`."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``."""
+        if self._websocket is not None:
+            self._websocket.data_received(data)
+            return
+        if self._state == "closing":
+            return
+        if self._state == "body":
+            self._feed_body(data)
+        else:
+            self._buffer = self._buffer + data if self._buffer else data
+            if self._state == "answer" or self._paused:
+                if len(self._buffer) > READ_AHEAD:
+                    self._read(False)
+                return
+        self._advance()
+
+    def connectionLost(self, reason: Any) -> None:
+        """See ``IProtocol``."""
+        self._state = "closed"
+        self._drop_body()
+        if self._websocket is not None:
+            self._websocket.connection_lost()
+        if self._exchange is not None:
+            self._exchange.client_gone()
+            self._exchange = None
+        self.site.disconnected(self)
+
+    def pauseProducing(self) -> None:
+        """The client reads more slowly than we send."""
+        self._paused = True
+        if self._websocket is not None:
+            self._websocket.paused = True
+        else:
+            self._set_deadline(self.site.options.http_timeout)
+
+    def resumeProducing(self) -> None:
+        """The client has read what was waiting."""
+        self._paused = False
+        if self._websocket is not None:
+            self._websocket.drained()
+        elif self._exchange is not None:
+            self._exchange.drained()
+        elif self._state == "head":
+            self._next_request()
+
+    def stopProducing(self) -> None:
+        """See ``IPushProducer``."""
+
+    # -- reading requests ----------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Work off what has been read, as far as it goes."""
+        try:
+            while self._buffer and self._state == "head" and not self._paused:
+                if not self._read_head():
+                    return
+        except BadRequest as error:
+            self._refuse(error)
+
+    def _read_head(self) -> bool:
+        """Take a head out of the buffer; return False if it is not there yet."""
+        buffer = self._buffer
+        while buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: empty lines before a request are skipped
+            buffer = self._buffer = buffer[2:]
+            self._searched = 0
+        end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
+        if end < 0 and b"\n\n" in buffer:
+            raise BadRequest("lines end with bare LF")
+        if (end if end >= 0 else len(buffer)) > MAX_HEAD_BYTES:
+            raise BadRequest(f"request head over {MAX_HEAD_BYTES} bytes", 431)
+        if end < 0:
+            if not self._searched and buffer:
+                # The time for a head runs from its first byte and is not put off by later ones.
+                self._set_deadline(self.site.options.header_timeout)
+            self._searched = len(buffer)
+            return False
+        self._searched = 0
+        self._buffer = buffer[end + 4 :]
+        head = self._head = parse_head(buffer[:end])
+        if b"upgrade" in head.fields and b"websocket" in head.tokens(b"upgrade"):
+            self._upgrade(head)
+        elif head.length == 0:
+            self._dispatch(b"", None)
+        else:
+            self._start_body(head)
+        return True
+
+    def _start_body(self, head: RequestHead) -> None:
+        limit = self.site.options.max_body_bytes
+        if head.length is not None and head.length > limit:
+            raise BadRequest(f"request body over {limit} bytes", 413)
+        if head.expects_continue and not self._buffer:
+            self.transport.write(_CONTINUE)
+        self._state = "body"
+        self._body_reader = body_reader(head)
+        self._body = tempfile.SpooledTemporaryFile(max_size=BODY_IN_MESSAGE)  # noqa: SIM115  (goes with the message)
+        data, self._buffer = self._buffer, b""
+        self._set_deadline(self.site.options.body_timeout)
+        self._feed_body(data)
+
+    def _feed_body(self, data: bytes) -> None:
+        try:
+            parts, rest = self._body_reader.feed(data)
+            for part in parts:
+                self._body.write(part)
+            limit = self.site.options.max_body_bytes
+            if self._body.tell() > limit:
+                raise BadRequest(f"request body over {limit} bytes", 413)
+        except BadRequest as error:
+            self._refuse(error)
+            return
+        if rest is None:
+            self._deadline = self.site.wheel.now() + self.site.options.body_timeout
+            return
+        self._buffer = rest
+        body, self._body = self._body, None
+        self._body_reader = None
+        size = body.tell()
+        body.seek(0)
+        if size <= BODY_IN_MESSAGE:
+            with body:
+                self._dispatch(body.read(), None)
+        else:
+            self._dispatch(b"", body)
+
+    def _dispatch(self, body: bytes, body_file: Any) -> None:
+        """The request is complete: give it to the layer."""
+        head = self._head
+        assert head is not None
+        site = self.site
+        self._state = "answer"
+        exchange = self._exchange = Exchange(self, head, self._addresses["client"])
+        if site.static is not None and site.static(exchange):
+            return
+        self._set_deadline(site.options.http_timeout)
+        if not site.submit("http.request", exchange.message(body, self._addresses), body_file):
+            if body_file is not None:
+                body_file.close()
+            exchange.fail(503, "The server is busy; try again in a moment.")
+
+    def _upgrade(self, head: RequestHead) -> None:
+        self._state = "socket"
+        data, self._buffer = self._buffer, b""
+        addresses = {**self._addresses, "scheme": "wss" if self._addresses["scheme"] == "https" else "ws"}
+        websocket = WebSocket(self, head, addresses)
+        refusal = websocket.check()
+        if refusal is not None:
+            self._state = "head"
+            raise refusal
+        self._websocket = websocket
+        websocket.paused = self._paused
+        websocket.begin(data)
+
+    # -- called by exchange and WebSocket ------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        """Send bytes; return False if they wait for the client to read."""
+        self.transport.write(data)
+        return not self._paused
+
+    def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
+        """See :class:`channelserver.server.exchange.Wire`."""
+        self._exchange = None
+        self._head = None
+        if self._state != "answer":
+            return
+        if not reusable or self.site.draining:
+            self._close()
+            return
+        self._state = "head"
+        self._set_deadline(self.site.options.keep_alive)
+        if not self._paused:  # a client that reads no answers gets no more of them
+            self._next_request()
+
+    def _next_request(self) -> None:
+        self._read(True)
+        if self._buffer:
+            # Not from here: a long row of pipelined requests would become as deep a recursion.
+            self.site.bridge.post(self._advance)
+
+    def refuse_upgrade(self, status: int, text: str) -> None:
+        """Answer a handshake with an error, and close."""
+        self._websocket = None
+        self._refuse(BadRequest(text, status), logged=True)
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abortConnection()
+
+    def close_socket(self) -> None:
+        """Close the transport when everything written has been sent."""
+        self.transport.unregisterProducer()
+        self._lose_transport()
+
+    def reading(self, wanted: bool) -> None:
+        """Read, or leave the client waiting."""
+        self._read(wanted)
+
+    def drain(self) -> None:
+        """The server stops: close now if idle, else after the answer under way."""
+        if self._state in ("head", "body") and not (self._state == "body" or self._buffer):
+            self._close()
+        elif self._head is not None:
+            self._head.keep_alive = False
+
+    @property
+    def websocket(self) -> WebSocket | None:
+        """The WebSocket this connection has become, if it has."""
+        return self._websocket
+
+    # -- closing -------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: BadRequest, logged: bool = False) -> None:
+        """Answer a request that cannot be read, and close.
+
+        :param logged: the access log knows of it already.
+        """
+        head = RequestHead()
+        known = self._head
+        if known is not None:
+            head.method, head.path, head.query_string = known.method, known.path, known.query_string
+        else:
+            head.method, head.path = "-", "-"
+        self._drop_body()
+        self._state = "answer"
+        self._buffer = b""
+        head.keep_alive = False
+        exchange = self._exchange = Exchange(self, head, self._addresses["client"])
+        exchange.quiet = logged
+        extra = [[b"Sec-WebSocket-Version", b"13"]] if error.status == 426 else []
+        exchange.reply(
+            {
+                "status": error.status,
+                "headers": [[b"Content-Type", b"text/plain; charset=utf-8"], *extra],
+                "content": error.reason.encode() + b"\n",
+            }
+        )
+
+    def _close(self) -> None:
+        """Send what has been written, then close."""
+        if self._state in ("closing", "closed"):
+            return
+        self._state = "closing"
+        self._buffer = b""
+        self._read(True)
+        self.transport.unregisterProducer()
+        self._set_deadline(LINGER)
+        self._lose_transport()
+
+    def _lose_transport(self) -> None:
+        # Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may lose what
+        # we have sent last. So only our side is closed; the client's follows, or the deadline.
+        if interfaces.IHalfCloseableDescriptor.providedBy(self.transport):
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()
+
+    def _drop_body(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.close()
+
+    def _read(self, wanted: bool) -> None:
+        if wanted != self._producing and self._state != "closed":
+            self._producing = wanted
+            if wanted:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    # -- deadlines -----------------------------------------------------------------------------------------------------
+
+    def _set_deadline(self, seconds: float) -> None:
+        wheel = self.site.wheel
+        self._deadline = wheel.now() + seconds
+        if not self._ticking:
+            self._ticking = True
+            wheel.add(self, self._deadline)
+
+    def on_tick(self, now: float) -> float | None:
+        """See :class:`channelserver.server.wheel.Timed`."""
+        if self._websocket is not None or self._state == "closed":
+            self._ticking = False
+            return None
+        if now < self._deadline:
+            # Looked at no later than the shortest deadline that may be set meanwhile.
+            return min(self._deadline, now + self.site.options.header_timeout)
+        self._late()
+        return now + LINGER if self._state != "closed" else None
+
+    def _late(self) -> None:
+        state = self._state
+        if state == "closing" or self._paused:
+            self.transport.abortConnection()
+        elif state == "head":
+            if self._buffer:
+                self._refuse(BadRequest("the request head took too long", 408))
+            else:
+                self._close()
+        elif state == "body":
+            self._refuse(BadRequest("the request body took too long", 408))
+        elif self._exchange is not None and self._exchange.state == "waiting":
+            self._exchange.head.keep_alive = False
+            self._exchange.fail(503, "The application did not answer in time.")
+
+
+class HTTPFactory(Factory):
+    """Makes a connection's protocol.
+
+    :param site: what all connections share.
+    """
+
+    noisy = False
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """See ``IProtocolFactory``."""
+        connection = HTTPConnection(self.site)
+        connection.factory = self
+        return connection

@@ -1,0 +1,281 @@
+"""HTTP/1.1 requests (RFC 9112), sans I/O: bytes in, heads and bodies out.
+
+Runs in the reactor thread; owns nothing but the state of one body.
+
+Strict on purpose: what another server on the way could read differently is refused, with 400 and a closed connection. There is one
+place that reads heads, and it is this one.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from urllib.parse import unquote_to_bytes
+
+#: Largest request head, in bytes and in fields; more is answered with 431.
+MAX_HEAD_BYTES = 32 * 1024
+MAX_FIELDS = 128
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_request_line = re.compile(rb"([A-Z][A-Z0-9_\-]{0,31}) ([!-~]+) HTTP/([0-9])\.([0-9])").fullmatch
+_field = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)").fullmatch
+_absolute = re.compile(rb"https?://([^/?#]+)([/?].*)?", re.IGNORECASE).fullmatch
+_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.\-_~!$&'()*+,;=%]*)(?::[0-9]*)?").fullmatch
+_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
+
+#: Fields of which a second one would let two readers see two different requests.
+_SINGLE = frozenset({b"host", b"content-length", b"content-type", b"transfer-encoding"})
+#: Fields that say where a message ends or goes; they have no place after its body (RFC 9110 section 6.5.1).
+_NOT_IN_TRAILERS = frozenset(
+    {b"content-length", b"transfer-encoding", b"host", b"content-type", b"content-encoding", b"content-range", b"trailer",
+     b"authorization", b"cookie", b"te", b"connection", b"expect", b"max-forwards", b"cache-control"}
+)  # fmt: skip
+
+#: A run of empty lines before a request is skipped (RFC 9112 section 2.2), but not an endless one.
+_MAX_CHUNK_LINE = 256
+_MAX_TRAILERS = 8 * 1024
+
+
+def _repercent(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return "".join(f"%{byte:02X}" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("channelserver.repercent", _repercent)
+
+
+class BadRequest(Exception):
+    """The request is refused; the connection must be closed, for nobody knows where the next request begins.
+
+    :param status: HTTP status for the client.
+    :param reason: one sentence for the client and the log.
+    """
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class RequestHead:
+    """The head of one request.
+
+    ``headers`` holds [name, value] pairs of bytes, names in lower case, in their order, repeated ones too. ``path`` is percent-decoded;
+    what is not UTF-8 in it stays percent-encoded. ``length`` is the body's, None if it is chunked.
+    """
+
+    __slots__ = ("expects_continue", "fields", "headers", "keep_alive", "length", "method", "path", "query_string", "version")
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.path = ""
+        self.query_string = b""
+        self.version = "1.1"
+        self.headers: list[list[bytes]] = []
+        #: The first value of each field.
+        self.fields: dict[bytes, bytes] = {}
+        self.length: int | None = 0
+        self.keep_alive = True
+        self.expects_continue = False
+
+    def tokens(self, name: bytes) -> set[bytes]:
+        """Return the comma-separated values of all fields `name`, in lower case."""
+        values = (value for key, value in self.headers if key == name)
+        return {token for value in values for token in map(bytes.strip, value.lower().split(b",")) if token}
+
+
+def parse_head(data: bytes) -> RequestHead:
+    """Read a request head.
+
+    :param data: all up to, and without, the empty line.
+    :raises BadRequest: it breaks a rule of RFC 9112 or RFC 9110, or one of this server's limits.
+    """
+    lines = data.split(b"\r\n")
+    match = _request_line(lines[0])
+    if match is None:
+        raise BadRequest("malformed request line")
+    method, target, major, minor = match.groups()
+    if major != b"1":
+        raise BadRequest("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
+    if len(lines) - 1 > MAX_FIELDS:
+        raise BadRequest(f"more than {MAX_FIELDS} header fields", 431)
+    head = RequestHead()
+    head.method = method.decode("ascii")
+    head.version = "1.0" if minor == b"0" else "1.1"
+    fields, headers = head.fields, head.headers
+    for line in lines[1:]:
+        match = _field(line)
+        if match is None:
+            raise BadRequest("malformed header field")
+        name, value = match.groups()
+        name = name.lower()
+        value = value.rstrip(b" \t")
+        headers.append([name, value])
+        if name not in fields:
+            fields[name] = value
+        elif name in _SINGLE:
+            raise BadRequest(f"field {name.decode()} more than once")
+    _read_target(head, target)
+    _read_host(head)
+    _read_framing(head)
+    _read_connection(head)
+    return head
+
+
+def _read_target(head: RequestHead, target: bytes) -> None:
+    """The four forms of a request target (RFC 9112 section 3.2)."""
+    if head.method == "CONNECT":
+        raise BadRequest("this server is no tunnel", 501)
+    if b"#" in target:
+        raise BadRequest("request target with a fragment")
+    if target[:1] != b"/":
+        match = _absolute(target)
+        if match is not None:
+            authority, target = match[1], match[2] or b"/"
+            if b"@" in authority:
+                raise BadRequest("request target with user information")
+            if target[:1] == b"?":
+                target = b"/" + target
+            # RFC 9112 section 3.2.2: it counts instead of the Host field.
+            head.fields[b"host"] = authority
+            head.headers[:] = [pair for pair in head.headers if pair[0] != b"host"]
+            head.headers.insert(0, [b"host", authority])
+        elif target != b"*" or head.method != "OPTIONS":
+            raise BadRequest("malformed request target")
+    path, _, head.query_string = target.partition(b"?")
+    head.path = (
+        unquote_to_bytes(path).decode("utf-8", "channelserver.repercent") if b"%" in path else path.decode("ascii")
+    )
+
+
+def _read_host(head: RequestHead) -> None:
+    host = head.fields.get(b"host")
+    if host is None:
+        if head.version == "1.1":
+            raise BadRequest("no Host field")
+    elif not _host(host):
+        raise BadRequest("malformed Host field")
+
+
+def _read_framing(head: RequestHead) -> None:
+    """Where the body ends (RFC 9112 section 6.3)."""
+    length = head.fields.get(b"content-length")
+    coding = head.fields.get(b"transfer-encoding")
+    if coding is not None:
+        if length is not None:
+            raise BadRequest("both Content-Length and Transfer-Encoding")
+        if head.version == "1.0":
+            raise BadRequest("Transfer-Encoding in HTTP/1.0")
+        if coding.lower() != b"chunked":
+            raise BadRequest("a transfer coding other than chunked")
+        head.length = None
+    elif length is not None:
+        if not length.isdigit() or len(length) > 18:
+            raise BadRequest("malformed Content-Length")
+        head.length = int(length)
+
+
+def _read_connection(head: RequestHead) -> None:
+    tokens = head.tokens(b"connection") if b"connection" in head.fields else frozenset()
+    head.keep_alive = b"close" not in tokens and (head.version == "1.1" or b"keep-alive" in tokens)
+    expect = head.fields.get(b"expect")
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            raise BadRequest("an expectation other than 100-continue", 417)
+        head.expects_continue = head.version == "1.1"
+
+
+class LengthBody:
+    """A body of known length."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
+        """Take the next bytes; return the body's parts among them, and what follows the body, or None if it goes on."""
+        if len(data) < self._left:
+            self._left -= len(data)
+            return [data], None
+        part, rest = data[: self._left], data[self._left :]
+        self._left = 0
+        return [part], rest
+
+
+class ChunkedBody:
+    """A body in chunks (RFC 9112 section 7.1)."""
+
+    __slots__ = ("_buffer", "_left", "_state", "_trailers")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._left = 0
+        self._state = "size"
+        self._trailers = 0
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
+        """See :meth:`LengthBody.feed`.
+
+        :raises BadRequest: a chunk or the trailers break a rule.
+        """
+        parts: list[bytes] = []
+        data = self._buffer + data if self._buffer else data
+        while True:
+            if self._state == "data":
+                part, data = data[: self._left], data[self._left :]
+                if part:
+                    parts.append(part)
+                self._left -= len(part)
+                if self._left:
+                    self._buffer = b""
+                    return parts, None
+                self._state = "end"
+            if self._state == "end":
+                if len(data) < 2:
+                    if data and data != b"\r":
+                        raise BadRequest("chunk longer than its size")
+                    self._buffer = data
+                    return parts, None
+                if data[:2] != b"\r\n":
+                    raise BadRequest("chunk longer than its size")
+                data = data[2:]
+                self._state = "size"
+            line, mark, rest = data.partition(b"\r\n")
+            if not mark:
+                if len(line) > _MAX_CHUNK_LINE and self._state == "size":
+                    raise BadRequest("chunk size line too long")
+                if self._trailers + len(line) > _MAX_TRAILERS:
+                    raise BadRequest("trailers too long", 431)
+                if b"\n" in line or b"\r" in line[:-1]:
+                    raise BadRequest("bare CR or LF in chunked body")
+                self._buffer = data
+                return parts, None
+            data = rest
+            if self._state == "size":
+                self._read_size(line)
+            elif line:
+                self._read_trailer(line)
+            else:
+                return parts, data
+
+    def _read_size(self, line: bytes) -> None:
+        match = _chunk_line(line) if len(line) <= _MAX_CHUNK_LINE else None
+        if match is None:
+            raise BadRequest("malformed chunk size")
+        self._left = int(match[1], 16)
+        self._state = "data" if self._left else "trailers"
+
+    def _read_trailer(self, line: bytes) -> None:
+        """Check a trailer field; trailers are not passed on."""
+        self._trailers += len(line) + 2
+        match = _field(line)
+        if match is None or self._trailers > _MAX_TRAILERS:
+            raise BadRequest("malformed trailer field")
+        if match[1].lower() in _NOT_IN_TRAILERS:
+            raise BadRequest(f"field {match[1].decode()} in trailers")
+
+
+def body_reader(head: RequestHead) -> LengthBody | ChunkedBody:
+    """Return what reads the body that follows `head`."""
+    return ChunkedBody() if head.length is None else LengthBody(head.length)

@@ -1,0 +1,178 @@
+"""Every option of the server, in one table.
+
+Flags of ``twistd channelserver``, keys of the setting ``CHANNELSERVER``, ``--help``, ``--check`` and the table in the documents are all
+made from :data:`OPTIONS`. Runs before the reactor; owns nothing that changes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class OptionError(ValueError):
+    """An option has a value it cannot have; the text names the option, the value and the cure."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    ``name`` is the key in ``CHANNELSERVER``. ``kind``: ``str``, ``int``, ``float``, ``flag`` (off unless given) or ``no-flag`` (on unless
+    ``--no-…`` is given). ``unit`` belongs to numbers. ``low`` and ``high`` are the limits of numbers. ``command_line_only`` options
+    are no setting, for they tell where the settings are.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    unit: str = ""
+    short: str | None = None
+    repeatable: bool = False
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    command_line_only: bool = False
+
+    @property
+    def flag(self) -> str:
+        """How it is written on the command line."""
+        return ("--no-" if self.kind == "no-flag" else "--") + self.name.replace("_", "-")
+
+    def convert(self, value: Any, where: str) -> Any:
+        """Return `value` as this option's type.
+
+        :param value: what a user gave: text from the command line, or any object from the settings.
+        :param where: how the user wrote the option, for the error.
+        :raises OptionError: it cannot be that.
+        """
+        if self.repeatable:
+            if isinstance(value, str) or not isinstance(value, (list, tuple)):
+                raise OptionError(f"{where} must be a list, not {value!r}")
+            return tuple(self._convert_one(item, where) for item in value)
+        return self._convert_one(value, where)
+
+    def _convert_one(self, value: Any, where: str) -> Any:
+        if value is None and self.default is None:
+            return None
+        if self.kind in ("flag", "no-flag"):
+            if not isinstance(value, bool):
+                raise OptionError(f"{where} must be True or False, not {value!r}")
+            return value
+        if self.kind == "str":
+            if not isinstance(value, (str, os.PathLike)):
+                raise OptionError(f"{where} must be text, not {value!r}")
+            value = os.fspath(value)
+            if self.choices and value not in self.choices:
+                raise OptionError(f"{where} must be one of {', '.join(self.choices)}, not {value!r}")
+            return value
+        return self._convert_number(value, where)
+
+    def _convert_number(self, value: Any, where: str) -> Any:
+        kind: type[int] | type[float] = int if self.kind == "int" else float
+        noun = "a whole number" if kind is int else "a number"
+        try:
+            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+                raise ValueError
+            number = kind(value)
+            if number != float(value):  # 0.5 where a whole number is needed
+                raise ValueError
+        except (ValueError, OverflowError):
+            raise OptionError(f"{where} must be {noun}{self._of_unit()}, not {value!r}") from None
+        if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
+            limits = f"from {self.low:g}" + (f" to {self.high:g}" if self.high is not None else " up")
+            raise OptionError(f"{where} must be {noun}{self._of_unit()} {limits}, not {value!r}")
+        return number
+
+    def _of_unit(self) -> str:
+        return f" of {self.unit}" if self.unit else ""
+
+
+def default_threads() -> int:
+    """As many threads as keep the cores busy while some wait, and no more database connections than a small site has."""
+    return min(8, 2 * (os.cpu_count() or 1) + 2)
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("settings", "str", None, "dotted name of the Django settings; default: $DJANGO_SETTINGS_MODULE", short="s", command_line_only=True),
+    Option("pythonpath", "str", None, "folder to import the project from; default: the current one", command_line_only=True),
+    Option("demo", "flag", False, "run the built-in chat site, stored in a temporary folder", command_line_only=True),
+    Option("demo_data", "str", None, "keep the demo's database in this folder", command_line_only=True),
+    Option("check", "flag", False, "validate options, settings, routing and layer, then exit with 0 or 1", command_line_only=True),
+    Option("port", "int", 8000, "port of the simple listener; 0 takes a free one", short="p", low=0, high=65535),
+    Option("bind", "str", "127.0.0.1", "address of the simple listener; 0.0.0.0 or :: for all", short="b"),
+    Option("endpoint", "str", (), "Twisted endpoint to listen on, e.g. tcp:8000, unix:/run/site.sock, systemd:domain=INET:index=0", short="e", repeatable=True),
+    Option("unix_socket", "str", None, "path of a Unix socket to listen on", short="u"),
+    Option("fd", "int", None, "number of an open, listening socket to serve", low=0),
+    Option("threads", "int", None, "worker threads, and so the largest number of database connections; 0: none, interface only; default: min(8, 2 x cores + 2)", low=0, high=1000),
+    Option("layer", "str", "default", "which of CHANNEL_LAYERS"),
+    Option("root_path", "str", "", "where the site is mounted, e.g. /app"),
+    Option("auto_accept", "no-flag", True, "a WebSocket is accepted only when a consumer says so, not when its connect consumer ends normally"),
+    Option("reject_unrouted", "flag", False, "answer 404 to a WebSocket whose path no route matches, instead of accepting it"),
+    Option("allowed_origin", "str", (), "host a browser's WebSocket may come from, beside the site's own and ALLOWED_HOSTS; * for any", repeatable=True),
+    Option("ws_protocol", "str", (), "WebSocket subprotocol the server may choose", repeatable=True),
+    Option("max_message_bytes", "int", 1024 * 1024, "largest WebSocket message received, else closed with 1009", unit="bytes", low=1),
+    Option("max_body_bytes", "int", 100 * 1024 * 1024, "largest request body, else 413", unit="bytes", low=0),
+    Option("send_buffer_bytes", "int", 4 * 1024 * 1024, "what may wait for a WebSocket client that does not read, else it is closed with 1013", unit="bytes", low=1),
+    Option("header_timeout", "float", 10.0, "for a whole request head", unit="seconds", low=0.1),
+    Option("body_timeout", "float", 60.0, "between two parts of a request body", unit="seconds", low=0.1),
+    Option("keep_alive", "float", 75.0, "an idle connection is kept; must exceed a load balancer's", unit="seconds", low=0),
+    Option("http_timeout", "float", 120.0, "for the first part of an answer, else 503, and for a client to take the next part", unit="seconds", low=0.1),
+    Option("connect_timeout", "float", 10.0, "for the acceptance of a WebSocket, else 403", unit="seconds", low=0.1),
+    Option("ping_interval", "float", 20.0, "without a received byte until a WebSocket is pinged; 0 = off", unit="seconds", low=0),
+    Option("ping_timeout", "float", 30.0, "after a ping without a received byte until the WebSocket is closed; 0 = off", unit="seconds", low=0),
+    Option("drain_timeout", "float", 30.0, "SIGTERM: for running requests to finish and WebSockets to close", unit="seconds", low=0),
+    Option("static", "no-flag", True, "leave STATIC_URL to Django; otherwise it is served from STATIC_ROOT by the reactor"),
+    Option("access_log", "str", "-", "file for the access log; - is standard output, empty is none"),
+    Option("log_format", "str", None, "access log as text or json; default: text on a terminal, else json", choices=("text", "json")),
+)  # fmt: skip
+
+BY_NAME = {option.name: option for option in OPTIONS}
+
+
+@dataclass
+class Settings:
+    """The values of all options: attributes with the options' names."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["values"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
+    """Put together the values of all options: a flag beats the setting, which beats the default.
+
+    :param command_line: options given as flags, by name.
+    :param configured: the setting ``CHANNELSERVER``.
+    :raises OptionError: an option is unknown or has a wrong value.
+    """
+    if not isinstance(configured, Mapping):
+        raise OptionError(f"the setting CHANNELSERVER must be a dict, not {configured!r}")
+    values = {option.name: option.default for option in OPTIONS}
+    for name, value in configured.items():
+        option = BY_NAME.get(name)
+        if option is None or option.command_line_only:
+            near = closest(str(name))
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise OptionError(f"the setting CHANNELSERVER[{name!r}] is unknown{hint}")
+        values[name] = option.convert(value, f"the setting CHANNELSERVER[{name!r}]")
+    for name, value in command_line.items():
+        values[name] = BY_NAME[name].convert(value, BY_NAME[name].flag)
+    if values["threads"] is None:
+        values["threads"] = default_threads()
+    # As in Daphne: one of the two alone brings the other's default; none, beside other listeners, brings no simple one.
+    values["simple_listener"] = any(name in given for given in (command_line, configured) for name in ("port", "bind"))
+    return Settings(values)
+
+
+def closest(name: str) -> str:
+    """Return the name of the option that is closest to `name`, or nothing."""
+    return next(iter(difflib.get_close_matches(name.replace("-", "_"), BY_NAME, 1)), "")

@@ -1,0 +1,68 @@
+"""Who may open a WebSocket: the handshake's ``Host`` and a browser's ``Origin``.
+
+Runs in the reactor thread; owns nothing that changes.
+
+A browser lets any page open a WebSocket to any site, with that site's cookies. So a browser's ``Origin`` must be the site itself, or one that was
+allowed in writing (RFC 6455 section 10.2; "cross-site WebSocket hijacking").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class OriginPolicy:
+    """The rules for both fields.
+
+    :param allowed_hosts: as Django's ``ALLOWED_HOSTS``: names, ``.example.com`` for a domain and all below it, ``*`` for any.
+    :param allowed_origins: further hosts a browser's page may come from, in the same notation.
+    """
+
+    def __init__(self, allowed_hosts: Iterable[str], allowed_origins: Iterable[str] = ()) -> None:
+        self._hosts = tuple(host.lower() for host in allowed_hosts)
+        self._origins = tuple(_host_of_origin(host.lower()) or host.lower() for host in allowed_origins)
+
+    def host_allowed(self, host: str) -> bool:
+        """Whether the site may be called `host` (the value of a ``Host`` field)."""
+        name = split_port(host.lower())
+        return name is not None and _matches(name, self._hosts)
+
+    def origin_allowed(self, origin: str | None, host: str) -> bool:
+        """Whether a page from `origin` may open a WebSocket to `host`. None: not a browser."""
+        if origin is None or "*" in self._origins:
+            return True
+        name = _host_of_origin(origin.lower())
+        if not name:
+            return False
+        if name == split_port(host.lower()):
+            return True
+        # "*" in ALLOWED_HOSTS says that the site has any name, not that every other site is its friend.
+        return _matches(name, tuple(pattern for pattern in self._hosts if pattern != "*")) or _matches(name, self._origins)
+
+
+def split_port(host: str) -> str | None:
+    """Return a ``Host`` field's name without port and final dot, or None if it is malformed."""
+    if host.startswith("["):
+        name, bracket, port = host.partition("]")
+        name += bracket
+        if not bracket or (port and not (port[0] == ":" and port[1:].isdigit())):
+            return None
+    else:
+        name, colon, port = host.partition(":")
+        if colon and not (port.isdigit() or not port):
+            return None
+    return name.removesuffix(".") or None
+
+
+def _host_of_origin(origin: str) -> str | None:
+    scheme, separator, host = origin.partition("://")
+    if not separator or not scheme or "/" in host:
+        return None
+    return split_port(host)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(
+        pattern == "*" or pattern == name or (pattern[:1] == "." and (name.endswith(pattern) or name == pattern[1:]))
+        for pattern in patterns
+    )

@@ -1,0 +1,147 @@
+"""The open connections of this process, by reply channel: where replies and group sends arrive.
+
+The methods of an outlet (see :class:`channelserver.layers.base.Outlet`) run in any thread; they hand over to the reactor thread, which alone
+touches connections. Owns the table of connections, which is altered in the reactor thread only.
+"""
+
+from __future__ import annotations
+
+import string
+import threading
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from channelserver.bridge import Bridge
+from channelserver.layers.content import Content
+from channelserver.server import frames
+
+_log = Logger("channelserver.server.replies")
+
+#: A reply with this key says that no consumer will answer. Its value is an HTTP status for the client.
+FAILED = "channelserver.failed"
+
+#: Bytes of a streamed response which may be under way to a connection before the sending thread waits.
+WINDOW = 256 * 1024
+
+
+class Connection(Protocol):
+    """What can be replied to. All methods run in the reactor thread."""
+
+    def reply(self, content: Content) -> None:
+        """Act on one reply."""
+
+
+class Flow:
+    """How much of a streamed response is under way; for one sender, which waits, and the reactor thread, which does not."""
+
+    __slots__ = ("_changed", "_gone", "_under_way")
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._gone = False
+
+    def send(self, size: int, timeout: float) -> bool:
+        """Wait for room, then count `size` bytes as under way. Return False if the client has gone, or had no room in time."""
+        with self._changed:
+            if self._under_way >= WINDOW and not self._gone:
+                self._changed.wait_for(lambda: self._under_way < WINDOW or self._gone, timeout)
+            if self._gone or self._under_way >= WINDOW:
+                return False
+            self._under_way += size
+            return True
+
+    def sent(self, size: int) -> None:
+        """Count `size` bytes as arrived."""
+        with self._changed:
+            self._under_way -= size
+            if self._under_way < WINDOW:
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """The client has gone: nobody waits any longer."""
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
+
+
+class Replies:
+    """An outlet: passes messages to the connections of this process.
+
+    :param bridge: the way into the reactor thread.
+    :param choose: ``choose(alphabet, k=number)`` returns random letters; for the names.
+    """
+
+    def __init__(self, bridge: Bridge, choose: Callable[..., list[str]]) -> None:
+        self._bridge = bridge
+        unique = "".join(choose(string.ascii_lowercase, k=10))
+        self.http_prefix = f"http.response.{unique}!"
+        self.websocket_prefix = f"websocket.send.{unique}!"
+        self._connections: dict[str, Any] = {}
+        self._number = 0
+
+    # -- reactor thread ------------------------------------------------------------------------------------------------
+
+    def add(self, prefix: str, connection: Connection) -> str:
+        """Give a connection a name, under which it is found until :meth:`remove`."""
+        self._number += 1
+        name = f"{prefix}{self._number:x}"
+        self._connections[name] = connection
+        return name
+
+    def remove(self, name: str) -> None:
+        """Forget a connection."""
+        self._connections.pop(name, None)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def _deliver(self, channel: str, content: Content) -> None:
+        connection = self._connections.get(channel)
+        if connection is None:
+            _log.debug("reply to {channel}, which has gone", channel=channel)
+        else:
+            connection.reply(content)
+
+    def _fan_out(self, channels: Collection[str], content: Content) -> None:
+        find = self._connections.get
+        frame = frames.encode_reply(content)
+        for channel in channels:
+            connection = find(channel)
+            if connection is None:
+                continue
+            try:
+                if frame is None or not connection.send_frame(frame):
+                    connection.reply(content)
+            except Exception:  # one broken socket must not cost the others their message
+                _log.failure("cannot send to {channel}", channel=channel)
+
+    # -- any thread ----------------------------------------------------------------------------------------------------
+
+    def __contains__(self, channel: object) -> bool:
+        return channel in self._connections
+
+    def deliver(self, channel: str, content: Content) -> None:
+        """See :meth:`channelserver.layers.base.Outlet.deliver`."""
+        self._bridge.post(self._deliver, channel, content)
+
+    def deliver_group(self, channels: Collection[str], content: Content) -> None:
+        """See :meth:`channelserver.layers.base.Outlet.deliver_group`."""
+        self._bridge.post(self._fan_out, channels, content)
+
+    def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
+        """See :meth:`channelserver.layers.base.Outlet.deliver_waiting`."""
+        connection = self._connections.get(channel)
+        if connection is None:
+            return False
+        if channel.startswith(self.http_prefix):
+            if connection.flow is None:
+                connection.flow = Flow()
+                if channel not in self._connections:  # it went, and nobody will close the new flow
+                    return False
+            if not connection.flow.send(len(content.get("content") or b""), timeout):
+                return False
+        self._bridge.post(self._deliver, channel, content)
+        return True

@@ -1,0 +1,254 @@
+"""Start listening, and stop in an orderly way.
+
+Runs in the reactor thread; owns the listening ports.
+
+Stopping: no new connections; idle ones are closed; running requests finish; WebSockets are closed with 1012, some at a time, so that
+their clients do not come back all at once; consumers finish what waits. After ``drain_timeout`` whatever is left is cut off, and named in the log.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.application import service
+from twisted.internet import defer, error
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from channelserver.server.connection import HTTPFactory
+from channelserver.server.frames import SERVICE_RESTART
+from channelserver.server.options import Settings
+from channelserver.server.site import Site
+
+_log = Logger("channelserver.server")
+
+#: WebSockets closed in one go, and the seconds between two goes.
+DRAIN_BATCH, DRAIN_PAUSE = 100, 0.05
+
+
+class ListenError(Exception):
+    """A listener cannot be opened; the text says which and why."""
+
+
+class Workers(Protocol):
+    """The worker threads as the server sees them."""
+
+    def start(self) -> None:
+        """Begin to serve."""
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Call back, from any thread, when there is nothing to do."""
+
+    def stop(self) -> None:
+        """Take no more work."""
+
+    def join(self, timeout: float) -> list[str]:
+        """Wait for the end of the threads; name those that do not end."""
+
+
+class ServerService(service.Service):
+    """The server as a Twisted service.
+
+    :param site: what all connections share.
+    :param workers: the worker threads.
+    :param reactor: the reactor.
+    :param started: called when everything listens, with one line for each listener.
+    """
+
+    name = "channelserver"
+
+    def __init__(self, site: Site, workers: Workers, reactor: Any, started: Callable[[list[str]], object]) -> None:
+        self._site = site
+        self._workers = workers
+        self._reactor = reactor
+        self._started = started
+        self._ports: list[Any] = []
+        self._failure: Callable[[ListenError], object] = self._raise
+
+    @property
+    def listening(self) -> bool:
+        """Whether there is an open listener."""
+        return bool(self._ports)
+
+    def on_listen_error(self, call: Callable[[ListenError], object]) -> None:
+        """Have `call` called, instead of an exception raised, when a listener cannot be opened."""
+        self._failure = call
+
+    def from_signal_handler(self, function: Callable[[], object]) -> None:
+        """Have `function` called in the reactor thread; for signal handlers."""
+        self._site.bridge.from_signal_handler(function)
+
+    # -- start ---------------------------------------------------------------------------------------------------------
+
+    def privilegedStartService(self) -> None:
+        """Open the listeners, while the process may still have the rights for it."""
+        super().privilegedStartService()
+        factory = HTTPFactory(self._site)
+        try:
+            wanted = endpoints(self._site.options, self._reactor)
+        except ListenError as problem:
+            self._failure(problem)
+            return
+        opened = [self._listen(description, endpoint, factory) for description, endpoint in wanted]
+        results: list[Any] = []
+        defer.gatherResults(opened, consumeErrors=True).addBoth(results.append)
+        if not results:
+            self._failure(ListenError("one of the endpoints does not listen at once, as the start of a server needs it"))
+            return
+        if isinstance(results[0], Failure):
+            # Outside of the Deferred, which would swallow what the caller wants to raise.
+            self._failure(results[0].value.subFailure.value)
+        else:
+            self._started(results[0])
+
+    @defer.inlineCallbacks
+    def _listen(self, description: str, endpoint: Any, factory: HTTPFactory) -> Any:
+        try:
+            port = yield endpoint.listen(factory)
+        except error.CannotListenError as problem:
+            raise ListenError(f"cannot listen on {description}: {_reason(problem.socketError)}") from problem
+        except Exception as problem:
+            raise ListenError(f"cannot listen on {description}: {problem}") from problem
+        self._ports.append(port)
+        return _describe(port)
+
+    @staticmethod
+    def _raise(problem: ListenError) -> None:
+        raise problem
+
+    def startService(self) -> None:
+        """Start the worker threads: after the process has become a daemon, for threads do not survive that."""
+        super().startService()
+        self._site.start()
+        self._workers.start()
+
+    # -- stop ----------------------------------------------------------------------------------------------------------
+
+    @defer.inlineCallbacks
+    def stopService(self) -> Any:
+        """Drain and stop; see the module's text."""
+        yield super().stopService()
+        site, seconds = self._site, self._reactor.seconds
+        ends = seconds() + site.options.drain_timeout
+        site.draining = True
+        yield defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in self._ports], consumeErrors=True)
+        if site.connections:
+            _log.info("stopping: {count} connections are open", count=len(site.connections))
+        yield self._close_connections(ends)
+        yield self._idle(max(0.0, ends - seconds()))
+        self._workers.stop()
+        for line in self._workers.join(max(0.1, ends - seconds())):
+            _log.warn("cut off at the end: {line}", line=line)
+        site.stop()
+
+    @defer.inlineCallbacks
+    def _close_connections(self, ends: float) -> Any:
+        site = self._site
+        emptied = self._when_empty()
+        sockets = []
+        for connection in list(site.connections):
+            if connection.websocket is not None:
+                sockets.append(connection)
+            else:
+                connection.drain()
+        for start in range(0, len(sockets), DRAIN_BATCH):
+            for connection in sockets[start : start + DRAIN_BATCH]:
+                if connection.websocket is not None:
+                    connection.websocket.close(SERVICE_RESTART, "server is stopping")
+            if start + DRAIN_BATCH < len(sockets):
+                yield self._sleep(DRAIN_PAUSE)
+        yield self._within(emptied, max(0.0, ends - self._reactor.seconds()))
+        if site.connections:
+            _log.warn("{count} connections cut off after {timeout:g} s", count=len(site.connections), timeout=site.options.drain_timeout)
+            emptied = self._when_empty()
+            for connection in list(site.connections):
+                connection.abort()
+            yield self._within(emptied, 1.0)
+
+    def _when_empty(self) -> Any:
+        emptied: Any = defer.Deferred()
+        site = self._site
+
+        def call() -> None:
+            site.when_empty = None
+            emptied.callback(None)
+
+        if site.connections:
+            site.when_empty = call
+        else:
+            emptied.callback(None)
+        return emptied
+
+    @defer.inlineCallbacks
+    def _idle(self, timeout: float) -> Any:
+        idle: Any = defer.Deferred()
+        post = self._site.bridge.post
+        self._workers.when_idle(lambda: post(lambda: None if idle.called else idle.callback(None)))
+        yield self._within(idle, timeout)
+
+    def _within(self, deferred: Any, timeout: float) -> Any:
+        """Wait for `deferred`, no longer than `timeout` seconds."""
+        both: Any = defer.Deferred()
+
+        def end(_: Any = None) -> None:
+            if not both.called:
+                both.callback(None)
+                if call.active():
+                    call.cancel()
+
+        call = self._reactor.callLater(timeout, end)
+        deferred.addBoth(end)
+        return both
+
+    def _sleep(self, seconds: float) -> Any:
+        slept: Any = defer.Deferred()
+        self._reactor.callLater(seconds, slept.callback, None)
+        return slept
+
+
+def endpoints(options: Settings, reactor: Any) -> Sequence[tuple[str, Any]]:
+    """Return the listeners that the options ask for, as (description, endpoint).
+
+    The simple listener is there if it was asked for, or nothing else was.
+
+    :raises ListenError: an endpoint's description cannot be understood.
+    """
+    found: list[tuple[str, Any]] = []
+    for description in options.endpoint:
+        try:
+            found.append((f"endpoint {description!r}", serverFromString(reactor, description)))
+        except Exception as problem:
+            raise ListenError(f"--endpoint {description!r} cannot be understood: {problem}") from problem
+    if options.unix_socket is not None:
+        path = options.unix_socket
+        found.append((f"Unix socket {path!r}", UNIXServerEndpoint(reactor, path, wantPID=True)))
+    if options.fd is not None:
+        try:
+            with socket.socket(fileno=os.dup(options.fd)) as probe:
+                family = probe.family
+        except OSError as problem:
+            raise ListenError(f"--fd {options.fd} is no open socket: {_reason(problem)}") from problem
+        found.append((f"file descriptor {options.fd}", AdoptedStreamServerEndpoint(reactor, options.fd, family)))
+    if options.simple_listener or not found:
+        kind = TCP6ServerEndpoint if ":" in options.bind else TCP4ServerEndpoint
+        found.append((f"port {options.port} of {options.bind}", kind(reactor, options.port, interface=options.bind)))
+    return found
+
+
+def _describe(port: Any) -> str:
+    host = port.getHost()
+    if hasattr(host, "port"):
+        name = f"[{host.host}]" if ":" in host.host else host.host
+        return f"http://{name}:{host.port}/"
+    return f"unix:{os.fsdecode(host.name)}" if host.name else str(host)
+
+
+def _reason(problem: Any) -> str:
+    if isinstance(problem, OSError) and problem.strerror:
+        return problem.strerror.lower()
+    return str(problem)

@@ -1,0 +1,108 @@
+"""What all connections of the server share.
+
+Runs in the reactor thread; owns the set of open connections.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+from twisted.logger import Logger
+
+from channelserver.bridge import Bridge
+from channelserver.layers import BaseChannelLayer, ChannelFull
+from channelserver.layers.content import Content
+from channelserver.server.access import AccessLog
+from channelserver.server.options import Settings
+from channelserver.server.origin import OriginPolicy
+from channelserver.server.replies import Replies
+from channelserver.server.wheel import Wheel
+
+_log = Logger("channelserver.server")
+
+#: Seconds between two looks at what has expired in the layer.
+SWEEP_SECONDS = 5.0
+
+
+class Site:
+    """The surroundings of a connection: where its messages go, its limits, its log.
+
+    :param layer: the channel layer.
+    :param options: the values of all options.
+    :param bridge: the way from threads into the reactor.
+    :param clock: an ``IReactorTime`` provider.
+    :param origins: decides who may open a WebSocket.
+    :param access_log: gets a line for each request and socket.
+    :param static: answers requests for static files in the reactor; called with an exchange, returns whether it did.
+    """
+
+    def __init__(
+        self,
+        layer: BaseChannelLayer,
+        options: Settings,
+        bridge: Bridge,
+        clock: Any,
+        origins: OriginPolicy,
+        access_log: AccessLog,
+        static: Callable[[Any], bool] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.layer = layer
+        self.options = options
+        self.bridge = bridge
+        self.wheel = Wheel(clock)
+        self.origins = origins
+        self.access_log = access_log
+        self.static = static
+        self.replies = Replies(bridge, (rng or random.SystemRandom()).choices)
+        for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
+            layer.attach(prefix, self.replies)
+        self.root_path = options.root_path.rstrip("/")
+        self.connections: set[Any] = set()
+        self.draining = False
+        self.when_empty: Callable[[], object] | None = None
+        self._date = (0, b"")
+
+    def start(self) -> None:
+        """Begin to look after the layer."""
+        self.wheel.add(self, self.wheel.now() + SWEEP_SECONDS)
+
+    def stop(self) -> None:
+        """End all deadlines; take no more replies."""
+        self.wheel.stop()
+        for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
+            self.layer.detach(prefix)
+
+    def connected(self, connection: Any) -> None:
+        """Count a new connection."""
+        self.connections.add(connection)
+
+    def disconnected(self, connection: Any) -> None:
+        """Forget a connection."""
+        self.connections.discard(connection)
+        if not self.connections and self.when_empty is not None:
+            self.when_empty()
+
+    def on_tick(self, now: float) -> float | None:
+        """Drop what has expired in the layer."""
+        self.layer.sweep()
+        return now + SWEEP_SECONDS
+
+    def submit(self, channel: str, content: Content, attachment: Any = None) -> bool:
+        """Give a message to the layer; return False if its channel is full."""
+        try:
+            self.layer.submit(channel, content, attachment)
+        except ChannelFull:
+            return False
+        return True
+
+    def date(self) -> bytes:
+        """Return the value of a ``Date`` field (RFC 9110 section 6.6.1), made once a second."""
+        now = int(time.time())
+        if self._date[0] != now:
+            self._date = now, formatdate(now, usegmt=True).encode("ascii")
+        return self._date[1]

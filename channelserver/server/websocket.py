@@ -1,0 +1,436 @@
+"""One WebSocket: the handshake, frames in and out, and its end.
+
+Runs in the reactor thread; owned by its connection.
+
+The states, and what may follow:
+
+=======  ======================================================  =============================
+state    meaning                                                 followed by
+=======  ======================================================  =============================
+waiting  the handshake is held; ``websocket.connect`` is with a  open (accepted), done (refused
+         consumer                                                or left)
+open     frames flow both ways                                   closing, done
+closing  a close frame was sent or received; nothing but the     done
+         other one is waited for
+done     ``websocket.disconnect`` was sent if it ever was open
+=======  ======================================================  =============================
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections import deque
+from typing import Any
+
+from twisted.logger import Logger
+
+from channelserver.layers.content import Content
+from channelserver.server import frames
+from channelserver.server.http1 import BadRequest, RequestHead
+from channelserver.server.replies import FAILED
+
+_log = Logger("channelserver.server.websocket")
+
+_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+
+#: Seconds for the client to answer a close frame.
+CLOSE_SECONDS = 5.0
+#: Bytes handed to the transport at a time when a slow client reads again.
+REFILL = 64 * 1024
+
+
+class WebSocket:
+    """One WebSocket.
+
+    :param wire: the connection (:class:`channelserver.server.connection.HTTPConnection`).
+    :param head: the handshake's request head.
+    :param addresses: ``client``, ``server`` and ``scheme`` for the message.
+    """
+
+    __slots__ = (
+        "_addresses", "_close_code", "_due", "_early", "_head", "_held", "_last_received", "_order", "_pinged", "_protocols",
+        "_reader", "_received", "_sent", "_state", "_wanted", "_waiting", "began", "name", "path", "paused", "site", "wire",
+    )  # fmt: skip
+
+    def __init__(self, wire: Any, head: RequestHead, addresses: dict[str, Any]) -> None:
+        self.wire = wire
+        self.site = wire.site
+        self.path = head.path
+        self.name = ""
+        self._head: RequestHead | None = head
+        self._addresses = addresses
+        self._state = "waiting"
+        self._reader: frames.FrameReader | None = frames.FrameReader(self.site.options.max_message_bytes)
+        self._early = b""  # read before the socket was open
+        self._order = 0
+        self._held: deque[Content] | None = None  # messages for which the layer had no room
+        self._close_code: int | None = None
+        self._last_received = self.began = self.site.wheel.now()
+        self._pinged: float | None = None
+        self._due = 0.0
+        self._sent = self._received = 0
+        #: The transport has more to send than it wants; what comes now waits here.
+        self.paused = False
+        self._waiting: deque[bytes] | None = None
+        self._wanted = 0  # bytes in _waiting
+        self._protocols: list[str] = []
+
+    # -- handshake -----------------------------------------------------------------------------------------------------
+
+    def check(self) -> BadRequest | None:
+        """Check the handshake (RFC 6455 section 4.2.1); return what is wrong with it."""
+        head = self._head
+        assert head is not None
+        fields = head.fields
+        if head.method != "GET" or head.version != "1.1":
+            return BadRequest("a WebSocket handshake is a GET of HTTP/1.1")
+        if head.length != 0:
+            return BadRequest("a WebSocket handshake has no body")
+        if b"upgrade" not in head.tokens(b"connection"):
+            return BadRequest("Connection does not say upgrade")
+        if fields.get(b"sec-websocket-version") != b"13":
+            return BadRequest("only version 13 of the WebSocket protocol is spoken here", 426)
+        try:
+            key = base64.b64decode(fields.get(b"sec-websocket-key", b""), validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) != 16 or sum(name == b"sec-websocket-key" for name, _ in head.headers) != 1:
+            return BadRequest("malformed Sec-WebSocket-Key")
+        host = fields.get(b"host", b"").decode("latin-1")
+        if not self.site.origins.host_allowed(host):
+            return BadRequest(f"host {host!r} is not in ALLOWED_HOSTS")
+        origin = fields.get(b"origin")
+        if not self.site.origins.origin_allowed(origin.decode("latin-1") if origin is not None else None, host):
+            return BadRequest("pages of this origin may not open a WebSocket here", 403)
+        if self.site.draining:
+            return BadRequest("the server is about to stop", 503)
+        return None
+
+    def begin(self, data: bytes) -> None:
+        """Ask the application: send ``websocket.connect`` and wait.
+
+        :param data: what came after the handshake.
+        """
+        head, site = self._head, self.site
+        assert head is not None
+        self._early = data
+        self.name = site.replies.add(site.replies.websocket_prefix, self)
+        offered = [item.decode("latin-1").strip() for name, item in head.headers if name == b"sec-websocket-protocol"]
+        self._protocols = [protocol.strip() for item in offered for protocol in item.split(",") if protocol.strip()]
+        message: Content = {
+            "reply_channel": self.name,
+            "path": head.path,
+            "query_string": head.query_string,
+            "root_path": site.root_path,
+            "headers": [pair for pair in head.headers if b"_" not in pair[0]],
+            "order": 0,
+            **self._addresses,
+        }
+        if self._protocols:
+            message["subprotocols"] = list(self._protocols)
+        site.access_log.socket("handshake", self.path, self._addresses["client"])
+        self._due = site.wheel.now() + site.options.connect_timeout
+        site.wheel.add(self, self._due)
+        if not site.submit("websocket.connect", message):
+            self._refuse(503, "The server is busy; try again in a moment.")
+
+    def _accept(self, subprotocol: Any) -> None:
+        head = self._head
+        assert head is not None
+        chosen = self._choose(subprotocol)
+        digest = hashlib.sha1(head.fields[b"sec-websocket-key"].strip() + _MAGIC, usedforsecurity=False).digest()
+        lines = [
+            b"HTTP/1.1 101 Switching Protocols",
+            b"Upgrade: websocket",
+            b"Connection: Upgrade",
+            b"Sec-WebSocket-Accept: " + base64.b64encode(digest),
+        ]
+        if chosen is not None:
+            lines.append(b"Sec-WebSocket-Protocol: " + chosen.encode("latin-1"))
+        self._state = "open"
+        # An open socket may live for days: keep nothing of its handshake.
+        self._head = None
+        self._protocols = []
+        self.wire.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        self.site.access_log.socket("open", self.path, self._addresses["client"])
+        now = self.site.wheel.now()
+        self._last_received = now
+        self._due = self._next_look(now)
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
+        self.wire.reading(True)
+
+    def _choose(self, wanted: Any) -> str | None:
+        """Choose a subprotocol: the consumer's, else the first offered that is on the server's list."""
+        if wanted is not None:
+            if wanted in self._protocols:
+                return str(wanted)
+            _log.error("{path!r}: subprotocol {wanted!r} was not offered by the client", path=self.path, wanted=wanted)
+            return None
+        return next((offer for offer in self._protocols if offer in self.site.options.ws_protocol), None)
+
+    def _refuse(self, status: int, text: str) -> None:
+        self._state = "done"
+        self._forget()
+        self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=status)
+        self.wire.refuse_upgrade(status, text)
+
+    # -- replies -------------------------------------------------------------------------------------------------------
+
+    def reply(self, content: Content) -> None:
+        """Act on a reply: ``text``, ``bytes``, ``close``, ``accept``, ``subprotocol``; other keys are ignored."""
+        text, data, close = content.get("text"), content.get("bytes"), content.get("close")
+        if (text is not None and not isinstance(text, str)) or (data is not None and not isinstance(data, bytes)):
+            _log.error("{path!r}: a reply's text must be str and its bytes bytes; dropped", path=self.path)
+            return
+        if text is not None and data is not None:
+            _log.error("{path!r}: a reply with both text and bytes; dropped", path=self.path)
+            return
+        if self._state == "waiting":
+            if not self._decide(content, text is not None or data is not None, bool(close)):
+                return
+        if self._state != "open":
+            return
+        frame = frames.encode_reply({"text": text, "bytes": data})
+        if frame is not None:
+            self.send_frame(frame)
+        elif not close and "accept" not in content:
+            _log.debug("{path!r}: a reply without text, bytes, close and accept", path=self.path)
+        if close:
+            self.close(_close_code(close, self.path))
+
+    def _decide(self, content: Content, has_data: bool, close: bool) -> bool:
+        """Act on a reply to a held handshake; return whether the socket is open now."""
+        if FAILED in content:
+            self._refuse(content[FAILED], "The application failed." if content[FAILED] >= 500 else "Not found.")
+        elif content.get("accept") is False or (close and not has_data):
+            self._refuse(403, "Access denied.")
+        elif content.get("accept") or has_data:
+            self._accept(content.get("subprotocol"))
+            return True
+        return False
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Send an encoded frame; return False if the socket is not open yet and the reply must decide."""
+        if self._state != "open":
+            return self._state != "waiting"
+        self._sent += 1
+        if not self.paused:
+            self.wire.transport.write(frame)
+            return True
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(frame)
+        self._wanted += len(frame)
+        if self._wanted > self.site.options.send_buffer_bytes:
+            self._overflow()
+        return True
+
+    def _overflow(self) -> None:
+        _log.warn(
+            "{path!r}: closed with 1013, the client does not read: {size} bytes were waiting", path=self.path, size=self._wanted
+        )
+        self.site.layer.losses.count("slow reader", "websocket.send", len(self._waiting or ()))
+        self._waiting, self._wanted = None, 0
+        self.close(frames.TRY_AGAIN_LATER, "too slow")
+
+    def drained(self) -> None:
+        """The transport wants more: hand over what has been waiting."""
+        self.paused = False
+        while self._waiting and not self.paused:
+            parts, size = [], 0
+            while self._waiting and size < REFILL:
+                parts.append(self._waiting.popleft())
+                size += len(parts[-1])
+            self._wanted -= size
+            self.wire.transport.write(b"".join(parts))
+        if not self._waiting:
+            self._waiting = None
+            if self._state == "closing":
+                self._send_close()
+
+    # -- received ------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        if self._state == "waiting":
+            # Allowed only once the handshake is over (RFC 6455 section 4.1); kept, within reason, for those who cannot wait.
+            self._early += data
+            if len(self._early) > REFILL:
+                self.wire.reading(False)
+            return
+        reader = self._reader
+        if self._state == "done" or reader is None:
+            return
+        self._last_received = self.site.wheel.now()
+        self._pinged = None
+        events: list[frames.Event] = []
+        error = None
+        try:
+            reader.feed(data, events)
+        except frames.FrameError as caught:
+            error = caught
+        for opcode, payload in events:
+            if opcode == frames.TEXT:
+                self._message("text", payload)
+            elif opcode == frames.BINARY:
+                self._message("bytes", payload)
+            elif opcode == frames.PING:
+                if self._state == "open":
+                    self.wire.transport.write(frames.encode_frame(frames.PONG, payload))
+            elif opcode == frames.CLOSE:
+                self._close_received(*payload)
+                return
+        if error is not None and self._state == "open":
+            _log.info("{path!r}: closed with {code}: {reason}", path=self.path, code=error.code, reason=error.reason)
+            self.close(error.code, error.reason)
+            self._finish()
+
+    def _message(self, kind: str, payload: Any) -> None:
+        if self._state != "open":
+            return
+        self._order += 1
+        self._received += 1
+        message = {"reply_channel": self.name, "path": self.path, "order": self._order, kind: payload}
+        if self._held is not None:
+            self._held.append(message)
+        elif not self.site.submit("websocket.receive", message):
+            # No room: the client waits, nothing is lost.
+            self._held = deque((message,))
+            self.wire.reading(False)
+            self._await_room()
+
+    def _await_room(self) -> None:
+        assert self._held
+        if self.site.layer.when_room("websocket.receive", self._held[0], self._room):
+            self._room()
+
+    def _room(self) -> None:  # any thread
+        self.site.bridge.post(self._release)
+
+    def _release(self) -> None:
+        """There may be room now: give the held messages to the layer."""
+        while self._held:
+            if not self.site.submit("websocket.receive", self._held[0]):
+                self._await_room()
+                return
+            self._held.popleft()
+        self._held = None
+        if self._state == "done":
+            self._disconnected()
+        else:
+            self._last_received = self.site.wheel.now()  # nothing was read, so its silence means nothing
+            self.wire.reading(True)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin to close, with a close frame; or refuse, if the handshake is still held."""
+        if self._state == "waiting":
+            self._refuse(503, "The server is about to stop.")
+        elif self._state == "open":
+            self._state = "closing"
+            self._close_code = code
+            if self._waiting is None:
+                self._send_close(reason)
+            self._due = self.site.wheel.now() + CLOSE_SECONDS
+            self.site.wheel.add(self, self._due)
+
+    def _send_close(self, reason: str = "") -> None:
+        self.wire.transport.write(frames.encode_close(self._close_code, reason))
+
+    def _close_received(self, code: int, reason: str) -> None:
+        if self._state == "open":
+            self._state = "closing"
+            self.wire.transport.write(frames.encode_close(code if code != frames.NO_STATUS else None))
+        self._close_code = code
+        self._finish()
+
+    def _finish(self) -> None:
+        """Both close frames are through, or what follows cannot be read: let the transport go (RFC 6455 section 7.1.1)."""
+        self._reader = None
+        self._due = self.site.wheel.now() + CLOSE_SECONDS
+        self.site.wheel.add(self, self._due)
+        self.wire.close_socket()
+
+    def connection_lost(self) -> None:
+        """The transport is gone."""
+        if self._state == "waiting":
+            self._state = "done"
+            self._forget()
+            self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=499)
+        elif self._state != "done":
+            self._state = "done"
+            self._waiting = None
+            self._forget()
+            seconds = self.site.wheel.now() - self.began
+            self.site.access_log.socket(
+                "close", self.path, self._addresses["client"],
+                code=self._code(), seconds=seconds, received=self._received, sent=self._sent,
+            )  # fmt: skip
+            if self._held is None:
+                self._disconnected()
+
+    def _code(self) -> int:
+        return self._close_code if self._close_code is not None else frames.ABNORMAL
+
+    def _disconnected(self) -> None:
+        """Tell the application. It is told once for every accepted socket, so this message ignores capacities."""
+        message = {"reply_channel": self.name, "path": self.path, "code": self._code(), "order": self._order + 1}
+        self.site.layer.submit("websocket.disconnect", message, urgent=True)
+
+    def _forget(self) -> None:
+        # In this order: a name that is not in the table any more cannot join a group again.
+        self.site.replies.remove(self.name)
+        self.site.layer.forget(self.name)
+
+    # -- deadlines -----------------------------------------------------------------------------------------------------
+
+    def on_tick(self, now: float) -> float | None:
+        """See :class:`channelserver.server.wheel.Timed`."""
+        if self._state == "done":
+            return None
+        if now < self._due:
+            return self._due
+        if self._state == "waiting":
+            _log.warn("{path!r}: refused, no consumer accepted it in time", path=self.path)
+            self._refuse(403, "Not accepted in time.")
+            return None
+        if self._state == "closing":
+            self.wire.abort()
+            return None
+        self._due = self._next_look(now)
+        return self._due
+
+    def _next_look(self, now: float) -> float:
+        """Ping a silent client, give up one that stays silent; return when to look again."""
+        options = self.site.options
+        if not options.ping_interval:
+            return now + 3600.0
+        if self._held is not None:
+            return now + options.ping_interval  # we do not read, so it cannot answer
+        if self._pinged is not None:
+            if options.ping_timeout and now >= self._pinged + options.ping_timeout:
+                _log.info("{path!r}: no answer to a ping; closed", path=self.path)
+                self.wire.abort()
+                return now + CLOSE_SECONDS
+        elif now >= self._last_received + options.ping_interval:
+            if not self.paused:
+                self.wire.transport.write(frames.encode_frame(frames.PING, b""))
+            self._pinged = now
+        else:
+            return self._last_received + options.ping_interval
+        return self._pinged + options.ping_timeout if options.ping_timeout else now + options.ping_interval
+
+
+def _close_code(close: Any, path: str) -> int:
+    """Return the close code of a reply's ``close``: True stands for 1000."""
+    if close is True:
+        return frames.NORMAL
+    if isinstance(close, int) and (close in range(1000, 1015) and close not in (1004, 1005, 1006) or 3000 <= close <= 4999):
+        return close
+    _log.error("{path!r}: {close!r} is no close code; 1000 was sent", path=path, close=close)
+    return frames.NORMAL

@@ -1,0 +1,80 @@
+"""One coarse timer for all deadlines of all connections.
+
+Runs in the reactor thread; owns the deadlines.
+
+A connection has thousands of chances to put its deadline off before it is due, so putting off costs nothing: the entry stays where it is, and
+when the wheel comes to it, asks its owner when it is really due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+_log = Logger("channelserver.server.wheel")
+
+
+class Timed(Protocol):
+    """Something with a deadline."""
+
+    def on_tick(self, now: float) -> float | None:
+        """Act on what is due; return when to look again, in seconds of the clock, or None for never."""
+
+
+class Wheel:
+    """Looks at what is due, in slots of time; sleeps until the next slot that holds anything.
+
+    :param clock: an ``IReactorTime`` provider.
+    :param granularity: seconds in a slot.
+    """
+
+    def __init__(self, clock: Any, granularity: float = 0.5) -> None:
+        self._clock = clock
+        self._granularity = granularity
+        self._slots: dict[int, list[Timed]] = {}
+        self._call: Any = None
+        self._next = 0  # the slot for which _call is set
+        self.now: Callable[[], float] = clock.seconds
+
+    def add(self, timed: Timed, when: float) -> None:
+        """Look at `timed` at the time `when`, or a moment later."""
+        slot = int(when / self._granularity) + 1
+        entries = self._slots.get(slot)
+        if entries is not None:
+            entries.append(timed)
+            return
+        self._slots[slot] = [timed]
+        if self._call is None or slot < self._next:
+            self._sleep_until(slot)
+
+    def stop(self) -> None:
+        """Forget everything."""
+        self._slots.clear()
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _sleep_until(self, slot: int) -> None:
+        if self._call is not None:
+            self._call.cancel()
+        self._next = slot
+        delay = max(0.0, slot * self._granularity - self._clock.seconds())
+        self._call = self._clock.callLater(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._call = None
+        now = self._clock.seconds()
+        reached = int(now / self._granularity)
+        for slot in sorted(slot for slot in self._slots if slot <= reached):
+            for timed in self._slots.pop(slot):
+                try:
+                    again = timed.on_tick(now)
+                except Exception:  # one connection's error must not end the deadlines of all others
+                    _log.failure("error in a deadline of {timed!r}", timed=timed)
+                    again = now + 1.0
+                if again is not None:
+                    self.add(timed, max(again, now))
+        if self._slots:
+            self._sleep_until(min(self._slots))

@@ -1,0 +1,415 @@
+"""Sessions for consumers: one for each socket, and the browser's (Channels 1: ``channels.sessions``).
+
+The decorators run in worker threads, inside the consumer. The module owns the names of the reply channels whose session
+this process has stored, so that :func:`forget_channel_session` knows what to delete; a lock guards them.
+
+A session is read when it is first used and written when the consumer has ended, if something was assigned to it. As in
+Django, altering a list *inside* a session goes unnoticed: assign it again, or set ``session.modified``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
+from typing import Any, ParamSpec, TypeVar, overload
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookieStore
+from django.contrib.sessions.exceptions import SessionInterrupted
+from django.core.exceptions import ImproperlyConfigured
+
+from channelserver.exceptions import ConsumeLater
+from channelserver.message import Message
+from channelserver.request import AsgiRequest
+
+logger = logging.getLogger("channelserver.sessions")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+S = TypeVar("S", bound="_PinnedStore")
+
+#: Names kept at most. Far more than there are sockets; what falls out is left to ``clearsessions``.
+MAX_STORED_NAMES = 200_000
+
+_stored_names: OrderedDict[str, None] = OrderedDict()
+_stored_names_lock = threading.Lock()
+
+
+# -- decorators --------------------------------------------------------------------------------------------------------
+
+
+def channel_session(func: Callable[P, R]) -> Callable[P, R]:
+    """Give the consumer ``message.channel_session``, a session of the socket (or other reply channel).
+
+    The session is saved when the consumer has ended, also when it raised, if it was modified; it ends with the socket.
+    May be nested.
+
+    :param func: a consumer: function, or method whose first argument after ``self`` is the message.
+    :raises ValueError: (the consumer) there is no message among its first two arguments, or it has no reply channel,
+        or sessions are kept in signed cookies, which a consumer cannot set.
+    :raises ConsumeLater: (the consumer) another process has created the same session in the meantime.
+    """
+
+    @functools.wraps(func)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        message = message_in(args)
+        if getattr(message, "channel_session", None) is None:
+            if message.reply_channel is None:
+                raise ValueError("@channel_session needs a message with a reply_channel; this one has none")
+            message.channel_session = session_for_reply_channel(message.reply_channel.name)
+            if message.channel.name == "websocket.disconnect":
+                # The socket may have been served by another process until now.
+                _remember(message.reply_channel.name)
+        with _saved_afterwards(message.channel_session):
+            return func(*args, **kwargs)
+
+    return inner
+
+
+def http_session(func: Callable[P, R]) -> Callable[P, R]:
+    """Give the consumer ``message.http_session``: the browser's session, or None if it has none.
+
+    Its key is taken from ``?session_key=`` in the URL, else from the session cookie. (Mind that URLs end up in logs.)
+    Only messages with HTTP information have it: ``http.request`` and ``websocket.connect``; on a socket's later
+    messages it is None. It is saved if the consumer has ended normally and has modified it; it is never created. May be
+    nested.
+
+    :param func: a consumer, as for :func:`channel_session`.
+    :raises ValueError: (the consumer) there is no message among its first two arguments, or it is not from HTTP.
+    :raises SessionInterrupted: (the consumer) the session was deleted while the consumer ran; its changes are lost.
+    """
+
+    @functools.wraps(func)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        message = message_in(args)
+        if not hasattr(message, "http_session"):
+            message.http_session = _http_session_of(message)
+        result = func(*args, **kwargs)
+        # Read again: the consumer or a decorator below may have set another one.
+        if message.http_session is not None:
+            _save(message.http_session)
+        return result
+
+    return inner
+
+
+def channel_and_http_session(func: Callable[P, R]) -> Callable[P, R]:
+    """Give the consumer both sessions, ``message.http_session`` on a socket's later messages as well.
+
+    For that the connect consumer must be decorated too: the key is kept in the channel session, under
+    ``SESSION_COOKIE_NAME``.
+
+    :param func: a consumer, as for :func:`channel_session`.
+    :raises ValueError: (the consumer) as for :func:`channel_session` and :func:`http_session`.
+    """
+
+    @channel_session
+    @http_session
+    @functools.wraps(func)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        message = message_in(args)
+        name = settings.SESSION_COOKIE_NAME
+        if message.http_session is None:
+            message.http_session = _http_session(message.channel_session.get(name))
+        elif name not in message.channel_session:
+            message.channel_session[name] = message.http_session.session_key
+        return func(*args, **kwargs)
+
+    return inner
+
+
+@overload
+def enforce_ordering(func: Callable[P, R], slight: bool = False) -> Callable[P, R]: ...
+@overload
+def enforce_ordering(func: None = None, slight: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+def enforce_ordering(func: Callable[..., Any] | None = None, slight: bool = False) -> Callable[..., Any]:
+    """Have the messages of a socket consumed in order: ``@enforce_ordering`` or ``@enforce_ordering(slight=True)``.
+
+    In one process the server consumes a socket's messages one at a time and in order anyway, whether its consumers are
+    decorated or not. So the decorator only checks that the message has an ``order``, and gives the consumer its channel
+    session, as in Channels 1. Nothing waits, so nothing stalls: a connect consumer without the decorator counts as
+    order 0, and one that raised passes the turn on.
+
+    :param func: a consumer, as for :func:`channel_session`.
+    :param slight: the connect message first, the others in any order. Nothing is gained by it here.
+    :raises ValueError: (the consumer) the message has no ``order``, so it is not a socket's; or as for
+        :func:`channel_session`.
+    """
+
+    def decorator(func: Callable[P, R]) -> Callable[P, R]:
+        with_session = channel_session(func)
+
+        @functools.wraps(func)
+        def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+            message = message_in(args)
+            order = message.get("order")
+            if not isinstance(order, int) or isinstance(order, bool):
+                raise ValueError(
+                    "@enforce_ordering needs a message with an order (websocket.connect, .receive, .disconnect); "
+                    f"the one on {message.channel.name} has order={order!r}"
+                )
+            with _turn(message, slight):
+                return with_session(*args, **kwargs)
+
+        return inner
+
+    return decorator if func is None else decorator(func)
+
+
+def _turn(message: Message, slight: bool) -> AbstractContextManager[None]:
+    """Return the block inside of which it is the message's turn.
+
+    The place for a layer whose sockets are served by workers on several hosts: such a layer would hold the turn here
+    and pass it on at the block's end, whatever its outcome.
+    """
+    return nullcontext()
+
+
+def message_in(args: tuple[object, ...]) -> Any:
+    """Return the message among the first two positional arguments of a consumer: of a function, or of a method.
+
+    :returns: a :class:`Message`; for type checkers Any, because the decorators add attributes to it.
+    :raises ValueError: there is none.
+    """
+    for argument in args[:2]:
+        if isinstance(argument, Message):
+            return argument
+    raise ValueError("the decorated consumer must be called with the message as first argument (after self)")
+
+
+# -- stores ------------------------------------------------------------------------------------------------------------
+
+
+def session_for_reply_channel(reply_channel: str) -> SessionBase:
+    """Return the session of a reply channel.
+
+    :param reply_channel: the channel's name.
+    :returns: a store of the engine in ``CHANNEL_SESSION_ENGINE``, else ``SESSION_ENGINE``. Its key is derived from the
+        name and never changes.
+    :raises ValueError: that engine keeps sessions in signed cookies.
+    :raises ImproperlyConfigured: that engine cannot be imported.
+    """
+    setting = "CHANNEL_SESSION_ENGINE" if getattr(settings, "CHANNEL_SESSION_ENGINE", None) else "SESSION_ENGINE"
+    store_class = _store_class(_ChannelStore, setting, getattr(settings, setting))
+    if issubclass(store_class, SignedCookieStore):
+        raise ValueError(
+            f"channel sessions cannot be kept in signed cookies ({setting}), because a consumer cannot set cookies: "
+            "set CHANNEL_SESSION_ENGINE to another engine, such as 'django.contrib.sessions.backends.db'"
+        )
+    digest = hashlib.sha1(reply_channel.encode(), usedforsecurity=False).hexdigest()
+    store = store_class("chn" + digest[:29])
+    store.reply_channel_name = reply_channel
+    return store
+
+
+def forget_channel_session(reply_channel_name: str) -> None:
+    """Delete the session of a socket that has closed, if this process knows of one.
+
+    For the worker, after a ``websocket.disconnect`` message has been consumed, and whenever else a socket is known to
+    have ended. Never raises; what could not be deleted is logged, and left to ``clearsessions``.
+
+    :param reply_channel_name: the socket's reply channel.
+    """
+    with _stored_names_lock:
+        if reply_channel_name not in _stored_names:
+            return
+        del _stored_names[reply_channel_name]
+    try:
+        session_for_reply_channel(reply_channel_name).delete()
+    except Exception:
+        logger.exception("cannot delete the session of %s", reply_channel_name)
+
+
+def _remember(reply_channel_name: str) -> None:
+    with _stored_names_lock:
+        _stored_names[reply_channel_name] = None
+        if len(_stored_names) > MAX_STORED_NAMES:
+            _stored_names.popitem(last=False)
+
+
+class _PinnedStore(SessionBase):
+    """Mixed in before an engine's store: the key never changes.
+
+    Engines drop or replace a key (on loading an unknown one, in ``flush``, ``create``, ``cycle_key``) and leave it to
+    the response to tell the browser by cookie. Consumers cannot set cookies. So here a dropped key only means that
+    nothing is stored under it: `_absent`.
+    """
+
+    def __init__(self, session_key: str) -> None:
+        self._pinned_key = session_key
+        self._absent = False
+        super().__init__(session_key)
+
+    def _get_pinned_key(self) -> str:
+        return self._pinned_key
+
+    def _set_pinned_key(self, value: str | None) -> None:
+        if not value:
+            self._absent = True
+
+    session_key = property(_get_pinned_key)
+    _session_key = property(_get_pinned_key, _set_pinned_key)
+
+    def load(self) -> dict[str, Any]:
+        self._absent = False
+        return super().load()
+
+    def is_empty(self) -> bool:
+        return self._absent and not getattr(self, "_session_cache", None)
+
+    def delete(self, session_key: str | None = None) -> None:
+        super().delete(session_key)
+        if session_key is None or session_key == self._pinned_key:
+            self._absent = True
+
+    def create(self) -> None:
+        """Begin anew, under the same key. (An engine's own would look for a free key, for ever.)"""
+        self.flush()
+
+    def cycle_key(self) -> None:
+        """Keep the key: whoever holds it could not be told another."""
+        self.modified = True
+
+    # The engines' asynchronous twins know nothing of the above.
+    acreate = SessionBase.acreate
+    adelete = SessionBase.adelete
+    aload = SessionBase.aload
+    asave = SessionBase.asave
+
+    async def acycle_key(self) -> None:
+        await sync_to_async(self.cycle_key)()
+
+
+class _ChannelStore(_PinnedStore):
+    """The session of a reply channel."""
+
+    reply_channel_name: str
+
+    def load(self) -> dict[str, Any]:
+        data = super().load()
+        if data:
+            _remember(self.reply_channel_name)
+        return data
+
+    def save(self, must_create: bool = False) -> None:
+        """Store the session, whether something was stored before or not.
+
+        :raises CreateError: nothing was stored when this session was loaded, but now there is.
+        """
+        if must_create:
+            super().save(must_create=True)
+        else:
+            self.keys()  # loads, so that `_absent` is known
+            if self._absent:
+                self._create_stored()
+            else:
+                try:
+                    super().save()
+                except UpdateError:
+                    # Expired and cleared while the consumer ran; the socket is still open.
+                    super().save(must_create=True)
+        self._absent = False
+        _remember(self.reply_channel_name)
+
+    def _create_stored(self) -> None:
+        try:
+            super().save(must_create=True)
+        except CreateError:
+            now = type(self)(self._pinned_key)
+            now.reply_channel_name = self.reply_channel_name
+            now.load()
+            if not now._absent:
+                raise
+            # In the way is only an expired session, which loading does not see.
+            super().delete()
+            super().save(must_create=True)
+
+
+class _HttpStore(_PinnedStore):
+    """The browser's session: deleted by a flush, but never created."""
+
+    def save(self, must_create: bool = False) -> None:
+        """Store the session.
+
+        :raises SessionInterrupted: it was deleted after it had been loaded: its user has logged out.
+        """
+        self.keys()  # loads, so that `_absent` is known
+        if self._absent:
+            return
+        if isinstance(self, SignedCookieStore):
+            logger.warning("a consumer's changes to a session in signed cookies are lost: it cannot set cookies")
+            return
+        try:
+            super().save()
+        except UpdateError:
+            raise SessionInterrupted("the HTTP session was deleted before the consumer ended") from None
+
+
+@functools.cache
+def _store_class(kind: type[S], setting: str, engine: str) -> type[S]:
+    try:
+        store = import_module(engine).SessionStore
+    except (ImportError, AttributeError) as error:
+        raise ImproperlyConfigured(
+            f"{setting} = {engine!r} does not name a module with a SessionStore ({error}); "
+            "set it to one, such as 'django.contrib.sessions.backends.db'"
+        ) from error
+    # The qualified name is the salt of the signature on what is stored: Django's own classes must be able to read it.
+    return type(store.__name__, (kind, store), {"__qualname__": store.__qualname__})
+
+
+def _http_session(key: str | None) -> SessionBase | None:
+    # Django takes no key this short for one. Control characters come from hostile requests; some databases refuse
+    # them with an error.
+    if not key or len(key) < 8 or not key.isprintable():
+        return None
+    return _store_class(_HttpStore, "SESSION_ENGINE", settings.SESSION_ENGINE)(key)
+
+
+def _http_session_of(message: Message) -> SessionBase | None:
+    content = message.content
+    if "path" not in content:
+        raise ValueError(f"@http_session needs a message from HTTP; the one on {message.channel.name} has no path")
+    if not content.get("headers") and not content.get("query_string"):
+        return None
+    head = {key: value for key, value in content.items() if key not in ("body", "body_channel")}
+    head.setdefault("method", "FAKE")
+    try:
+        request = AsgiRequest(Message(head, message.channel.name, message.channel_layer))
+        key = request.GET.get("session_key") or request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    except Exception as error:
+        raise ValueError(f"the message on {message.channel.name} cannot be read as HTTP request: {error}") from error
+    return _http_session(key)
+
+
+def _save(session: SessionBase) -> None:
+    if session.modified and not session.is_empty():
+        try:
+            session.save()
+        except CreateError:
+            raise ConsumeLater("another process has created the session of this reply channel") from None
+        # An outer decorator need not save it again.
+        session.modified = False
+
+
+@contextmanager
+def _saved_afterwards(session: SessionBase) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        try:
+            _save(session)
+        except Exception:
+            # What the consumer raised matters more.
+            logger.exception("cannot save the session of a consumer that raised")
+        raise
+    _save(session)

@@ -1,0 +1,49 @@
+"""Static files under development: looked up in the apps, no collectstatic needed (Channels 1: ``channels.staticfiles``).
+
+Runs in worker threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from django.conf import settings
+from django.contrib.staticfiles import utils
+from django.contrib.staticfiles.views import serve
+from django.core.handlers.exception import response_for_exception
+from django.http import Http404
+
+from channelserver.handler import AsgiHandler, ViewConsumer
+
+
+class StaticFilesHandler(AsgiHandler):
+    """Answers what lies below ``STATIC_URL`` from the apps' ``static`` folders, everything else by the views.
+
+    :param insecure: also without ``DEBUG``.
+    """
+
+    def __init__(self, insecure: bool = True) -> None:
+        super().__init__()
+        utils.check_settings()
+        self.base_url = urlsplit(settings.STATIC_URL)
+        self.insecure = insecure
+
+    def get_response(self, request: Any) -> Any:
+        """See Django's ``BaseHandler``."""
+        prefix = self.base_url.path
+        if self.base_url.netloc or not request.path.startswith(prefix):
+            return super().get_response(request)
+        try:
+            response: Any = serve(request, url2pathname(request.path[len(prefix) :]), insecure=self.insecure)
+        except Http404 as error:
+            response = response_for_exception(request, error)
+        return response
+
+
+class StaticFilesConsumer(ViewConsumer):
+    """The consumer of ``http.request`` with :class:`StaticFilesHandler`."""
+
+    def __init__(self, handler: AsgiHandler | None = None, timeout: float = 120.0) -> None:
+        super().__init__(handler if handler is not None else StaticFilesHandler(), timeout)

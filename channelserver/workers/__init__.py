@@ -1,0 +1,1 @@
+"""Worker threads: they take messages from the layer and run consumers."""

@@ -1,0 +1,231 @@
+"""A fixed pool of threads that work off the queues.
+
+:meth:`WorkerPool.work_ready` runs in any thread, :meth:`WorkerPool._watch` in the reactor thread, :meth:`WorkerPool._run` is the life of a
+worker thread. One lock, held for moments, guards which threads are parked.
+
+Threads that compute get in each other's way (one interpreter lock), threads that wait do not. So the pool keeps as few threads awake as get the
+work done: one, as long as it finishes job after job. While work waits and no awake thread has moved for
+:data:`PATIENCE` seconds, more are woken, last parked first. A thread that wakes to find the work flowing parks again.
+
+No wake-up is lost: work is put into the queues first and announced after; a thread looks into the queues once more, under the
+pool's lock, before it parks.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from channelserver.layers.queues import Delivery, WorkQueues
+
+logger = logging.getLogger("channelserver.workers")
+
+#: A thread that has been on the same job for so many seconds is taken to be waiting for something.
+PATIENCE = 0.002
+
+
+class _Thread:
+    """One worker thread as the pool sees it."""
+
+    __slots__ = ("busy_since", "delivery", "gate", "thread")
+
+    def __init__(self) -> None:
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.busy_since = 0.0  # 0: awake, and between two jobs
+        self.delivery: Delivery | None = None
+        self.thread: threading.Thread | None = None
+
+
+class WorkerPool:
+    """Run a function for every message that becomes available.
+
+    :param queues: where the messages are.
+    :param channels: which channels to serve.
+    :param consume: called with each message in a worker thread; it sees to :meth:`WorkQueues.finish`.
+    :param threads: how many threads.
+    :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
+    :param thread_done: called at the end of each thread, in it.
+    """
+
+    def __init__(
+        self,
+        queues: WorkQueues,
+        channels: Sequence[str],
+        consume: Callable[[Delivery], object],
+        threads: int,
+        call_later: Callable[..., object],
+        thread_done: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._queues = queues
+        self._channels = tuple(channels)
+        self._consume = consume
+        self._call_later = call_later
+        self._thread_done = thread_done
+        self._lock = threading.Lock()
+        self._awake: set[_Thread] = set()
+        self._parked: list[_Thread] = []
+        self._all = [_Thread() for _ in range(threads)]
+        self._finished = 0
+        self._watching = False
+        self._seen = 0
+        self._step = 1
+        self._stopping = False
+        self._idle_callbacks: list[Callable[[], object]] = []
+
+    # -- start and stop ------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the threads and begin to serve."""
+        with self._lock:
+            self._awake.update(self._all)
+        for number, state in enumerate(self._all, 1):
+            state.thread = threading.Thread(target=self._run, args=(state,), name=f"worker-{number}", daemon=True)
+            state.thread.start()
+        self._queues.listen(self._channels, self.work_ready)
+
+    def stop(self) -> None:
+        """Take no more work. Threads end after the job they are on; :meth:`join` waits for them."""
+        self._queues.unlisten(self._channels, self.work_ready)
+        with self._lock:
+            self._stopping = True
+            parked, self._parked = self._parked, []
+            self._awake.update(parked)
+        for state in parked:
+            state.gate.release()
+
+    def join(self, timeout: float) -> list[str]:
+        """Wait up to `timeout` seconds for the threads to end; return a line for each that has not."""
+        ends = time.monotonic() + timeout
+        for state in self._all:
+            if state.thread is not None:
+                state.thread.join(max(0.0, ends - time.monotonic()))
+        return [line for state in self._all if state.thread and state.thread.is_alive() for line in (self._describe(state),)]
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once, from any thread, when no work waits and no thread is on a job."""
+        with self._lock:
+            self._idle_callbacks.append(callback)
+        self._check_idle()
+
+    def busy(self) -> list[str]:
+        """Return a line for each job under way: the thread, the channel, and for how long."""
+        return [self._describe(state) for state in self._all if state.delivery is not None]
+
+    @staticmethod
+    def _describe(state: _Thread) -> str:
+        delivery, since = state.delivery, state.busy_since
+        name = state.thread.name if state.thread else "worker"
+        if delivery is None:
+            return f"{name}: between two messages"
+        return f"{name}: on a message from {delivery.channel!r} for {time.monotonic() - since:.1f} s"
+
+    # -- waking --------------------------------------------------------------------------------------------------------
+
+    def work_ready(self) -> None:
+        """Say that there is work. Any thread."""
+        with self._lock:
+            if not self._parked:
+                return
+            if not self._flowing(None):
+                self._wake(1)
+                return
+            if self._watching:
+                return
+            self._watching = True
+            self._seen = self._finished
+        self._call_later(PATIENCE, self._watch)
+
+    def _watch(self) -> None:
+        """A moment after work was announced: has it been taken up? Reactor thread."""
+        work = self._queues.has_work(self._channels)
+        with self._lock:
+            if not work or not self._parked:
+                self._watching = False
+                self._step = 1
+                return
+            if self._finished == self._seen:
+                self._wake(self._step)
+                self._step *= 2  # many slow jobs at once: do not let the last of them wait for long
+            else:
+                self._step = 1
+            self._seen = self._finished
+        self._call_later(PATIENCE, self._watch)
+
+    def _wake(self, number: int) -> None:
+        for _ in range(min(number, len(self._parked))):
+            state = self._parked.pop()
+            state.busy_since = 0.0
+            self._awake.add(state)
+            state.gate.release()
+
+    def _flowing(self, besides: _Thread | None) -> bool:
+        """Whether an awake thread is between two jobs, or has begun one just now."""
+        limit = time.monotonic() - PATIENCE
+        return any(
+            state is not besides and (state.busy_since == 0.0 or state.busy_since > limit) for state in self._awake
+        )
+
+    # -- working -------------------------------------------------------------------------------------------------------
+
+    def _run(self, state: _Thread) -> None:
+        queues, channels, consume = self._queues, self._channels, self._consume
+        while not self._stopping:
+            try:
+                delivery = queues.take(channels)
+                if delivery is None:
+                    self._park(state)
+                    continue
+                state.delivery = delivery
+                state.busy_since = began = time.monotonic()
+                consume(delivery)
+            except BaseException:  # a consumer may raise SystemExit; the thread lives on all the same
+                logger.exception("error in a worker thread")
+                if state.delivery is not None:
+                    queues.finish(state.delivery)
+            if state.delivery is not None:
+                quick = time.monotonic() - began < PATIENCE
+                state.delivery = None
+                state.busy_since = 0.0
+                self._finished += 1
+                if self._idle_callbacks:
+                    self._check_idle()
+                if quick and len(self._awake) > 1:
+                    self._park_if_surplus(state)
+        try:
+            self._thread_done()
+        except Exception:
+            logger.exception("error at the end of a worker thread")
+
+    def _park(self, state: _Thread) -> None:
+        with self._lock:
+            if self._stopping or self._queues.has_work(self._channels):
+                return
+            self._awake.discard(state)
+            self._parked.append(state)
+        state.gate.acquire()
+
+    def _park_if_surplus(self, state: _Thread) -> None:
+        """Park although work may wait: another thread is getting it done."""
+        with self._lock:
+            if self._stopping or not self._flowing(state):
+                return
+            self._awake.discard(state)
+            self._parked.append(state)
+            watch = not self._watching
+            if watch:
+                self._watching = True
+                self._seen = self._finished
+        if watch:  # the other one may run into a slow job next
+            self._call_later(PATIENCE, self._watch)
+        state.gate.acquire()
+
+    def _check_idle(self) -> None:
+        if self._queues.has_work(self._channels) or any(state.delivery is not None for state in self._all):
+            return
+        with self._lock:
+            callbacks, self._idle_callbacks = self._idle_callbacks, []
+        for callback in callbacks:
+            callback()

@@ -1,0 +1,190 @@
+"""Run the consumer of one message, and see to everything around it.
+
+Runs in worker threads; owns nothing that changes.
+
+The course of a message: find its consumer; open an outbox; run the consumer; then, if it ended normally, send what it had
+held back, answer a handshake that is still open, and let the next message of the same socket go on. Whatever happens, the
+thread survives, database connections are tidied up, and the lane is released.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from django.db import close_old_connections
+
+from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
+from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.message import Message
+from channelserver.outbox import Outbox, collecting
+from channelserver.server.replies import FAILED
+from channelserver.sessions import forget_channel_session
+from channelserver.signals import consumer_finished, consumer_started
+
+logger = logging.getLogger("channelserver.worker")
+
+#: ``ConsumeLater`` puts a message back this often, after a pause that doubles from the first number to the second (seconds).
+RETRIES = 10
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+
+
+class Worker:
+    """Consumes messages of one channel layer.
+
+    :param channel_layer: the wrapper, with its ``router``.
+    :param queues: where messages are finished and put back.
+    :param call_later: ``call_later(seconds, function, *arguments)`` runs the function in the reactor thread.
+    :param auto_accept: a connect consumer that ends normally accepts the socket.
+    :param reject_unrouted: a socket whose path no route matches is answered 404.
+    :param callback: called with the channel's name and the message before each consumer (Channels 1).
+    """
+
+    def __init__(
+        self,
+        channel_layer: Any,
+        queues: WorkQueues,
+        call_later: Callable[..., object],
+        auto_accept: bool = True,
+        reject_unrouted: bool = False,
+        callback: Callable[[str, Message], object] | None = None,
+    ) -> None:
+        self.channel_layer = channel_layer
+        self._layer = channel_layer.channel_layer
+        self._queues = queues
+        self._call_later = call_later
+        self._auto_accept = auto_accept
+        self._reject_unrouted = reject_unrouted
+        self._callback = callback
+
+    def consume(self, delivery: Delivery) -> None:
+        """Deal with one message. Never raises."""
+        message = None
+        put_back = ended = False
+        try:
+            close_old_connections()
+            message = Message(delivery.content, delivery.channel, self._layer)
+            if delivery.attachment is not None:
+                message.body_file = delivery.attachment
+            match = self.channel_layer.router.match(message)
+            if match is None:
+                self._unrouted(message)
+                return
+            consumer, kwargs = match
+            if self._callback is not None:
+                self._callback(delivery.channel, message)
+            _announce(consumer_started, environ={})
+            try:
+                with collecting(self._call_later) as outbox:
+                    consumer(message, **kwargs)
+            except ConsumeLater:
+                put_back = self._later(delivery, message, consumer)
+                return
+            except BaseException as error:  # SystemExit too: a consumer must not end the thread
+                outbox.drop()
+                self._raised(error, message, consumer)
+                return
+            ended = True
+            self._ended(delivery, message, outbox)
+        except BaseException:
+            logger.exception("cannot consume a message from %r", delivery.channel)
+            self._fail(message, 500)
+        finally:
+            self._tidy(delivery, message, put_back)
+            if not put_back and not ended:
+                self._queues.finish(delivery)
+
+    # -- the four ways to end ------------------------------------------------------------------------------------------
+
+    def _ended(self, delivery: Delivery, message: Message, outbox: Outbox) -> None:
+        """The consumer returned: send what it held back; when that is done, go on with its lane."""
+
+        def done() -> None:
+            if self._auto_accept and delivery.channel == "websocket.connect":
+                self._reply(message, {"accept": True})  # means nothing to a socket that is decided already
+            self._queues.finish(delivery)
+
+        outbox.flush(done)
+
+    def _raised(self, error: BaseException, message: Message, consumer: Any) -> None:
+        connecting = message.channel.name == "websocket.connect"
+        if connecting and isinstance(error, DenyConnection):
+            self._reply(message, {"accept": False})
+        elif isinstance(error, ChannelSocketException):
+            try:
+                error.run(message)
+            except Exception:
+                logger.exception("%s of %s on %r failed", type(error).__name__, _name(consumer), message.channel.name)
+        else:
+            logger.error(
+                "%s raised %s on %r", _name(consumer), type(error).__name__, message.channel.name,
+                exc_info=(type(error), error, error.__traceback__),
+            )  # fmt: skip
+            if connecting or message.channel.name == "http.request":
+                self._fail(message, 500)
+
+    def _later(self, delivery: Delivery, message: Message, consumer: Any) -> bool:
+        """The consumer wants the message again: put it back after a pause. Return False if it had its chances."""
+        if delivery.tries >= RETRIES:
+            logger.error("%s raised ConsumeLater %d times on %r; dropped", _name(consumer), RETRIES + 1, delivery.channel)
+            self._fail(message, 503)
+            return False
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**delivery.tries)
+        delivery.tries += 1
+        self._call_later(pause, self._queues.put_back, delivery)
+        return True
+
+    def _unrouted(self, message: Message) -> None:
+        """No route matches. Sockets live without routes, as in Channels 1; any other message should have had one."""
+        channel = message.channel.name
+        if channel == "websocket.connect":
+            if self._reject_unrouted:
+                self._fail(message, 404)
+            else:
+                self._reply(message, {"accept": True})
+        elif channel == "http.request":
+            logger.error("no route for a message from 'http.request', path %r", message.get("path"))
+            self._fail(message, 404)
+        elif channel not in ("websocket.receive", "websocket.disconnect", "http.disconnect"):
+            logger.error("no route matches a message from %r; dropped", channel)
+
+    # -- around it -----------------------------------------------------------------------------------------------------
+
+    def _tidy(self, delivery: Delivery, message: Message | None, put_back: bool) -> None:
+        try:
+            _announce(consumer_finished)
+            if not put_back:
+                if delivery.attachment is not None:
+                    delivery.attachment.close()
+                if delivery.channel == "websocket.disconnect" and message is not None and message.reply_channel is not None:
+                    forget_channel_session(message.reply_channel.name)
+            close_old_connections()
+        except BaseException:
+            logger.exception("cannot tidy up after a message from %r", delivery.channel)
+
+    def _reply(self, message: Message, content: dict[str, Any]) -> None:
+        if message.reply_channel is not None:
+            self._layer.dispatch(message.reply_channel.name, content)
+
+    def _fail(self, message: Message | None, status: int) -> None:
+        """Tell the client that there will be no answer from a consumer, if there is a client."""
+        try:
+            if message is not None:
+                self._reply(message, {FAILED: status})
+        except Exception:
+            logger.exception("cannot report the failure of a message from %r", message)
+
+
+def _announce(signal: Any, **arguments: Any) -> None:
+    if signal.receivers:
+        for receiver, result in signal.send_robust(sender=Worker, **arguments):
+            if isinstance(result, Exception):
+                logger.error("receiver %s of a worker signal failed", _name(receiver), exc_info=result)
+
+
+def _name(thing: Any) -> str:
+    """Return the dotted name of a function, class or instance (Channels 1: ``name_that_thing``)."""
+    if not hasattr(thing, "__qualname__"):
+        thing = type(thing)
+    return f"{thing.__module__}.{thing.__qualname__}"

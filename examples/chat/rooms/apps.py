@@ -1,0 +1,10 @@
+"""Wires the app's signal receivers."""
+
+from django.apps import AppConfig
+
+
+class RoomsConfig(AppConfig):
+    name = "rooms"
+
+    def ready(self):
+        from . import receivers  # noqa: F401  (importing it connects them)

@@ -1,0 +1,28 @@
+"""Django's settings for the unit tests: as little as sessions and users need.
+
+The database is in memory. It has a name, so that all threads of the test process see the same one; it ends with the
+process.
+"""
+
+SECRET_KEY = "only for tests"
+ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
+USE_TZ = True
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+]
+
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": "file:channelserver-tests?mode=memory&cache=shared",
+    },
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Tables are made straight from the models: no test is about migrations, and it is quicker.
+MIGRATION_MODULES = {"auth": None, "contenttypes": None, "sessions": None}
+
+# A real hash takes as long as a hundred tests.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -147,8 +147,8 @@ class ChatSite:
 class BrowserTestCase(SynchronousTestCase):
     """A test with the chat site at ``self.site`` and as many users as it asks for.
 
-    No page may write an error into its console, but for those expected in :meth:`errors_expected`. When a test fails,
-    the server's output is printed.
+    No page may write an error into its console, but for those expected in :meth:`errors_expected`, and the server may
+    write no traceback. When a test fails, the server's output is printed.
     """
 
     def run(self, result: Any) -> None:
@@ -176,7 +176,9 @@ class BrowserTestCase(SynchronousTestCase):
         self.site.start()
 
     def tearDown(self) -> None:
+        """Look for complaints. Trial runs the clean-ups before this, so the server has ended."""
         self.assertEqual(self._complaints, [])
+        self.assertNotRegex(self._output, r"Traceback|Warning:")
 
     def _remove_site(self) -> None:
         self._output = self.site.output()

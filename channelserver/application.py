@@ -102,7 +102,9 @@ def http_consumer(values: Settings, handler: AsgiHandler | None = None) -> ViewC
 
 
 def static_files(root_path: str) -> Any:
-    """Return what serves ``STATIC_URL`` from ``STATIC_ROOT`` in the reactor, or None if the project has none, or not on this host."""
+    """Return what serves ``STATIC_URL`` from ``STATIC_ROOT`` in the reactor, or None if the project has none, or not on
+    this host.
+    """
     folder = getattr(settings, "STATIC_ROOT", None)
     prefix = getattr(settings, "STATIC_URL", None)
     if not folder or not prefix or not os.path.isdir(folder):
@@ -150,7 +152,12 @@ def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings)
     queues = wrapper.queues
     worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
     pool = Workers(
-        queues, sorted(wrapper.router.channels), worker.consume, values.threads, bridge.call_later, connections.close_all
+        queues,
+        sorted({*wrapper.router.channels, "websocket.refused"}),
+        worker.consume,
+        values.threads,
+        bridge.call_later,
+        connections.close_all,
     )
     pool.worker = worker
     return pool

@@ -59,7 +59,9 @@ class ChannelLayerWrapper:
 
 
 class ChannelLayerManager:
-    """All layers of ``CHANNEL_LAYERS``, by alias. Without that setting: one in-memory layer, ``default``, with no routes."""
+    """All layers of ``CHANNEL_LAYERS``, by alias. Without that setting: one in-memory layer, ``default``, with no
+    routes.
+    """
 
     def __init__(self) -> None:
         self._backends: dict[str, ChannelLayerWrapper] = {}
@@ -101,7 +103,9 @@ class ChannelLayerManager:
         if "BACKEND" not in config:
             raise InvalidChannelLayerError(f"{where} has no BACKEND; set it to the dotted name of a layer class")
         if "ROUTING" not in config:
-            raise InvalidChannelLayerError(f"{where} has no ROUTING; set it to a list, a dict or the dotted name of one")
+            raise InvalidChannelLayerError(
+                f"{where} has no ROUTING; set it to a list, a dict or the dotted name of one"
+            )
         parameters = config.get(config_key, default)
         if parameters is None:
             raise InvalidChannelLayerError(f"{where} has no {config_key}, which tests need; set it to a dict")
@@ -114,7 +118,9 @@ class ChannelLayerManager:
             try:
                 layer_class = import_string(BACKENDS.get(backend, backend))
             except ImportError as error:
-                raise InvalidChannelLayerError(f"{where}['BACKEND'] is {backend!r}, which cannot be imported: {error}") from error
+                raise InvalidChannelLayerError(
+                    f"{where}['BACKEND'] is {backend!r}, which cannot be imported: {error}"
+                ) from error
         else:
             layer_class = backend
         if not (isinstance(layer_class, type) and issubclass(layer_class, BaseChannelLayer)):
@@ -125,7 +131,9 @@ class ChannelLayerManager:
             needless = _NEEDLESS.get(backend, ()) if isinstance(backend, str) else ()
             return layer_class(**{key: value for key, value in parameters.items() if key not in needless})
         except (TypeError, ValueError, AttributeError) as error:
-            raise InvalidChannelLayerError(f"{where}[{config_key!r}] does not fit {layer_class.__name__}: {error}") from error
+            raise InvalidChannelLayerError(
+                f"{where}[{config_key!r}] does not fit {layer_class.__name__}: {error}"
+            ) from error
 
     def __getitem__(self, key: str) -> ChannelLayerWrapper:
         wrapper = self._backends.get(key)
@@ -140,7 +148,9 @@ class ChannelLayerManager:
         return key in self.configs
 
     def set(self, key: str, layer: ChannelLayerWrapper | None) -> ChannelLayerWrapper | None:
-        """Put another layer in the place of `key`, or have it built anew when next asked for; return the old one, or None."""
+        """Put another layer in the place of `key`, or have it built anew when next asked for; return the old one, or
+        None.
+        """
         with self._lock:
             old = self._backends.pop(key, None)
             if layer is not None:

@@ -51,7 +51,7 @@ class _Destination:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return (self.name, self.channel_layer) == (other.name, other.channel_layer)  # type: ignore[attr-defined]
+        return (self.name, self.channel_layer) == (other.name, other.channel_layer)
 
     def __hash__(self) -> int:
         return hash((type(self), self.name))
@@ -75,8 +75,8 @@ class Channel(_Destination):
 
         :param content: a dict as :mod:`channelserver.layers.content` describes; it is copied.
         :param immediately: send at once, also inside a consumer.
-        :param on_commit: inside a database transaction, wait for its commit; drop the message if it is rolled back. The alias
-            of a database may be given instead of True.
+        :param on_commit: inside a database transaction, wait for its commit; drop the message if it is rolled back. The
+            alias of a database may be given instead of True.
         :raises TypeError: `content` is no dict, or holds what a message cannot carry.
         :raises ChannelFull: the message went out at once, and the channel is at its capacity.
         """

@@ -40,7 +40,8 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "Serve a Django site, HTTP and WebSocket, from this one process. With twistd's option -n it stays in the foreground. "
+        "Serve a Django site, HTTP and WebSocket, from this one process. "
+        "With twistd's option -n it stays in the foreground. "
         "Every option but the first few is also a key of the setting CHANNELSERVER, with _ for -."
     )
 
@@ -198,5 +199,3 @@ def _install_signals(service: Any, reactor: Any) -> None:
 
     # After the reactor has installed its own, which would end the process by the signal.
     reactor.callWhenRunning(install)
-
-

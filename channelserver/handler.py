@@ -33,7 +33,8 @@ class _NoResponse(HttpResponse):
 class AsgiHandler(base.BaseHandler):
     """Run a request through middleware and view.
 
-    Calling a handler with a message gives its response as messages, as in Channels 1. :class:`ViewConsumer` uses the parts.
+    Calling a handler with a message gives its response as messages, as in Channels 1. :class:`ViewConsumer` uses the
+    parts.
     """
 
     #: Bytes in one message of a response (Channels 1).
@@ -53,7 +54,7 @@ class AsgiHandler(base.BaseHandler):
         finally:
             response.close()
 
-    def respond(self, message: Message) -> HttpResponseBase | None:
+    def respond(self, message: Message) -> Any:
         """Return the view's response, or None if there is none to send. The caller closes it."""
         set_script_prefix((message.content.get("root_path") or "").rstrip("/") + "/")
         signals.request_started.send(sender=type(self), message=message)
@@ -66,7 +67,7 @@ class AsgiHandler(base.BaseHandler):
             return HttpResponse("The request's body did not come in time\n", status=408, content_type="text/plain")
         except RequestAborted:
             return None
-        response = self.get_response(request)
+        response: Any = self.get_response(request)
         # The response closes what the request holds: upload handlers, files.
         response._resource_closers.append(request.close)
         if isinstance(response, _NoResponse):
@@ -74,7 +75,8 @@ class AsgiHandler(base.BaseHandler):
             return None
         return response
 
-    # Django turns an exception of a view into a response; "later" is none, so it travels as a response that is not sent.
+    # Django turns an exception of a view into a response; "later" is none, so it travels as a response that is not
+    # sent.
 
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """See Django's ``BaseHandler``: under ``ATOMIC_REQUESTS``, ``ResponseLater`` must not roll back."""
@@ -90,7 +92,7 @@ class AsgiHandler(base.BaseHandler):
         atomic = super().make_view_atomic(catching)
         return view if atomic is catching else atomic
 
-    def process_exception_by_middleware(self, exception: BaseException, request: Any) -> Any:
+    def process_exception_by_middleware(self, exception: Exception, request: Any) -> Any:
         """See Django's ``BaseHandler``."""
         if isinstance(exception, ResponseLater):
             return _NoResponse()
@@ -99,8 +101,9 @@ class AsgiHandler(base.BaseHandler):
     # -- responses as messages -----------------------------------------------------------------------------------------
 
     @classmethod
-    def encode_response(cls, response: HttpResponseBase) -> Iterator[dict[str, Any]]:
-        """Yield a response as messages: the first with ``status`` and ``headers``, all with ``content`` and ``more_content``.
+    def encode_response(cls, response: Any) -> Iterator[dict[str, Any]]:
+        """Yield a response as messages: the first with ``status`` and ``headers``, all with ``content`` and
+        ``more_content``.
 
         :param response: any Django response; of an asynchronous stream the parts are collected first.
         """
@@ -110,7 +113,7 @@ class AsgiHandler(base.BaseHandler):
             first = {}
 
     @classmethod
-    def _parts(cls, response: HttpResponseBase) -> Iterator[tuple[bytes, bool]]:
+    def _parts(cls, response: Any) -> Iterator[tuple[bytes, bool]]:
         if response.streaming:
             if isinstance(response, FileResponse):
                 response.block_size = cls.chunk_size
@@ -160,7 +163,7 @@ class ViewConsumer:
         finally:
             response.close()
 
-    def _send(self, message: Message, response: HttpResponseBase) -> None:
+    def _send(self, message: Message, response: Any) -> None:
         layer, reply = message.channel_layer, message["reply_channel"]
         head = encode_head(response)
         if not response.streaming:

@@ -62,7 +62,7 @@ def access_writer(target: str, daemon: bool) -> Any:
             return lambda line: log.info("{line}", line=line)
         stream = sys.__stdout__
     else:
-        stream = open(target, "a", encoding="utf-8")  # noqa: SIM115  (open as long as the server)
+        stream = open(target, "a", encoding="utf-8")
 
     def write(line: str) -> None:
         stream.write(line + "\n")

@@ -19,18 +19,19 @@ class Message:
     :param channel_name: the channel it came from.
     :param channel_layer: the layer that channel is in; replies go there.
 
-    ``content``, ``channel``, ``channel_layer`` and ``reply_channel`` (a :class:`Channel`, or None) are attributes. Decorators add
-    others: ``channel_session``, ``http_session``, ``user``. The content's keys can be had from the message itself:
-    ``message["path"]``.
+    ``content``, ``channel``, ``channel_layer`` and ``reply_channel`` (a :class:`Channel`, or None) are attributes.
+    Decorators add others: ``channel_session``, ``http_session``, ``user``. The content's keys can be had from the
+    message itself: ``message["path"]``.
     """
 
     #: The request body, if it came as a file beside the message (see :mod:`channelserver.handler`).
     body_file: Any = None
 
-    def __init__(self, content: dict[str, Any], channel_name: str, channel_layer: Any) -> None:
+    def __init__(self, content: dict[str, Any], channel_name: str | None, channel_layer: Any) -> None:
         self.content = content
         self.channel_layer = channel_layer
-        self.channel = Channel(channel_name, channel_layer=channel_layer)
+        # Without a name: built by hand, as tests written for Channels 1 do.
+        self.channel: Any = Channel(channel_name, channel_layer=channel_layer) if channel_name else None
         reply_channel = content.get("reply_channel")
         self.reply_channel = Channel(reply_channel, channel_layer=channel_layer) if reply_channel else None
 
@@ -61,7 +62,7 @@ class Message:
 
     def copy(self) -> Message:
         """Return a message with a deep copy of the content, without the attributes that decorators added."""
-        return type(self)(copy.deepcopy(self.content), self.channel.name, self.channel_layer)
+        return type(self)(copy.deepcopy(self.content), self.channel and self.channel.name, self.channel_layer)
 
     def __repr__(self) -> str:
-        return f"<Message from {self.channel.name}, keys {sorted(self.content)}>"
+        return f"<Message from {self.channel}, keys {sorted(self.content)}>"

@@ -1,7 +1,7 @@
 """What a consumer sends, held back until it has ended normally (spec of Channels 1: "pending message store").
 
-An outbox belongs to the one thread that runs the consumer, and to coroutines run on its behalf: it is found through a context
-variable. After :meth:`Outbox.flush` it may go on in the reactor thread, which then alone owns it.
+An outbox belongs to the one thread that runs the consumer, and to coroutines run on its behalf: it is found through a
+context variable. After :meth:`Outbox.flush` it may go on in the reactor thread, which then alone owns it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Outbox:
 
 
 class _Flush:
-    """The sending of an outbox. Begins in the worker thread; if a channel is full, goes on in the reactor thread alone."""
+    """The sending of an outbox: begins in the worker thread; if a channel is full, goes on in the reactor thread."""
 
     __slots__ = ("_call_later", "_done", "_ended", "_entries")
 
@@ -149,4 +149,3 @@ def hold_back(layer: BaseChannelLayer, is_group: bool, name: str, content: Conte
         layer.dispatch_group(name, content)
     else:
         layer.dispatch(name, content)
-

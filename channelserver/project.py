@@ -35,14 +35,17 @@ def set_up(settings_module: str | None, pythonpath: str | None) -> None:
         sys.path.insert(0, folder)
     name = settings_module or os.environ.get("DJANGO_SETTINGS_MODULE")
     if not name:
-        raise StartError("which project? Name its settings with --settings, or set DJANGO_SETTINGS_MODULE; --demo runs a ready site")
+        raise StartError(
+            "which project? Name its settings with --settings, or set DJANGO_SETTINGS_MODULE; --demo runs a ready site"
+        )
     os.environ["DJANGO_SETTINGS_MODULE"] = name
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise StartError(
-                f"there is no settings module {name!r} below {folder}; name it with --settings and its folder with --pythonpath"
+                f"there is no settings module {name!r} below {folder}; "
+                "name it with --settings and its folder with --pythonpath"
             ) from error
         raise StartError(f"the settings module {name!r} does not import: {describe(error)}") from error
     except BaseException as error:

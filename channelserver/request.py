@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, ClassVar
 
@@ -37,8 +38,10 @@ class AsgiRequest(HttpRequest):
     #: Seconds to wait for each further part of a body that comes through ``body_channel``.
     body_receive_timeout: ClassVar[float] = 60.0
 
-    _post: QueryDict
+    _post: Any
     _files: MultiValueDict[str, Any]
+    _encoding: str | None
+    _set_content_type_params: Callable[[dict[str, Any]], None]
 
     def __init__(self, message: Message) -> None:
         content = message.content
@@ -107,7 +110,7 @@ class AsgiRequest(HttpRequest):
 
     def _collect_body(self, message: Message) -> Any:
         """Put a body together from the messages of its ``body_channel``."""
-        stream = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115  (closed with the request)
+        stream = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
         stream.write(message.content.get("body", b""))
         ends = time.monotonic() + self.body_receive_timeout
         while True:
@@ -138,14 +141,14 @@ class AsgiRequest(HttpRequest):
         return parse_cookie(self.META.get("HTTP_COOKIE", ""))
 
     @property
-    def POST(self) -> QueryDict:  # type: ignore[override]
+    def POST(self) -> Any:
         """The parameters of a form in the body."""
         if not hasattr(self, "_post"):
             self._load_post_and_files()
         return self._post
 
     @POST.setter
-    def POST(self, post: QueryDict) -> None:
+    def POST(self, post: Any) -> None:
         self._post = post
 
     @property

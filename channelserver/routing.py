@@ -185,7 +185,7 @@ class Router:
         self._routes: list[Routable] = resolve_routing(routing)
         self._table: Table = {}
         #: Channels whose first candidate takes every message: one lookup tells the consumer.
-        self._direct: dict[str, Consumer | None] = {}
+        self._direct: dict[str, Consumer] = {}
         self._recompile()
 
     @property
@@ -233,7 +233,11 @@ class Router:
 
     def _recompile(self) -> None:
         table = _compile(self._routes)
-        self._direct = {name: first.consumer for name, (first, *_) in table.items() if _is_open(first)}
+        self._direct = {
+            name: first.consumer
+            for name, (first, *_) in table.items()
+            if first.consumer is not None and not first.filters and not first.prefixes
+        }
         self._table = table
 
 
@@ -271,10 +275,6 @@ def _is_plain(item: Routable, kind: type[Route | Include]) -> TypeGuard[Route | 
     """Whether compiling says all about `item`: a subclass with a match() of its own is asked, like a foreign object."""
     own = type(item)
     return isinstance(item, kind) and own.match is kind.match and own.channel_names is kind.channel_names
-
-
-def _is_open(candidate: Candidate) -> bool:
-    return not candidate.prefixes and not candidate.filters and candidate.foreign is None
 
 
 def _under(prefixes: Patterns, table: Table) -> Table:

@@ -1,4 +1,5 @@
-"""Static files under development: looked up in the apps, no collectstatic needed (Channels 1: ``channels.staticfiles``).
+"""Static files under development: looked up in the apps, no collectstatic needed (Channels 1:
+``channels.staticfiles``).
 
 Runs in worker threads.
 """

@@ -10,12 +10,11 @@ import os
 import unittest
 
 import django
+from django.core.management import call_command
+from django.test import TestCase
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 django.setup()
-
-from django.core.management import call_command  # noqa: E402
-from django.test import TestCase  # noqa: E402
 
 
 @functools.cache

@@ -52,7 +52,8 @@ class BaseChannelLayer:
     :param expiry: seconds a message waits for a reader before it is dropped.
     :param group_expiry: seconds a group membership lasts after the last ``group_add``.
     :param capacity: messages which may wait in one channel.
-    :param channel_capacity: other capacities: a dict of glob (or compiled regular expression) to number; the first match counts.
+    :param channel_capacity: other capacities: a dict of glob (or compiled regular expression) to number; the first
+        match counts.
     :param clock: returns seconds, monotonic; for tests.
     :raises ValueError: a number is out of its range.
     """
@@ -132,7 +133,8 @@ class BaseChannelLayer:
         """Forget all messages and all groups."""
         raise NotImplementedError(f"{type(self).__name__}.flush")
 
-    # -- for Channel, Group and the server: names and contents are known to be good, and the content is given away --------
+    # -- for Channel, Group and the server: names and contents are known to be good, and the content is given away
+    # --------
 
     def dispatch(self, channel: str, content: Content) -> None:
         """Like :meth:`send`, without checks and without a copy."""
@@ -159,7 +161,7 @@ class BaseChannelLayer:
         raise NotImplementedError(f"{type(self).__name__}.submit")
 
     def attach(self, prefix: str, outlet: Outlet) -> None:
-        """Have messages to the channels that start with `prefix` (which ends in ``!``) passed to `outlet`, not queued."""
+        """Pass messages to the channels that start with `prefix`, which ends in ``!``, to `outlet`."""
         raise NotImplementedError(f"{type(self).__name__}.attach")
 
     def detach(self, prefix: str) -> None:
@@ -174,7 +176,8 @@ class BaseChannelLayer:
         """Drop what has expired. The server calls it every few seconds."""
 
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
-        """Tell whether a message that did not fit fits now; if not, have `callback` called once, from any thread, when it may.
+        """Tell whether a message that did not fit fits now; if not, have `callback` called once, from any thread, when
+        it may.
 
         :returns: True if there is room now; then `callback` is not kept.
         """
@@ -223,7 +226,7 @@ class BaseChannelLayer:
         return compiled
 
     def get_capacity(self, channel: str) -> int:
-        """Return how many messages may wait in `channel`: the first match in ``channel_capacity``, else ``capacity``."""
+        """Return how many messages may wait in `channel`: the first match of ``channel_capacity``, or ``capacity``."""
         for match, number in self.channel_capacity:
             if match(channel):
                 return number

@@ -1,6 +1,7 @@
 """Tests which every channel layer must pass (asgiref 1: ``asgiref.conformance``).
 
-Derive from :class:`ConformanceTestCase`, set ``channel_layer`` to a fresh layer in ``setUp``, and run it with any test runner.
+Derive from :class:`ConformanceTestCase`, set ``channel_layer`` to a fresh layer in ``setUp``, and run it with any test
+runner.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Runs in any thread; owns nothing.
 
-A message is a dict with text keys. Its values are bytes, text, integers of 64 bits, floats, booleans, ``None``, and lists
-and dicts of these (ASGI draft of Channels 1, "Message formats"). What is checked here can be carried by every layer, so a
-project which works in memory also works over Redis.
+A message is a dict with text keys. Its values are bytes, text, integers of 64 bits, floats, booleans, ``None``, and
+lists and dicts of these (ASGI draft of Channels 1, "Message formats"). What is checked here can be carried by every
+layer, so a project which works in memory also works over Redis.
 """
 
 from typing import Any
@@ -19,10 +19,11 @@ _DEEPEST = 64
 def copy_content(content: object) -> Content:
     """Return a deep copy of a message's content, after checking it.
 
-    :param content: a dict as the module's text describes; tuples become lists, subclasses of ``str`` (for example Django's
-        ``SafeString``) become plain text.
+    :param content: a dict as the module's text describes; tuples become lists, subclasses of ``str`` (for example
+        Django's ``SafeString``) become plain text.
     :returns: a new dict, which shares nothing alterable with `content`.
-    :raises TypeError: `content` is no dict, or holds something a message cannot carry; the text says where and what to do.
+    :raises TypeError: `content` is no dict, or holds something a message cannot carry; the text says where and what to
+        do.
     """
     if not isinstance(content, dict):
         raise TypeError(f"a message must be a dict, not {type(content).__name__}: {_shortened(content)}")
@@ -66,7 +67,8 @@ def _copy_value(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, float):
         return float(value)
     raise TypeError(
-        f"message{where} is a {kind.__name__}, which a message cannot carry; send it as str, bytes, a number, a list or a dict"
+        f"message{where} is a {kind.__name__}, which a message cannot carry; "
+        "send it as str, bytes, a number, a list or a dict"
     )
 
 

@@ -2,8 +2,8 @@
 
 Safe from any thread: one lock, held for moments. Owns the memberships.
 
-A group's members are listed far more often than they change, so the list is made once and kept until it changes, already
-divided by outlet. Senders share it and never alter it.
+A group's members are listed far more often than they change, so the list is made once and kept until it changes,
+already divided by outlet. Senders share it and never alter it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ class Groups:
     :param outlet_of: returns the outlet a channel belongs to, or None for an ordinary channel.
     """
 
-    def __init__(
-        self, expiry: float, clock: Callable[[], float], outlet_of: Callable[[str], Outlet | None]
-    ) -> None:
+    def __init__(self, expiry: float, clock: Callable[[], float], outlet_of: Callable[[str], Outlet | None]) -> None:
         self._expiry = expiry
         self._clock = clock
         self._outlet_of = outlet_of
@@ -54,7 +52,8 @@ class Groups:
         """
         ends = self._clock() + self._expiry
         with self._lock:
-            # Looked up under the lock: a connection that closes is first taken out of its outlet, then out of the groups.
+            # Looked up under the lock: a connection that closes is first taken out of its outlet, then out of the
+            # groups.
             outlet = self._outlet_of(channel)
             if outlet is not None and channel not in outlet:
                 return

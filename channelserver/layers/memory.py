@@ -20,7 +20,7 @@ from channelserver.layers.names import check_channel_name, check_group_name, loc
 from channelserver.layers.queues import WorkQueues
 
 #: Channels whose messages are consumed in order for each reply channel; see :mod:`channelserver.layers.queues`.
-ORDERED_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect")
+ORDERED_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect", "websocket.refused")
 
 #: Seconds for which a blocking receive waits (Channels 1: about five).
 RECEIVE_SECONDS = 5.0
@@ -119,12 +119,13 @@ class InMemoryChannelLayer(BaseChannelLayer):
     def channel_statistics(self, channel: str) -> dict[str, float]:
         """Return one channel's figures (asgiref 1, extension ``statistics``).
 
-        :returns: ``messages_count``, ``channel_full_count`` and ``messages_pending`` in messages, ``messages_max_age`` in seconds.
+        :returns: ``messages_count``, ``channel_full_count`` and ``messages_pending`` in messages, ``messages_max_age``
+            in seconds.
         """
         return self.queues.statistics(local_prefix(channel))
 
     def global_statistics(self) -> dict[str, Any]:
-        """Return the layer's figures (asgiref 1, extension ``statistics``), and with them groups, members and losses."""
+        """Return the layer's figures (asgiref 1, extension ``statistics``), and those of groups and losses."""
         figures = [self.queues.statistics(name) for name in self.queues.names()]
         groups = self.groups.counts()
         return {

@@ -29,7 +29,9 @@ def check_channel_name(name: object, receive: bool = False) -> str:
     if name[-1] == "?":
         raise TypeError(f"invalid channel name {name!r}: it ends in '?'; new_channel() completes such a pattern")
     if receive and "!" in name and name[-1] != "!":
-        raise TypeError(f"cannot receive on {name!r}: receive on {local_prefix(name)!r}, which serves all of its channels")
+        raise TypeError(
+            f"cannot receive on {name!r}: receive on {local_prefix(name)!r}, which serves all of its channels"
+        )
     return name
 
 

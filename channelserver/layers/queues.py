@@ -5,7 +5,8 @@ Safe from any thread: one lock, held for moments; callbacks are called without i
 Rules:
 
 1. A queue is first in, first out, and holds at most its capacity.
-2. Messages on an *ordered* channel with the same ``reply_channel`` form a lane. A lane hands out one message at a time, in
+2. Messages on an *ordered* channel with the same ``reply_channel`` form a lane. A lane hands out one message at a time,
+in
    order, whatever channel each one is on. The lane goes on when that message is finished or put back.
 3. Several queues are served in turn, so a busy one does not starve a quiet one.
 4. Nobody polls. Whoever wants work registers a listener; whoever wants room leaves a callback.
@@ -131,7 +132,9 @@ class WorkQueues:
                     )
                 if lane is not None and len(lane.waiting) >= self._lane_limit:
                     queue.full_count += 1
-                    raise ChannelFull(f"channel {name!r} is full for {lane.key!r}: {len(lane.waiting)} of its messages wait")
+                    raise ChannelFull(
+                        f"channel {name!r} is full for {lane.key!r}: {len(lane.waiting)} of its messages wait"
+                    )
             delivery = Delivery(channel, content, now, math.inf if urgent else now + self._expiry, attachment)
             queue.count += 1
             listeners = self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
@@ -139,7 +142,7 @@ class WorkQueues:
             listener()
 
     def put_back(self, delivery: Delivery) -> None:
-        """Return a taken message: into its place before the later ones of its lane, or else to the end of its channel."""
+        """Return a taken message: to its place before the later ones of its lane, or else to the end of its channel."""
         name = local_prefix(delivery.channel)
         with self._lock:
             queue = self._queue(name)
@@ -190,7 +193,8 @@ class WorkQueues:
     # -- taking out ----------------------------------------------------------------------------------------------------
 
     def take(self, channels: Sequence[str]) -> Delivery | None:
-        """Return the next message of one of `channels`, or None. The taker must :meth:`finish` it or :meth:`put_back` it.
+        """Return the next message of one of `channels`, or None. The taker must :meth:`finish` it or :meth:`put_back`
+        it.
 
         :param channels: names, process-specific ones up to ``!``.
         """
@@ -283,7 +287,8 @@ class WorkQueues:
                     self._listeners.pop(name, None)
 
     def when_room(self, channel: str, content: Content, callback: Callback) -> bool:
-        """Tell whether a message fits into `channel` now; if not, have `callback` called once, from whatever thread, when it may.
+        """Tell whether a message fits into `channel` now; if not, have `callback` called once, from whatever thread,
+        when it may.
 
         :param content: the message that did not fit; its ``reply_channel`` tells the lane.
         :returns: True if there is room now; then `callback` is not kept.
@@ -335,7 +340,9 @@ class WorkQueues:
             call()
 
     def statistics(self, name: str) -> dict[str, float]:
-        """Return one channel's figures: messages so far, refused, waiting, and the age in seconds of the oldest waiting one."""
+        """Return one channel's figures: messages so far, refused, waiting, and the age in seconds of the oldest waiting
+        one.
+        """
         now = self._clock()
         with self._lock:
             queue = self._queues.get(name)

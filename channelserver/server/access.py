@@ -52,7 +52,14 @@ class AccessLog:
     def _line(self, protocol: str, what: str, path: str, client: Any, **figures: Any) -> None:
         address = f"{client[0]}:{client[1]}" if client else "-"
         if self._as_json:
-            entry = {"time": time.time(), "protocol": protocol, "event": what, "path": path, "client": address, **figures}
+            entry = {
+                "time": time.time(),
+                "protocol": protocol,
+                "event": what,
+                "path": path,
+                "client": address,
+                **figures,
+            }
             line = json.dumps(entry, default=str)
         else:
             line = self.text(protocol, what, path, address, figures)
@@ -66,8 +73,11 @@ class AccessLog:
         """Return a line for people."""
         if protocol == "http":
             broken = "" if figures["complete"] else " broken off"
-            return f"HTTP {what} {path} {figures['status']} {figures['size']} [{figures['seconds']:.3f} s, {address}]{broken}"
-        rest = " ".join(f"{key}={round(value, 3) if isinstance(value, float) else value}" for key, value in figures.items())
+            seconds = f"{figures['seconds']:.3f} s"
+            return f"HTTP {what} {path} {figures['status']} {figures['size']} [{seconds}, {address}]{broken}"
+        rest = " ".join(
+            f"{key}={round(value, 3) if isinstance(value, float) else value}" for key, value in figures.items()
+        )
         return f"WebSocket {what} {path} [{address}]" + (f" {rest}" if rest else "")
 
 

@@ -189,7 +189,7 @@ class HTTPConnection:
             self.transport.write(_CONTINUE)
         self._state = "body"
         self._body_reader = body_reader(head)
-        self._body = tempfile.SpooledTemporaryFile(max_size=BODY_IN_MESSAGE)  # noqa: SIM115  (goes with the message)
+        self._body = tempfile.SpooledTemporaryFile(max_size=BODY_IN_MESSAGE)
         data, self._buffer = self._buffer, b""
         self._set_deadline(self.site.options.body_timeout)
         self._feed_body(data)
@@ -344,12 +344,13 @@ class HTTPConnection:
         self._lose_transport()
 
     def _lose_transport(self) -> None:
-        # Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may lose what
-        # we have sent last. So only our side is closed; the client's follows, or the deadline.
-        if interfaces.IHalfCloseableDescriptor.providedBy(self.transport):
-            self.transport.loseWriteConnection()
+        # Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may
+        # lose what we have sent last. So only our side is closed; the client's follows, or the deadline.
+        transport = self.transport
+        if interfaces.IHalfCloseableDescriptor.providedBy(transport):
+            transport.loseWriteConnection()  # type: ignore[attr-defined]  # the interface forgets its method
         else:
-            self.transport.loseConnection()
+            transport.loseConnection()
 
     def _drop_body(self) -> None:
         body, self._body = self._body, None
@@ -380,7 +381,8 @@ class HTTPConnection:
             return None
         if now < self._deadline:
             # Looked at no later than the shortest deadline that may be set meanwhile.
-            return min(self._deadline, now + self.site.options.header_timeout)
+            shortest: float = self.site.options.header_timeout
+            return min(self._deadline, now + shortest)
         self._late()
         return now + LINGER if self._state != "closed" else None
 

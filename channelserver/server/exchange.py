@@ -1,6 +1,7 @@
 """One HTTP request and its answer.
 
-Runs in the reactor thread (but for :attr:`Exchange.flow`, which the answering thread waits on); owned by its connection.
+Runs in the reactor thread (but for :attr:`Exchange.flow`, which the answering thread waits on); owned by its
+connection.
 
 States: ``waiting`` (nothing sent), ``streaming`` (head sent, parts follow), ``done``.
 """
@@ -23,7 +24,9 @@ _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus
 _token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _forbidden = re.compile(rb"[\x00\r\n]").search
 #: Fields that are the server's own business.
-_HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te", b"trailer"})
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te", b"trailer"}
+)
 
 
 class ResponseError(ValueError):
@@ -63,7 +66,23 @@ class Exchange:
     :param client: (host, port) of the client for the log, or None.
     """
 
-    __slots__ = ("_chunked", "_left", "_unsent", "began", "client", "flow", "has_room", "head", "name", "quiet", "size", "source", "state", "status", "wire")
+    __slots__ = (
+        "_chunked",
+        "_left",
+        "_unsent",
+        "began",
+        "client",
+        "flow",
+        "has_room",
+        "head",
+        "name",
+        "quiet",
+        "size",
+        "source",
+        "state",
+        "status",
+        "wire",
+    )
 
     def __init__(self, wire: Wire, head: RequestHead, client: Any) -> None:
         self.wire = wire
@@ -220,7 +239,12 @@ class Exchange:
         bodiless = self.head.method == "HEAD" or status == 304
         if not more and not bodiless:
             if length is not None and length != len(body):
-                _log.warn("{path!r}: Content-Length {length} but {actual} bytes", path=self.head.path, length=length, actual=len(body))
+                _log.warn(
+                    "{path!r}: Content-Length {length} but {actual} bytes",
+                    path=self.head.path,
+                    length=length,
+                    actual=len(body),
+                )
             length = len(body)
         elif not more and length is None and self.head.method == "HEAD" and body:
             length = len(body)

@@ -12,10 +12,19 @@ from autobahn.websocket.xormasker import create_xor_masker
 
 from channelserver.layers.content import Content
 
+_make_masker: Any = create_xor_masker
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 #: Close codes (RFC 6455 section 7.4.1 and the IANA registry).
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_STATUS, ABNORMAL, INVALID_DATA, TOO_BIG = 1000, 1001, 1002, 1005, 1006, 1007, 1009
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_STATUS, ABNORMAL, INVALID_DATA, TOO_BIG = (
+    1000,
+    1001,
+    1002,
+    1005,
+    1006,
+    1007,
+    1009,
+)
 INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER = 1011, 1012, 1013
 
 _MAY_BE_RECEIVED = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
@@ -156,7 +165,7 @@ def unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     """Return `payload` with the client's mask taken off (RFC 6455 section 5.3)."""
     size = len(payload)
     if size > 1024:  # from here on Autobahn's native code makes up for the cost of calling it
-        return bytes(create_xor_masker(bytes(mask), size).process(bytes(payload)))
+        return bytes(_make_masker(bytes(mask), size).process(bytes(payload)))
     pad = (bytes(mask) * ((size >> 2) + 1))[:size]
     # One exclusive-or of two long integers is many times faster than a loop over bytes.
     return (int.from_bytes(payload, "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")

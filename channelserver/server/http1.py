@@ -2,8 +2,8 @@
 
 Runs in the reactor thread; owns nothing but the state of one body.
 
-Strict on purpose: what another server on the way could read differently is refused, with 400 and a closed connection. There is one
-place that reads heads, and it is this one.
+Strict on purpose: what another server on the way could read differently is refused, with 400 and a closed connection.
+There is one place that reads heads, and it is this one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*
 _SINGLE = frozenset({b"host", b"content-length", b"content-type", b"transfer-encoding"})
 #: Fields that say where a message ends or goes; they have no place after its body (RFC 9110 section 6.5.1).
 _NOT_IN_TRAILERS = frozenset(
-    {b"content-length", b"transfer-encoding", b"host", b"content-type", b"content-encoding", b"content-range", b"trailer",
-     b"authorization", b"cookie", b"te", b"connection", b"expect", b"max-forwards", b"cache-control"}
+    {b"content-length", b"transfer-encoding", b"host", b"content-type", b"content-encoding", b"content-range",
+     b"trailer", b"authorization", b"cookie", b"te", b"connection", b"expect", b"max-forwards", b"cache-control"}
 )  # fmt: skip
 
 #: A run of empty lines before a request is skipped (RFC 9112 section 2.2), but not an endless one.
@@ -60,11 +60,21 @@ class BadRequest(Exception):
 class RequestHead:
     """The head of one request.
 
-    ``headers`` holds [name, value] pairs of bytes, names in lower case, in their order, repeated ones too. ``path`` is percent-decoded;
-    what is not UTF-8 in it stays percent-encoded. ``length`` is the body's, None if it is chunked.
+    ``headers`` holds [name, value] pairs of bytes, names in lower case, in their order, repeated ones too. ``path`` is
+    percent-decoded; what is not UTF-8 in it stays percent-encoded. ``length`` is the body's, None if it is chunked.
     """
 
-    __slots__ = ("expects_continue", "fields", "headers", "keep_alive", "length", "method", "path", "query_string", "version")
+    __slots__ = (
+        "expects_continue",
+        "fields",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "query_string",
+        "version",
+    )
 
     def __init__(self) -> None:
         self.method = ""

@@ -1,7 +1,7 @@
 """Every option of the server, in one table.
 
-Flags of ``twistd channelserver``, keys of the setting ``CHANNELSERVER``, ``--help``, ``--check`` and the table in the documents are all
-made from :data:`OPTIONS`. Runs before the reactor; owns nothing that changes.
+Flags of ``twistd channelserver``, keys of the setting ``CHANNELSERVER``, ``--help``, ``--check`` and the table in the
+documents are all made from :data:`OPTIONS`. Runs before the reactor; owns nothing that changes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class OptionError(ValueError):
 class Option:
     """One option.
 
-    ``name`` is the key in ``CHANNELSERVER``. ``kind``: ``str``, ``int``, ``float``, ``flag`` (off unless given) or ``no-flag`` (on unless
-    ``--no-…`` is given). ``unit`` belongs to numbers. ``low`` and ``high`` are the limits of numbers. ``command_line_only`` options
-    are no setting, for they tell where the settings are.
+    ``name`` is the key in ``CHANNELSERVER``. ``kind``: ``str``, ``int``, ``float``, ``flag`` (off unless given) or
+    ``no-flag`` (on unless ``--no-…`` is given). ``unit`` belongs to numbers. ``low`` and ``high`` are the limits of
+    numbers. ``command_line_only`` options are no setting, for they tell where the settings are.
     """
 
     name: str
@@ -93,43 +93,141 @@ class Option:
 
 
 def default_threads() -> int:
-    """As many threads as keep the cores busy while some wait, and no more database connections than a small site has."""
+    """As many threads as keep the cores busy while some wait, and no more database connections than a site has."""
     return min(8, 2 * (os.cpu_count() or 1) + 2)
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("settings", "str", None, "dotted name of the Django settings; default: $DJANGO_SETTINGS_MODULE", short="s", command_line_only=True),
-    Option("pythonpath", "str", None, "folder to import the project from; default: the current one", command_line_only=True),
+    Option(
+        "settings",
+        "str",
+        None,
+        "dotted name of the Django settings; default: $DJANGO_SETTINGS_MODULE",
+        short="s",
+        command_line_only=True,
+    ),
+    Option(
+        "pythonpath", "str", None, "folder to import the project from; default: the current one", command_line_only=True
+    ),
     Option("demo", "flag", False, "run the built-in chat site, stored in a temporary folder", command_line_only=True),
     Option("demo_data", "str", None, "keep the demo's database in this folder", command_line_only=True),
-    Option("check", "flag", False, "validate options, settings, routing and layer, then exit with 0 or 1", command_line_only=True),
+    Option(
+        "check",
+        "flag",
+        False,
+        "validate options, settings, routing and layer, then exit with 0 or 1",
+        command_line_only=True,
+    ),
     Option("port", "int", 8000, "port of the simple listener; 0 takes a free one", short="p", low=0, high=65535),
     Option("bind", "str", "127.0.0.1", "address of the simple listener; 0.0.0.0 or :: for all", short="b"),
-    Option("endpoint", "str", (), "Twisted endpoint to listen on, e.g. tcp:8000, unix:/run/site.sock, systemd:domain=INET:index=0", short="e", repeatable=True),
+    Option(
+        "endpoint",
+        "str",
+        (),
+        "Twisted endpoint to listen on, e.g. tcp:8000, unix:/run/site.sock, systemd:domain=INET:index=0",
+        short="e",
+        repeatable=True,
+    ),
     Option("unix_socket", "str", None, "path of a Unix socket to listen on", short="u"),
     Option("fd", "int", None, "number of an open, listening socket to serve", low=0),
-    Option("threads", "int", None, "worker threads, and so the largest number of database connections; 0: none, interface only; default: min(8, 2 x cores + 2)", low=0, high=1000),
+    Option(
+        "threads",
+        "int",
+        None,
+        "worker threads, and so the largest number of database connections; 0: none, interface only; "
+        "default: min(8, 2 x cores + 2)",
+        low=0,
+        high=1000,
+    ),
     Option("layer", "str", "default", "which of CHANNEL_LAYERS"),
     Option("root_path", "str", "", "where the site is mounted, e.g. /app"),
-    Option("auto_accept", "no-flag", True, "a WebSocket is accepted only when a consumer says so, not when its connect consumer ends normally"),
-    Option("reject_unrouted", "flag", False, "answer 404 to a WebSocket whose path no route matches, instead of accepting it"),
-    Option("allowed_origin", "str", (), "host a browser's WebSocket may come from, beside the site's own and ALLOWED_HOSTS; * for any", repeatable=True),
+    Option(
+        "auto_accept",
+        "no-flag",
+        True,
+        "a WebSocket is accepted only when a consumer says so, not when its connect consumer ends normally",
+    ),
+    Option(
+        "reject_unrouted",
+        "flag",
+        False,
+        "answer 404 to a WebSocket whose path no route matches, instead of accepting it",
+    ),
+    Option(
+        "allowed_origin",
+        "str",
+        (),
+        "host a browser's WebSocket may come from, beside the site's own and ALLOWED_HOSTS; * for any",
+        repeatable=True,
+    ),
     Option("ws_protocol", "str", (), "WebSocket subprotocol the server may choose", repeatable=True),
-    Option("max_message_bytes", "int", 1024 * 1024, "largest WebSocket message received, else closed with 1009", unit="bytes", low=1),
+    Option(
+        "max_message_bytes",
+        "int",
+        1024 * 1024,
+        "largest WebSocket message received, else closed with 1009",
+        unit="bytes",
+        low=1,
+    ),
     Option("max_body_bytes", "int", 100 * 1024 * 1024, "largest request body, else 413", unit="bytes", low=0),
-    Option("send_buffer_bytes", "int", 4 * 1024 * 1024, "what may wait for a WebSocket client that does not read, else it is closed with 1013", unit="bytes", low=1),
+    Option(
+        "send_buffer_bytes",
+        "int",
+        4 * 1024 * 1024,
+        "what may wait for a WebSocket client that does not read, else it is closed with 1013",
+        unit="bytes",
+        low=1,
+    ),
     Option("header_timeout", "float", 10.0, "for a whole request head", unit="seconds", low=0.1),
     Option("body_timeout", "float", 60.0, "between two parts of a request body", unit="seconds", low=0.1),
-    Option("keep_alive", "float", 75.0, "an idle connection is kept; must exceed a load balancer's", unit="seconds", low=0),
-    Option("http_timeout", "float", 120.0, "for the first part of an answer, else 503, and for a client to take the next part", unit="seconds", low=0.1),
+    Option(
+        "keep_alive", "float", 75.0, "an idle connection is kept; must exceed a load balancer's", unit="seconds", low=0
+    ),
+    Option(
+        "http_timeout",
+        "float",
+        120.0,
+        "for the first part of an answer, else 503, and for a client to take the next part",
+        unit="seconds",
+        low=0.1,
+    ),
     Option("connect_timeout", "float", 10.0, "for the acceptance of a WebSocket, else 403", unit="seconds", low=0.1),
-    Option("ping_interval", "float", 20.0, "without a received byte until a WebSocket is pinged; 0 = off", unit="seconds", low=0),
-    Option("ping_timeout", "float", 30.0, "after a ping without a received byte until the WebSocket is closed; 0 = off", unit="seconds", low=0),
-    Option("drain_timeout", "float", 30.0, "SIGTERM: for running requests to finish and WebSockets to close", unit="seconds", low=0),
-    Option("static", "no-flag", True, "leave STATIC_URL to Django; otherwise it is served from STATIC_ROOT by the reactor"),
+    Option(
+        "ping_interval",
+        "float",
+        20.0,
+        "without a received byte until a WebSocket is pinged; 0 = off",
+        unit="seconds",
+        low=0,
+    ),
+    Option(
+        "ping_timeout",
+        "float",
+        30.0,
+        "after a ping without a received byte until the WebSocket is closed; 0 = off",
+        unit="seconds",
+        low=0,
+    ),
+    Option(
+        "drain_timeout",
+        "float",
+        30.0,
+        "SIGTERM: for running requests to finish and WebSockets to close",
+        unit="seconds",
+        low=0,
+    ),
+    Option(
+        "static", "no-flag", True, "leave STATIC_URL to Django; otherwise it is served from STATIC_ROOT by the reactor"
+    ),
     Option("access_log", "str", "-", "file for the access log; - is standard output, empty is none"),
-    Option("log_format", "str", None, "access log as text or json; default: text on a terminal, else json", choices=("text", "json")),
-)  # fmt: skip
+    Option(
+        "log_format",
+        "str",
+        None,
+        "access log as text or json; default: text on a terminal, else json",
+        choices=("text", "json"),
+    ),
+)
 
 BY_NAME = {option.name: option for option in OPTIONS}
 

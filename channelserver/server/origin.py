@@ -2,8 +2,8 @@
 
 Runs in the reactor thread; owns nothing that changes.
 
-A browser lets any page open a WebSocket to any site, with that site's cookies. So a browser's ``Origin`` must be the site itself, or one that was
-allowed in writing (RFC 6455 section 10.2; "cross-site WebSocket hijacking").
+A browser lets any page open a WebSocket to any site, with that site's cookies. So a browser's ``Origin`` must be the
+site itself, or one that was allowed in writing (RFC 6455 section 10.2; "cross-site WebSocket hijacking").
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Iterable
 class OriginPolicy:
     """The rules for both fields.
 
-    :param allowed_hosts: as Django's ``ALLOWED_HOSTS``: names, ``.example.com`` for a domain and all below it, ``*`` for any.
+    :param allowed_hosts: as Django's ``ALLOWED_HOSTS``: names, ``.example.com`` for a domain and all below it, ``*``
+        for any.
     :param allowed_origins: further hosts a browser's page may come from, in the same notation.
     """
 
@@ -37,7 +38,9 @@ class OriginPolicy:
         if name == split_port(host.lower()):
             return True
         # "*" in ALLOWED_HOSTS says that the site has any name, not that every other site is its friend.
-        return _matches(name, tuple(pattern for pattern in self._hosts if pattern != "*")) or _matches(name, self._origins)
+        return _matches(name, tuple(pattern for pattern in self._hosts if pattern != "*")) or _matches(
+            name, self._origins
+        )
 
 
 def split_port(host: str) -> str | None:

@@ -1,12 +1,13 @@
 """The open connections of this process, by reply channel: where replies and group sends arrive.
 
-The methods of an outlet (see :class:`channelserver.layers.base.Outlet`) run in any thread; they hand over to the reactor thread, which alone
-touches connections. Owns the table of connections, which is altered in the reactor thread only.
+The methods of an outlet (see :class:`channelserver.layers.base.Outlet`) run in any thread; they hand over to the
+reactor thread, which alone touches connections. Owns the table of connections, which is altered in the reactor thread
+only.
 """
 
 from __future__ import annotations
 
-import string
+import secrets
 import threading
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
@@ -34,7 +35,9 @@ class Connection(Protocol):
 
 
 class Flow:
-    """How much of a streamed response is under way; for one sender, which waits, and the reactor thread, which does not."""
+    """How much of a streamed response is under way; for one sender, which waits, and the reactor thread, which does
+    not.
+    """
 
     __slots__ = ("_changed", "_gone", "_under_way")
 
@@ -44,7 +47,9 @@ class Flow:
         self._gone = False
 
     def send(self, size: int, timeout: float) -> bool:
-        """Wait for room, then count `size` bytes as under way. Return False if the client has gone, or had no room in time."""
+        """Wait for room, then count `size` bytes as under way. Return False if the client has gone, or had no room in
+        time.
+        """
         with self._changed:
             if self._under_way >= WINDOW and not self._gone:
                 self._changed.wait_for(lambda: self._under_way < WINDOW or self._gone, timeout)
@@ -71,25 +76,29 @@ class Replies:
     """An outlet: passes messages to the connections of this process.
 
     :param bridge: the way into the reactor thread.
-    :param choose: ``choose(alphabet, k=number)`` returns random letters; for the names.
+    :param token: ``token(number)`` returns text made of so many random bytes; for the names.
     """
 
-    def __init__(self, bridge: Bridge, choose: Callable[..., list[str]]) -> None:
+    def __init__(self, bridge: Bridge, token: Callable[[int], str] = secrets.token_urlsafe) -> None:
         self._bridge = bridge
-        unique = "".join(choose(string.ascii_lowercase, k=10))
+        self._token = token
+        unique = token(8)
         self.http_prefix = f"http.response.{unique}!"
         self.websocket_prefix = f"websocket.send.{unique}!"
         self._connections: dict[str, Any] = {}
-        self._number = 0
 
     # -- reactor thread ------------------------------------------------------------------------------------------------
 
     def add(self, prefix: str, connection: Connection) -> str:
-        """Give a connection a name, under which it is found until :meth:`remove`."""
-        self._number += 1
-        name = f"{prefix}{self._number:x}"
-        self._connections[name] = connection
-        return name
+        """Give a connection a name, under which it is found until :meth:`remove`.
+
+        The name cannot be guessed: who knows it can reply, and the key of the channel session follows from it.
+        """
+        while True:
+            name = prefix + self._token(12)
+            if name not in self._connections:
+                self._connections[name] = connection
+                return name
 
     def remove(self, name: str) -> None:
         """Forget a connection."""

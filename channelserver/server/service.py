@@ -2,8 +2,9 @@
 
 Runs in the reactor thread; owns the listening ports.
 
-Stopping: no new connections; idle ones are closed; running requests finish; WebSockets are closed with 1012, some at a time, so that
-their clients do not come back all at once; consumers finish what waits. After ``drain_timeout`` whatever is left is cut off, and named in the log.
+Stopping: no new connections; idle ones are closed; running requests finish; WebSockets are closed with 1012, some at a
+time, so that their clients do not come back all at once; consumers finish what waits. After ``drain_timeout`` whatever
+is left is cut off, and named in the log.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from typing import Any, Protocol
 
 from twisted.application import service
 from twisted.internet import defer, error
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint, TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.internet.endpoints import UNIXServerEndpoint, serverFromString
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    UNIXServerEndpoint,
+    serverFromString,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -98,11 +104,14 @@ class ServerService(service.Service):
         results: list[Any] = []
         defer.gatherResults(opened, consumeErrors=True).addBoth(results.append)
         if not results:
-            self._failure(ListenError("one of the endpoints does not listen at once, as the start of a server needs it"))
+            self._failure(
+                ListenError("one of the endpoints does not listen at once, as the start of a server needs it")
+            )
             return
         if isinstance(results[0], Failure):
             # Outside of the Deferred, which would swallow what the caller wants to raise.
-            self._failure(results[0].value.subFailure.value)
+            first: Any = results[0].value
+            self._failure(first.subFailure.value)
         else:
             self._started(results[0])
 
@@ -164,7 +173,11 @@ class ServerService(service.Service):
                 yield self._sleep(DRAIN_PAUSE)
         yield self._within(emptied, max(0.0, ends - self._reactor.seconds()))
         if site.connections:
-            _log.warn("{count} connections cut off after {timeout:g} s", count=len(site.connections), timeout=site.options.drain_timeout)
+            _log.warn(
+                "{count} connections cut off after {timeout:g} s",
+                count=len(site.connections),
+                timeout=site.options.drain_timeout,
+            )
             emptied = self._when_empty()
             for connection in list(site.connections):
                 connection.abort()

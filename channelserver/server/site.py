@@ -5,7 +5,7 @@ Runs in the reactor thread; owns the set of open connections.
 
 from __future__ import annotations
 
-import random
+import secrets
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -38,6 +38,7 @@ class Site:
     :param origins: decides who may open a WebSocket.
     :param access_log: gets a line for each request and socket.
     :param static: answers requests for static files in the reactor; called with an exchange, returns whether it did.
+    :param token: ``token(number)`` returns text made of so many random bytes.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Site:
         origins: OriginPolicy,
         access_log: AccessLog,
         static: Callable[[Any], bool] | None = None,
-        rng: random.Random | None = None,
+        token: Callable[[int], str] = secrets.token_urlsafe,
     ) -> None:
         self.layer = layer
         self.options = options
@@ -58,7 +59,7 @@ class Site:
         self.origins = origins
         self.access_log = access_log
         self.static = static
-        self.replies = Replies(bridge, (rng or random.SystemRandom()).choices)
+        self.replies = Replies(bridge, token)
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             layer.attach(prefix, self.replies)
         self.root_path = options.root_path.rstrip("/")

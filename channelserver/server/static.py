@@ -2,8 +2,8 @@
 
 Runs in the reactor thread; owns the list of files, which is made once at the start.
 
-WhiteNoise finds the files and writes their headers (ETag, ranges, pre-compressed variants, immutable ones); the sending is done here. A
-name is looked up in the list, never in the file system, so no request leads out of the folder.
+WhiteNoise finds the files and writes their headers (ETag, ranges, pre-compressed variants, immutable ones); the sending
+is done here. A name is looked up in the list, never in the file system, so no request leads out of the folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _log = Logger("channelserver.server.static")
 
 #: Bytes read from a file at a time.
 BLOCK = 64 * 1024
-#: Names with a hash of the content in them, as Django's ``ManifestStaticFilesStorage`` makes them, may be kept for ever.
+#: Names with a hash of the content in them, as Django's ``ManifestStaticFilesStorage`` makes them, may be kept for
+#: ever.
 HASHED_NAME = re.compile(r"\.[0-9a-f]{12}\.[^/]+$")
 
 #: The request fields WhiteNoise asks for.
@@ -42,11 +43,12 @@ class StaticFiles:
     """
 
     def __init__(self, folder: str, prefix: str, root_path: str = "", max_age: int = 60) -> None:
-        noise = WhiteNoise(None, folder, prefix, max_age=max_age, immutable_file_test=lambda path, url: bool(HASHED_NAME.search(url)))
+        noise = WhiteNoise(
+            None, folder, prefix, max_age=max_age, immutable_file_test=lambda path, url: bool(HASHED_NAME.search(url))
+        )
         self._prefix = root_path + prefix
-        self._files = {
-            root_path + path: file for path, file in noise.files.items() if "/." not in path  # what is hidden stays hidden
-        }  # fmt: skip
+        # What is hidden stays hidden.
+        self._files = {root_path + path: file for path, file in noise.files.items() if "/." not in path}
 
     def __len__(self) -> int:
         return len(self._files)

@@ -22,7 +22,7 @@ import base64
 import binascii
 import hashlib
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
@@ -30,6 +30,9 @@ from channelserver.layers.content import Content
 from channelserver.server import frames
 from channelserver.server.http1 import BadRequest, RequestHead
 from channelserver.server.replies import FAILED
+
+if TYPE_CHECKING:
+    from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.websocket")
 
@@ -50,13 +53,14 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_addresses", "_close_code", "_due", "_early", "_head", "_held", "_last_received", "_order", "_pinged", "_protocols",
-        "_reader", "_received", "_sent", "_state", "_wanted", "_waiting", "began", "name", "path", "paused", "site", "wire",
+        "_addresses", "_close_code", "_due", "_early", "_head", "_held", "_last_received", "_order",
+        "_pinged", "_protocols", "_reader", "_received", "_sent", "_state", "_wanted", "_waiting",
+        "began", "name", "path", "paused", "site", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Any, head: RequestHead, addresses: dict[str, Any]) -> None:
         self.wire = wire
-        self.site = wire.site
+        self.site: Site = wire.site
         self.path = head.path
         self.name = ""
         self._head: RequestHead | None = head
@@ -67,9 +71,10 @@ class WebSocket:
         self._order = 0
         self._held: deque[Content] | None = None  # messages for which the layer had no room
         self._close_code: int | None = None
-        self._last_received = self.began = self.site.wheel.now()
+        self._last_received: float = self.site.wheel.now()
+        self.began = self._last_received
         self._pinged: float | None = None
-        self._due = 0.0
+        self._due: float = 0.0
         self._sent = self._received = 0
         #: The transport has more to send than it wants; what comes now waits here.
         self.paused = False
@@ -155,7 +160,7 @@ class WebSocket:
         self._protocols = []
         self.wire.write(b"\r\n".join(lines) + b"\r\n\r\n")
         self.site.access_log.socket("open", self.path, self._addresses["client"])
-        now = self.site.wheel.now()
+        now: float = self.site.wheel.now()
         self._last_received = now
         self._due = self._next_look(now)
         early, self._early = self._early, b""
@@ -175,6 +180,7 @@ class WebSocket:
     def _refuse(self, status: int, text: str) -> None:
         self._state = "done"
         self._forget()
+        self._tidy_up()
         self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=status)
         self.wire.refuse_upgrade(status, text)
 
@@ -231,7 +237,9 @@ class WebSocket:
 
     def _overflow(self) -> None:
         _log.warn(
-            "{path!r}: closed with 1013, the client does not read: {size} bytes were waiting", path=self.path, size=self._wanted
+            "{path!r}: closed with 1013, the client does not read: {size} bytes were waiting",
+            path=self.path,
+            size=self._wanted,
         )
         self.site.layer.losses.count("slow reader", "websocket.send", len(self._waiting or ()))
         self._waiting, self._wanted = None, 0
@@ -257,7 +265,8 @@ class WebSocket:
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
         if self._state == "waiting":
-            # Allowed only once the handshake is over (RFC 6455 section 4.1); kept, within reason, for those who cannot wait.
+            # Allowed only once the handshake is over (RFC 6455 section 4.1); kept, within reason, for those who cannot
+            # wait.
             self._early += data
             if len(self._early) > REFILL:
                 self.wire.reading(False)
@@ -350,7 +359,7 @@ class WebSocket:
         self._finish()
 
     def _finish(self) -> None:
-        """Both close frames are through, or what follows cannot be read: let the transport go (RFC 6455 section 7.1.1)."""
+        """Both close frames are through, or what follows cannot be read: let the transport go (RFC 6455, 7.1.1)."""
         self._reader = None
         self._due = self.site.wheel.now() + CLOSE_SECONDS
         self.site.wheel.add(self, self._due)
@@ -361,6 +370,7 @@ class WebSocket:
         if self._state == "waiting":
             self._state = "done"
             self._forget()
+            self._tidy_up()
             self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=499)
         elif self._state != "done":
             self._state = "done"
@@ -381,6 +391,10 @@ class WebSocket:
         """Tell the application. It is told once for every accepted socket, so this message ignores capacities."""
         message = {"reply_channel": self.name, "path": self.path, "code": self._code(), "order": self._order + 1}
         self.site.layer.submit("websocket.disconnect", message, urgent=True)
+
+    def _tidy_up(self) -> None:
+        """A socket that was never open gets no disconnect message; the workers may keep data of it all the same."""
+        self.site.layer.submit("websocket.refused", {"reply_channel": self.name}, urgent=True)
 
     def _forget(self) -> None:
         # In this order: a name that is not in the table any more cannot join a group again.
@@ -408,29 +422,33 @@ class WebSocket:
     def _next_look(self, now: float) -> float:
         """Ping a silent client, give up one that stays silent; return when to look again."""
         options = self.site.options
-        if not options.ping_interval:
+        interval: float = options.ping_interval
+        timeout: float = options.ping_timeout
+        if not interval:
             return now + 3600.0
         if self._held is not None:
-            return now + options.ping_interval  # we do not read, so it cannot answer
+            return now + interval  # we do not read, so it cannot answer
         if self._pinged is not None:
-            if options.ping_timeout and now >= self._pinged + options.ping_timeout:
+            if timeout and now >= self._pinged + timeout:
                 _log.info("{path!r}: no answer to a ping; closed", path=self.path)
                 self.wire.abort()
                 return now + CLOSE_SECONDS
-        elif now >= self._last_received + options.ping_interval:
+        elif now >= self._last_received + interval:
             if not self.paused:
                 self.wire.transport.write(frames.encode_frame(frames.PING, b""))
             self._pinged = now
         else:
-            return self._last_received + options.ping_interval
-        return self._pinged + options.ping_timeout if options.ping_timeout else now + options.ping_interval
+            return self._last_received + interval
+        return self._pinged + timeout if timeout else now + interval
 
 
 def _close_code(close: Any, path: str) -> int:
     """Return the close code of a reply's ``close``: True stands for 1000."""
     if close is True:
         return frames.NORMAL
-    if isinstance(close, int) and (close in range(1000, 1015) and close not in (1004, 1005, 1006) or 3000 <= close <= 4999):
+    if isinstance(close, int) and (
+        (close in range(1000, 1015) and close not in (1004, 1005, 1006)) or 3000 <= close <= 4999
+    ):
         return close
     _log.error("{path!r}: {close!r} is no close code; 1000 was sent", path=path, close=close)
     return frames.NORMAL

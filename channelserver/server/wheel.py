@@ -2,8 +2,8 @@
 
 Runs in the reactor thread; owns the deadlines.
 
-A connection has thousands of chances to put its deadline off before it is due, so putting off costs nothing: the entry stays where it is, and
-when the wheel comes to it, asks its owner when it is really due.
+A connection has thousands of chances to put its deadline off before it is due, so putting off costs nothing: the entry
+stays where it is, and when the wheel comes to it, asks its owner when it is really due.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
 """A fixed pool of threads that work off the queues.
 
-:meth:`WorkerPool.work_ready` runs in any thread, :meth:`WorkerPool._watch` in the reactor thread, :meth:`WorkerPool._run` is the life of a
+:meth:`WorkerPool.work_ready` runs in any thread, :meth:`WorkerPool._watch` in the reactor thread,
+    :meth:`WorkerPool._run` is the life of a
 worker thread. One lock, held for moments, guards which threads are parked.
 
-Threads that compute get in each other's way (one interpreter lock), threads that wait do not. So the pool keeps as few threads awake as get the
-work done: one, as long as it finishes job after job. While work waits and no awake thread has moved for
+Threads that compute get in each other's way (one interpreter lock), threads that wait do not. So the pool keeps as few
+threads awake as get the work done: one, as long as it finishes job after job. While work waits and no awake thread has
+moved for
 :data:`PATIENCE` seconds, more are woken, last parked first. A thread that wakes to find the work flowing parks again.
 
-No wake-up is lost: work is put into the queues first and announced after; a thread looks into the queues once more, under the
-pool's lock, before it parks.
+No wake-up is lost: work is put into the queues first and announced after; a thread looks into the queues once more,
+under the pool's lock, before it parks.
 """
 
 from __future__ import annotations
@@ -102,7 +104,9 @@ class WorkerPool:
         for state in self._all:
             if state.thread is not None:
                 state.thread.join(max(0.0, ends - time.monotonic()))
-        return [line for state in self._all if state.thread and state.thread.is_alive() for line in (self._describe(state),)]
+        return [
+            line for state in self._all if state.thread and state.thread.is_alive() for line in (self._describe(state),)
+        ]
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Have `callback` called once, from any thread, when no work waits and no thread is on a job."""

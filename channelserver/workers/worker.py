@@ -2,9 +2,9 @@
 
 Runs in worker threads; owns nothing that changes.
 
-The course of a message: find its consumer; open an outbox; run the consumer; then, if it ended normally, send what it had
-held back, answer a handshake that is still open, and let the next message of the same socket go on. Whatever happens, the
-thread survives, database connections are tidied up, and the lane is released.
+The course of a message: find its consumer; open an outbox; run the consumer; then, if it ended normally, send what it
+had held back, answer a handshake that is still open, and let the next message of the same socket go on. Whatever
+happens, the thread survives, database connections are tidied up, and the lane is released.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from channelserver.signals import consumer_finished, consumer_started
 
 logger = logging.getLogger("channelserver.worker")
 
-#: ``ConsumeLater`` puts a message back this often, after a pause that doubles from the first number to the second (seconds).
+#: ``ConsumeLater`` puts a message back this often, after a pause that doubles from the first number to the second
+#: (seconds).
 RETRIES = 10
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 
@@ -69,7 +70,7 @@ class Worker:
                 message.body_file = delivery.attachment
             match = self.channel_layer.router.match(message)
             if match is None:
-                self._unrouted(message)
+                self._unrouted(delivery.channel, message)
                 return
             consumer, kwargs = match
             if self._callback is not None:
@@ -83,7 +84,7 @@ class Worker:
                 return
             except BaseException as error:  # SystemExit too: a consumer must not end the thread
                 outbox.drop()
-                self._raised(error, message, consumer)
+                self._raised(error, delivery, message, consumer)
                 return
             ended = True
             self._ended(delivery, message, outbox)
@@ -107,27 +108,30 @@ class Worker:
 
         outbox.flush(done)
 
-    def _raised(self, error: BaseException, message: Message, consumer: Any) -> None:
-        connecting = message.channel.name == "websocket.connect"
+    def _raised(self, error: BaseException, delivery: Delivery, message: Message, consumer: Any) -> None:
+        channel = delivery.channel
+        connecting = channel == "websocket.connect"
         if connecting and isinstance(error, DenyConnection):
             self._reply(message, {"accept": False})
         elif isinstance(error, ChannelSocketException):
             try:
                 error.run(message)
             except Exception:
-                logger.exception("%s of %s on %r failed", type(error).__name__, _name(consumer), message.channel.name)
+                logger.exception("%s of %s on %r failed", type(error).__name__, _name(consumer), channel)
         else:
             logger.error(
-                "%s raised %s on %r", _name(consumer), type(error).__name__, message.channel.name,
+                "%s raised %s on %r", _name(consumer), type(error).__name__, channel,
                 exc_info=(type(error), error, error.__traceback__),
             )  # fmt: skip
-            if connecting or message.channel.name == "http.request":
+            if connecting or channel == "http.request":
                 self._fail(message, 500)
 
     def _later(self, delivery: Delivery, message: Message, consumer: Any) -> bool:
         """The consumer wants the message again: put it back after a pause. Return False if it had its chances."""
         if delivery.tries >= RETRIES:
-            logger.error("%s raised ConsumeLater %d times on %r; dropped", _name(consumer), RETRIES + 1, delivery.channel)
+            logger.error(
+                "%s raised ConsumeLater %d times on %r; dropped", _name(consumer), RETRIES + 1, delivery.channel
+            )
             self._fail(message, 503)
             return False
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**delivery.tries)
@@ -135,9 +139,8 @@ class Worker:
         self._call_later(pause, self._queues.put_back, delivery)
         return True
 
-    def _unrouted(self, message: Message) -> None:
+    def _unrouted(self, channel: str, message: Message) -> None:
         """No route matches. Sockets live without routes, as in Channels 1; any other message should have had one."""
-        channel = message.channel.name
         if channel == "websocket.connect":
             if self._reject_unrouted:
                 self._fail(message, 404)
@@ -146,7 +149,7 @@ class Worker:
         elif channel == "http.request":
             logger.error("no route for a message from 'http.request', path %r", message.get("path"))
             self._fail(message, 404)
-        elif channel not in ("websocket.receive", "websocket.disconnect", "http.disconnect"):
+        elif channel not in ("websocket.receive", "websocket.disconnect", "websocket.refused", "http.disconnect"):
             logger.error("no route matches a message from %r; dropped", channel)
 
     # -- around it -----------------------------------------------------------------------------------------------------
@@ -157,7 +160,11 @@ class Worker:
             if not put_back:
                 if delivery.attachment is not None:
                     delivery.attachment.close()
-                if delivery.channel == "websocket.disconnect" and message is not None and message.reply_channel is not None:
+                if (
+                    delivery.channel in ("websocket.disconnect", "websocket.refused")
+                    and message is not None
+                    and message.reply_channel is not None
+                ):
                     forget_channel_session(message.reply_channel.name)
             close_old_connections()
         except BaseException:

@@ -41,6 +41,11 @@ DRAIN_SECONDS = 2.0
 class Command(BaseCommand):
     """Django's runserver on this project's server."""
 
+    # Set by Django's command.
+    addr: str
+    port: str
+    _raw_ipv6: bool
+
     help = "Starts a development server with WebSockets and channels."
 
     def add_arguments(self, parser: Any) -> None:
@@ -49,7 +54,10 @@ class Command(BaseCommand):
         parser.add_argument("--noworker", action="store_false", dest="run_worker", help="Run no consumers here.")
         parser.add_argument("--noasgi", action="store_false", dest="use_asgi", help="Run Django's own WSGI server.")
         parser.add_argument(
-            "--http_timeout", type=float, default=60.0, help="Seconds for an answer to a request, else 503. Default: 60."
+            "--http_timeout",
+            type=float,
+            default=60.0,
+            help="Seconds for an answer to a request, else 503. Default: 60.",
         )
         parser.add_argument(
             "--websocket_handshake_timeout", type=float, default=5.0,
@@ -73,8 +81,9 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _serve(self, options: dict[str, Any]) -> None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as installed
 
+        reactor: Any = installed
         _show_reactor_errors()
         values = resolve({}, getattr(settings, "CHANNELSERVER", {}))
         values.values.update(
@@ -102,15 +111,15 @@ class Command(BaseCommand):
 
         def stop() -> None:
             """The process is about to end: say good-bye to the sockets."""
-            service.from_signal_handler(reactor.stop)  # type: ignore[attr-defined]
+            service.from_signal_handler(reactor.stop)
             stopped.wait(DRAIN_SECONDS + 1)
 
         in_main = threading.current_thread() is threading.main_thread()
         if not in_main:
             atexit.register(stop)
-        reactor.addSystemEventTrigger("before", "shutdown", service.stopService)  # type: ignore[attr-defined]
+        reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
         try:
-            reactor.run(installSignalHandlers=in_main)  # type: ignore[attr-defined]
+            reactor.run(installSignalHandlers=in_main)
         finally:
             stopped.set()
         shutdown_message = options.get("shutdown_message")
@@ -174,7 +183,13 @@ class ConsoleLog(AccessLog):
 
 def _show_reactor_errors() -> None:
     """Let warnings and errors of the reactor's side reach ``logging``, and so the console."""
-    from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, STDLibLogObserver, globalLogBeginner
+    from twisted.logger import (
+        FilteringLogObserver,
+        LogLevel,
+        LogLevelFilterPredicate,
+        STDLibLogObserver,
+        globalLogBeginner,
+    )
 
     if not logging.getLogger("channelserver").handlers:
         handler = logging.StreamHandler()

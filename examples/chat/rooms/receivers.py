@@ -1,15 +1,17 @@
-"""What happens at the server's start and at a log-out."""
+"""What happens at the server's start, at a log-out, and when a room is deleted."""
 
 import threading
 
 from django.contrib.auth.signals import user_logged_out
 from django.db import connection
+from django.db.models.signals import post_delete
 from django.dispatch import receiver
 
 from channelserver import Group
 from channelserver.signals import worker_ready
 
 from . import presence
+from .models import Room
 
 LOGGED_OUT = 4001
 
@@ -34,3 +36,9 @@ def close_sockets(user, **kwargs):
     """
     if user is not None:
         Group(f"user-{user.pk}").send({"close": LOGGED_OUT})
+
+
+@receiver(post_delete, sender=Room)
+def empty_room(instance, **kwargs):
+    """Close the sockets in a room that was deleted."""
+    Group(instance.group_name).send({"close": True})

@@ -1,0 +1,292 @@
+"""Run the real server, ``twistd channelserver`` or ``manage.py runserver``, on a project written by the test.
+
+A test says what the project's modules contain, starts it, and talks to it over loopback with real clients::
+
+    class EchoTests(ServerTestCase):
+        files = {"routing.py": ROUTING}
+
+        def test_echo(self):
+            server = self.start()
+            with server.connect("/chat/") as socket:
+                socket.send("hello")
+                self.assertEqual(socket.recv(TIMEOUT), "hello")
+
+A server still running at the end of its test is stopped; its output is printed if the test fails.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+from twisted.trial.unittest import SynchronousTestCase
+from websockets.sync.client import ClientConnection, connect
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Seconds after which something that should have happened is taken to have failed. Long: the machine may be busy.
+TIMEOUT = 30.0
+
+#: The settings of a test project; ``extra_settings`` of a test case come after them.
+SETTINGS = """
+import os
+from pathlib import Path
+BASE_DIR = Path(__file__).resolve().parent
+SECRET_KEY = "for tests only " * 4
+DEBUG = False
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+ROOT_URLCONF = "urls"
+USE_TZ = True
+TIME_ZONE = "UTC"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": BASE_DIR / "db.sqlite3",
+        "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
+    }
+}
+INSTALLED_APPS = [
+    "channelserver", "django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware"]
+STATIC_URL = "/static/"
+CHANNEL_LAYERS = {
+    "default": {"BACKEND": "channelserver.layers.InMemoryChannelLayer", "ROUTING": "routing.channel_routing"},
+}
+"""
+
+FILES = {
+    "settings.py": SETTINGS,
+    "routing.py": "channel_routing = []\n",
+    "urls.py": "urlpatterns = []\n",
+    "manage.py": """
+        import os, sys
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+        from django.core.management import execute_from_command_line
+        execute_from_command_line(sys.argv)
+    """,
+}
+
+
+def wait_until(condition: Callable[[], Any], what: str = "the condition", timeout: float = TIMEOUT) -> Any:
+    """Wait for `condition` to return something true, and return that."""
+    ends = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > ends:
+            raise AssertionError(f"{what} did not come true in {timeout:g} s")
+        time.sleep(0.01)
+
+
+class Server:
+    """A server process, and ways to talk to it."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
+        self.lines: list[str] = []
+        self._changed = threading.Condition()
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.port = 0
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stream:
+            for line in stream:
+                with self._changed:
+                    self.lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def output(self) -> str:
+        """All that the process has printed."""
+        with self._changed:
+            return "\n".join(self.lines)
+
+    def wait_for(self, pattern: str, timeout: float = TIMEOUT) -> re.Match[str]:
+        """Wait for a line of output that matches a regular expression."""
+
+        def find() -> re.Match[str] | None:
+            return next((match for line in self.lines for match in [re.search(pattern, line)] if match), None)
+
+        with self._changed:
+            self._changed.wait_for(lambda: find() or not self._reader.is_alive(), timeout)
+            match = find()
+        if match is None:
+            state = "has ended" if self.process.poll() is not None else "is running"
+            raise AssertionError(f"no line matches {pattern!r} (the server {state}):\n{self.output}")
+        return match
+
+    def wait_until_up(self) -> Server:
+        """Wait until it listens; learn the port."""
+        match = self.wait_for(r"(?:listening on|server at) http://(?:\[[^]]+\]|[^:/]+):(\d+)/")
+        self.port = int(match[1])
+        return self
+
+    def url(self, path: str = "/") -> str:
+        """The URL of a path."""
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def get(self, path: str = "/", **kwargs: Any) -> requests.Response:
+        """GET a path, on a new connection."""
+        return requests.get(self.url(path), timeout=TIMEOUT, **kwargs)
+
+    def post(self, path: str = "/", **kwargs: Any) -> requests.Response:
+        """POST to a path, on a new connection."""
+        return requests.post(self.url(path), timeout=TIMEOUT, **kwargs)
+
+    @contextmanager
+    def connect(self, path: str = "/", **kwargs: Any) -> Iterator[ClientConnection]:
+        """Open a WebSocket; closed at the end of the ``with`` block."""
+        kwargs.setdefault("open_timeout", TIMEOUT)
+        kwargs.setdefault("compression", None)
+        with connect(f"ws://127.0.0.1:{self.port}{path}", **kwargs) as socket:
+            yield socket
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = TIMEOUT) -> int:
+        """Send a signal, wait for the end, return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        """Wait for the end, return the exit code."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the server did not end in {timeout:g} s:\n{self.output}") from None
+        self._reader.join(5)
+        return code
+
+    def kill(self) -> None:
+        """End the process, and what it has started, at once."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        self._reader.join(5)
+
+
+def free_port() -> int:
+    """Return a TCP port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerTestCase(SynchronousTestCase):
+    """Tests on a running server."""
+
+    #: The project's files, by path; they replace or join :data:`FILES`. Indentation is taken off.
+    files: dict[str, str] = {}
+    #: Appended to the settings.
+    extra_settings = ""
+    #: Whether the tables are made before the start.
+    migrate = False
+    #: Seconds for one test.
+    timeout = 120
+
+    def setUp(self) -> None:
+        """Write the project."""
+        self.folder = Path(tempfile.mkdtemp(prefix="channelserver-test-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.write({**FILES, **self.files})
+        if self.extra_settings:
+            with open(self.folder / "settings.py", "a") as stream:
+                stream.write(textwrap.dedent(self.extra_settings))
+        if self.migrate:
+            self.manage("migrate", "--verbosity", "0")
+
+    def write(self, files: dict[str, str]) -> None:
+        """Write files of the project."""
+        for name, text in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(text).lstrip("\n"))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of server processes."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DJANGO_")}
+        environment["PYTHONPATH"] = str(ROOT)
+        environment["PYTHONUNBUFFERED"] = "1"
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        return environment
+
+    def twistd(self, *arguments: str) -> list[str]:
+        """The command line of the server."""
+        twistd = "from twisted.scripts.twistd import run; run()"
+        return [sys.executable, "-c", twistd, "-n", "--pidfile=", "channelserver", *arguments]
+
+    def run_process(self, command: list[str]) -> Server:
+        """Start any command in the project's folder."""
+        server = Server(command, self.folder, self.environment)
+        self.addCleanup(server.kill)
+        self.addCleanup(lambda: print(f"\n--- output of the server ---\n{server.output}") if self._failed else None)
+        return server
+
+    def start(self, *arguments: str, port: int = 0) -> Server:
+        """Start ``twistd channelserver`` on a free port, and wait until it listens."""
+        return self.run_process(
+            self.twistd("--settings", "settings", "--port", str(port), "--log-format", "text", *arguments)
+        ).wait_until_up()
+
+    def runserver(self, *arguments: str) -> Server:
+        """Start ``manage.py runserver`` on a free port, and wait until it listens."""
+        command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{free_port()}", *arguments]
+        return self.run_process(command).wait_until_up()
+
+    def manage(self, *arguments: str) -> str:
+        """Run a management command; return its output."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=self.folder, env=self.environment, capture_output=True,
+            text=True, timeout=TIMEOUT * 2,
+        )  # fmt: skip
+        if done.returncode:
+            raise AssertionError(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    _failed = False
+
+    def run(self, result: Any) -> Any:
+        """See ``unittest.TestCase``; notes whether the test failed, for the cleanups."""
+        return super().run(_Watching(result, self))
+
+
+class _Watching:
+    """Passes everything on to a test result, and tells the test case that it failed before its cleanups run."""
+
+    def __init__(self, result: Any, case: ServerTestCase) -> None:
+        self._result = result
+        self._case = case
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("addError", "addFailure"):
+            self._case._failed = True
+        return getattr(self._result, name)

@@ -15,14 +15,16 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from twisted.logger import Logger
 
-from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers
+from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
 from channelserver.handler import AsgiHandler, ViewConsumer
+from channelserver.layers import InMemoryChannelLayer
 from channelserver.project import StartError, describe
 from channelserver.server.access import AccessLog
+from channelserver.server.local import LocalFactory
 from channelserver.server.options import Settings
 from channelserver.server.origin import OriginPolicy
-from channelserver.server.service import ServerService
+from channelserver.server.service import ListenError, ServerService
 from channelserver.server.site import Site
 from channelserver.server.static import StaticFiles
 from channelserver.signals import worker_ready
@@ -37,7 +39,11 @@ _LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
 
 
 def make_server(
-    values: Settings, reactor: Any, access_log: AccessLog, handler: AsgiHandler | None = None
+    values: Settings,
+    reactor: Any,
+    access_log: AccessLog,
+    handler: AsgiHandler | None = None,
+    development: bool = False,
 ) -> ServerService:
     """Put a server together.
 
@@ -45,7 +51,9 @@ def make_server(
     :param reactor: the reactor it will run in.
     :param access_log: gets a line for each request and socket.
     :param handler: runs Django's views, instead of the one that fits the settings.
+    :param development: another server of the project may be running beside this one.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
+    :raises ListenError: another server of the project is running.
     """
     wrapper = load_layer(values.layer)
     wrapper.router.check_default(http_consumer=http_consumer(values, handler))
@@ -63,7 +71,23 @@ def make_server(
         else:
             _log.info("worker threads: none; this process serves connections only")
 
-    return ServerService(site, make_workers(wrapper, bridge, values), reactor, started)
+    service = ServerService(site, make_workers(wrapper, bridge, values), reactor, started)
+    _serve_locally(service, wrapper, values, development)
+    return service
+
+
+def _serve_locally(service: ServerService, wrapper: ChannelLayerWrapper, values: Settings, development: bool) -> None:
+    """Let other processes of this machine use an in-memory layer."""
+    path = values.local_socket if values.local_socket is not None else local_socket_path()
+    if not path or type(wrapper.channel_layer) is not InMemoryChannelLayer:
+        return
+    try:
+        service.serve_locally(os.path.abspath(path), LocalFactory(wrapper.channel_layer, wrapper.alias))
+    except ListenError as error:
+        # Asked for, or in the way of a running server: an error. Else the server is of use without it.
+        if values.local_socket is not None or (os.path.exists(path) and not development):
+            raise
+        _log.warn("no local socket, so other processes cannot send through this server: {error}", error=error)
 
 
 def load_layer(alias: str) -> ChannelLayerWrapper:

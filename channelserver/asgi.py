@@ -5,15 +5,19 @@ Runs in any thread; owns the layers, each of which is built once, when first ask
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from typing import Any
 
 import django
 from django.conf import settings
+from django.core import mail
 from django.utils.module_loading import import_string
 
 from channelserver.channel import DEFAULT_CHANNEL_LAYER
-from channelserver.layers import BaseChannelLayer
+from channelserver.layers import BaseChannelLayer, InMemoryChannelLayer
+from channelserver.layers.local import LocalSocketLayer
 from channelserver.routing import Router
 
 #: What ``BACKEND`` says in projects written for Channels 1, and what it means here.
@@ -26,6 +30,9 @@ BACKENDS = {
 
 #: Parameters of the layers named above that have no meaning here, and do no harm.
 _NEEDLESS = {"asgi_ipc.IPCChannelLayer": {"prefix", "message_memory", "group_memory"}}
+
+#: Name of the server's Unix socket, in the project's folder.
+SOCKET_NAME = "channelserver.sock"
 
 _PLAIN_SITE = {DEFAULT_CHANNEL_LAYER: {"BACKEND": "channelserver.layers.InMemoryChannelLayer", "ROUTING": []}}
 
@@ -64,6 +71,8 @@ class ChannelLayerManager:
     """
 
     def __init__(self) -> None:
+        #: Whether the in-memory layers live in this process: True in a server. Elsewhere the server's are used.
+        self.hosting = False
         self._backends: dict[str, ChannelLayerWrapper] = {}
         self._lock = threading.RLock()
 
@@ -84,6 +93,12 @@ class ChannelLayerManager:
         :raises InvalidChannelLayerError: the entry is missing or wrong.
         """
         return self._make_backend(name, "CONFIG", {})
+
+    def host(self) -> None:
+        """Say that this process is the server: its in-memory layers live here."""
+        with self._lock:
+            self.hosting = True
+            self._backends.clear()
 
     def make_test_backend(self, name: str) -> ChannelLayerWrapper:
         """Return a new layer built by the entry `name` with its ``TEST_CONFIG``.
@@ -110,6 +125,10 @@ class ChannelLayerManager:
         if parameters is None:
             raise InvalidChannelLayerError(f"{where} has no {config_key}, which tests need; set it to a dict")
         layer = self._make_layer(where, config_key, config["BACKEND"], parameters)
+        if config_key == "CONFIG" and type(layer) is InMemoryChannelLayer and not self.hosting and not _inside_tests():
+            path = local_socket_path()
+            if path:
+                layer = LocalSocketLayer(path, name)
         return ChannelLayerWrapper(layer, name, config["ROUTING"])
 
     @staticmethod
@@ -159,6 +178,35 @@ class ChannelLayerManager:
 
 
 channel_layers = ChannelLayerManager()
+
+
+def local_socket_path() -> str:
+    """Return the path of the server's Unix socket for other processes of this machine; empty: there is none."""
+    configured = getattr(settings, "CHANNELSERVER", None)
+    value = configured.get("local_socket") if isinstance(configured, dict) else None
+    return os.path.join(project_folder(), SOCKET_NAME) if value is None else os.fspath(value)
+
+
+def project_folder() -> str:
+    """Return the setting ``BASE_DIR``, or else the folder from which the settings module was imported."""
+    folder = getattr(settings, "BASE_DIR", None)
+    if folder is not None:
+        return os.fspath(folder)
+    name = getattr(settings, "SETTINGS_MODULE", None)
+    path = getattr(sys.modules.get(name or ""), "__file__", None)
+    if not name or not path:
+        return os.getcwd()
+    folder = os.path.abspath(path)
+    for _ in range(name.count(".") + 1 + (os.path.basename(path) == "__init__.py")):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _inside_tests() -> bool:
+    """Whether this process runs tests: they are to need no server."""
+    return hasattr(mail, "outbox") or any(
+        name in sys.modules for name in ("channelserver.test", "twisted.trial", "pytest")
+    )
 
 
 def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> BaseChannelLayer:

@@ -29,11 +29,17 @@ class _Destination:
         if isinstance(name, bytes):
             name = name.decode("ascii")
         self.name = check_group_name(name) if self._is_group else check_channel_name(name)
-        if channel_layer is None:
-            from channelserver.asgi import channel_layers
+        self._alias = alias
+        self._channel_layer = channel_layer
 
-            channel_layer = channel_layers[alias]
-        self.channel_layer: BaseChannelLayer = channel_layer
+    @property
+    def channel_layer(self) -> BaseChannelLayer:
+        """The layer: the one given, else the one the alias stands for at this moment."""
+        if self._channel_layer is not None:
+            return self._channel_layer  # type: ignore[no-any-return]
+        from channelserver.asgi import channel_layers
+
+        return channel_layers[self._alias]  # type: ignore[return-value]
 
     def _send(self, content: Any, immediately: bool, on_commit: bool | str) -> None:
         send = partial(hold_back, self.channel_layer, self._is_group, self.name, copy_content(content), immediately)

@@ -16,7 +16,7 @@ from twisted.python import usage
 
 from channelserver import __version__, project
 from channelserver.application import make_server
-from channelserver.asgi import InvalidChannelLayerError
+from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.demo import prepare
 from channelserver.logs import access_writer, join_logs
 from channelserver.project import StartError
@@ -119,12 +119,13 @@ def makeService(options: Options) -> Any:
     """See ``IServiceMaker``. Ends the process with one sentence if anything is wrong."""
     try:
         return _make_service(options)
-    except (StartError, OptionError, InvalidChannelLayerError) as error:
+    except (StartError, OptionError, InvalidChannelLayerError, ListenError) as error:
         return _die(str(error))
 
 
 def _make_service(command_line: Options) -> Any:
     given = command_line.given()
+    channel_layers.host()
     if given.get("demo") or given.get("demo_data"):
         prepare(given.get("demo_data"))
     else:
@@ -197,5 +198,6 @@ def _install_signals(service: Any, reactor: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, handle)
 
-    # After the reactor has installed its own, which would end the process by the signal.
+    install()
+    # Once more after the reactor has installed its own, which would end the process by the signal.
     reactor.callWhenRunning(install)

@@ -219,6 +219,13 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "static", "no-flag", True, "leave STATIC_URL to Django; otherwise it is served from STATIC_ROOT by the reactor"
     ),
+    Option(
+        "local_socket",
+        "str",
+        None,
+        "path of the Unix socket by which other processes of this machine use the layer; "
+        "default: channelserver.sock in the project's folder; empty: none",
+    ),
     Option("access_log", "str", "-", "file for the access log; - is standard output, empty is none"),
     Option(
         "log_format",

@@ -23,11 +23,13 @@ from twisted.internet.endpoints import (
     UNIXServerEndpoint,
     serverFromString,
 )
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from channelserver.server.connection import HTTPFactory
 from channelserver.server.frames import SERVICE_RESTART
+from channelserver.server.local import LocalFactory
 from channelserver.server.options import Settings
 from channelserver.server.site import Site
 
@@ -75,6 +77,7 @@ class ServerService(service.Service):
         self._started = started
         self._ports: list[Any] = []
         self._failure: Callable[[ListenError], object] = self._raise
+        self._local: tuple[str, LocalFactory] | None = None
 
     @property
     def listening(self) -> bool:
@@ -89,6 +92,14 @@ class ServerService(service.Service):
         """Have `function` called in the reactor thread; for signal handlers."""
         self._site.bridge.from_signal_handler(function)
 
+    def serve_locally(self, path: str, factory: LocalFactory) -> None:
+        """Also listen on a Unix socket that only this user can open.
+
+        :raises ListenError: there can be no such socket.
+        """
+        clear_stale_socket(path)
+        self._local = path, factory
+
     # -- start ---------------------------------------------------------------------------------------------------------
 
     def privilegedStartService(self) -> None:
@@ -101,6 +112,13 @@ class ServerService(service.Service):
             self._failure(problem)
             return
         opened = [self._listen(description, endpoint, factory) for description, endpoint in wanted]
+        if self._local is not None:
+            path, local_factory = self._local
+            opened.append(
+                self._listen(
+                    f"local socket {path!r}", UNIXServerEndpoint(self._reactor, path, mode=0o600), local_factory
+                )
+            )
         results: list[Any] = []
         defer.gatherResults(opened, consumeErrors=True).addBoth(results.append)
         if not results:
@@ -113,10 +131,10 @@ class ServerService(service.Service):
             first: Any = results[0].value
             self._failure(first.subFailure.value)
         else:
-            self._started(results[0])
+            self._started([line for line in results[0] if line is not None])
 
     @defer.inlineCallbacks
-    def _listen(self, description: str, endpoint: Any, factory: HTTPFactory) -> Any:
+    def _listen(self, description: str, endpoint: Any, factory: Factory) -> Any:
         try:
             port = yield endpoint.listen(factory)
         except error.CannotListenError as problem:
@@ -124,7 +142,7 @@ class ServerService(service.Service):
         except Exception as problem:
             raise ListenError(f"cannot listen on {description}: {problem}") from problem
         self._ports.append(port)
-        return _describe(port)
+        return None if isinstance(factory, LocalFactory) else _describe(port)
 
     @staticmethod
     def _raise(problem: ListenError) -> None:
@@ -251,6 +269,32 @@ def endpoints(options: Settings, reactor: Any) -> Sequence[tuple[str, Any]]:
         kind = TCP6ServerEndpoint if ":" in options.bind else TCP4ServerEndpoint
         found.append((f"port {options.port} of {options.bind}", kind(reactor, options.port, interface=options.bind)))
     return found
+
+
+def clear_stale_socket(path: str) -> None:
+    """Remove a socket file that a server left which did not end in an orderly way.
+
+    :raises ListenError: a server is listening on it, or it cannot be there.
+    """
+    if len(os.fsencode(path)) > 107:
+        raise ListenError(
+            f"the path of the local socket is longer than 107 bytes: {path!r}; name another with --local-socket"
+        )
+    if not os.access(os.path.dirname(path) or ".", os.W_OK):
+        raise ListenError(
+            f"the folder of the local socket {path!r} cannot be written; name another with --local-socket"
+        )
+    if not os.path.exists(path):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            os.unlink(path)
+            return
+    raise ListenError(
+        f"another server of this project is running, it has {path!r}; stop it, or give this one its own --local-socket"
+    )
 
 
 def _describe(port: Any) -> str:

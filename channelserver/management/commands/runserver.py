@@ -20,11 +20,12 @@ from django.db import connections
 from django.utils import autoreload
 
 from channelserver.application import make_server
-from channelserver.asgi import InvalidChannelLayerError
+from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.handler import AsgiHandler
 from channelserver.project import StartError
 from channelserver.server.access import AccessLog
 from channelserver.server.options import OptionError, resolve
+from channelserver.server.service import ListenError
 from channelserver.staticfiles import StaticFilesHandler
 
 if apps.is_installed("django.contrib.staticfiles"):
@@ -77,7 +78,7 @@ class Command(BaseCommand):
         connections.close_all()
         try:
             self._serve(options)
-        except (StartError, OptionError, InvalidChannelLayerError) as error:
+        except (StartError, OptionError, InvalidChannelLayerError, ListenError) as error:
             raise CommandError(str(error)) from error
 
     def _serve(self, options: dict[str, Any]) -> None:
@@ -85,6 +86,7 @@ class Command(BaseCommand):
 
         reactor: Any = installed
         _show_reactor_errors()
+        channel_layers.host()
         values = resolve({}, getattr(settings, "CHANNELSERVER", {}))
         values.values.update(
             port=int(self.port),
@@ -100,7 +102,7 @@ class Command(BaseCommand):
             static=False,
             drain_timeout=DRAIN_SECONDS,
         )
-        service = make_server(values, reactor, ConsoleLog(self.stdout.write, self.style), self._handler(options))
+        service = make_server(values, reactor, ConsoleLog(self.stdout.write, self.style), self._handler(options), True)
         service.on_listen_error(self._cannot_listen)
         service.privilegedStartService()
         if not service.listening:

@@ -1,0 +1,118 @@
+"""Other processes of the machine send through the running server (rule 16, part 7)."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from tests.process import TIMEOUT, ServerTestCase, wait_until
+
+ROUTING = """
+    from pathlib import Path
+    from channelserver import Group
+    HERE = Path(__file__).parent
+
+    def connect(message):
+        Group("all").add(message.reply_channel)
+
+    def work(message):
+        with open(HERE / "work.txt", "a") as stream:
+            stream.write(message["text"] + "\\n")
+
+    channel_routing = {"websocket.connect": connect, "work": work}
+"""
+
+SEND = """
+    from channelserver import Channel, Group
+    from django.core.management.base import BaseCommand
+
+    class Command(BaseCommand):
+        def handle(self, *args, **options):
+            Channel("work").send({"text": "from a command"})
+            Group("all").send({"text": "to all"})
+            names = Group("all").channel_layer.group_channels("all")
+            Group("more").add(names[0])
+            Group("more").send({"text": "to more"})
+            Group("more").discard(names[0])
+            Group("more").send({"text": "to nobody"})
+            Group("all").send({"bytes": b"\\x00\\xff"})
+"""
+
+
+class LocalSocketTests(ServerTestCase):
+    """A management command beside a running server."""
+
+    files = {
+        "routing.py": ROUTING,
+        "app/__init__.py": "",
+        "app/management/__init__.py": "",
+        "app/management/commands/__init__.py": "",
+        "app/management/commands/send_all.py": SEND,
+    }
+    extra_settings = "INSTALLED_APPS.append('app')\n"
+
+    def test_rule_16_another_process_sends(self) -> None:
+        """Channel.send, Group.send, add and discard in a management command reach the server's consumers and sockets.
+        """
+        server = self.start()
+        with server.connect("/") as socket:
+            self.manage("send_all")
+            received = [socket.recv(TIMEOUT) for _ in range(3)]
+        self.assertEqual(received, ["to all", "to more", b"\x00\xff"])
+        work = self.folder / "work.txt"
+        wait_until(lambda: work.exists() and work.read_text() == "from a command\n")
+
+    def test_no_server(self) -> None:
+        """Without a server there is a clear error that names the socket and the cure."""
+        with self.assertRaises(AssertionError) as caught:
+            self.manage("send_all")
+        text = str(caught.exception)
+        self.assertIn("NoServerError", text)
+        self.assertIn("channelserver.sock", text)
+        self.assertIn("twistd channelserver", text)
+
+    def test_only_the_owner(self) -> None:
+        """The socket's file is for its owner alone, and gone after the end."""
+        server = self.start()
+        path = self.folder / "channelserver.sock"
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+        self.assertEqual(server.stop(), 0)
+        self.assertFalse(path.exists())
+
+    def test_second_server_is_refused(self) -> None:
+        """A second server of the same project says so; with a local socket of its own, or none, it starts."""
+        self.start()
+        second = self.run_process(self.twistd("--settings", "settings", "--port", "0"))
+        self.assertEqual(second.wait(), 1)
+        self.assertIn("another server of this project is running", second.output)
+        self.assertNotIn("Traceback", second.output)
+        self.start("--local-socket", str(self.folder / "other.sock"))
+        self.start("--local-socket", "")
+
+    def test_stale_socket_is_replaced(self) -> None:
+        """A server killed without a chance to tidy up does not stand in its successor's way."""
+        self.start().kill()
+        path = self.folder / "channelserver.sock"
+        self.assertTrue(path.exists())
+        server = self.start()
+        with server.connect("/") as socket:
+            self.manage("send_all")
+            self.assertEqual(socket.recv(TIMEOUT), "to all")
+
+    def test_invalid_sends_are_refused_here(self) -> None:
+        """What the layer refuses is refused in the sending process, with the documented exceptions."""
+        self.start()
+        script = (
+            "from channelserver import Channel, Group\n"
+            "for call in (lambda: Channel('a b'), lambda: Channel('a').send({'x': object()}),"
+            " lambda: Channel('full').send({}) or Channel('full').send({})):\n"
+            "    try: call()\n"
+            "    except Exception as error: print(type(error).__name__)\n"
+        )
+        self.assertEqual(self.manage("shell", "-v", "0", "-c", script).split(), ["TypeError", "TypeError", "ChannelFull"])
+
+    def setUp(self) -> None:
+        """Channels whose name begins with ``full`` hold one message."""
+        super().setUp()
+        with open(self.folder / "settings.py", "a") as stream:
+            stream.write("CHANNEL_LAYERS['default']['CONFIG'] = {'channel_capacity': {'full*': 1}}\n")

@@ -124,7 +124,7 @@ class Exchange:
             "headers": [pair for pair in head.headers if b"_" not in pair[0]],
             "body": body,
             "body_channel": None,
-            **addresses,
+            **copy_addresses(addresses),
         }
 
     # -- the answer ----------------------------------------------------------------------------------------------------
@@ -142,6 +142,9 @@ class Exchange:
                 self._go_on(_body(content), bool(content.get("more_content")))
         except ResponseError as error:
             _log.error("cannot send the answer to {path!r}: {error}", path=self.head.path, error=error)
+            self.fail(500)
+        except Exception:
+            _log.failure("cannot send the answer to {path!r}", path=self.head.path)
             self.fail(500)
 
     def fail(self, status: int, text: str = "") -> None:
@@ -307,6 +310,11 @@ class Exchange:
             self.flow.close()
         if self.source is not None:
             self.source.close()
+
+
+def copy_addresses(addresses: dict[str, Any]) -> dict[str, Any]:
+    """Return ``client``, ``server`` and ``scheme`` of a connection, for one message to keep."""
+    return {key: list(value) if isinstance(value, list) else value for key, value in addresses.items()}
 
 
 def _body(content: Content) -> bytes:

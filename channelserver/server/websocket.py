@@ -28,6 +28,7 @@ from twisted.logger import Logger
 
 from channelserver.layers.content import Content
 from channelserver.server import frames
+from channelserver.server.exchange import copy_addresses
 from channelserver.server.http1 import BadRequest, RequestHead
 from channelserver.server.replies import FAILED
 
@@ -131,7 +132,7 @@ class WebSocket:
             "root_path": site.root_path,
             "headers": [pair for pair in head.headers if b"_" not in pair[0]],
             "order": 0,
-            **self._addresses,
+            **copy_addresses(self._addresses),
         }
         if self._protocols:
             message["subprotocols"] = list(self._protocols)

@@ -1,6 +1,6 @@
 """The Django application ``channelserver`` (``INSTALLED_APPS``)."""
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 
 
 class ChannelServerConfig(AppConfig):
@@ -10,5 +10,18 @@ class ChannelServerConfig(AppConfig):
     verbose_name = "channelserver"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks; see to it that ``runserver`` is ours."""
         from channelserver import checks  # noqa: F401  (importing registers them)
+
+        names = [config.name for config in apps.get_app_configs()]
+        if "django.contrib.staticfiles" in names[: names.index(self.name)]:
+            self._take_over_runserver()
+
+    @staticmethod
+    def _take_over_runserver() -> None:
+        """Stand in for the command of staticfiles, which is found first (Channels 1 did not mind its place in the list)."""
+        from django.contrib.staticfiles.management.commands import runserver as staticfiles_command
+
+        from channelserver.management.commands.runserver import Command
+
+        staticfiles_command.Command = Command  # type: ignore[misc]

@@ -19,7 +19,7 @@ class ChannelServerConfig(AppConfig):
 
     @staticmethod
     def _take_over_runserver() -> None:
-        """Stand in for the command of staticfiles, which is found first (Channels 1 did not mind its place in the list)."""
+        """Stand in for the command of staticfiles, which is found first. Channels 1 did not mind its place either."""
         from django.contrib.staticfiles.management.commands import runserver as staticfiles_command
 
         from channelserver.management.commands.runserver import Command

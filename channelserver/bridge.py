@@ -55,7 +55,7 @@ class Bridge:
         for function, arguments in items:
             try:
                 function(*arguments)
-            except Exception:
+            except BaseException:  # the rest of the batch must not be lost, whatever it is
                 _log.failure("error in {function!r}, handed over by a thread", function=function)
         with self._lock:
             if not self._items:

@@ -36,7 +36,7 @@ class _Destination:
     def channel_layer(self) -> BaseChannelLayer:
         """The layer: the one given, else the one the alias stands for at this moment."""
         if self._channel_layer is not None:
-            return self._channel_layer  # type: ignore[no-any-return]
+            return self._channel_layer
         from channelserver.asgi import channel_layers
 
         return channel_layers[self._alias]  # type: ignore[return-value]

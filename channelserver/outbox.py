@@ -32,11 +32,14 @@ class Outbox:
     :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
     """
 
-    __slots__ = ("_call_later", "_entries")
+    __slots__ = ("_call_later", "_entries", "_flush", "closed")
 
     def __init__(self, call_later: CallLater) -> None:
         self._call_later = call_later
         self._entries: deque[Entry] = deque()
+        self._flush: _Flush | None = None
+        #: The consumer has ended: what is sent in its name from now on goes at once.
+        self.closed = False
 
     def add(self, layer: BaseChannelLayer, is_group: bool, name: str, content: Content) -> None:
         """Hold back one send; `content` is given away."""
@@ -54,23 +57,26 @@ class Outbox:
 
         :param done: called when everything has been dealt with, in the calling thread or the reactor's.
         """
-        if self._entries:
-            entries, self._entries = self._entries, deque()
-            _Flush(entries, self._call_later, done).start()
-        elif done is not None:
-            done()
+        earlier = self._flush
+        entries, self._entries = self._entries, deque()
+        self._flush = flush = _Flush(entries, self._call_later, done)
+        if earlier is None or earlier.ended:
+            flush.start()
+        else:
+            self._call_later(0, earlier.then, flush)
 
 
 class _Flush:
     """The sending of an outbox: begins in the worker thread; if a channel is full, goes on in the reactor thread."""
 
-    __slots__ = ("_call_later", "_done", "_ended", "_entries")
+    __slots__ = ("_call_later", "_done", "_entries", "_next", "ended")
 
     def __init__(self, entries: deque[Entry], call_later: CallLater, done: Callable[[], object] | None) -> None:
         self._entries = entries
         self._call_later = call_later
         self._done = done
-        self._ended = False
+        self._next: _Flush | None = None
+        self.ended = False
 
     def start(self) -> None:
         if self._send_what_fits():
@@ -78,6 +84,13 @@ class _Flush:
         else:
             self._call_later(RETRY_SECONDS, self._give_up)
             self._call_later(0, self._go_on)
+
+    def then(self, following: _Flush) -> None:
+        """Start another flush after this one. Reactor thread."""
+        if self.ended:
+            following.start()
+        else:
+            self._next = following
 
     def _send_what_fits(self, give_up: bool = False) -> bool:
         """Send up to the first message whose channel is full; with `give_up`, count such messages as lost and go on."""
@@ -99,7 +112,7 @@ class _Flush:
         return True
 
     def _go_on(self) -> None:
-        if self._ended:
+        if self.ended:
             return
         while not self._send_what_fits():
             layer, _, name, content = self._entries[0]
@@ -111,19 +124,22 @@ class _Flush:
         self._call_later(0, self._go_on)
 
     def _give_up(self) -> None:
-        if not self._ended:
+        if not self.ended:
             self._send_what_fits(give_up=True)
             self._end()
 
     def _end(self) -> None:
-        self._ended = True
+        self.ended = True
         if self._done is not None:
             self._done()
+        if self._next is not None:
+            self._next.start()
 
 
 def current() -> Outbox | None:
     """Return the outbox of the running consumer, or None outside a consumer."""
-    return _current.get()
+    outbox = _current.get()
+    return None if outbox is None or outbox.closed else outbox
 
 
 @contextmanager
@@ -134,6 +150,7 @@ def collecting(call_later: CallLater) -> Iterator[Outbox]:
     try:
         yield outbox
     finally:
+        outbox.closed = True
         _current.reset(token)
 
 
@@ -142,7 +159,7 @@ def hold_back(layer: BaseChannelLayer, is_group: bool, name: str, content: Conte
 
     :raises ChannelFull: the message went out at once and its channel is full.
     """
-    outbox = None if immediately else _current.get()
+    outbox = None if immediately else current()
     if outbox is not None:
         outbox.add(layer, is_group, name, content)
     elif is_group:

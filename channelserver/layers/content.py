@@ -50,8 +50,8 @@ def _copy_value(value: Any, where: str, depth: int) -> Any:
     if kind is int:
         if _INT_MIN <= value <= _INT_MAX:
             return value
-        raise TypeError(f"message{where} is {value}, which does not fit into 64 bits; send it as str")
-    if depth >= _DEEPEST:
+        raise TypeError(f"message{where} is an integer that does not fit into 64 bits; send it as str")
+    if isinstance(value, (list, tuple, dict)) and depth >= _DEEPEST:
         raise TypeError(f"message{where} is nested more than {_DEEPEST} deep, or contains itself")
     if isinstance(value, (list, tuple)):
         return [_copy_value(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]

@@ -143,11 +143,11 @@ class LocalSocketLayer(BaseChannelLayer):
         size = int.from_bytes(self._read(connection, wire.PREFIX), "big")
         if size > wire.MAX_FRAME:
             raise NoServerError(f"what listens on {self.path!r} is no channelserver")
-        number, error, result = wire.unpack(self._read(connection, size))
+        number, problem, result = wire.unpack(self._read(connection, size))
         if number != self._number:
             raise NoServerError(f"the server on {self.path!r} answered another question")
-        if error is not None:
-            kind, text = error
+        if problem is not None:
+            kind, text = problem
             raise _ERRORS.get(kind, RuntimeError)(text)
         return result
 

@@ -50,6 +50,19 @@ class Losses:
         period = f" in {since:.0f} s" if since else ""
         logger.warning("%d message(s) to %r lost%s: %s%s", lost, name, period, reason, f"; {hint}" if hint else "")
 
+    def sweep(self) -> None:
+        """Log the sums that no further loss has brought to the log. Call it every few seconds."""
+        now = self._clock()
+        due: list[tuple[str, str, int, float]] = []
+        with self._lock:
+            for (reason, name), recent in tuple(self._recent.items()):
+                if now - recent[0] >= QUIET_SECONDS:
+                    if recent[1]:
+                        due.append((reason, name, int(recent[1]), now - recent[0]))
+                    del self._recent[reason, name]
+        for reason, name, lost, since in due:
+            logger.warning("%d message(s) to %r lost in %.0f s: %s", lost, name, since, reason)
+
     def totals(self) -> dict[str, int]:
         """Return the number of lost messages by reason."""
         with self._lock:

@@ -65,7 +65,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
             full name is returned.
         :raises TypeError: a name is invalid.
         """
-        names = list(channels)
+        names = tuple(channels)
         self.valid_channel_names(names, receive=True)
         delivery = self.queues.take(names)
         if delivery is None and block:
@@ -200,6 +200,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """See :meth:`BaseChannelLayer.sweep`."""
         self.queues.sweep()
         self.groups.sweep()
+        self.losses.sweep()
 
     def _outlet_of(self, channel: str) -> Outlet | None:
         mark = channel.find("!")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from channelserver.layers.base import ChannelFull
@@ -105,7 +105,7 @@ class WorkQueues:
         self._queues: dict[str, _Queue] = {}
         self._lanes: dict[str, _Lane] = {}
         self._listeners: dict[str, tuple[Callback, ...]] = {}
-        self._turn = 0
+        self._turns: dict[tuple[str, ...], int] = {}
 
     # -- putting in ----------------------------------------------------------------------------------------------------
 
@@ -119,11 +119,27 @@ class WorkQueues:
         :raises ChannelFull: there is no room; :meth:`when_room` tells when there is.
         """
         name = local_prefix(channel) if "!" in channel else channel
+        calls: list[Callback] = []
+        try:
+            listeners = self._put(name, channel, content, attachment, urgent, calls)
+        finally:
+            for call in calls:
+                call()
+        for listener in listeners:
+            listener()
+
+    def _put(
+        self, name: str, channel: str, content: Content, attachment: Any, urgent: bool, calls: list[Callback]
+    ) -> tuple[Callback, ...]:
+        """Do the work of :meth:`put` under the lock; return who is to be told."""
         now = self._clock()
         with self._lock:
             queue = self._queue(name)
-            lane = self._lane_for(channel, content)
+            key = self._lane_key(channel, content)
+            lane = self._lanes.get(key) if key is not None else None
             if not urgent:
+                if queue.size >= queue.capacity:
+                    self._expire(queue, now, calls)
                 if queue.size >= queue.capacity:
                     queue.full_count += 1
                     raise ChannelFull(
@@ -137,9 +153,9 @@ class WorkQueues:
                     )
             delivery = Delivery(channel, content, now, math.inf if urgent else now + self._expiry, attachment)
             queue.count += 1
-            listeners = self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
-        for listener in listeners:
-            listener()
+            if key is not None and lane is None:
+                lane = self._lanes[key] = _Lane(key)
+            return self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
 
     def put_back(self, delivery: Delivery) -> None:
         """Return a taken message: to its place before the later ones of its lane, or else to the end of its channel."""
@@ -164,16 +180,12 @@ class WorkQueues:
             queue = self._queues[name] = _Queue(name, self._capacity_of(name))
         return queue
 
-    def _lane_for(self, channel: str, content: Content) -> _Lane | None:
+    def _lane_key(self, channel: str, content: Content) -> str | None:
+        """Return the name of the lane a message belongs to, or None."""
         if channel not in self._ordered:
             return None
         key = content.get("reply_channel")
-        if not isinstance(key, str):
-            return None
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = _Lane(key)
-        return lane
+        return key if isinstance(key, str) else None
 
     @staticmethod
     def _enter(queue: _Queue, delivery: Delivery, lane: _Lane | None) -> bool:
@@ -192,18 +204,22 @@ class WorkQueues:
 
     # -- taking out ----------------------------------------------------------------------------------------------------
 
-    def take(self, channels: Sequence[str]) -> Delivery | None:
+    def take(self, channels: Iterable[str]) -> Delivery | None:
         """Return the next message of one of `channels`, or None. The taker must :meth:`finish` it or :meth:`put_back`
         it.
 
         :param channels: names, process-specific ones up to ``!``.
         """
         now = self._clock()
+        channels = tuple(channels)
         calls: list[Callback] = []
         try:
             with self._lock:
                 number = len(channels)
-                self._turn = start = (self._turn + 1) % number if number else 0
+                start = self._turns.get(channels, 0)
+                if len(self._turns) > 1000:  # each set of readers has its own turn; these have gone
+                    self._turns.clear()
+                self._turns[channels] = (start + 1) % number if number else 0
                 for index in range(number):
                     queue = self._queues.get(channels[(start + index) % number])
                     while queue is not None and queue.ready:
@@ -263,6 +279,15 @@ class WorkQueues:
         elif not lane.wants_room:
             self._lanes.pop(lane.key, None)
 
+    def _expire(self, queue: _Queue, now: float, calls: list[Callback]) -> None:
+        """Drop the expired messages at the head of a queue."""
+        while queue.ready:
+            item = queue.ready[0]
+            first = item.waiting[0] if isinstance(item, _Lane) else item
+            if first.expires > now:
+                return
+            calls.append(self._drop_expired(self._pop(queue, calls), calls))
+
     def _drop_expired(self, delivery: Delivery, calls: list[Callback]) -> Callback:
         if delivery.lane is not None:
             self._advance(delivery.lane, calls)
@@ -299,7 +324,8 @@ class WorkQueues:
             if queue.size >= queue.capacity:
                 queue.wants_room.append(callback)
                 return False
-            lane = self._lane_for(channel, content)
+            key = self._lane_key(channel, content)
+            lane = self._lanes.get(key) if key is not None else None
             if lane is not None and len(lane.waiting) >= self._lane_limit:
                 lane.wants_room.append(callback)
                 return False
@@ -313,12 +339,7 @@ class WorkQueues:
         calls: list[Callback] = []
         with self._lock:
             for queue in list(self._queues.values()):
-                while queue.ready:
-                    item = queue.ready[0]
-                    first = item.waiting[0] if isinstance(item, _Lane) else item
-                    if first.expires > now:
-                        break
-                    calls.append(self._drop_expired(self._pop(queue, calls), calls))
+                self._expire(queue, now, calls)
                 if not queue.size and not queue.wants_room:
                     if queue.idle:
                         del self._queues[queue.name]
@@ -348,7 +369,8 @@ class WorkQueues:
             queue = self._queues.get(name)
             if queue is None:
                 return {"messages_count": 0, "channel_full_count": 0, "messages_pending": 0, "messages_max_age": 0.0}
-            firsts = (item.waiting[0] if isinstance(item, _Lane) else item for item in queue.ready)
+            firsts = [item for item in queue.ready if isinstance(item, Delivery)]
+            firsts += [item for lane in self._lanes.values() for item in lane.waiting if item.channel == name]
             return {
                 "messages_count": queue.count,
                 "channel_full_count": queue.full_count,

@@ -67,7 +67,7 @@ class LocalFactory(Factory):
     """
 
     noisy = False
-    protocol = LocalProtocol
+    protocol: Any = LocalProtocol
 
     def __init__(self, layer: BaseChannelLayer, alias: str) -> None:
         self._alias = alias

@@ -83,10 +83,10 @@ class WorkerPool:
         """Start the threads and begin to serve."""
         with self._lock:
             self._awake.update(self._all)
+        self._queues.listen(self._channels, self.work_ready)
         for number, state in enumerate(self._all, 1):
             state.thread = threading.Thread(target=self._run, args=(state,), name=f"worker-{number}", daemon=True)
             state.thread.start()
-        self._queues.listen(self._channels, self.work_ready)
 
     def stop(self) -> None:
         """Take no more work. Threads end after the job they are on; :meth:`join` waits for them."""
@@ -109,10 +109,13 @@ class WorkerPool:
         ]
 
     def when_idle(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called once, from any thread, when no work waits and no thread is on a job."""
+        """Have `callback` called once, from any thread, when no work waits and all threads are parked."""
         with self._lock:
-            self._idle_callbacks.append(callback)
-        self._check_idle()
+            idle = not self._awake and not self._queues.has_work(self._channels)
+            if not idle:
+                self._idle_callbacks.append(callback)
+        if idle:
+            callback()
 
     def busy(self) -> list[str]:
         """Return a line for each job under way: the thread, the channel, and for how long."""
@@ -144,9 +147,9 @@ class WorkerPool:
 
     def _watch(self) -> None:
         """A moment after work was announced: has it been taken up? Reactor thread."""
-        work = self._queues.has_work(self._channels)
         with self._lock:
-            if not work or not self._parked:
+            # Looked at under the lock: work that comes after the look finds that nobody watches, and announces itself.
+            if not self._parked or not self._queues.has_work(self._channels):
                 self._watching = False
                 self._step = 1
                 return
@@ -194,8 +197,6 @@ class WorkerPool:
                 state.delivery = None
                 state.busy_since = 0.0
                 self._finished += 1
-                if self._idle_callbacks:
-                    self._check_idle()
                 if quick and len(self._awake) > 1:
                     self._park_if_surplus(state)
         try:
@@ -209,6 +210,14 @@ class WorkerPool:
                 return
             self._awake.discard(state)
             self._parked.append(state)
+            callbacks: list[Callable[[], object]] = []
+            if not self._awake:
+                callbacks, self._idle_callbacks = self._idle_callbacks, callbacks
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("error in a callback for idleness")
         state.gate.acquire()
 
     def _park_if_surplus(self, state: _Thread) -> None:
@@ -225,11 +234,3 @@ class WorkerPool:
         if watch:  # the other one may run into a slow job next
             self._call_later(PATIENCE, self._watch)
         state.gate.acquire()
-
-    def _check_idle(self) -> None:
-        if self._queues.has_work(self._channels) or any(state.delivery is not None for state in self._all):
-            return
-        with self._lock:
-            callbacks, self._idle_callbacks = self._idle_callbacks, []
-        for callback in callbacks:
-            callback()

@@ -20,6 +20,7 @@ from channelserver.bridge import Bridge
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.project import StartError, describe
+from channelserver.routing import Route
 from channelserver.server.access import AccessLog
 from channelserver.server.local import LocalFactory
 from channelserver.server.options import Settings
@@ -56,7 +57,7 @@ def make_server(
     :raises ListenError: another server of the project is running.
     """
     wrapper = load_layer(values.layer)
-    wrapper.router.check_default(http_consumer=http_consumer(values, handler))
+    wrapper.router.add_route(Route("http.request", http_consumer(values, handler)))
     bridge = Bridge(reactor)
     origins = OriginPolicy(allowed_hosts(), values.allowed_origin)
     static = static_files(values.root_path.rstrip("/")) if values.static else None
@@ -140,6 +141,16 @@ def static_files(root_path: str) -> Any:
     return StaticFiles(os.fspath(folder), path.removeprefix(root_path) if root_path else path, root_path)
 
 
+#: Channels of the server which are served whether or not a route names them; see :meth:`Worker.consume`.
+ALWAYS_SERVED = (
+    "http.disconnect",
+    "websocket.connect",
+    "websocket.disconnect",
+    "websocket.receive",
+    "websocket.refused",
+)
+
+
 class NoWorkers:
     """Stands for a pool without threads."""
 
@@ -177,7 +188,7 @@ def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings)
     worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
     pool = Workers(
         queues,
-        sorted({*wrapper.router.channels, "websocket.refused"}),
+        sorted({*wrapper.router.channels, *ALWAYS_SERVED}),
         worker.consume,
         values.threads,
         bridge.call_later,

@@ -51,7 +51,7 @@ class HTTPConnection:
 
     __slots__ = (
         "_addresses", "_body", "_body_reader", "_buffer", "_deadline", "_exchange", "_head", "_paused", "_producing",
-        "_searched", "_state", "_ticking", "_websocket", "factory", "site", "transport",
+        "_searched", "_state", "_websocket", "factory", "site", "transport",
     )  # fmt: skip
 
     def __init__(self, site: Site) -> None:
@@ -68,7 +68,6 @@ class HTTPConnection:
         self._websocket: WebSocket | None = None
         self._addresses: dict[str, Any] = {}
         self._deadline = 0.0
-        self._ticking = False
         self._paused = False  # the transport has more to send than it wants
         self._producing = True  # we read from the transport
 
@@ -119,6 +118,7 @@ class HTTPConnection:
         if self._exchange is not None:
             self._exchange.client_gone()
             self._exchange = None
+        self.site.wheel.remove(self)
         self.site.disconnected(self)
 
     def pauseProducing(self) -> None:
@@ -370,21 +370,16 @@ class HTTPConnection:
     def _set_deadline(self, seconds: float) -> None:
         wheel = self.site.wheel
         self._deadline = wheel.now() + seconds
-        if not self._ticking:
-            self._ticking = True
-            wheel.add(self, self._deadline)
+        wheel.add(self, self._deadline)
 
     def on_tick(self, now: float) -> float | None:
         """See :class:`channelserver.server.wheel.Timed`."""
         if self._websocket is not None or self._state == "closed":
-            self._ticking = False
             return None
         if now < self._deadline:
-            # Looked at no later than the shortest deadline that may be set meanwhile.
-            shortest: float = self.site.options.header_timeout
-            return min(self._deadline, now + shortest)
+            return self._deadline
         self._late()
-        return now + LINGER if self._state != "closed" else None
+        return now + LINGER
 
     def _late(self) -> None:
         state = self._state

@@ -164,6 +164,7 @@ class WebSocket:
         now: float = self.site.wheel.now()
         self._last_received = now
         self._due = self._next_look(now)
+        self.site.wheel.add(self, self._due)
         early, self._early = self._early, b""
         if early:
             self.data_received(early)
@@ -398,6 +399,7 @@ class WebSocket:
         self.site.layer.submit("websocket.refused", {"reply_channel": self.name}, urgent=True)
 
     def _forget(self) -> None:
+        self.site.wheel.remove(self)
         # In this order: a name that is not in the table any more cannot join a group again.
         self.site.replies.remove(self.name)
         self.site.layer.forget(self.name)

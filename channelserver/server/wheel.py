@@ -33,25 +33,46 @@ class Wheel:
     def __init__(self, clock: Any, granularity: float = 0.5) -> None:
         self._clock = clock
         self._granularity = granularity
-        self._slots: dict[int, list[Timed]] = {}
+        self._slots: dict[int, set[Timed]] = {}
+        self._slot_of: dict[Timed, int] = {}
         self._call: Any = None
         self._next = 0  # the slot for which _call is set
         self.now: Callable[[], float] = clock.seconds
 
     def add(self, timed: Timed, when: float) -> None:
-        """Look at `timed` at the time `when`, or a moment later."""
+        """Look at `timed` at the time `when`, or a moment later; earlier, if that was asked for before."""
         slot = int(when / self._granularity) + 1
+        current = self._slot_of.get(timed)
+        if current is not None:
+            if current <= slot:
+                return
+            self._take_out(timed, current)
+        self._slot_of[timed] = slot
         entries = self._slots.get(slot)
         if entries is not None:
-            entries.append(timed)
+            entries.add(timed)
             return
-        self._slots[slot] = [timed]
+        self._slots[slot] = {timed}
         if self._call is None or slot < self._next:
             self._sleep_until(slot)
+
+    def remove(self, timed: Timed) -> None:
+        """Look at `timed` no more; harmless if nobody asked for it."""
+        slot = self._slot_of.pop(timed, None)
+        if slot is not None:
+            self._take_out(timed, slot)
+
+    def _take_out(self, timed: Timed, slot: int) -> None:
+        entries = self._slots.get(slot)
+        if entries is not None:  # None: the slot is being worked off
+            entries.discard(timed)
+            if not entries:
+                del self._slots[slot]
 
     def stop(self) -> None:
         """Forget everything."""
         self._slots.clear()
+        self._slot_of.clear()
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -68,7 +89,9 @@ class Wheel:
         now = self._clock.seconds()
         reached = int(now / self._granularity)
         for slot in sorted(slot for slot in self._slots if slot <= reached):
-            for timed in self._slots.pop(slot):
+            for timed in self._slots.pop(slot, ()):
+                if self._slot_of.pop(timed, None) is None:
+                    continue  # removed by one before it
                 try:
                     again = timed.on_tick(now)
                 except Exception:  # one connection's error must not end the deadlines of all others

@@ -62,9 +62,9 @@ class Worker:
     def consume(self, delivery: Delivery) -> None:
         """Deal with one message. Never raises."""
         message = None
-        put_back = ended = False
+        started = put_back = ended = False
         try:
-            close_old_connections()
+            _guarded(close_old_connections)
             message = Message(delivery.content, delivery.channel, self._layer)
             if delivery.attachment is not None:
                 message.body_file = delivery.attachment
@@ -75,6 +75,7 @@ class Worker:
             consumer, kwargs = match
             if self._callback is not None:
                 self._callback(delivery.channel, message)
+            started = True
             _announce(consumer_started, environ={})
             try:
                 with collecting(self._call_later) as outbox:
@@ -92,7 +93,11 @@ class Worker:
             logger.exception("cannot consume a message from %r", delivery.channel)
             self._fail(message, 500)
         finally:
-            self._tidy(delivery, message, put_back)
+            if started:
+                _announce(consumer_finished)
+            if not put_back:
+                self._tidy(delivery)
+            _guarded(close_old_connections)
             if not put_back and not ended:
                 self._queues.finish(delivery)
 
@@ -102,9 +107,13 @@ class Worker:
         """The consumer returned: send what it held back; when that is done, go on with its lane."""
 
         def done() -> None:
-            if self._auto_accept and delivery.channel == "websocket.connect":
-                self._reply(message, {"accept": True})  # means nothing to a socket that is decided already
-            self._queues.finish(delivery)
+            try:
+                if self._auto_accept and delivery.channel == "websocket.connect":
+                    self._reply(message, {"accept": True})  # means nothing to a socket that is decided already
+            except Exception:
+                logger.exception("cannot accept %r", delivery.content.get("path"))
+            finally:
+                self._queues.finish(delivery)
 
         outbox.flush(done)
 
@@ -113,7 +122,8 @@ class Worker:
         connecting = channel == "websocket.connect"
         if connecting and isinstance(error, DenyConnection):
             self._reply(message, {"accept": False})
-        elif isinstance(error, ChannelSocketException):
+            return
+        if isinstance(error, ChannelSocketException):
             try:
                 error.run(message)
             except Exception:
@@ -123,8 +133,8 @@ class Worker:
                 "%s raised %s on %r", _name(consumer), type(error).__name__, channel,
                 exc_info=(type(error), error, error.__traceback__),
             )  # fmt: skip
-            if connecting or channel == "http.request":
-                self._fail(message, 500)
+        if connecting or channel == "http.request":
+            self._fail(message, 500)  # means nothing to a client that has its answer already
 
     def _later(self, delivery: Delivery, message: Message, consumer: Any) -> bool:
         """The consumer wants the message again: put it back after a pause. Return False if it had its chances."""
@@ -136,6 +146,8 @@ class Worker:
             return False
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**delivery.tries)
         delivery.tries += 1
+        if delivery.attachment is not None:
+            delivery.attachment.seek(0)
         self._call_later(pause, self._queues.put_back, delivery)
         return True
 
@@ -154,21 +166,14 @@ class Worker:
 
     # -- around it -----------------------------------------------------------------------------------------------------
 
-    def _tidy(self, delivery: Delivery, message: Message | None, put_back: bool) -> None:
-        try:
-            _announce(consumer_finished)
-            if not put_back:
-                if delivery.attachment is not None:
-                    delivery.attachment.close()
-                if (
-                    delivery.channel in ("websocket.disconnect", "websocket.refused")
-                    and message is not None
-                    and message.reply_channel is not None
-                ):
-                    forget_channel_session(message.reply_channel.name)
-            close_old_connections()
-        except BaseException:
-            logger.exception("cannot tidy up after a message from %r", delivery.channel)
+    @staticmethod
+    def _tidy(delivery: Delivery) -> None:
+        """Let go of what was kept for this message."""
+        if delivery.attachment is not None:
+            _guarded(delivery.attachment.close)
+        reply_channel = delivery.content.get("reply_channel")
+        if delivery.channel in ("websocket.disconnect", "websocket.refused") and reply_channel:
+            _guarded(forget_channel_session, reply_channel)
 
     def _reply(self, message: Message, content: dict[str, Any]) -> None:
         if message.reply_channel is not None:
@@ -185,9 +190,18 @@ class Worker:
 
 def _announce(signal: Any, **arguments: Any) -> None:
     if signal.receivers:
-        for receiver, result in signal.send_robust(sender=Worker, **arguments):
+        for receiver, result in _guarded(signal.send_robust, sender=Worker, **arguments) or ():
             if isinstance(result, Exception):
                 logger.error("receiver %s of a worker signal failed", _name(receiver), exc_info=result)
+
+
+def _guarded(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call a function that must not keep the rest from being done; log what it raises."""
+    try:
+        return function(*arguments, **named)
+    except BaseException:
+        logger.exception("error in %s, around a consumer", _name(function))
+        return None
 
 
 def _name(thing: Any) -> str:

@@ -6,6 +6,7 @@ synchronous interface waits for the browser. A test waits for what it wants to s
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -32,6 +33,9 @@ PATIENCE = 30
 
 PASSWORD = "copper-kettle-81"
 
+#: The program ``twistd``, for this very interpreter, wherever its script may be.
+TWISTD = "from twisted.scripts.twistd import run; run()"
+
 #: A desktop and a phone.
 WIDE, NARROW = (1280, 800), (390, 844)
 
@@ -50,6 +54,9 @@ CHROMIUM_FLAGS = [
 #: What Chromium writes into the console when there is no server.
 UNREACHABLE = re.compile(r"WebSocket connection to .* failed|Failed to load resource: net::ERR_")
 
+#: What the server must not write. (Until it ends, Twisted keeps a spare file descriptor, open on /dev/null.)
+TROUBLE = re.compile(r"Traceback|Warning: (?!unclosed file .*'/dev/null')")
+
 #: The visible elements that reach beyond the sides of the window. (A page that cuts them off has no scroll bar.)
 STICKING_OUT = """
     [...document.body.querySelectorAll("*")]
@@ -60,6 +67,9 @@ STICKING_OUT = """
         })
         .map((element) => element.outerHTML.slice(0, 200))
 """
+
+# With PYTHONDEVMODE, asyncio reports each time that Playwright waits, which is all it does.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 expect.set_options(timeout=PATIENCE * 1000)
 
@@ -83,7 +93,7 @@ class ChatSite:
         options = ["channelserver", "--demo", "--demo-data", str(self.data), "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(self._twistd()), "-n", "--pidfile=", *options],
+                [sys.executable, "-c", TWISTD, "-n", "--pidfile=", *options],
                 cwd=self._folder.name,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -111,29 +121,27 @@ class ChatSite:
             process.kill()
             process.wait()
 
-    def remove(self) -> None:
-        """End the server if it runs, and delete its data."""
-        if self._process is not None:
-            self.stop()
-        self._folder.cleanup()
+    def remove(self) -> str:
+        """End the server if it runs, and delete its data; return all that it has written."""
+        try:
+            if self._process is not None:
+                self.stop()
+            return self._log.read_text(errors="replace") if self._log.exists() else ""
+        finally:
+            self._folder.cleanup()
 
-    def output(self) -> str:
-        """What the server has written so far."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
+    def manage(self, *arguments: str) -> None:
+        """Run ``manage.py`` of the site, in a process beside the server."""
+        environment = dict(os.environ, PYTHONPATH=str(ROOT), CHATSITE_DATA=str(self.data))
+        command = [sys.executable, str(ROOT / "examples" / "chat" / "manage.py"), *arguments]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        if result.returncode:
+            raise AssertionError(f"manage.py {' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
 
     def execute(self, statement: str, *values: object) -> None:
         """Change the site's database behind its back."""
         with closing(sqlite3.connect(self.data / "db.sqlite3", timeout=PATIENCE)) as database, database:
             database.execute(statement, values)
-
-    @staticmethod
-    def _twistd() -> Path:
-        """Find ``twistd`` beside the interpreter, as in a virtual environment, or on the path."""
-        beside = Path(sys.executable).with_name("twistd")
-        found = beside if beside.exists() else shutil.which("twistd")
-        if found is None:
-            raise AssertionError("there is no twistd, neither beside the Python interpreter nor on the PATH")
-        return Path(found)
 
     def _answers(self) -> bool:
         try:
@@ -156,7 +164,7 @@ class BrowserTestCase(SynchronousTestCase):
         self._output = ""
         watched = _Watched(result)
         super().run(watched)
-        if watched.troubled:
+        if watched.troubled and self._output:
             print(f"\n--- what the server wrote in {self.id()} ---\n{self._output}---", file=sys.stderr)
 
     def setUp(self) -> None:
@@ -178,11 +186,10 @@ class BrowserTestCase(SynchronousTestCase):
     def tearDown(self) -> None:
         """Look for complaints. Trial runs the clean-ups before this, so the server has ended."""
         self.assertEqual(self._complaints, [])
-        self.assertNotRegex(self._output, r"Traceback|Warning:")
+        self.assertNotRegex(self._output, TROUBLE)
 
     def _remove_site(self) -> None:
-        self._output = self.site.output()
-        self.site.remove()
+        self._output = self.site.remove()
 
     # -- people --------------------------------------------------------------------------------------------------------
 

@@ -214,6 +214,16 @@ class PeopleTests(BrowserTestCase):
         expect_live(anna)
         expect_lines(anna, "Tea is ready.")
 
+    def test_announcement(self) -> None:
+        """Another process says something in a room: an announcement, and in somebody's name."""
+        anna = self.user("anna")
+        open_room(anna, "Kitchen")
+        self.site.manage("say", "kitchen", "The lights go out at ten.")
+        self.site.manage("say", "kitchen", "--as", "anna", "Good night!")
+        expect_lines(anna, "The lights go out at ten.", "Good night!")
+        expect(anna.locator(".line.site .author")).to_have_text("Announcement")
+        expect(anna.locator(".line.mine .text")).to_have_text("Good night!")
+
     def test_strangers(self) -> None:
         """Without a log-in, pages lead to the log-in and back, and sockets are refused."""
         anna = self.user("anna")
@@ -246,6 +256,18 @@ class PeopleTests(BrowserTestCase):
         stranger.get_by_role("button", name="Make account").click()
         stranger.wait_for_url(anna.url)
         expect(people(anna)).to_have_text(["anna", "bert"])
+
+    def test_room_is_deleted(self) -> None:
+        """Whoever is in a room that gets deleted is told so."""
+        anna = self.user("anna")
+        open_room(anna, "Kitchen")
+        with self.errors_expected(re.compile("403|404")):
+            self.site.manage(
+                "shell", "--verbosity=0", "-c", "from rooms.models import Room; Room.objects.all().delete()"
+            )
+            expect(anna.get_by_role("status")).to_have_text("This room is gone · All rooms")
+        anna.get_by_role("link", name="All rooms").first.click()
+        expect(anna.get_by_text("No rooms yet")).to_be_visible()
 
     def test_logging_out(self) -> None:
         """A log-out ends the user's sockets at once, in the other tabs, too."""
@@ -300,6 +322,41 @@ class ConnectionTests(BrowserTestCase):
             self.site.start()
             expect_live(anna)
         expect(people(anna)).to_have_text(["anna"])
+
+    def test_signs_of_life(self) -> None:
+        """Pages say regularly that they are there, however much is going on; who stops to do so is no longer listed."""
+        anna, bert = self.user("anna"), self.user("bert")
+        anna.clock.install()
+        for page in (anna, bert):
+            open_room(page, "Kitchen")
+        expect(people(anna)).to_have_text(["anna", "bert"])
+        self.site.execute("UPDATE rooms_presence SET seen = datetime('now', '-1 hour')")
+        anna.clock.run_for(20_000)
+        say(bert, "Quite a day!")
+        expect_lines(anna, "Quite a day!")
+        anna.clock.run_for(10_000)
+        expect(people(anna)).to_have_text(["anna"])
+
+    def test_silence(self) -> None:
+        """A connection over which nothing comes any more is given up for a new one."""
+        anna, bert = self.user("anna"), self.user("bert")
+        anna.clock.install()
+        connections: list[WebSocketRoute] = []
+
+        def connect(route: WebSocketRoute) -> None:
+            server = route.connect_to_server()
+            if not connections:
+                server.on_message(lambda message: None)
+            connections.append(route)
+
+        anna.route_web_socket(re.compile("/ws/room/"), connect)
+        for page in (anna, bert):
+            open_room(page, "Kitchen")
+        expect(people(anna)).to_have_count(0)
+        anna.clock.run_for(37_000)
+        expect(people(anna)).to_have_text(["anna", "bert"])
+        expect_live(anna)
+        self.assertEqual(len(connections), 2)
 
     def test_missed_lines(self) -> None:
         """Somebody's connection breaks while the others go on: what was said meanwhile is there when it is back."""

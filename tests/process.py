@@ -27,7 +27,7 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -239,10 +239,13 @@ class ServerTestCase(SynchronousTestCase):
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         return environment
 
-    def twistd(self, *arguments: str) -> list[str]:
-        """The command line of the server."""
+    def twistd(self, *arguments: str, options: Sequence[str] = ("-n", "--pidfile=")) -> list[str]:
+        """The command line of the server.
+
+        :param options: twistd's own; as they are, the server stays in the foreground.
+        """
         twistd = "from twisted.scripts.twistd import run; run()"
-        return [sys.executable, "-c", twistd, "-n", "--pidfile=", "channelserver", *arguments]
+        return [sys.executable, "-c", twistd, *options, "channelserver", *arguments]
 
     def run_process(self, command: list[str]) -> Server:
         """Start any command in the project's folder."""

@@ -294,8 +294,11 @@ class HTTPConnection:
 
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer under way."""
-        if self._state in ("head", "body") and not (self._state == "body" or self._buffer):
-            self._close()
+        if self._state == "head" and not self._buffer:
+            # Nothing is under way in either direction, so nobody need wait for the client to close its side.
+            self._state = "closing"
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
         elif self._head is not None:
             self._head.keep_alive = False
 

@@ -1,7 +1,8 @@
 """Settings of the chat site. Three environment variables steer it:
 
 ``CHATSITE_DATA``
-    Folder for everything that is written: ``db.sqlite3``, ``secret_key`` and the collected ``static/``.
+    Folder for everything that is written: ``db.sqlite3``, ``secret_key``, ``channelserver.sock`` and the collected
+    ``static/``.
     Default: ``data/`` beside ``manage.py``.
 ``CHATSITE_HOSTS``
     Further host names, separated by commas, under which the site may be reached.
@@ -108,6 +109,10 @@ CHANNEL_LAYERS = {
         "ROUTING": "chatsite.routing.channel_routing",
     },
 }
+
+# Every flag of "twistd channelserver --help" can stand here under its own name. Through this socket other processes,
+# such as "manage.py say", send to the running server.
+CHANNELSERVER = {"local_socket": str(DATA_DIR / "channelserver.sock")}
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},

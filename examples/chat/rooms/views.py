@@ -53,6 +53,7 @@ def earlier(request, slug):
     return JsonResponse({"lines": lines, "more": more})
 
 
+@login_not_required
 def socket_only(request, **kwargs):
     """Where a WebSocket is expected. The URLs are listed so that templates can name them with ``{% url %}``."""
     return HttpResponse("This address is for WebSockets.\n", status=426, content_type="text/plain")

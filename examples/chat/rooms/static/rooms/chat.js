@@ -8,7 +8,13 @@ const FIRST_RETRY = 500;
 const LAST_RETRY = 15_000;
 const LOGGED_OUT = 4001; // the server's code for a socket whose user has logged out
 
-const LABELS = { connecting: "Connecting…", live: "Live", waiting: "Offline, trying again…", out: "Not connected" };
+const LABELS = {
+  connecting: "Connecting…",
+  live: "Live",
+  waiting: "Offline, trying again…",
+  out: "Logged out · ",
+  gone: "This room is gone · ",
+};
 
 /* A WebSocket that comes back.
 
@@ -66,35 +72,35 @@ class Connection {
     this.#deadline = setTimeout(() => this.#lost(socket), 2 * PATIENCE);
     socket.onopen = () => {
       opened = true;
-      this.#alive();
+      this.#calm();
+      this.#heartbeat = setInterval(() => this.#ask(), HEARTBEAT);
       this.#onState("live");
     };
     socket.onmessage = (event) => {
       this.#attempts = 0;
-      this.#alive();
+      this.#calm();
       this.#onMessage(JSON.parse(event.data));
     };
     socket.onclose = (event) => this.#lost(socket, !opened || event.code === LOGGED_OUT);
   }
 
-  #alive() {
+  /* Nothing is waited for any more. */
+  #calm() {
     clearTimeout(this.#deadline);
-    clearTimeout(this.#heartbeat);
     this.#deadline = 0;
-    this.#heartbeat = setTimeout(() => this.#ask(), HEARTBEAT);
   }
 
-  async #lost(socket, maybeOut = false) {
+  async #lost(socket, maybeForGood = false) {
     if (socket !== this.#socket) return;
-    clearTimeout(this.#deadline);
-    clearTimeout(this.#heartbeat);
-    this.#deadline = 0;
+    this.#calm();
+    clearInterval(this.#heartbeat);
     this.#socket = null;
     socket.onmessage = socket.onopen = socket.onclose = null;
     socket.close();
-    // The browser does not say why a handshake failed. If the page itself now leads elsewhere, we are logged out.
-    if (maybeOut && (await pageIsGone())) {
-      this.#onState("out");
+    // The browser does not say why a handshake failed. What has become of the page itself, tells.
+    const fate = maybeForGood && (await fateOfPage());
+    if (fate) {
+      this.#onState(fate);
       return;
     }
     // Twice as long each time, and not to the millisecond: after a restart of the server, not all shall come at once.
@@ -104,12 +110,13 @@ class Connection {
   }
 }
 
-async function pageIsGone() {
+async function fateOfPage() {
   try {
     const answer = await fetch(location.href, { method: "HEAD", redirect: "manual", cache: "no-store" });
-    return answer.type === "opaqueredirect" || answer.status === 404;
+    if (answer.type === "opaqueredirect") return "out"; // to the log-in
+    return answer.status === 404 ? "gone" : null;
   } catch {
-    return false;
+    return null;
   }
 }
 
@@ -150,11 +157,11 @@ function showState(state) {
   document.documentElement.dataset.connection = state;
   const label = find("state-label");
   label.textContent = LABELS[state];
-  if (state === "out") {
+  if (state === "out" || state === "gone") {
     const link = document.createElement("a");
-    link.href = location.href;
-    link.textContent = "Log in again";
-    label.append(" · ", link);
+    link.href = state === "out" ? location.href : find("lobby-link").href;
+    link.textContent = state === "out" ? "Log in again" : "All rooms";
+    label.append(link);
   }
 }
 

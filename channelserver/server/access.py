@@ -47,7 +47,7 @@ class AccessLog:
     def socket(self, event: str, path: str, client: Any, **figures: Any) -> None:
         """Log an event of a WebSocket: ``handshake`` (only where people watch), ``open``, ``close`` or ``refuse``."""
         if self._write is not None and (event != "handshake" or self.with_handshakes):
-            self._line("websocket", event.upper(), path, client, **figures)
+            self._line("websocket", event.upper(), _printable(path), client, **figures)
 
     def _line(self, protocol: str, what: str, path: str, client: Any, **figures: Any) -> None:
         address = f"{client[0]}:{client[1]}" if client else "-"
@@ -88,4 +88,9 @@ def _target(path: str, query_string: bytes) -> str:
         parts = ("session_key=…" if part.startswith("session_key=") else part for part in query.split("&"))
         query = "&".join(parts)
     target = f"{path}?{query}" if query else path
-    return target if target.isprintable() and " " not in target else json.dumps(target)
+    return _printable(target)
+
+
+def _printable(text: str) -> str:
+    """Return text that makes one word in one line, whatever a client has put into it."""
+    return text if text.isprintable() and " " not in text else json.dumps(text)

@@ -227,6 +227,8 @@ class HTTPConnection:
         self._state = "answer"
         exchange = self._exchange = Exchange(self, head, self._addresses["client"])
         if site.static is not None and site.static(exchange):
+            if body_file is not None:
+                body_file.close()
             return
         self._set_deadline(site.options.http_timeout)
         if not site.submit("http.request", exchange.message(body, self._addresses), body_file):

@@ -184,10 +184,7 @@ class Exchange:
         self.status = status
         if self.head.method == "HEAD" or status in (204, 304):
             self.wire.write(head)
-            self._left = None
-            self._chunked = False
-            if not more:
-                self._end(reusable=True)
+            self._end(reusable=True)  # whatever else comes is not for the client
             return
         if not more:
             self.size = len(body)
@@ -266,9 +263,7 @@ class Exchange:
         if self.state != "streaming":
             return
         counted = len(body)
-        if self.head.method == "HEAD" or self.status in (204, 304):
-            body = b""
-        elif self._left is not None:
+        if self._left is not None:
             if len(body) > self._left:
                 _log.error("{path!r}: more bytes than its Content-Length; cut off", path=self.head.path)
                 body = body[: self._left]
@@ -281,10 +276,10 @@ class Exchange:
                 self.flow.sent(counted)
             else:
                 self._unsent += counted
-        if not more:
+        if not more or self._left == 0:  # with the last byte of its length an answer is complete
             if self._chunked:
                 self.wire.write(b"0\r\n\r\n")
-            if self._left and self.head.method != "HEAD":
+            if self._left:
                 _log.error("{path!r}: {left} bytes less than its Content-Length", path=self.head.path, left=self._left)
                 self._end(reusable=False, broken=True)
             else:

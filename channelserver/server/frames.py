@@ -151,7 +151,8 @@ class FrameReader:
                 part = self._decoder.decode(payload, last)
             except UnicodeDecodeError:
                 raise FrameError(INVALID_DATA, "text is not UTF-8") from None
-        self._parts.append(part)
+        if part:  # empty ones without end must not fill the memory
+            self._parts.append(part)
         self._size += len(payload)
         if last:
             message = "".join(self._parts) if self._opcode == TEXT else b"".join(self._parts)

@@ -21,7 +21,9 @@ class OriginPolicy:
 
     def __init__(self, allowed_hosts: Iterable[str], allowed_origins: Iterable[str] = ()) -> None:
         self._hosts = tuple(host.lower() for host in allowed_hosts)
-        self._origins = tuple(_host_of_origin(host.lower()) or host.lower() for host in allowed_origins)
+        self._origins = tuple(
+            _host_of_origin(host.lower()) or split_port(host.lower()) or host.lower() for host in allowed_origins
+        )
 
     def host_allowed(self, host: str) -> bool:
         """Whether the site may be called `host` (the value of a ``Host`` field)."""

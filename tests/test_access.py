@@ -1,0 +1,123 @@
+"""The access log."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from channelserver.server.access import AccessLog
+
+
+def exchange(path: str = "/a", query: bytes = b"", status: int = 200, client: Any = ("192.0.2.7", 50123)) -> Any:
+    """Return what the log reads of an exchange."""
+    head = SimpleNamespace(method="GET", path=path, query_string=query)
+    return SimpleNamespace(head=head, client=client, status=status, size=1234)
+
+
+class AccessLogTests(SynchronousTestCase):
+    """Lines for people and for programs."""
+
+    def setUp(self) -> None:
+        self.lines: list[str] = []
+        self.text = AccessLog(self.lines.append)
+        self.json = AccessLog(self.lines.append, as_json=True)
+
+    def test_request(self) -> None:
+        """A request's line has method, path with query, status, size, time and client."""
+        self.text.http(exchange(query=b"b=c"), 0.01234)
+        self.assertEqual(self.lines, ["HTTP GET /a?b=c 200 1234 [0.012 s, 192.0.2.7:50123]"])
+
+    def test_broken_off(self) -> None:
+        """A request whose client left says so; without any answer its status is 499."""
+        self.text.http(exchange(), 1.0, complete=False)
+        self.assertIn("broken off", self.lines[0])
+        self.text.http(exchange(status=0), 1.0, complete=False)
+        self.assertIn(" 499 ", self.lines[1])
+
+    def test_request_as_json(self) -> None:
+        """As JSON, a request is one object on one line."""
+        self.json.http(exchange(), 0.5)
+        (line,) = self.lines
+        self.assertNotIn("\n", line)
+        entry = json.loads(line)
+        self.assertIsInstance(entry.pop("time"), float)
+        self.assertEqual(
+            entry,
+            {
+                "protocol": "http", "event": "GET", "path": "/a", "client": "192.0.2.7:50123", "status": 200,
+                "size": 1234, "seconds": 0.5, "complete": True,
+            },
+        )  # fmt: skip
+
+    def test_socket(self) -> None:
+        """A socket has a line when it opens, closes or is refused, with what is known then."""
+        self.text.socket("open", "/s", ("192.0.2.7", 50123))
+        self.text.socket("close", "/s", ("192.0.2.7", 50123), code=1000, seconds=1.23456, received=3, sent=4)
+        self.text.socket("refuse", "/s", None, status=403)
+        self.assertEqual(
+            self.lines,
+            [
+                "WebSocket OPEN /s [192.0.2.7:50123]",
+                "WebSocket CLOSE /s [192.0.2.7:50123] code=1000 seconds=1.235 received=3 sent=4",
+                "WebSocket REFUSE /s [-] status=403",
+            ],
+        )
+
+    def test_socket_as_json(self) -> None:
+        """As JSON, an event of a socket is an object, too."""
+        self.json.socket("close", "/s", None, code=1000)
+        entry = json.loads(self.lines[0])
+        self.assertEqual(
+            (entry["protocol"], entry["event"], entry["code"], entry["client"]), ("websocket", "CLOSE", 1000, "-")
+        )
+
+    def test_handshakes(self) -> None:
+        """Handshakes are logged only where people watch."""
+        self.text.socket("handshake", "/s", None)
+        self.assertEqual(self.lines, [])
+        self.text.with_handshakes = True
+        self.text.socket("handshake", "/s", None)
+        self.assertIn("HANDSHAKE", self.lines[0])
+
+    def test_one_line_each(self) -> None:
+        """Whatever is in a path, it makes no further line, and does not speak to a terminal."""
+        for log in (self.text, self.json):
+            del self.lines[:]
+            log.http(exchange(path="/a\nHTTP GET /forged 200\r\x1b[2J\x85\u2028", query=b"\xff"), 0.0)
+            log.socket("open", "/a\nb\x1b[2J\u2028", None)
+            self.assertEqual(len(self.lines), 2)
+            for line in self.lines:
+                self.assertTrue(line.isprintable(), line)
+                self.assertEqual(len(line.splitlines()), 1, line)
+
+    def test_session_keys(self) -> None:
+        """A session key in the query string is not for the log; the rest of the query is."""
+        for log in (self.text, self.json):
+            log.http(exchange(query=b"a=b&session_key=secret&c=d"), 0.0)
+            line = self.lines.pop()
+            self.assertNotIn("secret", line)
+            self.assertIn("a=b&session_key=", line)
+            self.assertIn("&c=d", line)
+
+    def test_off(self) -> None:
+        """Without a place to write to, nothing is logged."""
+        log = AccessLog(None)
+        log.http(exchange(), 0.0)
+        log.socket("open", "/s", None)
+
+    def test_full_disk(self) -> None:
+        """If the log cannot be written, the request goes on, and the error is logged."""
+
+        def full(line: str) -> None:
+            raise OSError("disk full")
+
+        AccessLog(full).http(exchange(), 0.0)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_unix_socket(self) -> None:
+        """A client on a Unix socket has no address."""
+        self.text.http(exchange(client=None), 0.0)
+        self.assertIn(", -]", self.lines[0])

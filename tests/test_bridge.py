@@ -1,0 +1,243 @@
+"""The door between threads and the reactor."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import defaultdict
+from typing import Any
+
+from twisted.internet import defer, reactor
+from twisted.trial.unittest import TestCase
+
+from channelserver.bridge import Bridge
+from tests.fakes import PATIENCE, FakeReactor
+
+
+class PostTests(TestCase):
+    """Handing over."""
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.bridge = Bridge(self.reactor)
+        self.calls: list[Any] = []
+
+    def test_not_at_once(self) -> None:
+        """A posted function runs at the reactor's next turn, with its arguments."""
+        self.bridge.post(self.calls.extend, [1, 2])
+        self.assertEqual(self.calls, [])
+        self.reactor.turn()
+        self.assertEqual(self.calls, [1, 2])
+
+    def test_order(self) -> None:
+        """Functions run in the order of the posts."""
+        for number in range(100):
+            self.bridge.post(self.calls.append, number)
+        self.reactor.turn()
+        self.assertEqual(self.calls, list(range(100)))
+
+    def test_one_wake_up_for_many(self) -> None:
+        """However many posts come before the reactor looks, it is woken once; afterwards once more."""
+        for _ in range(2):
+            self.reactor.wake_ups = 0
+            for number in range(100):
+                self.bridge.post(self.calls.append, number)
+            self.reactor.turn()
+            self.assertEqual(self.reactor.wake_ups, 1)
+        self.assertEqual(len(self.calls), 200)
+
+    def test_posts_out_of_a_posted_function(self) -> None:
+        """What a posted function posts comes after the others, and the reactor has its turn in between."""
+
+        def again() -> None:
+            self.bridge.post(self.calls.append, "later")
+            self.bridge.post(self.calls.append, "last")
+            self.reactor.callLater(0, self.calls.append, "reactor")
+
+        self.bridge.post(again)
+        self.bridge.post(self.calls.append, "same batch")
+        self.reactor.turn()
+        self.assertEqual(self.calls[0], "same batch")
+        self.assertEqual([call for call in self.calls if call != "reactor"], ["same batch", "later", "last"])
+        self.assertEqual(self.reactor.wake_ups, 2)
+
+    def test_endless_posting_leaves_turns_to_the_reactor(self) -> None:
+        """A function which posts itself again and again does not keep the reactor in one loop."""
+
+        def again() -> None:
+            self.calls.append("posted")
+            if len(self.calls) < 50:
+                self.bridge.post(again)
+
+        self.bridge.post(again)
+        self.reactor.turn()
+        self.assertEqual((len(self.calls), self.reactor.wake_ups), (50, 50))
+
+    def test_exception(self) -> None:
+        """A function that raises is logged; the others of its batch, and later ones, run all the same."""
+        for number in range(3):
+            self.bridge.post(self.calls.append, number)
+            self.bridge.post(lambda: 1 / 0)
+        self.reactor.turn()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+        self.bridge.post(self.calls.append, 3)
+        self.reactor.turn()
+        self.assertEqual(self.calls, [0, 1, 2, 3])
+
+    def test_exception_that_means_the_end(self) -> None:
+        """SystemExit and its like out of a posted function lose nothing either."""
+        for error in (SystemExit, KeyboardInterrupt, GeneratorExit):
+            del self.calls[:]
+
+            def leave(error: type[BaseException] = error) -> None:
+                raise error
+
+            self.bridge.post(leave)
+            self.bridge.post(self.calls.append, 1)
+            for _ in range(2):  # a real reactor would go on, or be stopped in an orderly way
+                try:
+                    self.reactor.turn()
+                except error:
+                    pass
+            self.bridge.post(self.calls.append, 2)
+            self.reactor.turn()
+            self.assertEqual(self.calls, [1, 2], error)
+            self.flushLoggedErrors(error)
+
+    def test_call_later(self) -> None:
+        """A function runs after so many seconds."""
+        self.bridge.call_later(5, self.calls.append, "now")
+        self.reactor.pass_time(4.9)
+        self.assertEqual(self.calls, [])
+        self.reactor.pass_time(0.2)
+        self.assertEqual(self.calls, ["now"])
+
+    def test_call_later_does_not_touch_the_reactor_from_a_thread(self) -> None:
+        """The timer is set in the reactor thread, not in the one that asks for it."""
+        self.bridge.call_later(5, self.calls.append, "now")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.reactor.turn()
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+
+    def test_call_later_with_exception(self) -> None:
+        """An exception in such a function is logged, and goes no further."""
+        self.bridge.call_later(1, lambda: 1 / 0)
+        self.reactor.pass_time(2)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_signal_handler(self) -> None:
+        """A signal handler may call, also while the code it interrupts holds the lock."""
+
+        def interrupted() -> None:
+            with self.bridge._lock:
+                self.bridge.from_signal_handler(lambda: self.calls.append("signal"))
+
+        thread = threading.Thread(target=interrupted, daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        self.assertFalse(thread.is_alive(), "the handler waits for the lock")
+        self.reactor.turn()
+        self.assertEqual(self.calls, ["signal"])
+
+    def test_signal_handler_with_exception(self) -> None:
+        """An exception in what a signal handler handed over is logged, and goes no further."""
+        self.bridge.from_signal_handler(lambda: 1 / 0)
+        self.reactor.turn()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class ThreadedReactor:
+    """A reactor that is nothing but a thread with a list of calls."""
+
+    def __init__(self) -> None:
+        self._calls: queue.Queue[Any] = queue.Queue()
+        self.wake_ups = 0
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def callFromThread(self, function: Any, *args: Any) -> None:
+        self.wake_ups += 1
+        self._calls.put((function, args))
+
+    def callLater(self, seconds: float, function: Any, *args: Any) -> None:
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        self._calls.put(None)
+        self.thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call[0](*call[1])
+
+
+class Hammering:
+    """Many threads post to one bridge, in bursts and one by one."""
+
+    def __init__(self, bridge: Bridge, threads: int, each: int) -> None:
+        self.received: dict[int, list[int]] = defaultdict(list)
+        self.runs_in: set[int] = set()
+        self.all_here = threading.Event()
+        self.whole = threads * each
+        self._count = 0
+        self._bridge = bridge
+        self._threads = [threading.Thread(target=self._post, args=(number, each)) for number in range(threads)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def _post(self, thread: int, each: int) -> None:
+        for number in range(each):
+            self._bridge.post(self.arrive, thread, number)
+            if number % 7 == 0:  # let the reactor catch up: the next post must wake it again
+                answered = threading.Event()
+                self._bridge.post(answered.set)
+                if not answered.wait(PATIENCE):
+                    return
+
+    def arrive(self, thread: int, number: int) -> None:
+        self.runs_in.add(threading.get_ident())
+        self.received[thread].append(number)
+        self._count += 1
+        if self._count == self.whole:
+            self.all_here.set()
+
+
+class HammerTests(TestCase):
+    """No wake-up is lost, and no post."""
+
+    def test_thread(self) -> None:
+        """Against a plain thread, all posts of all threads arrive, each thread's in order."""
+        own = ThreadedReactor()
+        self.addCleanup(own.stop)
+        hammering = Hammering(Bridge(own), threads=8, each=1500)
+        hammering.start()
+        self.assertTrue(hammering.all_here.wait(PATIENCE), "a wake-up was lost")
+        hammering.join()
+        self.assertEqual(dict(hammering.received), {thread: list(range(1500)) for thread in range(8)})
+        self.assertEqual(hammering.runs_in, {own.thread.ident})
+        self.assertLessEqual(own.wake_ups, 8 * 1500 + 8 * 215)
+
+    @defer.inlineCallbacks
+    def test_real_reactor(self) -> Any:
+        """Against Twisted's reactor, all posts of all threads arrive in its thread, each thread's in order."""
+        done: defer.Deferred[None] = defer.Deferred()
+        hammering = Hammering(Bridge(reactor), threads=6, each=700)
+        arrive = hammering.arrive
+
+        def watched(thread: int, number: int) -> None:
+            arrive(thread, number)
+            if hammering.all_here.is_set():
+                done.callback(None)
+
+        hammering.arrive = watched  # type: ignore[method-assign]
+        hammering.start()
+        yield done.addTimeout(PATIENCE, reactor)
+        hammering.join()
+        self.assertEqual(dict(hammering.received), {thread: list(range(700)) for thread in range(6)})
+        self.assertEqual(hammering.runs_in, {threading.get_ident()})

@@ -1,0 +1,638 @@
+"""The pool of worker threads, with real threads.
+
+Where a test depends on which thread does what, time is no matter: the pool's patience is set to for ever or to nothing,
+and its timer is called by the test.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from channelserver.layers.losses import Losses
+from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.workers import pool as pool_module
+from channelserver.workers.pool import WorkerPool
+from tests.fakes import PATIENCE, StrictTestCase
+
+FOR_EVER = 10_000.0
+
+
+class Timer:
+    """The reactor's timer, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._calls: queue.Queue[Any] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def call_later(self, seconds: float, function: Callable[..., object]) -> None:
+        """Call a function in the timer's thread, about so many seconds later."""
+        self._calls.put((time.monotonic() + seconds, function))
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._calls.put((0.0, None))
+        self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        while True:
+            when, function = self._calls.get()
+            if function is None:
+                return
+            if (left := when - time.monotonic()) > 0:
+                threading.Event().wait(left)
+            function()
+
+
+class PoolTestCase(StrictTestCase):
+    """A pool over queues with one ordered channel."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.queues = WorkQueues(
+            lambda name: 1_000_000, 1000, time.monotonic, Losses(time.monotonic), ["ordered"], 1_000_000
+        )
+        #: What the pool has asked the timer for, if the test plays the timer.
+        self.timer_calls: list[Callable[[], object]] = []
+        self.pool: Any = None
+
+    def make(
+        self, consume: Callable[[Delivery], object], threads: int, timer: Any = None, start: bool = True, **more: Any
+    ) -> WorkerPool:
+        """Make a pool, start it, and see to its end."""
+
+        def call_later(seconds: float, function: Callable[[], object]) -> None:
+            self.timer_calls.append(function)
+
+        self.pool = WorkerPool(
+            self.queues, ["a", "b", "ordered"], consume, threads, timer.call_later if timer else call_later, **more
+        )
+        if timer is not None:
+            self.addCleanup(timer.stop)
+        if start:
+            self.addCleanup(self.end)
+            self.pool.start()
+        return self.pool
+
+    def end(self) -> None:
+        """Stop the pool; no thread may be left."""
+        self.pool.stop()
+        self.assertEqual(self.pool.join(PATIENCE), [])
+
+    def set_patience(self, seconds: float) -> None:
+        """Set the time after which a thread counts as waiting for something."""
+        self.patch(pool_module, "PATIENCE", seconds)
+
+    def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until something is so."""
+        ends = time.monotonic() + PATIENCE
+        tick = threading.Event()
+        while not condition():
+            self.assertLess(time.monotonic(), ends, "in vain")
+            tick.wait(0.001)
+
+    def until_parked(self, number: int) -> None:
+        """Wait until so many threads are parked."""
+        self.until(lambda: len(self.pool._parked) == number)
+
+    def run_timer(self) -> None:
+        """Call what the pool has asked the timer for until now."""
+        calls, self.timer_calls[:] = self.timer_calls[:], []
+        for call in calls:
+            call()
+
+    def put(self, number: int, channel: str = "a", key: str | None = None) -> None:
+        """Put a message into the queues."""
+        self.queues.put(channel, {"n": number, "reply_channel": key})
+
+
+class Jobs:
+    """Jobs that tell when they begin and end when they are told."""
+
+    def __init__(self, queues: WorkQueues) -> None:
+        self._queues = queues
+        self.begun: list[int] = []
+        self.ended: list[int] = []
+        self.threads: dict[int, str] = {}
+        self.gates: dict[int, threading.Event] = {}
+
+    def slow(self, *numbers: int) -> None:
+        """Let these jobs wait for :meth:`release`."""
+        for number in numbers:
+            self.gates[number] = threading.Event()
+
+    def release(self, *numbers: int) -> None:
+        """Let these jobs end; without numbers: all."""
+        for number in numbers or tuple(self.gates):
+            self.gates[number].set()
+
+    def consume(self, delivery: Delivery) -> None:
+        """Do a job."""
+        number = delivery.content["n"]
+        self.threads[number] = threading.current_thread().name
+        self.begun.append(number)
+        gate = self.gates.get(number)
+        if gate is not None and not gate.wait(3 * PATIENCE):
+            raise AssertionError(f"job {number} was never released")
+        self._queues.finish(delivery)
+        self.ended.append(number)
+
+
+class FewThreadsTests(PoolTestCase):
+    """As few threads as get the work done."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.jobs = Jobs(self.queues)
+
+    def test_one_thread_for_quick_jobs(self) -> None:
+        """As long as one thread finishes job after job, it is the only one at work."""
+        self.set_patience(FOR_EVER)
+        self.make(self.jobs.consume, 4)
+        self.until_parked(4)
+        for number in range(2000):
+            self.put(number)
+            if number % 500 == 250:
+                self.until_parked(4)
+        self.until(lambda: len(self.jobs.ended) == 2000)
+        self.assertEqual(len(set(self.jobs.threads.values())), 1)
+        self.assertEqual(self.jobs.ended, list(range(2000)))
+
+    def test_last_parked_first(self) -> None:
+        """The thread that parked last is woken first: its memory is still warm."""
+        self.set_patience(FOR_EVER)
+        self.make(self.jobs.consume, 3)
+        self.until_parked(3)
+        for number in range(5):
+            self.put(number)
+            self.until_parked(3)
+        self.assertEqual(len(set(self.jobs.threads.values())), 1)
+
+    def test_an_idle_pool_does_nothing(self) -> None:
+        """Without work, all threads are parked and no timer is set."""
+        self.make(self.jobs.consume, 3)
+        self.until_parked(3)
+        self.put(1)
+        self.until(lambda: self.jobs.ended == [1])
+        self.until_parked(3)
+        self.run_timer()
+        self.assertEqual(self.timer_calls, [])
+
+    def test_another_thread_beside_a_slow_job(self) -> None:
+        """While a thread is on a slow job, the next message gets another one, after a look by the timer."""
+        self.set_patience(FOR_EVER)
+        self.make(self.jobs.consume, 2)
+        self.until_parked(2)
+        self.jobs.slow(1)
+        self.put(1)
+        self.until(lambda: self.jobs.begun == [1])
+        self.put(2)
+        self.assertEqual(len(self.timer_calls), 1)
+        self.run_timer()
+        self.until(lambda: self.jobs.ended == [2])
+        self.assertNotEqual(self.jobs.threads[1], self.jobs.threads[2])
+        self.jobs.release()
+
+    def test_at_once_if_the_slow_job_is_known(self) -> None:
+        """If all awake threads have been on their jobs for long, no timer is needed."""
+        self.set_patience(0.0)
+        self.make(self.jobs.consume, 2)
+        self.until_parked(2)
+        self.jobs.slow(1)
+        self.put(1)
+        self.until(lambda: self.jobs.begun == [1])
+        self.put(2)
+        self.until(lambda: self.jobs.ended == [2])
+        self.jobs.release()
+
+    def test_no_other_thread_while_work_flows(self) -> None:
+        """As long as jobs are finished between two looks of the timer, no other thread is woken."""
+        self.set_patience(FOR_EVER)
+        self.make(self.jobs.consume, 2)
+        self.until_parked(2)
+        self.jobs.slow(*range(20))
+        for number in range(20):
+            self.put(number)
+        for number in range(19):
+            self.jobs.release(number)
+            self.until(lambda number=number: self.jobs.begun == list(range(number + 2)))
+            self.run_timer()
+            self.assertEqual(len(self.pool._parked), 1)
+        self.jobs.release()
+        self.until(lambda: len(self.jobs.ended) == 20)
+        self.assertEqual(len(set(self.jobs.threads.values())), 1)
+
+    def test_many_slow_jobs(self) -> None:
+        """When many slow jobs come at once, each look of the timer wakes twice as many threads as the one before."""
+        self.set_patience(FOR_EVER)
+        self.make(self.jobs.consume, 8)
+        self.until_parked(8)
+        self.jobs.slow(*range(20))
+        for number in range(20):
+            self.put(number)
+        for awake in (1, 2, 4, 8):
+            self.until(lambda awake=awake: len(self.jobs.begun) == awake)
+            self.assertEqual(len(self.pool.busy()), awake)
+            self.run_timer()
+        self.assertEqual(len(self.jobs.begun), 8)
+        self.jobs.release()
+
+    def test_surplus_parks(self) -> None:
+        """When slow jobs are over, threads park again although work waits, and one does all of it."""
+        self.set_patience(FOR_EVER)
+        self.make(self.jobs.consume, 3)
+        self.until_parked(3)
+        self.jobs.slow(1, 2, 3)
+        for number in (1, 2, 3):
+            self.put(number)
+        self.until(lambda: len(self.jobs.begun) == 1)
+        self.run_timer()
+        self.until(lambda: len(self.jobs.begun) == 2)
+        self.run_timer()
+        self.until(lambda: len(self.jobs.begun) == 3)
+        for number in range(10, 300):
+            self.put(number)
+        self.jobs.release()
+        self.until(lambda: len(self.jobs.ended) == 293)
+        quick = {name for number, name in self.jobs.threads.items() if number >= 10}
+        self.assertEqual(len(quick), 1)
+
+    def test_surplus_is_there_when_needed(self) -> None:
+        """A thread that parked while work waited is woken if the other one runs into a slow job."""
+        self.set_patience(FOR_EVER)
+        self.make(self.jobs.consume, 2)
+        self.until_parked(2)
+        self.jobs.slow(1, 2, 3)
+        for number in (1, 2):
+            self.put(number)
+        self.until(lambda: len(self.jobs.begun) == 1)
+        self.run_timer()
+        self.until(lambda: len(self.jobs.begun) == 2)
+        self.put(3)
+        self.put(4)
+        self.jobs.release(1)
+        self.until(lambda: 1 in self.jobs.ended and len(self.pool._parked) == 1)
+        self.jobs.release(2)
+        self.until(lambda: 3 in self.jobs.begun)
+        self.run_timer()
+        self.run_timer()
+        self.until(lambda: 4 in self.jobs.ended)
+        self.jobs.release()
+
+
+class ManyThreadsTests(PoolTestCase):
+    """Slow jobs, in parallel."""
+
+    def test_all_threads_at_once(self) -> None:
+        """As many slow jobs run at the same time as there are threads, without help from outside."""
+        barrier = threading.Barrier(5)
+        ended: list[int] = []
+
+        def consume(delivery: Delivery) -> None:
+            barrier.wait(PATIENCE)
+            ended.append(delivery.content["n"])
+
+        self.make(consume, 5, Timer())
+        for number in range(20):
+            self.put(number)
+        self.until(lambda: len(ended) == 20)
+
+    def test_no_more_than_that(self) -> None:
+        """More jobs than threads wait."""
+        jobs = Jobs(self.queues)
+        jobs.slow(*range(5))
+        self.make(jobs.consume, 3, Timer())
+        for number in range(5):
+            self.put(number)
+        self.until(lambda: len(jobs.begun) == 3)
+        self.assertEqual(self.queues.statistics("a")["messages_pending"], 2)
+        jobs.release(*jobs.begun)
+        self.until(lambda: len(jobs.begun) == 5)
+        jobs.release()
+
+    def test_lanes(self) -> None:
+        """Messages of one lane run one after the other, whatever threads there are, those of others beside them."""
+        jobs = Jobs(self.queues)
+        jobs.slow(0, 1, 2, 10)
+        self.make(jobs.consume, 4, Timer())
+        for number in range(3):
+            self.put(number, "ordered", "r!1")
+        self.put(10, "ordered", "r!2")
+        for number in range(3):
+            self.until(lambda number=number: number in jobs.begun and 10 in jobs.begun)
+            self.assertEqual([job for job in jobs.begun if job < 10], list(range(number + 1)))
+            jobs.release(number)
+        jobs.release()
+
+
+class HammerTests(PoolTestCase):
+    """No wake-up is lost."""
+
+    def hammer(self, threads: int, producers: int, each: int, slow: int) -> None:
+        """Let producers put messages in bursts and one by one; every message must be consumed, once."""
+        seen: Counter[int] = Counter()
+        lock = threading.Lock()
+        all_here, tick = threading.Event(), threading.Event()
+        answered = [threading.Semaphore(0) for _ in range(producers)]
+
+        def consume(delivery: Delivery) -> None:
+            number = delivery.content["n"]
+            if slow and number % slow == 0:
+                tick.wait(0.004)
+            with lock:
+                seen[number] += 1
+                if len(seen) == producers * each:
+                    all_here.set()
+            self.queues.finish(delivery)
+            if number % each % 5 == 0:
+                answered[number // each].release()
+
+        def produce(producer: int) -> None:
+            for number in range(producer * each, (producer + 1) * each):
+                channel = ("a", "b", "ordered")[number % 3]
+                self.queues.put(channel, {"n": number, "reply_channel": f"r!{number % 11}"})
+                # Let the pool fall asleep now and then: the next message must wake it.
+                if number % each % 5 == 0 and not answered[producer].acquire(timeout=PATIENCE):
+                    return
+
+        self.make(consume, threads, Timer())
+        hands = [threading.Thread(target=produce, args=(number,)) for number in range(producers)]
+        for hand in hands:
+            hand.start()
+        for hand in hands:
+            hand.join(PATIENCE)
+        self.assertTrue(all_here.wait(PATIENCE), f"{producers * each - len(seen)} messages were never consumed")
+        self.assertEqual(set(seen.values()), {1})
+
+    def test_one_thread(self) -> None:
+        """With a single thread, nothing is left lying."""
+        self.hammer(threads=1, producers=4, each=500, slow=0)
+
+    def test_quick_jobs(self) -> None:
+        """With many producers and quick jobs, nothing is left lying."""
+        self.hammer(threads=8, producers=6, each=500, slow=0)
+
+    def test_slow_jobs_among_them(self) -> None:
+        """With slow jobs among quick ones, nothing is left lying."""
+        self.hammer(threads=4, producers=4, each=400, slow=17)
+
+    def test_message_between_two_looks(self) -> None:
+        """A message that comes while the timer looks for work, and finds none, gets a thread all the same."""
+        self.set_patience(FOR_EVER)
+        jobs = Jobs(self.queues)
+        self.make(jobs.consume, 2)
+        self.until_parked(2)
+        jobs.slow(1)
+        self.put(1)
+        self.until(lambda: jobs.begun == [1])
+        self.put(2)
+        taken = self.queues.take(["a"])  # somebody else consumes it
+        self.assertIsNotNone(taken)
+        has_work = self.queues.has_work
+        late: list[threading.Thread] = []
+
+        def look(channels: Any) -> bool:
+            answer = has_work(channels)
+            if not late and threading.current_thread() is threading.main_thread():
+                late.append(threading.Thread(target=self.put, args=(3,)))
+                late[0].start()
+                late[0].join(0.2)  # it does not end before the look if the look is guarded; that is well, too
+            return answer
+
+        self.patch(self.queues, "has_work", look)
+        self.run_timer()
+        late[0].join(PATIENCE)
+        for _ in range(3):
+            self.run_timer()
+        try:
+            self.until_parked(0)
+            self.until(lambda: 3 in jobs.begun)
+        finally:
+            jobs.release()
+
+    def test_message_during_the_start(self) -> None:
+        """A message that comes while the pool starts is consumed, though no other follows it."""
+        jobs = Jobs(self.queues)
+        pool = self.make(jobs.consume, 1, start=False)
+        listen = self.queues.listen
+
+        def late_listen(*arguments: Any) -> None:
+            if pool._all[0].thread is not None:
+                self.until_parked(1)
+                self.put(1)
+                listen(*arguments)
+            else:
+                listen(*arguments)
+                self.put(1)
+
+        self.patch(self.queues, "listen", late_listen)
+        self.addCleanup(self.end)
+        pool.start()
+        self.until(lambda: jobs.ended)
+
+
+class ErrorTests(PoolTestCase):
+    """Nothing ends a thread before its time."""
+
+    def test_exceptions(self) -> None:
+        """Whatever a consumer raises, it is logged, its lane goes on, and so does its thread."""
+        errors = (ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError, RecursionError)
+        threads: list[str] = []
+
+        def consume(delivery: Delivery) -> None:
+            threads.append(threading.current_thread().name)
+            number = delivery.content["n"]
+            if number < len(errors):
+                raise errors[number]("on purpose")
+            self.queues.finish(delivery)
+
+        self.make(consume, 1)
+        for number in range(len(errors) + 1):
+            self.put(number, "ordered", "r!1")
+        self.until(lambda: len(threads) == len(errors) + 1)
+        self.until_parked(1)
+        self.assertEqual(len(set(threads)), 1)
+        for error in errors:
+            self.expect_logged("worker thread", error.__name__, "on purpose")
+
+    def test_errors_of_the_queues(self) -> None:
+        """An error while a message is taken does not end the thread."""
+        jobs = Jobs(self.queues)
+        take, failures = self.queues.take, [RuntimeError("on purpose")]
+
+        def broken(channels: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return take(channels)
+
+        self.patch(self.queues, "take", broken)
+        self.make(jobs.consume, 1)
+        self.put(1)
+        self.until(lambda: jobs.ended == [1])
+        self.expect_logged("RuntimeError", "on purpose")
+
+    def test_errors_of_idle_callbacks(self) -> None:
+        """An error in a callback for idleness does not end the thread."""
+        jobs = Jobs(self.queues)
+        jobs.slow(1)
+        self.make(jobs.consume, 1)
+        self.put(1)
+        self.until(lambda: jobs.begun == [1])
+        self.pool.when_idle(lambda: 1 / 0)
+        hook = threading.excepthook
+        self.addCleanup(setattr, threading, "excepthook", hook)
+        threading.excepthook = lambda arguments: None
+        jobs.release()
+        self.until(lambda: 1 in jobs.ended)
+        self.put(2)
+        self.until(lambda: 2 in jobs.ended or not self.pool._all[0].thread.is_alive())
+        self.assertIn(2, jobs.ended)
+        self.expect_logged("ZeroDivisionError")
+
+    def test_errors_at_the_end_of_a_thread(self) -> None:
+        """An error in what is done at the end of a thread is logged."""
+        self.make(lambda delivery: None, 2, thread_done=lambda: 1 / 0)
+        self.until_parked(2)
+        self.end()
+        for _ in range(2):
+            self.expect_logged("end of a worker thread", "ZeroDivisionError")
+
+
+class EndTests(PoolTestCase):
+    """Stopping."""
+
+    def test_parked_threads_end(self) -> None:
+        """Threads that wait for work end, each after its last duty."""
+        ended: list[str] = []
+        self.make(lambda delivery: None, 3, thread_done=lambda: ended.append(threading.current_thread().name))
+        self.until_parked(3)
+        self.pool.stop()
+        self.assertEqual(self.pool.join(PATIENCE), [])
+        self.assertEqual(sorted(ended), ["worker-1", "worker-2", "worker-3"])
+        self.assertFalse(any(state.thread.is_alive() for state in self.pool._all))
+
+    def test_running_job_is_finished(self) -> None:
+        """A job under way is finished; what waits is left in the queue."""
+        jobs = Jobs(self.queues)
+        jobs.slow(1)
+        self.make(jobs.consume, 1)
+        self.put(1)
+        self.put(2)
+        self.until(lambda: jobs.begun == [1])
+        self.pool.stop()
+        jobs.release()
+        self.assertEqual(self.pool.join(PATIENCE), [])
+        self.assertEqual(jobs.ended, [1])
+        self.assertTrue(self.queues.has_work(["a"]))
+
+    def test_no_work_after_the_stop(self) -> None:
+        """What comes after the stop wakes nobody."""
+        jobs = Jobs(self.queues)
+        self.make(jobs.consume, 2)
+        self.pool.stop()
+        self.put(1)
+        self.pool.join(PATIENCE)
+        self.assertEqual((jobs.begun, self.timer_calls), ([], []))
+
+    def test_jobs_that_do_not_end(self) -> None:
+        """Joining waits no longer than it should, and tells which jobs do not end."""
+        jobs = Jobs(self.queues)
+        jobs.slow(1)
+        self.make(jobs.consume, 2)
+        self.until_parked(2)
+        self.put(1, "b")
+        self.until(lambda: jobs.begun == [1])
+        self.assertEqual(len(self.pool.busy()), 1)
+        self.pool.stop()
+        self.until(lambda: sum(state.thread.is_alive() for state in self.pool._all) == 1)
+        (line,) = self.pool.join(0.0)
+        self.assertIn(jobs.threads[1], line)
+        self.assertIn("'b'", line)
+        jobs.release()
+
+    def test_no_threads(self) -> None:
+        """A pool without threads can be started and stopped."""
+        self.make(lambda delivery: None, 0)
+        self.put(1)
+        self.assertEqual(self.pool.busy(), [])
+
+
+class IdleTests(PoolTestCase):
+    """Being told when there is nothing to do."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.jobs = Jobs(self.queues)
+        self.told = threading.Event()
+        self.calls: list[int] = []
+
+    def tell(self) -> None:
+        self.calls.append(len(self.jobs.ended))
+        self.told.set()
+
+    def test_now(self) -> None:
+        """If there is nothing to do, the callback comes at once."""
+        self.make(self.jobs.consume, 2)
+        self.until_parked(2)
+        self.pool.when_idle(self.tell)
+        self.assertTrue(self.told.wait(PATIENCE))
+
+    def test_after_the_last_job(self) -> None:
+        """Else it comes after the last job, once."""
+        self.jobs.slow(1)
+        self.make(self.jobs.consume, 2)
+        self.put(1)
+        self.until(lambda: self.jobs.begun == [1])
+        self.pool.when_idle(self.tell)
+        for number in range(2, 10):
+            self.put(number)
+        self.assertEqual(self.calls, [])
+        self.jobs.release()
+        self.assertTrue(self.told.wait(PATIENCE))
+        self.assertEqual(self.calls, [9])
+        self.put(10)
+        self.until(lambda: 10 in self.jobs.ended)
+        self.until_parked(2)
+        self.assertEqual(self.calls, [9])
+
+    def test_waits_for_all_threads(self) -> None:
+        """As long as one thread is on a job, the pool is not idle."""
+        self.jobs.slow(1, 2)
+        self.make(self.jobs.consume, 2, Timer())
+        self.put(1)
+        self.put(2)
+        self.until(lambda: len(self.jobs.begun) == 2)
+        self.pool.when_idle(self.tell)
+        self.jobs.release(1)
+        self.until(lambda: len(self.pool.busy()) == 1)
+        self.assertEqual(self.calls, [])
+        self.jobs.release(2)
+        self.assertTrue(self.told.wait(PATIENCE))
+        self.assertEqual(self.calls, [2])
+
+    def test_a_message_just_taken_counts(self) -> None:
+        """A thread that has just taken a message, and not begun, is not idle."""
+        take = self.queues.take
+        taken, go_on = threading.Event(), threading.Event()
+
+        def watched(channels: Any) -> Any:
+            delivery = take(channels)
+            if delivery is not None:
+                taken.set()
+                go_on.wait(PATIENCE)
+            return delivery
+
+        self.patch(self.queues, "take", watched)
+        self.make(self.jobs.consume, 1)
+        self.put(1)
+        self.assertTrue(taken.wait(PATIENCE))
+        self.pool.when_idle(self.tell)
+        self.assertEqual(self.calls, [])
+        go_on.set()
+        self.assertTrue(self.told.wait(PATIENCE))
+        self.assertEqual(self.calls, [1])

@@ -16,6 +16,7 @@ A server still running at the end of its test is stopped; its output is printed 
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shutil
@@ -280,6 +281,43 @@ class ServerTestCase(SynchronousTestCase):
     def run(self, result: Any) -> Any:
         """See ``unittest.TestCase``; notes whether the test failed, for the cleanups."""
         return super().run(_Watching(result, self))
+
+
+class SharedServerTestCase(ServerTestCase):
+    """Tests that share one running server: it is started for the first of them.
+
+    Trial has nothing that runs after the last test of a class. So the server is stopped when another class needs one,
+    or at the end of all tests.
+    """
+
+    #: The command line's options.
+    arguments: tuple[str, ...] = ()
+    server: Server
+    _keeper: ServerTestCase | None = None
+
+    def setUp(self) -> None:
+        """Start the server, unless it is running."""
+        kind = type(self)
+        keeper = SharedServerTestCase._keeper
+        if type(keeper) is not kind:
+            _stop_shared()
+            keeper = SharedServerTestCase._keeper = kind(self._testMethodName)
+            ServerTestCase.setUp(keeper)
+            kind.server = keeper.start(*kind.arguments)
+        assert keeper is not None
+        self.folder = keeper.folder
+        begins = len(self.server.lines)
+        self.addCleanup(lambda: print("\n".join(self.server.lines[begins:])) if self._failed else None)
+
+
+def _stop_shared() -> None:
+    keeper, SharedServerTestCase._keeper = SharedServerTestCase._keeper, None
+    while keeper is not None and keeper._cleanups:
+        function, arguments, keywords = keeper._cleanups.pop()
+        function(*arguments, **keywords)
+
+
+atexit.register(_stop_shared)
 
 
 class _Watching:

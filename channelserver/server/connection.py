@@ -20,6 +20,7 @@ Every state may be followed by *closing* (after an error of the client) and *clo
 
 from __future__ import annotations
 
+import re
 import tempfile
 from typing import Any
 
@@ -29,7 +30,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from channelserver.server.exchange import Exchange
-from channelserver.server.http1 import MAX_HEAD_BYTES, BadRequest, RequestHead, body_reader, parse_head
+from channelserver.server.http1 import BadRequest, RequestHead, body_reader, parse_head
 from channelserver.server.site import Site
 from channelserver.server.websocket import WebSocket
 
@@ -42,6 +43,7 @@ READ_AHEAD = 64 * 1024
 #: Seconds a closing connection may take to hand over the rest of the answer.
 LINGER = 5.0
 
+_bare_lf = re.compile(rb"(?<!\r)\n").search
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -155,25 +157,34 @@ class HTTPConnection:
 
     def _read_head(self) -> bool:
         """Take a head out of the buffer; return False if it is not there yet."""
+        options = self.site.options
         buffer = self._buffer
-        while buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: empty lines before a request are skipped
-            buffer = self._buffer = buffer[2:]
+        if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is skipped
+            skipped = next((count for count in range(2, 10, 2) if buffer[count : count + 2] != b"\r\n"), None)
+            if skipped is None:
+                raise BadRequest("too many empty lines before a request")
+            buffer = self._buffer = buffer[skipped:]
             self._searched = 0
         end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
-        if end < 0 and b"\n\n" in buffer:
-            raise BadRequest("lines end with bare LF")
-        if (end if end >= 0 else len(buffer)) > MAX_HEAD_BYTES:
-            raise BadRequest(f"request head over {MAX_HEAD_BYTES} bytes", 431)
+        if (end if end >= 0 else len(buffer)) > options.max_header_bytes:
+            if b"\r\n" in buffer[: options.max_header_bytes]:
+                raise BadRequest(f"request head over {options.max_header_bytes} bytes", 431)
+            raise BadRequest(f"request line over {options.max_header_bytes} bytes", 414)
         if end < 0:
-            if not self._searched and buffer:
+            if buffer and not self._searched:
+                if not (buffer[:1].isupper() or buffer == b"\r"):  # TLS, for instance
+                    raise BadRequest("malformed request line")
                 # The time for a head runs from its first byte and is not put off by later ones.
-                self._set_deadline(self.site.options.header_timeout)
+                self._set_deadline(options.header_timeout)
+            if _bare_lf(buffer, max(0, self._searched - 1)):
+                raise BadRequest("lines end with bare LF")
             self._searched = len(buffer)
             return False
         self._searched = 0
         self._buffer = buffer[end + 4 :]
-        head = self._head = parse_head(buffer[:end])
-        if b"upgrade" in head.fields and b"websocket" in head.tokens(b"upgrade"):
+        head = self._head = parse_head(buffer[:end], options.max_header_fields)
+        # RFC 9110 section 7.8: in HTTP/1.0, Upgrade means nothing.
+        if b"upgrade" in head.fields and head.version == "1.1" and b"websocket" in head.tokens(b"upgrade"):
             self._upgrade(head)
         elif head.length == 0:
             self._dispatch(b"", None)
@@ -197,8 +208,7 @@ class HTTPConnection:
     def _feed_body(self, data: bytes) -> None:
         try:
             parts, rest = self._body_reader.feed(data)
-            for part in parts:
-                self._body.write(part)
+            self._body.write(parts[0] if len(parts) == 1 else b"".join(parts))
             limit = self.site.options.max_body_bytes
             if self._body.tell() > limit:
                 raise BadRequest(f"request body over {limit} bytes", 413)
@@ -226,6 +236,9 @@ class HTTPConnection:
         site = self.site
         self._state = "answer"
         exchange = self._exchange = Exchange(self, head, self._addresses["client"])
+        if head.path == "*":  # OPTIONS for the server as a whole (RFC 9110 section 9.3.7); Django has no such path
+            exchange.reply({"status": 204})
+            return
         if site.static is not None and site.static(exchange):
             if body_file is not None:
                 body_file.close()

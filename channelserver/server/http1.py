@@ -21,7 +21,7 @@ _request_line = re.compile(rb"([A-Z][A-Z0-9_\-]{0,31}) ([!-~]+) HTTP/([0-9])\.([
 _field = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)").fullmatch
 _absolute = re.compile(rb"https?://([^/?#]+)([/?].*)?", re.IGNORECASE).fullmatch
 _host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.\-_~!$&'()*+,;=%]*)(?::[0-9]*)?").fullmatch
-_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
+_chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)").fullmatch
 
 #: Fields of which a second one would let two readers see two different requests.
 _SINGLE = frozenset({b"host", b"content-length", b"content-type", b"transfer-encoding"})
@@ -31,8 +31,9 @@ _NOT_IN_TRAILERS = frozenset(
      b"trailer", b"authorization", b"cookie", b"te", b"connection", b"expect", b"max-forwards", b"cache-control"}
 )  # fmt: skip
 
-#: A run of empty lines before a request is skipped (RFC 9112 section 2.2), but not an endless one.
+#: Bytes in one chunk's size and extensions, in the extensions of a whole body, and in its trailers.
 _MAX_CHUNK_LINE = 256
+_MAX_EXTENSIONS = 16 * 1024
 _MAX_TRAILERS = 8 * 1024
 
 
@@ -94,10 +95,11 @@ class RequestHead:
         return {token for value in values for token in map(bytes.strip, value.lower().split(b",")) if token}
 
 
-def parse_head(data: bytes) -> RequestHead:
+def parse_head(data: bytes, max_fields: int = MAX_FIELDS) -> RequestHead:
     """Read a request head.
 
     :param data: all up to, and without, the empty line.
+    :param max_fields: more of them are refused.
     :raises BadRequest: it breaks a rule of RFC 9112 or RFC 9110, or one of this server's limits.
     """
     lines = data.split(b"\r\n")
@@ -107,8 +109,8 @@ def parse_head(data: bytes) -> RequestHead:
     method, target, major, minor = match.groups()
     if major != b"1":
         raise BadRequest("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
-    if len(lines) - 1 > MAX_FIELDS:
-        raise BadRequest(f"more than {MAX_FIELDS} header fields", 431)
+    if len(lines) - 1 > max_fields:
+        raise BadRequest(f"more than {max_fields} header fields", 431)
     head = RequestHead()
     head.method = method.decode("ascii")
     head.version = "1.0" if minor == b"0" else "1.1"
@@ -125,15 +127,15 @@ def parse_head(data: bytes) -> RequestHead:
             fields[name] = value
         elif name in _SINGLE:
             raise BadRequest(f"field {name.decode()} more than once")
-    _read_target(head, target)
-    _read_host(head)
+    _read_host(head, _read_target(head, target))
     _read_framing(head)
     _read_connection(head)
     return head
 
 
-def _read_target(head: RequestHead, target: bytes) -> None:
-    """The four forms of a request target (RFC 9112 section 3.2)."""
+def _read_target(head: RequestHead, target: bytes) -> bytes | None:
+    """Read one of the four forms of a request target (RFC 9112 section 3.2); return the authority it names, if any."""
+    authority = None
     if head.method == "CONNECT":
         raise BadRequest("this server is no tunnel", 501)
     if b"#" in target:
@@ -146,25 +148,39 @@ def _read_target(head: RequestHead, target: bytes) -> None:
                 raise BadRequest("request target with user information")
             if target[:1] == b"?":
                 target = b"/" + target
-            # RFC 9112 section 3.2.2: it counts instead of the Host field.
-            head.fields[b"host"] = authority
-            head.headers[:] = [pair for pair in head.headers if pair[0] != b"host"]
-            head.headers.insert(0, [b"host", authority])
         elif target != b"*" or head.method != "OPTIONS":
             raise BadRequest("malformed request target")
     path, _, head.query_string = target.partition(b"?")
     head.path = (
         unquote_to_bytes(path).decode("utf-8", "channelserver.repercent") if b"%" in path else path.decode("ascii")
     )
+    return authority
 
 
-def _read_host(head: RequestHead) -> None:
+def _read_host(head: RequestHead, authority: bytes | None) -> None:
+    """There must be one well-formed Host field (RFC 9112 section 3.2); an authority counts instead (section 3.2.2)."""
     host = head.fields.get(b"host")
     if host is None:
         if head.version == "1.1":
             raise BadRequest("no Host field")
     elif not _host(host):
         raise BadRequest("malformed Host field")
+    if authority is not None:
+        if not _host(authority):
+            raise BadRequest("malformed request target")
+        set_host(head, authority)
+
+
+def is_host(value: bytes) -> bool:
+    """Whether `value` can stand in a ``Host`` field: a name or an address, with or without a port."""
+    return _host(value) is not None
+
+
+def set_host(head: RequestHead, host: bytes) -> None:
+    """Put `host` in the place of the ``Host`` field."""
+    head.fields[b"host"] = host
+    head.headers[:] = [pair for pair in head.headers if pair[0] != b"host"]
+    head.headers.insert(0, [b"host", host])
 
 
 def _read_framing(head: RequestHead) -> None:
@@ -176,8 +192,11 @@ def _read_framing(head: RequestHead) -> None:
             raise BadRequest("both Content-Length and Transfer-Encoding")
         if head.version == "1.0":
             raise BadRequest("Transfer-Encoding in HTTP/1.0")
-        if coding.lower() != b"chunked":
-            raise BadRequest("a transfer coding other than chunked")
+        codings = [item.strip() for item in coding.lower().split(b",")]
+        if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+            raise BadRequest("a body whose end cannot be told")
+        if len(codings) > 1:
+            raise BadRequest("a transfer coding other than chunked", 501)  # RFC 9112 section 6.1
         head.length = None
     elif length is not None:
         if not length.isdigit() or len(length) > 18:
@@ -216,13 +235,13 @@ class LengthBody:
 class ChunkedBody:
     """A body in chunks (RFC 9112 section 7.1)."""
 
-    __slots__ = ("_buffer", "_left", "_state", "_trailers")
+    __slots__ = ("_buffer", "_extensions", "_left", "_state", "_trailers")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._left = 0
         self._state = "size"
-        self._trailers = 0
+        self._extensions = self._trailers = 0
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
         """See :meth:`LengthBody.feed`.
@@ -231,56 +250,66 @@ class ChunkedBody:
         """
         parts: list[bytes] = []
         data = self._buffer + data if self._buffer else data
+        self._buffer = b""
+        position, end = 0, len(data)
         while True:
             if self._state == "data":
-                part, data = data[: self._left], data[self._left :]
-                if part:
-                    parts.append(part)
-                self._left -= len(part)
+                size = min(self._left, end - position)
+                if size:
+                    parts.append(data[position : position + size])
+                    position += size
+                    self._left -= size
                 if self._left:
-                    self._buffer = b""
                     return parts, None
                 self._state = "end"
             if self._state == "end":
-                if len(data) < 2:
-                    if data and data != b"\r":
-                        raise BadRequest("chunk longer than its size")
-                    self._buffer = data
-                    return parts, None
-                if data[:2] != b"\r\n":
+                mark = data[position : position + 2]
+                if not b"\r\n".startswith(mark):
                     raise BadRequest("chunk longer than its size")
-                data = data[2:]
+                if len(mark) < 2:
+                    self._buffer = mark
+                    return parts, None
+                position += 2
                 self._state = "size"
-            line, mark, rest = data.partition(b"\r\n")
-            if not mark:
-                if len(line) > _MAX_CHUNK_LINE and self._state == "size":
-                    raise BadRequest("chunk size line too long")
-                if self._trailers + len(line) > _MAX_TRAILERS:
-                    raise BadRequest("trailers too long", 431)
-                if b"\n" in line or b"\r" in line[:-1]:
-                    raise BadRequest("bare CR or LF in chunked body")
-                self._buffer = data
+            line_end = data.find(b"\r\n", position)
+            if line_end < 0:
+                self._buffer = self._unfinished(data[position:])
                 return parts, None
-            data = rest
+            line = data[position:line_end]
+            position = line_end + 2
             if self._state == "size":
                 self._read_size(line)
             elif line:
                 self._read_trailer(line)
             else:
-                return parts, data
+                return parts, data[position:]
+
+    def _unfinished(self, line: bytes) -> bytes:
+        if self._state == "size" and len(line) > _MAX_CHUNK_LINE:
+            raise BadRequest("chunk size line too long")
+        if self._trailers + len(line) > _MAX_TRAILERS:
+            raise BadRequest("trailers too long", 431)
+        if b"\n" in line or b"\r" in line[:-1]:
+            raise BadRequest("bare CR or LF in chunked body")
+        return line
 
     def _read_size(self, line: bytes) -> None:
         match = _chunk_line(line) if len(line) <= _MAX_CHUNK_LINE else None
         if match is None:
             raise BadRequest("malformed chunk size")
+        self._extensions += len(match[2])
+        if self._extensions > _MAX_EXTENSIONS:  # RFC 9112 section 7.1.1
+            raise BadRequest("chunk extensions too long")
         self._left = int(match[1], 16)
         self._state = "data" if self._left else "trailers"
 
     def _read_trailer(self, line: bytes) -> None:
         """Check a trailer field; trailers are not passed on."""
         self._trailers += len(line) + 2
+        if self._trailers > _MAX_TRAILERS:
+            raise BadRequest("trailers too long", 431)
         match = _field(line)
-        if match is None or self._trailers > _MAX_TRAILERS:
+        if match is None:
             raise BadRequest("malformed trailer field")
         if match[1].lower() in _NOT_IN_TRAILERS:
             raise BadRequest(f"field {match[1].decode()} in trailers")

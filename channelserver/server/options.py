@@ -178,6 +178,15 @@ OPTIONS: tuple[Option, ...] = (
         unit="bytes",
         low=1,
     ),
+    Option(
+        "max_header_bytes",
+        "int",
+        32 * 1024,
+        "largest request head, else 431, or 414 if the request line alone is larger",
+        unit="bytes",
+        low=256,
+    ),
+    Option("max_header_fields", "int", 128, "fields in a request head, else 431", low=4),
     Option("header_timeout", "float", 10.0, "for a whole request head", unit="seconds", low=0.1),
     Option("body_timeout", "float", 60.0, "between two parts of a request body", unit="seconds", low=0.1),
     Option(

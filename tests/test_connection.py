@@ -251,9 +251,9 @@ class HeadTests(ConnectionTestCase):
         self.assertRefused(get("/", *["X: y"] * 200), 431)
 
     def test_too_long(self) -> None:
-        """A head that is too long is answered with 431, if need be before its end has come."""
+        """A head that is too long is answered with 431, a request line with 414, before their ends if need be."""
         self.assertRefused(get("/", "X: " + "y" * MAX_HEAD_BYTES), 431)
-        self.assertRefused(b"GET /" + b"a" * (MAX_HEAD_BYTES + 10), 431)
+        self.assertRefused(b"GET /" + b"a" * (MAX_HEAD_BYTES + 10), 414)
 
     def test_longest(self) -> None:
         """A head of the largest size is read, also byte by byte."""

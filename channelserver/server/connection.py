@@ -52,7 +52,7 @@ class HTTPConnection:
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_body", "_body_reader", "_buffer", "_deadline", "_exchange", "_head", "_paused", "_producing",
+        "_addresses", "_begun", "_body", "_body_reader", "_buffer", "_deadline", "_exchange", "_head", "_paused", "_producing",
         "_searched", "_state", "_websocket", "factory", "site", "transport",
     )  # fmt: skip
 
@@ -63,6 +63,7 @@ class HTTPConnection:
         self._state = "head"
         self._buffer = b""
         self._searched = 0
+        self._begun = False  # something of the next request has come
         self._head: RequestHead | None = None
         self._body: Any = None
         self._body_reader: Any = None
@@ -140,6 +141,8 @@ class HTTPConnection:
             self._exchange.drained()
         elif self._state == "head":
             self._next_request()
+        elif self._state == "closing":
+            self._finish()
 
     def stopProducing(self) -> None:
         """See ``IPushProducer``."""
@@ -159,6 +162,10 @@ class HTTPConnection:
         """Take a head out of the buffer; return False if it is not there yet."""
         options = self.site.options
         buffer = self._buffer
+        if not self._begun:
+            # The time for a head runs from its first byte and is not put off by later ones.
+            self._begun = True
+            self._set_deadline(options.header_timeout)
         if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is skipped
             skipped = next((count for count in range(2, 10, 2) if buffer[count : count + 2] != b"\r\n"), None)
             if skipped is None:
@@ -166,7 +173,7 @@ class HTTPConnection:
             buffer = self._buffer = buffer[skipped:]
             self._searched = 0
         end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
-        if (end if end >= 0 else len(buffer)) > options.max_header_bytes:
+        if (end if end >= 0 else len(buffer) - 3) > options.max_header_bytes:
             if b"\r\n" in buffer[: options.max_header_bytes]:
                 raise BadRequest(f"request head over {options.max_header_bytes} bytes", 431)
             raise BadRequest(f"request line over {options.max_header_bytes} bytes", 414)
@@ -174,13 +181,12 @@ class HTTPConnection:
             if buffer and not self._searched:
                 if not (buffer[:1].isupper() or buffer == b"\r"):  # TLS, for instance
                     raise BadRequest("malformed request line")
-                # The time for a head runs from its first byte and is not put off by later ones.
-                self._set_deadline(options.header_timeout)
             if _bare_lf(buffer, max(0, self._searched - 1)):
                 raise BadRequest("lines end with bare LF")
             self._searched = len(buffer)
             return False
         self._searched = 0
+        self._begun = False
         self._buffer = buffer[end + 4 :]
         head = self._head = parse_head(buffer[:end], options.max_header_fields)
         # RFC 9110 section 7.8: in HTTP/1.0, Upgrade means nothing.
@@ -279,11 +285,11 @@ class HTTPConnection:
             self._close()
             return
         self._state = "head"
-        self._set_deadline(self.site.options.keep_alive)
         if not self._paused:  # a client that reads no answers gets no more of them
             self._next_request()
 
     def _next_request(self) -> None:
+        self._set_deadline(self.site.options.keep_alive)
         self._read(True)
         if self._buffer:
             # Not from here: a long row of pipelined requests would become as deep a recursion.
@@ -357,6 +363,12 @@ class HTTPConnection:
         self._state = "closing"
         self._buffer = b""
         self._read(True)
+        if self._paused:  # the client has much to read yet; it has its time for that, see pauseProducing
+            self._set_deadline(self.site.options.http_timeout)
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
         self.transport.unregisterProducer()
         self._set_deadline(LINGER)
         self._lose_transport()

@@ -144,6 +144,8 @@ def _read_target(head: RequestHead, target: bytes) -> bytes | None:
         match = _absolute(target)
         if match is not None:
             authority, target = match[1], match[2] or b"/"
+            if authority[:1] == b":":
+                raise BadRequest("request target without a host")
             if b"@" in authority:
                 raise BadRequest("request target with user information")
             if target[:1] == b"?":
@@ -196,7 +198,7 @@ def _read_framing(head: RequestHead) -> None:
         if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
             raise BadRequest("a body whose end cannot be told")
         if len(codings) > 1:
-            raise BadRequest("a transfer coding other than chunked", 501)  # RFC 9112 section 6.1
+            raise BadRequest("a transfer coding other than chunked")
         head.length = None
     elif length is not None:
         if not length.isdigit() or len(length) > 18:
@@ -285,7 +287,7 @@ class ChunkedBody:
                 return parts, data[position:]
 
     def _unfinished(self, line: bytes) -> bytes:
-        if self._state == "size" and len(line) > _MAX_CHUNK_LINE:
+        if self._state == "size" and len(line.removesuffix(b"\r")) > _MAX_CHUNK_LINE:
             raise BadRequest("chunk size line too long")
         if self._trailers + len(line) > _MAX_TRAILERS:
             raise BadRequest("trailers too long", 431)

@@ -86,6 +86,16 @@ class NameTests(ChannelTestCase):
         Group("group", alias="other").add("member")
         self.assertEqual((other.group_channels("group"), self.layer.group_channels("group")), (["member"], []))
 
+    def test_made_early(self) -> None:
+        """One made when a module is imported uses the layer which its alias stands for when it is used."""
+        task, group = Channel("task", alias="early"), Group("group", alias="early")
+        self.addCleanup(channel_layers.set, "early", channel_layers.set("early", None))
+        channel_layers.set("early", ChannelLayerWrapper(self.layer, "early", []))
+        task.send({"number": 1})
+        group.add("task")
+        group.send({"number": 2})
+        self.assertEqual(self.received(), [{"number": 1}, {"number": 2}])
+
     def test_equality(self) -> None:
         """Equal are those of one kind with one name in one layer."""
         self.assertEqual(self.channel(), self.channel())

@@ -49,7 +49,7 @@ def nested(depth: int, inner: Any) -> Any:
 class CopyTests(SynchronousTestCase):
     """What comes out of a copy."""
 
-    @settings(deadline=None, derandomize=True, max_examples=60)
+    @settings(deadline=None, derandomize=True, max_examples=40)
     @given(CONTENTS)
     def test_equal(self, content: dict[str, Any]) -> None:
         """A copy is equal to what was copied, with the same types."""

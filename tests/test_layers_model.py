@@ -22,7 +22,7 @@ from channelserver.layers.losses import Losses
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import Delivery, WorkQueues
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=60, stateful_step_count=40)
+SETTINGS = settings(deadline=None, derandomize=True, max_examples=40, stateful_step_count=40)
 
 CAPACITY, SMALL_CAPACITY = 3, 2
 EXPIRY, GROUP_EXPIRY = 10, 25

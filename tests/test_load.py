@@ -44,6 +44,8 @@ CONSUMERS = """
             while not os.path.exists("go") and time.monotonic() < ends:
                 time.sleep(0.01)
             count("waiting", -1)
+        if message["path"] == "/uneven/" and message["order"] % 3 == 1:
+            time.sleep(0.005)  # the next ones would overtake it if they could
         if message["path"] == "/everybody/":
             Group("everybody").send({"text": text})
         else:
@@ -126,7 +128,7 @@ class LoadTests(ServerTestCase):
 
         async def clients() -> None:
             async with AsyncExitStack() as stack:
-                (socket,) = await open_sockets(stack, server, ["/"])
+                (socket,) = await open_sockets(stack, server, ["/uneven/"])
                 for text in [*texts, "the end"]:
                     await socket.send(text)
                 self.assertEqual(await receive_until(socket, "the end"), texts)

@@ -334,6 +334,7 @@ EVERYWHERE_URLS = """
     from django.contrib.contenttypes.models import ContentType
     from django.http import HttpResponse
     from django.urls import path
+    from early import models
 
     def view(request):
         Channel("any-name").send({"from": "a view"})
@@ -351,14 +352,31 @@ EVERYWHERE_URLS = """
         ContentType.objects.create(app_label="app", model="model")
         return HttpResponse("saved")
 
-    urlpatterns = [path("view", view), path("async", async_view), path("save", save)]
+    def early(request):
+        models.channel.send({"from": "an early channel"})
+        models.group.add("any-name")
+        models.group_of_default_layer.send({"from": "an early group"})
+        return HttpResponse("sent")
+
+    urlpatterns = [path("view", view), path("async", async_view), path("save", save), path("early", early)]
 """
 
 
 class EverywhereTests(LabTestCase):
     """Rule 16, within the server's process."""
 
-    files = {"routing.py": EVERYWHERE_ROUTING, "urls.py": EVERYWHERE_URLS}
+    files = {
+        "routing.py": EVERYWHERE_ROUTING,
+        "urls.py": EVERYWHERE_URLS,
+        "early/__init__.py": "",
+        # Imported by Django's start, before there is a layer.
+        "early/models.py": """
+            from channelserver import Channel, Group
+            channel, group = Channel("any-name"), Group("early")
+            group_of_default_layer = Group("early", alias="default")
+        """,
+    }
+    extra_settings = "\nINSTALLED_APPS.append('early')\n"
     migrate = True
 
     def test_rule_16_from_everywhere(self) -> None:
@@ -371,6 +389,12 @@ class EverywhereTests(LabTestCase):
             "the end of a request",
         ):
             self.wait_for_note("any-name", sender=sender)
+
+    def test_rule_16_made_when_a_module_was_imported(self) -> None:
+        """A ``Channel`` or ``Group`` at the top of a module, made before the server was, is as good as any."""
+        self.assertEqual(self.server.get("/early").text, "sent")
+        self.wait_for_note("any-name", sender="an early channel")
+        self.wait_for_note("any-name", sender="an early group")
 
 
 NAMES_ROUTING = """

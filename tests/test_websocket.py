@@ -164,13 +164,20 @@ class HandshakeTests(SocketTestCase):
             self.assertIsNone(self.server.take(CONNECT))
             self.assertIsNotNone(self.server.take("http.request"))
 
-    def test_method_and_version(self) -> None:
-        """A handshake is a GET of HTTP/1.1, without a body."""
+    def test_method_and_body(self) -> None:
+        """A handshake is a GET, without a body."""
         for data in (
-            handshake(method="POST"), handshake(version="1.0"), handshake("/", "Content-Length: 5"),
-            handshake(method="HEAD"), handshake("/", "Transfer-Encoding: chunked"),
+            handshake(method="POST"), handshake("/", "Content-Length: 5"), handshake(method="HEAD"),
+            handshake("/", "Transfer-Encoding: chunked"),
         ):  # fmt: skip
             self.assertRefused(data, 400)
+
+    def test_old_client(self) -> None:
+        """RFC 9110 section 7.8: a wish to change is ignored in HTTP/1.0: it is an ordinary request."""
+        client = self.server.connect()
+        client.send(handshake(version="1.0"))
+        self.assertIsNone(self.server.take(CONNECT))
+        self.assertEqual(self.server.message("http.request")["http_version"], "1.0")
 
     def test_connection_field(self) -> None:
         """The Connection field says so, too."""

@@ -7,6 +7,7 @@ documents are all made from :data:`OPTIONS`. Runs before the reactor; owns nothi
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -79,7 +80,7 @@ class Option:
             if isinstance(value, bool) or not isinstance(value, (str, int, float)):
                 raise ValueError
             number = kind(value)
-            if number != float(value):  # 0.5 where a whole number is needed
+            if not math.isfinite(number) or number != float(value):  # 0.5 where a whole number is needed
                 raise ValueError
         except (ValueError, OverflowError):
             raise OptionError(f"{where} must be {noun}{self._of_unit()}, not {value!r}") from None

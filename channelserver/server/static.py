@@ -9,12 +9,15 @@ is done here. A name is looked up in the list, never in the file system, so no r
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Any
 
 from twisted.logger import Logger
 from whitenoise import WhiteNoise
+from whitenoise.responders import Response, SlicedFile
 
 from channelserver.server.exchange import Exchange
+from channelserver.server.http1 import RequestHead
 
 _log = Logger("channelserver.server.static")
 
@@ -61,9 +64,8 @@ class StaticFiles:
         file = self._files.get(head.path)
         if file is None:
             return False
-        fields = {key: head.fields[name].decode("latin-1") for name, key in _WANTED.items() if name in head.fields}
         try:
-            response = file.get_response(head.method, fields)
+            response = _respond(file, head.method, _conditions(file, head))
         except OSError as error:
             _log.error("static file {path!r}: {error}", path=head.path, error=error)
             exchange.fail(404)
@@ -73,10 +75,42 @@ class StaticFiles:
         if response.file is None:
             exchange.reply({**start, "content": b""})
         else:
-            exchange.reply({**start, "more_content": True})
+            # Known to the exchange before it begins: it closes the file, however it ends.
             exchange.source = FileSource(exchange, response.file)
+            exchange.reply({**start, "more_content": True})
             exchange.source.resume()
         return True
+
+
+def _conditions(file: Any, head: RequestHead) -> dict[str, str]:
+    """Return the request fields WhiteNoise asks for, put so that it understands all that RFC 9110 allows."""
+    fields = {key: head.fields[name].decode("latin-1") for name, key in _WANTED.items() if name in head.fields}
+    tags = fields.get("HTTP_IF_NONE_MATCH")
+    if tags is not None and file.etag:  # section 13.1.2: a list, weak tags, a star; it compares one tag
+        if file.etag in (tag.strip().removeprefix("W/") for tag in tags.split(",")) or tags.strip() == "*":
+            fields["HTTP_IF_NONE_MATCH"] = file.etag
+    if_range = head.fields.get(b"if-range")
+    if if_range is not None:  # section 13.1.5; it does not know this field
+        modified = dict(file.alternatives[0][2]).get("Last-Modified")
+        if if_range.decode("latin-1") not in (file.etag, modified):
+            fields.pop("HTTP_RANGE", None)
+    return fields
+
+
+def _respond(file: Any, method: str, fields: dict[str, str]) -> Any:
+    """Return WhiteNoise's response, but for a range of a single byte, which it takes for an empty one."""
+    response = file.get_response(method, fields)
+    if response.status != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return response
+    path, headers = file.get_path_and_headers(fields)
+    size = int(dict(headers)["Content-Length"])
+    start, end = file.get_byte_range(fields["HTTP_RANGE"], size)
+    if not 0 <= start == end < size:
+        return response
+    headers = [(name, value) for name, value in headers if name != "Content-Length"]
+    headers += [("Content-Range", f"bytes {start}-{end}/{size}"), ("Content-Length", "1")]
+    stream = SlicedFile(open(path, "rb"), start, end) if method == "GET" else None
+    return Response(HTTPStatus.PARTIAL_CONTENT, headers, stream)
 
 
 class FileSource:

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from channelserver.bridge import Bridge
 from channelserver.layers.content import Content
 from channelserver.server import frames
+from channelserver.server.deflate import Deflated
 
 _log = Logger("channelserver.server.replies")
 
@@ -117,12 +118,13 @@ class Replies:
     def _fan_out(self, channels: Collection[str], content: Content) -> None:
         find = self._connections.get
         frame = frames.encode_reply(content)
+        deflated = Deflated.of(frame)
         for channel in channels:
             connection = find(channel)
             if connection is None:
                 continue
             try:
-                if frame is None or not connection.send_frame(frame):
+                if frame is None or not connection.send_frame(frame, deflated):
                     connection.reply(content)
             except Exception:  # one broken socket must not cost the others their message
                 _log.failure("cannot send to {channel}", channel=channel)

@@ -5,44 +5,21 @@ from __future__ import annotations
 import os
 import tracemalloc
 import zlib
-from typing import Any
 from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.exceptions import ConnectionClosedError
 
-from channelserver.bridge import Bridge
-from channelserver.layers import InMemoryChannelLayer
 from channelserver.server import deflate, frames
-from channelserver.server.access import AccessLog
-from channelserver.server.connection import HTTPConnection
 from channelserver.server.deflate import Deflated, DeflateReader, negotiate, parse_extensions
 from channelserver.server.frames import BINARY, FIN, PING, RSV1, TEXT, FrameError, FrameReader, encode_frame
-from channelserver.server.options import resolve
-from channelserver.server.origin import OriginPolicy
-from channelserver.server.site import Site
 from tests.process import TIMEOUT, ServerTestCase
+from tests.site import SiteTestCase, client_frame
 
 ALWAYS = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
 LIMIT = 100_000
-
-
-def client_frame(first: int, payload: bytes, mask: bytes = b"\x11\x22\x33\x44") -> bytes:
-    """Return a frame as a client sends it."""
-    size = len(payload)
-    length = (
-        bytes((size | 0x80,))
-        if size < 126
-        else b"\xfe" + size.to_bytes(2, "big")
-        if size < 65536
-        else b"\xff" + size.to_bytes(8, "big")
-    )
-    masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-    return bytes((first,)) + length + mask + masked
 
 
 def compress(data: bytes, window: int = 12) -> bytes:
@@ -337,49 +314,10 @@ class WriterTests(SynchronousTestCase):
         self.assertIsNot(deflated.form(12), deflated.form(10))
 
 
-class _Reactor(Clock):
-    """A clock in whose thread everything happens."""
-
-    def callFromThread(self, function: Any, *arguments: Any) -> None:
-        function(*arguments)
-
-
-class SocketTests(SynchronousTestCase):
+class SocketTests(SiteTestCase):
     """WebSockets without a network."""
 
-    def setUp(self) -> None:
-        """Make a site that compresses."""
-        self.clock = _Reactor()
-        self.layer = InMemoryChannelLayer(clock=self.clock.seconds)
-        self.make_site(compression=True)
-
-    def make_site(self, **options: Any) -> None:
-        """Make a site."""
-        self.site = Site(
-            self.layer, resolve({}, options), Bridge(self.clock), self.clock, OriginPolicy(["*"], ()), AccessLog(None)
-        )
-
-    def shake_hands(self, *fields: bytes) -> tuple[HTTPConnection, StringTransport]:
-        """Begin a handshake with more header fields."""
-        connection, transport = HTTPConnection(self.site), StringTransport()
-        connection.makeConnection(transport)
-        lines = (
-            b"GET /path/ HTTP/1.1", b"Host: localhost", b"Connection: Upgrade", b"Upgrade: websocket",
-            b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *fields, b"", b"",
-        )  # fmt: skip
-        connection.dataReceived(b"\r\n".join(lines))
-        return connection, transport
-
-    def open(self, *fields: bytes) -> tuple[HTTPConnection, StringTransport, str, bytes]:
-        """Open a socket; return its connection, transport, reply channel and the answer to the handshake."""
-        connection, transport = self.shake_hands(*fields)
-        _, message = self.layer.receive(["websocket.connect"])
-        assert message is not None
-        self.layer.dispatch(message["reply_channel"], {"accept": True})
-        answer = transport.value()
-        transport.clear()
-        return connection, transport, message["reply_channel"], answer
-
+    options = {"compression": True}
     OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
 
     def test_only_if_asked_for(self) -> None:
@@ -427,8 +365,7 @@ class SocketTests(SynchronousTestCase):
 
     def test_bombs_wait_unread_while_there_is_no_room(self) -> None:
         """What a client has sent is inflated a little at a time, and not at all while its messages find no room."""
-        self.layer = InMemoryChannelLayer(clock=self.clock.seconds, channel_capacity={"websocket.receive": 2})
-        self.make_site(compression=True, max_message_bytes=1 << 20)
+        self.make_site(capacity=2, compression=True, max_message_bytes=1 << 20)
         connection, transport, _, _ = self.open(self.OFFER)
         bomb = client_frame(0xC2, compress(bytes(1 << 20)))
         data = (bomb * 60)[: 64 * 1024]

@@ -136,11 +136,11 @@ class Replies:
 
     def deliver(self, channel: str, content: Content) -> None:
         """See :meth:`channelserver.layers.base.Outlet.deliver`."""
-        self._bridge.post(self._deliver, channel, content)
+        self._bridge.post_data(_size(content), self._deliver, channel, content)
 
     def deliver_group(self, channels: Collection[str], content: Content) -> None:
         """See :meth:`channelserver.layers.base.Outlet.deliver_group`."""
-        self._bridge.post(self._fan_out, channels, content)
+        self._bridge.post_data(_size(content), self._fan_out, channels, content)
 
     def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """See :meth:`channelserver.layers.base.Outlet.deliver_waiting`."""
@@ -154,5 +154,11 @@ class Replies:
                     return False
             if not connection.flow.send(len(content.get("content") or b""), timeout):
                 return False
-        self._bridge.post(self._deliver, channel, content)
+        self._bridge.post_data(_size(content), self._deliver, channel, content)
         return True
+
+
+def _size(content: Content) -> int:
+    """Return about how much memory a reply takes."""
+    data = content.get("text") or content.get("bytes") or content.get("content")
+    return len(data) if isinstance(data, (str, bytes)) else 0

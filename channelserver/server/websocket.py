@@ -21,9 +21,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import select
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IWriteDescriptor
 from twisted.logger import Logger
 
 from channelserver.layers.content import Content
@@ -248,8 +250,19 @@ class WebSocket:
         self._waiting.append(frame)
         self._wanted += len(frame)
         if self._wanted > self.site.options.send_buffer_bytes:
-            self._overflow()
+            self._flush()
+            if self._wanted > self.site.options.send_buffer_bytes:
+                self._overflow()
         return True
+
+    def _flush(self) -> None:
+        """Give the kernel what it takes: within one turn of the reactor a client can seem slow that is not."""
+        transport = self.wire.transport
+        if IWriteDescriptor.providedBy(transport):
+            room = select.poll()
+            room.register(transport.fileno(), select.POLLOUT)
+            while self._waiting and room.poll(0) == [(transport.fileno(), select.POLLOUT)] and not transport.doWrite():
+                pass  # when it has written all it holds, it calls drained()
 
     def _overflow(self) -> None:
         _log.warn(

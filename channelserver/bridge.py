@@ -17,6 +17,10 @@ from twisted.logger import Logger
 
 _log = Logger("channelserver.bridge")
 
+#: Bytes which may be on their way to the reactor before a thread that sends more waits, and the seconds it waits at
+#: most.
+HEAVY, PATIENCE = 1024 * 1024, 2.0
+
 
 class Bridge:
     """Hand work over to the reactor thread.
@@ -30,6 +34,9 @@ class Bridge:
         self._lock = threading.Lock()
         self._items: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._awake = False
+        self._weight = 0  # bytes in _items, and in what is being drained
+        self._lighter = threading.Condition(self._lock)
+        self._thread: int | None = None  # the reactor's, as soon as it is known
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have ``function(*arguments)`` called in the reactor thread, soon, in the order of the posts."""
@@ -39,6 +46,18 @@ class Bridge:
                 return
             self._awake = True
         self._wake(self._drain)
+
+    def post_data(self, size: int, function: Callable[..., object], *arguments: Any) -> None:
+        """Like :meth:`post`, for `size` bytes of data. A worker thread that sends faster than the reactor takes waits.
+
+        Without that, what a loop of sends has made would pile up here, for computing goes before the reactor's work.
+        """
+        with self._lock:
+            self._weight += size
+        self.post(function, *arguments)
+        if self._weight > HEAVY and threading.get_ident() != self._thread:
+            with self._lighter:
+                self._lighter.wait_for(lambda: self._weight <= HEAVY, PATIENCE)
 
     def call_later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
         """Have ``function(*arguments)`` called in the reactor thread after `seconds`."""
@@ -50,14 +69,19 @@ class Bridge:
 
     def _drain(self) -> None:
         # One batch at a turn: between two batches the reactor serves its sockets and timers.
+        self._thread = threading.get_ident()
         with self._lock:
             items, self._items = self._items, []
+            weight = self._weight
         for function, arguments in items:
             try:
                 function(*arguments)
             except BaseException:  # the rest of the batch must not be lost, whatever it is
                 _log.failure("error in {function!r}, handed over by a thread", function=function)
         with self._lock:
+            if weight:
+                self._weight -= weight
+                self._lighter.notify_all()
             if not self._items:
                 self._awake = False
                 return

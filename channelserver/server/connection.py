@@ -52,8 +52,8 @@ class HTTPConnection:
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_begun", "_body", "_body_reader", "_buffer", "_deadline", "_exchange", "_head", "_paused", "_producing",
-        "_searched", "_state", "_websocket", "factory", "site", "transport",
+        "_addresses", "_begun", "_body", "_body_reader", "_buffer", "_deadline", "_exchange", "_head", "_paused",
+        "_producing", "_searched", "_state", "_websocket", "factory", "site", "transport",
     )  # fmt: skip
 
     def __init__(self, site: Site) -> None:

@@ -28,6 +28,9 @@ _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te", b"trailer"}
 )
 
+#: A larger answer is handed to the transport in pieces of this size, each when the client has read those before it.
+PIECE = 128 * 1024
+
 
 class ResponseError(ValueError):
     """A reply cannot be sent as HTTP; the text says why."""
@@ -186,6 +189,12 @@ class Exchange:
             self.wire.write(head)
             self._end(reusable=True)  # whatever else comes is not for the client
             return
+        if not more and len(body) > PIECE:
+            self.wire.write(head)
+            self.wire.site.replies.remove(self.name)  # the answer is complete: nothing may come between its pieces
+            self.source = _WholeBody(self, body)
+            self.source.resume()
+            return
         if not more:
             self.size = len(body)
             self.wire.write(head + body)
@@ -305,6 +314,36 @@ class Exchange:
             self.flow.close()
         if self.source is not None:
             self.source.close()
+
+
+class _WholeBody:
+    """Sends a large body piece by piece. Given to the transport as a whole, a client on a slow line would have one
+    deadline for all of it, and it would be copied several times.
+
+    :param exchange: where to.
+    :param body: all of it.
+    """
+
+    __slots__ = ("_body", "_exchange", "_sent")
+
+    def __init__(self, exchange: Exchange, body: bytes) -> None:
+        self._exchange = exchange
+        self._body = body
+        self._sent = 0
+
+    def resume(self) -> None:
+        """See :class:`Source`."""
+        exchange, size = self._exchange, len(self._body)
+        while exchange.state == "streaming":
+            piece = self._body[self._sent : self._sent + PIECE]
+            self._sent += len(piece)
+            exchange._go_on(piece, self._sent < size)
+            if not exchange.has_room:
+                return
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+        self._body = b""
 
 
 def copy_addresses(addresses: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,10 @@ NORMAL, GOING_AWAY, PROTOCOL_ERROR, NO_STATUS, ABNORMAL, INVALID_DATA, TOO_BIG =
 INTERNAL_ERROR, SERVICE_RESTART, TRY_AGAIN_LATER = 1011, 1012, 1013
 
 _MAY_BE_RECEIVED = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
-_FIN, _RSV, _OPCODE, _MASK = 0x80, 0x70, 0x0F, 0x80
+_RSV, _OPCODE, _MASK = 0x70, 0x0F, 0x80
+
+#: Bits of a frame's first byte: the message's last frame; compressed, where that is agreed on (RFC 7692 section 6).
+FIN, RSV1 = 0x80, 0x40
 
 
 class FrameError(Exception):
@@ -54,15 +57,14 @@ class FrameReader:
     :param max_message: bytes; a larger message is refused as soon as its size is known.
     """
 
-    __slots__ = ("_buffer", "_decoder", "_need", "_opcode", "_parts", "_size", "max_message")
+    __slots__ = ("_buffer", "_decoder", "_message", "_need", "_opcode", "max_message")
 
     def __init__(self, max_message: int) -> None:
         self.max_message = max_message
         self._buffer: bytearray | None = None
         self._need = 0
         self._opcode = 0  # of the unfinished message; 0: there is none
-        self._parts: list[Any] = []
-        self._size = 0
+        self._message = bytearray()  # what there is of the unfinished message
         self._decoder: Any = None
 
     def feed(self, data: bytes, events: list[Event]) -> None:
@@ -95,22 +97,24 @@ class FrameReader:
                 if length < (126 if wide == 2 else 65536) or length >> 63:
                     raise FrameError(PROTOCOL_ERROR, "frame length not in its shortest form")
             self._check_first(first, second)
-            if not first & 0x08 and self._size + length > self.max_message:
-                raise FrameError(TOO_BIG, f"message over {self.max_message} bytes")
+            if not first & 0x08 and len(self._message) + length > self.max_message:
+                self._oversized(first, length)
             if end < start + length:
                 self._need = start + length - position
                 break
             payload = unmask(buffer[start : start + length], buffer[start - 4 : start])
             position = start + length
-            opcode = first & _OPCODE
-            if opcode & 0x08:
+            if first == FIN | TEXT:
+                events.append((TEXT, _decode(payload)))
+            elif first == FIN | BINARY:
+                events.append((BINARY, payload))
+            elif first & 0x08:
+                opcode = first & _OPCODE
                 events.append((opcode, _read_close(payload) if opcode == CLOSE else payload))
                 if opcode == CLOSE:
                     return
-            elif first & _FIN and opcode:
-                events.append((opcode, _decode(payload) if opcode == TEXT else payload))
             else:
-                self._add_fragment(opcode, payload, bool(first & _FIN), events)
+                self._add_fragment(first, payload, events)
         else:
             self._need = 2
         if position == end:
@@ -130,7 +134,7 @@ class FrameReader:
         if opcode & 0x08:
             if opcode > PONG:
                 raise FrameError(PROTOCOL_ERROR, f"opcode {opcode} is reserved")
-            if not first & _FIN:
+            if not first & FIN:
                 raise FrameError(PROTOCOL_ERROR, "control frame in fragments")
         elif opcode > BINARY:
             raise FrameError(PROTOCOL_ERROR, f"opcode {opcode} is reserved")
@@ -140,25 +144,33 @@ class FrameReader:
         elif self._opcode:
             raise FrameError(PROTOCOL_ERROR, "new message inside an unfinished one")
 
-    def _add_fragment(self, opcode: int, payload: bytes, last: bool, events: list[Event]) -> None:
+    def _oversized(self, first: int, length: int) -> None:
+        """A data frame of `length` bytes makes its message too large."""
+        raise FrameError(TOO_BIG, f"message over {self.max_message} bytes")
+
+    def _add_fragment(self, first: int, payload: bytes, events: list[Event]) -> None:
+        """Take a data frame that is not a whole message by itself.
+
+        :param first: the frame's first byte.
+        """
+        opcode, last = first & _OPCODE, bool(first & FIN)
         if opcode:
             self._opcode = opcode
             if opcode == TEXT:
                 self._decoder = codecs.getincrementaldecoder("utf-8")()
-        part: Any = payload
-        if self._opcode == TEXT:  # decoded part by part, so that bad text is refused at once
+        if self._opcode == TEXT:  # looked at part by part, so that bad text is refused at once
             try:
-                part = self._decoder.decode(payload, last)
+                self._decoder.decode(payload, last)
             except UnicodeDecodeError:
                 raise FrameError(INVALID_DATA, "text is not UTF-8") from None
-        if part:  # empty ones without end must not fill the memory
-            self._parts.append(part)
-        self._size += len(payload)
+        # In one piece: a list of parts would let a client that sends them a byte at a time, or empty, take many times
+        # the memory its message is allowed.
+        self._message += payload
         if last:
-            message = "".join(self._parts) if self._opcode == TEXT else b"".join(self._parts)
-            events.append((self._opcode, message))
-            self._opcode = self._size = 0
-            self._parts = []
+            message = self._message
+            events.append((self._opcode, str(message, "utf-8") if self._opcode == TEXT else bytes(message)))
+            self._opcode = 0
+            self._message = bytearray()
             self._decoder = None
 
 
@@ -176,10 +188,10 @@ def encode_frame(opcode: int, payload: bytes) -> bytes:
     """Return one whole, unmasked frame, as servers send it."""
     size = len(payload)
     if size < 126:
-        return bytes((_FIN | opcode, size)) + payload
+        return bytes((FIN | opcode, size)) + payload
     if size < 65536:
-        return bytes((_FIN | opcode, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((_FIN | opcode, 127)) + size.to_bytes(8, "big") + payload
+        return bytes((FIN | opcode, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((FIN | opcode, 127)) + size.to_bytes(8, "big") + payload
 
 
 def encode_reply(content: Content) -> bytes | None:

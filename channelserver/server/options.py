@@ -188,6 +188,12 @@ OPTIONS: tuple[Option, ...] = (
         low=256,
     ),
     Option("max_header_fields", "int", 128, "fields in a request head, else 431", low=4),
+    Option(
+        "compression",
+        "flag",
+        False,
+        "compress WebSocket messages over 1 KiB (permessage-deflate) for clients that can; costs the reactor time",
+    ),
     Option("header_timeout", "float", 10.0, "for a whole request head", unit="seconds", low=0.1),
     Option("body_timeout", "float", 60.0, "between two parts of a request body", unit="seconds", low=0.1),
     Option(

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from channelserver.bridge import Bridge
 from channelserver.layers.content import Content
 from channelserver.server import frames
+from channelserver.server.deflate import Deflated
 
 _log = Logger("channelserver.server.replies")
 
@@ -117,12 +118,13 @@ class Replies:
     def _fan_out(self, channels: Collection[str], content: Content) -> None:
         find = self._connections.get
         frame = frames.encode_reply(content)
+        deflated = Deflated.of(frame)
         for channel in channels:
             connection = find(channel)
             if connection is None:
                 continue
             try:
-                if frame is None or not connection.send_frame(frame):
+                if frame is None or not connection.send_frame(frame, deflated):
                     connection.reply(content)
             except Exception:  # one broken socket must not cost the others their message
                 _log.failure("cannot send to {channel}", channel=channel)
@@ -134,11 +136,11 @@ class Replies:
 
     def deliver(self, channel: str, content: Content) -> None:
         """See :meth:`channelserver.layers.base.Outlet.deliver`."""
-        self._bridge.post(self._deliver, channel, content)
+        self._bridge.post_data(_size(content), self._deliver, channel, content)
 
     def deliver_group(self, channels: Collection[str], content: Content) -> None:
         """See :meth:`channelserver.layers.base.Outlet.deliver_group`."""
-        self._bridge.post(self._fan_out, channels, content)
+        self._bridge.post_data(_size(content), self._fan_out, channels, content)
 
     def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """See :meth:`channelserver.layers.base.Outlet.deliver_waiting`."""
@@ -152,5 +154,11 @@ class Replies:
                     return False
             if not connection.flow.send(len(content.get("content") or b""), timeout):
                 return False
-        self._bridge.post(self._deliver, channel, content)
+        self._bridge.post_data(_size(content), self._deliver, channel, content)
         return True
+
+
+def _size(content: Content) -> int:
+    """Return about how much memory a reply takes."""
+    data = content.get("text") or content.get("bytes") or content.get("content")
+    return len(data) if isinstance(data, (str, bytes)) else 0

@@ -21,13 +21,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import select
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.interfaces import IWriteDescriptor
 from twisted.logger import Logger
 
 from channelserver.layers.content import Content
-from channelserver.server import frames
+from channelserver.server import deflate, frames
 from channelserver.server.exchange import copy_addresses
 from channelserver.server.http1 import BadRequest, RequestHead
 from channelserver.server.replies import FAILED
@@ -43,6 +45,8 @@ _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 CLOSE_SECONDS = 5.0
 #: Bytes handed to the transport at a time when a slow client reads again.
 REFILL = 64 * 1024
+#: Compressed bytes looked at in one go: they may become a thousand times as many, and then there may be no room.
+COMPRESSED_SLICE = 4 * 1024
 
 
 class WebSocket:
@@ -54,8 +58,8 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_addresses", "_close_code", "_due", "_early", "_head", "_held", "_last_received", "_order",
-        "_pinged", "_protocols", "_reader", "_received", "_sent", "_state", "_wanted", "_waiting",
+        "_addresses", "_close_code", "_deflate", "_due", "_early", "_head", "_held", "_last_received", "_order",
+        "_pinged", "_pong", "_protocols", "_reader", "_received", "_sent", "_state", "_wanted", "_waiting",
         "began", "name", "path", "paused", "site", "wire",
     )  # fmt: skip
 
@@ -68,13 +72,15 @@ class WebSocket:
         self._addresses = addresses
         self._state = "waiting"
         self._reader: frames.FrameReader | None = frames.FrameReader(self.site.options.max_message_bytes)
-        self._early = b""  # read before the socket was open
+        self._deflate: deflate.Agreement | None = None
+        self._early = b""  # read, but not yet looked at
         self._order = 0
-        self._held: deque[Content] | None = None  # messages for which the layer had no room
+        self._held: deque[tuple[str, Any]] | None = None  # messages for which the layer had no room
         self._close_code: int | None = None
         self._last_received: float = self.site.wheel.now()
         self.began = self._last_received
         self._pinged: float | None = None
+        self._pong: bytes | None = None  # an answer that waits for the client to read
         self._due: float = 0.0
         self._sent = self._received = 0
         #: The transport has more to send than it wants; what comes now waits here.
@@ -112,6 +118,11 @@ class WebSocket:
             return BadRequest("pages of this origin may not open a WebSocket here", 403)
         if self.site.draining:
             return BadRequest("the server is about to stop", 503)
+        if self.site.options.compression:
+            try:
+                self._deflate = deflate.negotiate(v for name, v in head.headers if name == b"sec-websocket-extensions")
+            except ValueError:
+                return BadRequest("malformed Sec-WebSocket-Extensions")
         return None
 
     def begin(self, data: bytes) -> None:
@@ -155,6 +166,9 @@ class WebSocket:
         ]
         if chosen is not None:
             lines.append(b"Sec-WebSocket-Protocol: " + chosen.encode("latin-1"))
+        if self._deflate is not None:
+            lines.append(b"Sec-WebSocket-Extensions: " + self._deflate.response)
+            self._reader = deflate.DeflateReader(self.site.options.max_message_bytes, self._deflate.client_window)
         self._state = "open"
         # An open socket may live for days: keep nothing of its handshake.
         self._head = None
@@ -165,10 +179,7 @@ class WebSocket:
         self._last_received = now
         self._due = self._next_look(now)
         self.site.wheel.add(self, self._due)
-        early, self._early = self._early, b""
-        if early:
-            self.data_received(early)
-        self.wire.reading(True)
+        self._read_on()
 
     def _choose(self, wanted: Any) -> str | None:
         """Choose a subprotocol: the consumer's, else the first offered that is on the server's list."""
@@ -204,7 +215,7 @@ class WebSocket:
             return
         frame = frames.encode_reply({"text": text, "bytes": data})
         if frame is not None:
-            self.send_frame(frame)
+            self.send_frame(frame, deflate.Deflated.of(frame))
         elif not close and "accept" not in content:
             _log.debug("{path!r}: a reply without text, bytes, close and accept", path=self.path)
         if close:
@@ -221,10 +232,15 @@ class WebSocket:
             return True
         return False
 
-    def send_frame(self, frame: bytes) -> bool:
-        """Send an encoded frame; return False if the socket is not open yet and the reply must decide."""
+    def send_frame(self, frame: bytes, deflated: deflate.Deflated | None) -> bool:
+        """Send an encoded frame; return False if the socket is not open yet and the reply must decide.
+
+        :param deflated: has the frame's compressed forms, if the frame is worth it.
+        """
         if self._state != "open":
             return self._state != "waiting"
+        if deflated is not None and self._deflate is not None:
+            frame = deflated.form(self._deflate.window)
         self._sent += 1
         if not self.paused:
             self.wire.transport.write(frame)
@@ -234,8 +250,19 @@ class WebSocket:
         self._waiting.append(frame)
         self._wanted += len(frame)
         if self._wanted > self.site.options.send_buffer_bytes:
-            self._overflow()
+            self._flush()
+            if self._wanted > self.site.options.send_buffer_bytes:
+                self._overflow()
         return True
+
+    def _flush(self) -> None:
+        """Give the kernel what it takes: within one turn of the reactor a client can seem slow that is not."""
+        transport = self.wire.transport
+        if IWriteDescriptor.providedBy(transport):
+            room = select.poll()
+            room.register(transport.fileno(), select.POLLOUT)
+            while self._waiting and room.poll(0) == [(transport.fileno(), select.POLLOUT)] and not transport.doWrite():
+                pass  # when it has written all it holds, it calls drained()
 
     def _overflow(self) -> None:
         _log.warn(
@@ -250,6 +277,9 @@ class WebSocket:
     def drained(self) -> None:
         """The transport wants more: hand over what has been waiting."""
         self.paused = False
+        pong, self._pong = self._pong, None
+        if pong is not None and self._state == "open":
+            self.wire.transport.write(frames.encode_frame(frames.PONG, pong))
         while self._waiting and not self.paused:
             parts, size = [], 0
             while self._waiting and size < REFILL:
@@ -266,13 +296,28 @@ class WebSocket:
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
-        if self._state == "waiting":
-            # Allowed only once the handshake is over (RFC 6455 section 4.1); kept, within reason, for those who cannot
-            # wait.
+        if self._state == "waiting" or self._held is not None:
+            # The former is allowed only once the handshake is over (RFC 6455 section 4.1); kept, within reason, for
+            # those who cannot wait. The latter was on its way when reading was stopped.
             self._early += data
             if len(self._early) > REFILL:
                 self.wire.reading(False)
-            return
+        elif self._deflate is None or len(data) <= COMPRESSED_SLICE:
+            self._take(data)
+        else:
+            self._early = data
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Look at what has been read already; then read on, if there is room."""
+        while self._early and self._held is None:
+            data, self._early = self._early[:COMPRESSED_SLICE], self._early[COMPRESSED_SLICE:]
+            self._take(data)
+        if self._held is None:
+            self.wire.reading(True)
+
+    def _take(self, data: bytes) -> None:
+        """Act on the frames in `data`."""
         reader = self._reader
         if self._state == "done" or reader is None:
             return
@@ -290,33 +335,40 @@ class WebSocket:
             elif opcode == frames.BINARY:
                 self._message("bytes", payload)
             elif opcode == frames.PING:
-                if self._state == "open":
+                if self.paused:
+                    self._pong = payload  # only the latest ping needs an answer (RFC 6455 section 5.5.3)
+                elif self._state == "open":
                     self.wire.transport.write(frames.encode_frame(frames.PONG, payload))
             elif opcode == frames.CLOSE:
                 self._close_received(*payload)
                 return
-        if error is not None and self._state == "open":
-            _log.info("{path!r}: closed with {code}: {reason}", path=self.path, code=error.code, reason=error.reason)
-            self.close(error.code, error.reason)
+        if error is not None:
+            if self._state == "open":
+                _log.info(
+                    "{path!r}: closed with {code}: {reason}", path=self.path, code=error.code, reason=error.reason
+                )
+                self._waiting, self._wanted = None, 0  # it would keep the close frame waiting
+                self.close(error.code, error.reason)
             self._finish()
 
     def _message(self, kind: str, payload: Any) -> None:
         if self._state != "open":
             return
-        self._order += 1
         self._received += 1
-        message = {"reply_channel": self.name, "path": self.path, "order": self._order, kind: payload}
         if self._held is not None:
-            self._held.append(message)
-        elif not self.site.submit("websocket.receive", message):
+            self._held.append((kind, payload))
+            return
+        self._order += 1
+        message = {"reply_channel": self.name, "path": self.path, "order": self._order, kind: payload}
+        if not self.site.submit("websocket.receive", message):
             # No room: the client waits, nothing is lost.
-            self._held = deque((message,))
+            self._order -= 1
+            self._held = deque(((kind, payload),))
             self.wire.reading(False)
             self._await_room()
 
     def _await_room(self) -> None:
-        assert self._held
-        if self.site.layer.when_room("websocket.receive", self._held[0], self._room):
+        if self.site.layer.when_room("websocket.receive", {"reply_channel": self.name}, self._room):
             self._room()
 
     def _room(self) -> None:  # any thread
@@ -325,16 +377,21 @@ class WebSocket:
     def _release(self) -> None:
         """There may be room now: give the held messages to the layer."""
         while self._held:
-            if not self.site.submit("websocket.receive", self._held[0]):
+            kind, payload = self._held[0]
+            message = {"reply_channel": self.name, "path": self.path, "order": self._order + 1, kind: payload}
+            if not self.site.submit("websocket.receive", message):
                 self._await_room()
                 return
+            self._order += 1
             self._held.popleft()
         self._held = None
         if self._state == "done":
             self._disconnected()
         else:
-            self._last_received = self.site.wheel.now()  # nothing was read, so its silence means nothing
-            self.wire.reading(True)
+            # Nothing was read, so the client's silence means nothing.
+            self._last_received = self.site.wheel.now()
+            self._pinged = None
+            self._read_on()
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,452 @@
+"""permessage-deflate (RFC 7692): what is agreed on, what is sent compressed, and what is refused when it arrives."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+import zlib
+from unittest.mock import patch
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+from websockets.exceptions import ConnectionClosedError
+
+from channelserver.server import deflate, frames
+from channelserver.server.deflate import Deflated, DeflateReader, negotiate, parse_extensions
+from channelserver.server.frames import BINARY, FIN, PING, RSV1, TEXT, FrameError, FrameReader, encode_frame
+from tests.process import TIMEOUT, ServerTestCase
+from tests.site import SiteTestCase, client_frame
+
+ALWAYS = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
+LIMIT = 100_000
+
+
+def compress(data: bytes, window: int = 12) -> bytes:
+    """Return the payload of a compressed message, made by zlib alone (RFC 7692 section 7.2.1)."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -window)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def read(data: bytes, reader: FrameReader | None = None) -> list[frames.Event]:
+    """Return what a reader makes of `data`."""
+    events: list[frames.Event] = []
+    (reader or DeflateReader(LIMIT, 15)).feed(data, events)
+    return events
+
+
+class NegotiationTests(SynchronousTestCase):
+    """RFC 7692 sections 5.1 and 7.1; RFC 6455 section 9.1."""
+
+    def response(self, *values: bytes) -> bytes | None:
+        """Return the answer to offers."""
+        agreement = negotiate(values)
+        return agreement.response if agreement is not None else None
+
+    def test_offers_that_are_accepted(self) -> None:
+        """Both sides keep nothing between messages; a client is told its window only if it says that it can be told."""
+        for offer, rest in (
+            (b"permessage-deflate", b"server_max_window_bits=12"),
+            (b"permessage-deflate; client_max_window_bits", b"server_max_window_bits=12; client_max_window_bits=12"),
+            (b"permessage-deflate;client_max_window_bits=15", b"server_max_window_bits=12; client_max_window_bits=12"),
+            (b"permessage-deflate;client_max_window_bits=10", b"server_max_window_bits=12; client_max_window_bits=10"),
+            (b"permessage-deflate;client_max_window_bits=8", b"server_max_window_bits=12; client_max_window_bits=8"),
+            (b"permessage-deflate; server_max_window_bits=15", b"server_max_window_bits=12"),
+            (b"permessage-deflate; server_max_window_bits=9", b"server_max_window_bits=9"),
+            (b'permessage-deflate; server_max_window_bits="10"', b"server_max_window_bits=10"),
+            (b'permessage-deflate ;\tserver_max_window_bits = "1\\0"', b"server_max_window_bits=10"),
+            (b"permessage-deflate; server_no_context_takeover", b"server_max_window_bits=12"),
+            (b"permessage-deflate; client_no_context_takeover", b"server_max_window_bits=12"),
+        ):
+            self.assertEqual(self.response(offer), ALWAYS + rest, offer)
+
+    def test_offers_that_are_declined(self) -> None:
+        """RFC 7692 section 7.1: unknown names, wrong values, names that come twice, a window we do not have."""
+        for parameters in (
+            b"server_max_window_bits",
+            b"server_max_window_bits=7",
+            b"server_max_window_bits=8",  # allowed, but more than zlib can do
+            b"server_max_window_bits=16",
+            b"server_max_window_bits=010",
+            b"server_max_window_bits=+10",
+            b"server_max_window_bits=1_0",
+            b"client_max_window_bits=16",
+            b"client_max_window_bits=09",
+            b"client_max_window_bits=x",
+            b"server_no_context_takeover=1",
+            b"client_no_context_takeover=true",
+            b"server_no_context_takeover; server_no_context_takeover",
+            b"client_max_window_bits; client_max_window_bits=10",
+            b"unknown",
+            b"Server_Max_Window_Bits=10",
+        ):
+            self.assertIsNone(self.response(b"permessage-deflate; " + parameters), parameters)
+
+    def test_the_first_acceptable_offer_wins(self) -> None:
+        """Offers are in the client's order of preference, in one field or in several."""
+        first = b"permessage-deflate; server_max_window_bits=8"
+        second = b"permessage-deflate; server_max_window_bits=11"
+        third = b"permessage-deflate; server_max_window_bits=9"
+        expected = ALWAYS + b"server_max_window_bits=11"
+        self.assertEqual(self.response(b", ".join((first, second, third))), expected)
+        self.assertEqual(self.response(first, second + b" , " + third), expected)
+        self.assertEqual(self.response(b"x-webkit-deflate-frame, " + first, b"", b",," + second), expected)
+        self.assertIsNone(self.response(b"x-webkit-deflate-frame", b"permessage-bzip2"))
+        self.assertIsNone(self.response())
+        self.assertIsNone(self.response(b""))
+
+    def test_malformed_lists(self) -> None:
+        """RFC 6455 section 9.1: data that does not conform must fail the connection."""
+        for value in (
+            b"permessage-deflate;",
+            b"permessage-deflate; =10",
+            b"permessage-deflate; server_max_window_bits=",
+            b'permessage-deflate; server_max_window_bits="10',
+            b'permessage-deflate; server_max_window_bits=""',
+            b'permessage-deflate; server_max_window_bits="1 0"',
+            b"permessage deflate",
+            b"; a=b",
+            b"a, b c",
+            b"a; b=c d",
+            b"a/b",
+        ):
+            self.assertRaises(ValueError, parse_extensions, value)
+
+    def test_a_long_malformed_list_takes_no_time(self) -> None:
+        """The search cannot be made to start over and over again."""
+        for value in (b"a" + b" " * 30_000 + b"(", b"a" + b";b=c " * 6_000 + b"(", b'a;b="' + b"\\a" * 15_000):
+            self.assertRaises(ValueError, parse_extensions, value)
+
+    @given(st.binary(max_size=60))
+    def test_any_bytes(self, value: bytes) -> None:
+        """Whatever a header holds, it is accepted, declined or malformed."""
+        for prefix in (b"", b"permessage-deflate;", b'permessage-deflate; server_max_window_bits="'):
+            try:
+                agreement = negotiate([prefix + value])
+            except ValueError:
+                continue
+            if agreement is not None:
+                self.assertIn(agreement.window, range(9, 13))
+
+    def test_equal_agreements_are_one_object(self) -> None:
+        """Ten thousand sockets do not keep ten thousand of them."""
+        offer = [b"permessage-deflate; client_max_window_bits"]
+        self.assertIs(negotiate(offer), negotiate(offer))
+
+
+class ReaderTests(SynchronousTestCase):
+    """Compressed messages from a client."""
+
+    def refused(self, code: int, data: bytes, reader: FrameReader | None = None) -> None:
+        """Assert that `data` is refused with `code`."""
+        error = self.assertRaises(FrameError, read, data, reader)
+        self.assertEqual(error.code, code)
+
+    def test_the_examples_of_the_rfc(self) -> None:
+        """RFC 7692 section 7.2.3: one block, fragments, no compression, two blocks, a last block, an empty message."""
+        hello = bytes.fromhex("f248cdc9c90700")
+        self.assertEqual(read(client_frame(0xC1, hello)), [(TEXT, "Hello")])
+        self.assertEqual(read(client_frame(0x41, hello[:3]) + client_frame(0x80, hello[3:])), [(TEXT, "Hello")])
+        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("000500faff48656c6c6f00"))), [(TEXT, "Hello")])
+        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("f24805000000ffffcac9c90700"))), [(TEXT, "Hello")])
+        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("f348cdc9c9070000"))), [(TEXT, "Hello")])
+        self.assertEqual(read(client_frame(0xC2, b"\x00")), [(BINARY, b"")])
+
+    def test_the_octet_after_a_last_block_may_be_missing(self) -> None:
+        """Some compressors end with a last block and cut nothing off."""
+        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("f348cdc9c90700"))), [(TEXT, "Hello")])
+
+    def test_last_blocks_within_a_message(self) -> None:
+        """Each fragment may end with one; there may not be so many that they cost more than they carry."""
+        final = zlib.compressobj(9, zlib.DEFLATED, -12)
+        block = final.compress(b"x" * 1000) + final.flush()
+        data = client_frame(0x42, block) + client_frame(0x00, block) + client_frame(0x80, block + b"\x00")
+        self.assertEqual(read(data), [(BINARY, b"x" * 3000)])
+        self.refused(frames.INVALID_DATA, client_frame(0xC2, b"\x03\x00" * 1000 + b"\x00"))
+
+    def test_each_message_begins_anew(self) -> None:
+        """No window is kept: a message that refers to the one before is damaged data."""
+        compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+        text = os.urandom(500)
+        first, second = (compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH) for _ in range(2))
+        reader = DeflateReader(LIMIT, 15)
+        self.assertEqual(read(client_frame(0xC2, first[:-4]), reader), [(BINARY, text)])
+        self.refused(frames.INVALID_DATA, client_frame(0xC2, second[:-4]), reader)
+
+    def test_plain_and_compressed_messages_mix(self) -> None:
+        """The bit says which is which; control frames may come between fragments, and are never compressed."""
+        packed = compress(b"compressed")
+        data = (
+            client_frame(0x81, b"plain")
+            + client_frame(0x41, packed[:4])
+            + client_frame(0x89, b"ping")
+            + client_frame(0x80, packed[4:])
+            + client_frame(0x01, b"in ")
+            + client_frame(0x80, b"parts")
+            + client_frame(0xC2, packed)
+        )
+        expected = [
+            (TEXT, "plain"), (PING, b"ping"), (TEXT, "compressed"), (TEXT, "in parts"), (BINARY, b"compressed")
+        ]  # fmt: skip
+        self.assertEqual(read(data), expected)
+        reader = DeflateReader(LIMIT, 12)
+        self.assertEqual([event for byte in data for event in read(bytes((byte,)), reader)], expected)
+
+    def test_the_bit_where_it_must_not_be(self) -> None:
+        """RFC 7692 section 6: only on the first frame of a data message; RSV2 and RSV3 mean nothing."""
+        hello = compress(b"Hello")
+        for data in (
+            client_frame(0xC9, b""),
+            client_frame(0xC8, b"\x03\xe8"),
+            client_frame(0xCA, b""),
+            client_frame(0x41, hello[:3]) + client_frame(0xC0, hello[3:]),
+            client_frame(0x01, b"a") + client_frame(0xC0, b"b"),
+            client_frame(0xC0, hello),
+            client_frame(0xA1, b"a"),
+            client_frame(0x91, b"a"),
+            client_frame(0xE1, hello),
+            client_frame(0xC3, hello),
+            client_frame(0x41, hello) + client_frame(0xC1, hello),
+        ):
+            self.refused(frames.PROTOCOL_ERROR, data)
+        self.refused(frames.PROTOCOL_ERROR, client_frame(0xC1, hello), FrameReader(LIMIT))
+
+    def test_damaged_data(self) -> None:
+        """Neither a wrong block, nor one that breaks off, nor text that is not UTF-8 once inflated gets through."""
+        whole = compress(os.urandom(300) * 2)
+        for payload in (b"\xff" * 8, b"\x07", whole[:-20], whole[:200], b"", whole + b"\x01"):
+            self.refused(frames.INVALID_DATA, client_frame(0xC2, payload))
+        self.refused(frames.INVALID_DATA, client_frame(0xC1, compress(b"\xff\xfe")))
+        self.refused(frames.INVALID_DATA, client_frame(0x41, compress(b"abc\xff") + b"\x00\x00\xff\xff"))
+        cut = compress("ü".encode()[:1]) + b"\x00\x00\xff\xff"
+        self.assertEqual(read(client_frame(0x41, cut) + client_frame(0x80, compress(b"\xbc"))), [(TEXT, "ü")])
+
+    def test_the_largest_message(self) -> None:
+        """What counts is the inflated size; data that grows by being compressed may still be as large as allowed."""
+        self.assertEqual(read(client_frame(0xC2, compress(b"x" * LIMIT))), [(BINARY, b"x" * LIMIT)])
+        noise = os.urandom(LIMIT)
+        packed = compress(noise)
+        self.assertGreater(len(packed), LIMIT)
+        self.assertEqual(read(client_frame(0xC2, packed)), [(BINARY, noise)])
+        self.refused(frames.TOO_BIG, client_frame(0xC2, compress(b"x" * (LIMIT + 1))))
+        self.refused(frames.TOO_BIG, client_frame(0xC2, compress(noise + b"x")))
+        self.refused(frames.TOO_BIG, client_frame(0x82, noise + b"x"))
+        half = compress(b"x" * (LIMIT // 2 + 1)) + b"\x00\x00\xff\xff"
+        self.refused(frames.TOO_BIG, client_frame(0x42, half) + client_frame(0x80, half[:-4]))
+        self.refused(frames.TOO_BIG, client_frame(0xC2, b"")[:1] + b"\xff" + (2 * LIMIT).to_bytes(8, "big") + b"mask")
+
+    def test_a_bomb_is_not_inflated(self) -> None:
+        """64 MiB of zeros in 64 KiB are refused after the first LIMIT bytes."""
+        compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+        bomb = b"".join(compressor.compress(bytes(1 << 20)) for _ in range(64))
+        bomb += compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
+        self.assertLess(len(bomb), LIMIT)
+        data = client_frame(0xC2, bomb)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        self.refused(frames.TOO_BIG, data)
+        self.assertLess(tracemalloc.get_traced_memory()[1], 8 * LIMIT)
+
+    def test_blocks_without_data_take_no_memory(self) -> None:
+        """An endless message of empty blocks or empty fragments is no message, but costs nothing either."""
+        for first, payload in ((0x42, b"\x00\x00\x00\xff\xff"), (0x02, b"")):
+            reader = DeflateReader(LIMIT, 15)
+            read(client_frame(first, payload), reader)
+            data = client_frame(0x00, payload) * 1000
+            tracemalloc.start()
+            for _ in range(50):
+                self.assertEqual(read(data, reader), [])
+            self.assertLess(tracemalloc.get_traced_memory()[0], 50_000)
+            tracemalloc.stop()
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        st.lists(st.tuples(st.booleans(), st.binary(max_size=300), st.integers(0, 300)), max_size=5),
+        st.integers(1, 400),
+        st.sampled_from((9, 12, 15)),
+    )
+    def test_any_messages_in_any_pieces(self, messages: list[tuple[bool, bytes, int]], piece: int, window: int) -> None:
+        """Compressed or not, in one frame or two, however the bytes arrive: each message comes out as it went in."""
+        data = b""
+        for compressed, payload, cut in messages:
+            body = compress(payload, window) if compressed else payload
+            bit = RSV1 if compressed else 0
+            if cut < len(body):
+                data += client_frame(bit | BINARY, body[:cut]) + client_frame(FIN, body[cut:])
+            else:
+                data += client_frame(FIN | bit | BINARY, body)
+        reader = DeflateReader(LIMIT, window)
+        found = [event for at in range(0, len(data), piece) for event in read(data[at : at + piece], reader)]
+        self.assertEqual(found, [(BINARY, payload) for _, payload, _ in messages])
+
+
+class WriterTests(SynchronousTestCase):
+    """Compressed messages to clients."""
+
+    def test_only_what_is_large_enough(self) -> None:
+        """A message over 1 KiB is compressed, a smaller one is not."""
+        self.assertIsNone(Deflated.of(None))
+        self.assertIsNone(Deflated.of(encode_frame(TEXT, b"x" * 1024)))
+        self.assertIsNotNone(Deflated.of(encode_frame(TEXT, b"x" * 1025)))
+
+    def test_only_what_gets_smaller(self) -> None:
+        """Noise is sent as it is."""
+        frame = encode_frame(BINARY, os.urandom(5000))
+        self.assertIs(Deflated(frame).form(12), frame)
+
+    def test_what_zlib_makes_of_it(self) -> None:
+        """A compressed frame can be inflated with a window of the size agreed on, whatever its length."""
+        for size in (1025, 65_535, 65_536, 1_000_000):
+            payload = (b"%d," * 200_000 % tuple(range(200_000)))[:size]
+            for window in (9, 11, 12):
+                for opcode in (TEXT, BINARY):
+                    form = Deflated(encode_frame(opcode, payload)).form(window)
+                    self.assertEqual(form[0], FIN | RSV1 | opcode)
+                    data = form[2 if form[1] < 126 else 4 if form[1] == 126 else 10 :]
+                    inflater = zlib.decompressobj(-window)
+                    self.assertEqual(inflater.decompress(data + b"\x00\x00\xff\xff"), payload)
+                    self.assertLess(len(form), size)
+
+    def test_each_form_is_made_once(self) -> None:
+        """The same window gets the same bytes."""
+        deflated = Deflated(encode_frame(TEXT, b"abc" * 1000))
+        self.assertIs(deflated.form(12), deflated.form(12))
+        self.assertIsNot(deflated.form(12), deflated.form(10))
+
+
+class SocketTests(SiteTestCase):
+    """WebSockets without a network."""
+
+    options = {"compression": True}
+    OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+
+    def test_only_if_asked_for(self) -> None:
+        """The extension is agreed on if the option is on and the client offers it."""
+        self.assertIn(b"\r\nSec-WebSocket-Extensions: " + ALWAYS, self.open(self.OFFER)[3])
+        self.assertNotIn(b"Extensions", self.open()[3])
+        self.assertNotIn(b"Extensions", self.open(b"Sec-WebSocket-Extensions: permessage-deflate; x")[3])
+        self.make_site()
+        self.assertNotIn(b"Extensions", self.open(self.OFFER)[3])
+
+    def test_malformed_offers(self) -> None:
+        """A list of extensions that cannot be read ends the handshake."""
+        transport = self.shake_hands(b"Sec-WebSocket-Extensions: permessage-deflate;")[1]
+        self.assertEqual(transport.value().split(b"\r\n")[0], b"HTTP/1.1 400 Bad Request")
+        self.assertIsNone(self.layer.receive(["websocket.connect"])[0])
+
+    def test_a_group_message_is_compressed_once_for_each_window(self) -> None:
+        """However many members share it; the others get it as it is; a small one is sent to all as it is."""
+        offers = ((self.OFFER,),) * 5 + ((b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9",),)
+        members = [self.open(*fields) for fields in (*offers, (), ())]
+        for _, _, name, _ in members:
+            self.layer.group_add("all", name)
+        with patch("channelserver.server.deflate.zlib.compressobj", wraps=zlib.compressobj) as made:
+            self.layer.dispatch_group("all", {"text": "large " * 1000})
+            self.assertEqual(made.call_count, 2)
+            self.layer.dispatch_group("all", {"text": "small"})
+            self.assertEqual(made.call_count, 2)
+        large, small = encode_frame(TEXT, b"large " * 1000), encode_frame(TEXT, b"small")
+        for (_, transport, _, _), window in zip(members, [12] * 5 + [9, 0, 0], strict=True):
+            self.assertEqual(transport.value(), (deflate.deflate(large, window) if window else large) + small)
+
+    def test_nobody_asks_nobody_compresses(self) -> None:
+        """A group without compressing members costs no compression."""
+        for _ in range(3):
+            self.layer.group_add("all", self.open()[2])
+        with patch("channelserver.server.deflate.zlib.compressobj") as made:
+            self.layer.dispatch_group("all", {"text": "large " * 1000})
+        made.assert_not_called()
+
+    def test_a_reply_to_one(self) -> None:
+        """A reply is compressed as a group message is."""
+        _, transport, name, _ = self.open(self.OFFER)
+        self.layer.dispatch(name, {"bytes": b"y" * 3000})
+        self.assertEqual(transport.value(), deflate.deflate(encode_frame(BINARY, b"y" * 3000), 12))
+
+    def test_bombs_wait_unread_while_there_is_no_room(self) -> None:
+        """What a client has sent is inflated a little at a time, and not at all while its messages find no room."""
+        self.make_site(capacity=2, compression=True, max_message_bytes=1 << 20)
+        connection, transport, _, _ = self.open(self.OFFER)
+        bomb = client_frame(0xC2, compress(bytes(1 << 20)))
+        data = (bomb * 60)[: 64 * 1024]
+        number = len(data) // len(bomb)
+        self.assertGreater(number, 40)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        connection.dataReceived(data)
+        self.assertLess(tracemalloc.get_traced_memory()[1], 12 << 20)
+        self.assertEqual(transport.producerState, "paused")
+        for order in range(1, number + 1):
+            _, message = self.layer.receive(["websocket.receive"])
+            assert message is not None
+            self.assertEqual((message["order"], len(message["bytes"])), (order, 1 << 20))
+        self.assertEqual(transport.producerState, "producing")
+        self.assertIsNone(self.layer.receive(["websocket.receive"])[0])
+
+    def test_a_broken_message_closes(self) -> None:
+        """1007, 1009 or 1002 reaches the client and the application."""
+        for data, code in (
+            (client_frame(0xC1, b"\xff" * 8), 1007),
+            (client_frame(0xC2, compress(bytes(2 << 20))), 1009),
+            (client_frame(0xC9, b""), 1002),
+        ):
+            connection, transport, _, _ = self.open(self.OFFER)
+            connection.dataReceived(data)
+            self.assertEqual(transport.value()[2:4], code.to_bytes(2, "big"))
+            connection.connectionLost(None)
+            _, message = self.layer.receive(["websocket.disconnect"])
+            assert message is not None
+            self.assertEqual(message["code"], code)
+
+
+ECHO = """
+    from channelserver import Group
+
+    def connect(message):
+        Group("all").add(message.reply_channel)
+
+    def receive(message):
+        Group("all").send({"text": message["text"]} if message.get("text") is not None else {"bytes": message["bytes"]})
+
+    channel_routing = {"websocket.connect": connect, "websocket.receive": receive}
+"""
+
+
+class ServerTests(ServerTestCase):
+    """The whole server, with a client that shares no code with it."""
+
+    files = {"routing.py": ECHO}
+
+    def test_a_client_that_compresses_and_one_that_does_not(self) -> None:
+        """Both get the same messages, small and large, text and bytes."""
+        server = self.start("--compression")
+        messages: list[str | bytes] = [
+            "small", "grüße " * 5000, b"\x00\xff" * 40_000, os.urandom(70_000), "", "x" * 1024, "x" * 1025
+        ]  # fmt: skip
+        with server.connect("/", compression="deflate") as one, server.connect("/") as other:
+            self.assertEqual([extension.name for extension in one.protocol.extensions], ["permessage-deflate"])
+            self.assertEqual(other.protocol.extensions, [])
+            for message in messages:
+                one.send(message)
+                self.assertEqual(one.recv(TIMEOUT), message)
+                self.assertEqual(other.recv(TIMEOUT), message)
+                other.send(message)
+                self.assertEqual(one.recv(TIMEOUT), message)
+                self.assertEqual(other.recv(TIMEOUT), message)
+
+    def test_a_bomb(self) -> None:
+        """A message that inflates to more than is allowed: 1009, and the others go on."""
+        server = self.start("--compression", "--max-message-bytes", "100000")
+        with server.connect("/") as other, server.connect("/", compression="deflate") as one:
+            one.send(b"x" * 100_000)
+            self.assertEqual(len(one.recv(TIMEOUT)), 100_000)
+            one.send(b"x" * 100_001)
+            self.assertRaises(ConnectionClosedError, one.recv, TIMEOUT)
+            assert one.protocol.close_rcvd is not None
+            self.assertEqual(one.protocol.close_rcvd.code, 1009)
+            self.assertEqual(len(other.recv(TIMEOUT)), 100_000)
+
+    def test_off_unless_asked_for(self) -> None:
+        """Without the option no extension is agreed on."""
+        with self.start().connect("/", compression="deflate") as socket:
+            self.assertEqual(socket.protocol.extensions, [])

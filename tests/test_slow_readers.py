@@ -1,0 +1,388 @@
+"""Clients that do not read, or write more than is wanted, cost themselves and nobody else (rules 14, 15 and 20).
+
+The server is a process of its own, and its memory is what the kernel says.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.interfaces import IWriteDescriptor
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from websockets.sync.client import ClientConnection
+from zope.interface import implementer
+
+from channelserver import bridge as bridge_module
+from channelserver.bridge import Bridge
+from channelserver.server.connection import HTTPConnection
+from tests.process import TIMEOUT, Server, ServerTestCase
+from tests.site import SiteTestCase
+
+MB = 1_000_000
+
+
+class Memory:
+    """The memory of a process, from now on."""
+
+    def __init__(self, server: Server) -> None:
+        self._folder = Path(f"/proc/{server.process.pid}")
+        (self._folder / "clear_refs").write_text("5")  # forget the peak
+        self._begin = self._read("VmRSS")
+
+    def _read(self, name: str) -> int:
+        match = re.search(rf"{name}:\s+(\d+) kB", (self._folder / "status").read_text())
+        assert match is not None
+        return int(match[1]) * 1024
+
+    @property
+    def growth(self) -> int:
+        """Bytes by which it has grown at its peak."""
+        return self._read("VmHWM") - self._begin
+
+
+def connect_deaf(server: Server) -> socket.socket:
+    """Open a connection on which the kernel takes little for us."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
+    connection.settimeout(TIMEOUT)
+    connection.connect(("127.0.0.1", server.port))
+    return connection
+
+
+def open_deaf(server: Server, path: str) -> socket.socket:
+    """Open a WebSocket that is not read from."""
+    connection = connect_deaf(server)
+    key = base64.b64encode(os.urandom(16)).decode()
+    connection.sendall(
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+    )
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101 "), answer
+    return connection
+
+
+GROUP = """
+    from channelserver import Group
+
+    def connect(message):
+        Group("all").add(message.reply_channel)
+
+    def receive(message):
+        Group("all").send({"text": message["text"].ljust(65536, "x")})
+
+    channel_routing = {"websocket.connect": connect, "websocket.receive": receive}
+"""
+
+
+class Reader(threading.Thread):
+    """Reads what a group gets."""
+
+    def __init__(self, connection: ClientConnection, number: int, arrived: Callable[[], object]) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._connection = connection
+        self._number = number
+        self._arrived = arrived
+
+    def run(self) -> None:
+        """Read."""
+        for _ in range(self._number):
+            self.found.append(self._connection.recv(TIMEOUT)[:20].rstrip("x"))
+            self._arrived()
+
+
+class GroupTests(ServerTestCase):
+    """Rule 14."""
+
+    files = {"routing.py": GROUP}
+    number = 1600
+
+    def test_rule_14_a_member_that_never_reads(self) -> None:
+        """100 MB for a group: who does not read is closed with 1013, the others get all of it, memory stays."""
+        server = self.start()
+        with server.connect("/sender/") as sender, server.connect("/one/") as one, server.connect("/two/") as two:
+            sender.send("warm up")
+            for member in (sender, one, two):
+                member.recv(TIMEOUT)
+            memory = Memory(server)
+            deaf = open_deaf(server, "/deaf/")
+            self.addCleanup(deaf.close)
+            # The members are as fast as this process is, so what is sent must not run away from them.
+            ahead = [threading.Semaphore(16) for _ in range(3)]
+            readers = [
+                Reader(member, self.number, semaphore.release)
+                for member, semaphore in zip((sender, one, two), ahead, strict=True)
+            ]
+            for reader in readers:
+                reader.start()
+            for number in range(self.number):
+                for semaphore in ahead:
+                    self.assertTrue(semaphore.acquire(timeout=TIMEOUT), number)
+                sender.send(str(number))
+            for reader in readers:
+                reader.join(TIMEOUT)
+                self.assertEqual(reader.found, [str(number) for number in range(self.number)])
+            self.assertLess(memory.growth, 20 * MB)
+        server.wait_for(r"'/deaf/': closed with 1013, the client does not read: \d+ bytes were waiting")
+        server.wait_for(r"WebSocket CLOSE /deaf/ .* code=1013 ")
+
+    def test_a_client_that_pings_and_does_not_read(self) -> None:
+        """Answers that nobody reads do not pile up; who reads again gets the last of them (RFC 6455 section 5.5.3)."""
+        server = self.start()
+        memory = Memory(server)
+        deaf = open_deaf(server, "/deaf/")
+        self.addCleanup(deaf.close)
+        many = b"".join(b"\x89\xfd\x00\x00\x00\x00" + b"%125d" % number for number in range(1000))
+        for _ in range(300):  # 40 MB
+            deaf.sendall(many)
+        deaf.sendall(b"\x89\x84\x00\x00\x00\x00last")
+        data = b""
+        while not data.endswith(b"\x8a\x04last"):
+            data = data[-6:] + deaf.recv(1 << 16)
+        self.assertLess(memory.growth, 10 * MB)
+
+
+@implementer(IWriteDescriptor)
+class PairTransport(StringTransport):
+    """A transport that holds 64 KiB before it wants no more, over a socket whose other end nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        self.fileno = self._ours.fileno
+        self._full = False
+
+    def write(self, data: bytes) -> None:
+        """See ``ITransport``."""
+        super().write(data)
+        if len(self.value()) > 65536 and not self._full:
+            self._full = True
+            self.producer.pauseProducing()
+
+    def doWrite(self) -> None:
+        """See ``IWriteDescriptor``."""
+        sent = self._ours.send(self.value())
+        rest = self.value()[sent:]
+        self.clear()
+        if rest:
+            super().write(rest)
+        elif self._full:
+            self._full = False
+            self.producer.resumeProducing()
+
+    def received(self) -> int:
+        """Return how many bytes the kernel has taken, and close."""
+        with self._ours, self._theirs:
+            self._ours.shutdown(socket.SHUT_WR)
+            return sum(map(len, iter(lambda: self._theirs.recv(1 << 16), b"")))
+
+
+class BurstTests(SiteTestCase):
+    """Rule 14 within one turn of the reactor, in which it can write nothing by itself."""
+
+    options = {"send_buffer_bytes": 100_000}
+
+    def burst(self, number: int) -> tuple[PairTransport, HTTPConnection]:
+        """Send so many messages of 50 000 bytes."""
+        transport = PairTransport()
+        connection, _, name, _ = self.open(transport=transport)
+        for _ in range(number):
+            self.layer.dispatch(name, {"bytes": b"x" * 50_000})
+        return transport, connection
+
+    def test_what_the_kernel_takes_does_not_wait(self) -> None:
+        """Before a client counts as slow, the kernel is given what it takes."""
+        transport, connection = self.burst(5)
+        assert connection.websocket is not None
+        self.assertNotIn(b"too slow", transport.value())
+        self.assertGreater(transport.received(), 65536)
+
+    def test_but_nothing_more(self) -> None:
+        """When the kernel takes nothing any more, the limit holds."""
+        transport, _ = self.burst(50)
+        self.assertTrue(transport.value().endswith(b"too slow"))
+        self.assertLess(len(transport.value()), 200_000)
+        self.assertEqual(self.layer.losses.totals(), {"slow reader": 2})
+        transport.received()
+
+
+class SenderTests(SynchronousTestCase):
+    """Threads that send faster than the reactor takes."""
+
+    def test_they_wait(self) -> None:
+        """A thread is held up as soon as a MiB is on its way, and goes on when the reactor has dealt with it."""
+        calls: list[Any] = []
+        wake = threading.Semaphore(0)
+        done: list[int] = []
+        reactor = Clock()
+
+        def call_from_thread(function: Any) -> None:
+            calls.append(function)
+            wake.release()
+
+        reactor.callFromThread = call_from_thread  # type: ignore[attr-defined]
+        bridge = Bridge(reactor)
+
+        def send() -> None:
+            for number in range(20):
+                bridge.post_data(300_000, done.append, number)
+
+        self.patch(bridge_module, "PATIENCE", TIMEOUT)
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        rounds = 0
+        while len(done) < 20:
+            self.assertTrue(wake.acquire(timeout=TIMEOUT))
+            before = len(done)
+            calls.pop(0)()
+            self.assertLessEqual(len(done) - before, 4)
+            rounds += 1
+        thread.join(TIMEOUT)
+        self.assertEqual(done, list(range(20)))
+        self.assertGreaterEqual(rounds, 5)
+
+    def test_the_reactor_does_not(self) -> None:
+        """What the reactor's own thread sends cannot be waited for there."""
+        calls: list[Any] = []
+        reactor = Clock()
+        reactor.callFromThread = calls.append  # type: ignore[attr-defined]
+        self.patch(bridge_module, "PATIENCE", TIMEOUT)
+        bridge = Bridge(reactor)
+        done: list[int] = []
+
+        def send() -> None:
+            for number in range(5):
+                bridge.post_data(1_000_000, done.append, number)
+
+        bridge.post(send)
+        begun = time.monotonic()
+        while calls:
+            calls.pop(0)()
+        self.assertEqual(done, list(range(5)))
+        self.assertLess(time.monotonic() - begun, TIMEOUT)
+
+
+HTTP = """
+    import os
+    from django.http import HttpResponse
+    from django.urls import path
+
+    def large(request, size):
+        return HttpResponse(b"x" * size)
+
+    urlpatterns = [path("<int:size>", large)]
+"""
+
+
+class AnswerTests(ServerTestCase):
+    """Rule 20: slow clients of HTTP."""
+
+    files = {"urls.py": HTTP}
+
+    def test_requests_without_end_and_no_answer_read(self) -> None:
+        """Who sends requests for 200 MB of answers and reads nothing holds one answer, and loses the connection."""
+        server = self.start("--http-timeout", "1")
+        server.get("/1000000")
+        memory = Memory(server)
+        with connect_deaf(server) as deaf:
+            deaf.sendall(b"GET /1000000 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200)
+            server.wait_for(r"HTTP GET /1000000 200 \d+ .* broken off")
+            self.assertLess(server.output.count("HTTP GET /1000000 200 1000000"), 10)
+            try:
+                while deaf.recv(1 << 16):
+                    pass
+            except ConnectionResetError:
+                pass
+        self.assertLess(memory.growth, 10 * MB)
+        self.assertEqual(server.get("/10").status_code, 200)
+
+    def test_a_slow_download(self) -> None:
+        """The deadline is for the next part, not for all of a large answer; nothing of it is lost."""
+        size = 8_000_000
+        server = self.start("--http-timeout", "1.5")
+        memory = Memory(server)
+        with connect_deaf(server) as slow:
+            slow.sendall(b"GET /%d HTTP/1.0\r\nHost: localhost\r\n\r\n" % size)
+            begun = time.monotonic()
+            received = 0
+            data = slow.recv(1 << 14)
+            while data:
+                received += len(data)
+                while received / size > (time.monotonic() - begun) / 6:  # so that all of it takes six seconds
+                    time.sleep(0.001)
+                data = slow.recv(1 << 14)
+        self.assertGreater(received, size)
+        self.assertLess(memory.growth, 3 * size)
+        server.wait_for(rf"HTTP GET /{size} 200 {size} ")
+
+
+FLOOD = """
+    import threading
+    from channelserver import Channel
+    go = threading.Event()
+
+    def receive(message):
+        if message["path"] == "/go/":
+            go.set()
+            message.reply_channel.send({"text": "gone"})
+            return
+        if message["path"] == "/flood/":
+            go.wait(60)
+        message.reply_channel.send({"text": message["text"][:10]})
+
+    channel_routing = {"websocket.receive": receive}
+"""
+
+
+class FloodTests(ServerTestCase):
+    """Rule 15: a client that sends faster than its messages are consumed."""
+
+    files = {"routing.py": FLOOD}
+    extra_settings = """
+        CHANNEL_LAYERS["default"]["CONFIG"] = {"channel_capacity": {"websocket.receive": 110}}
+    """
+    number, size = 4000, 50_000
+
+    def test_rule_15_reading_is_paused(self) -> None:
+        """200 MB wait at the client, not in the server; others are answered; in the end everything has arrived."""
+        server = self.start("--threads", "3")
+        memory = Memory(server)
+        texts = [str(count) for count in range(self.number)]
+        with server.connect("/flood/", max_queue=None) as flood, server.connect("/other/") as other:
+            sent: list[str] = []
+
+            def send() -> None:
+                for text in texts:
+                    flood.send(text.ljust(self.size))
+                    sent.append(text)
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            # The server goes on with its work, and takes no more of this client's.
+            quiet = 0
+            while quiet < 100:
+                before = len(sent)
+                other.send("still there?")
+                self.assertEqual(other.recv(TIMEOUT), "still ther")
+                quiet = quiet + 1 if len(sent) == before else 0
+            self.assertLess(len(sent), self.number)
+            with server.connect("/go/") as go:
+                go.send("")
+                self.assertEqual(go.recv(TIMEOUT), "gone")
+            self.assertEqual([flood.recv(TIMEOUT).strip() for _ in texts], texts)
+            sender.join(TIMEOUT)
+        self.assertLess(memory.growth, 25 * MB)

@@ -143,7 +143,7 @@ class Server:
 
     def wait_until_up(self) -> Server:
         """Wait until it listens; learn the port."""
-        match = self.wait_for(r"(?:listening on|server at) http://(?:\[[^]]+\]|[^:/]+):(\d+)/")
+        match = self.wait_for(r"(?:listening on|server at) https?://(?:\[[^]]+\]|[^:/]+):(\d+)/")
         self.port = int(match[1])
         return self
 

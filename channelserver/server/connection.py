@@ -350,7 +350,9 @@ class HTTPConnection:
         # Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may
         # lose what we have sent last. So only our side is closed; the client's follows, or the deadline.
         transport = self.transport
-        if interfaces.IHalfCloseableDescriptor.providedBy(transport):
+        if interfaces.ISSLTransport.providedBy(transport):
+            transport.loseConnection()  # TLS says good-bye itself, and waits for the client's (RFC 8446 section 6.1)
+        elif interfaces.IHalfCloseableDescriptor.providedBy(transport):
             transport.loseWriteConnection()  # type: ignore[attr-defined]  # the interface forgets its method
         else:
             transport.loseConnection()

@@ -20,13 +20,13 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _request_line = re.compile(rb"([A-Z][A-Z0-9_\-]{0,31}) ([!-~]+) HTTP/([0-9])\.([0-9])").fullmatch
 _field = re.compile(rb"(" + _TOKEN + rb"):[ \t]*([\t\x20-\x7e\x80-\xff]*)").fullmatch
 _absolute = re.compile(rb"https?://([^/?#]+)([/?].*)?", re.IGNORECASE).fullmatch
-_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.\-_~!$&'()*+,;=%]*)(?::[0-9]*)?").fullmatch
+valid_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.\-_~!$&'()*+,;=%]*)(?::[0-9]*)?").fullmatch
 _chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
 
 #: Fields of which a second one would let two readers see two different requests.
-_SINGLE = frozenset({b"host", b"content-length", b"content-type", b"transfer-encoding"})
+SINGLE = frozenset({b"host", b"content-length", b"content-type", b"transfer-encoding"})
 #: Fields that say where a message ends or goes; they have no place after its body (RFC 9110 section 6.5.1).
-_NOT_IN_TRAILERS = frozenset(
+NOT_IN_TRAILERS = frozenset(
     {b"content-length", b"transfer-encoding", b"host", b"content-type", b"content-encoding", b"content-range",
      b"trailer", b"authorization", b"cookie", b"te", b"connection", b"expect", b"max-forwards", b"cache-control"}
 )  # fmt: skip
@@ -123,7 +123,7 @@ def parse_head(data: bytes) -> RequestHead:
         headers.append([name, value])
         if name not in fields:
             fields[name] = value
-        elif name in _SINGLE:
+        elif name in SINGLE:
             raise BadRequest(f"field {name.decode()} more than once")
     _read_target(head, target)
     _read_host(head)
@@ -153,9 +153,15 @@ def _read_target(head: RequestHead, target: bytes) -> None:
         elif target != b"*" or head.method != "OPTIONS":
             raise BadRequest("malformed request target")
     path, _, head.query_string = target.partition(b"?")
-    head.path = (
-        unquote_to_bytes(path).decode("utf-8", "channelserver.repercent") if b"%" in path else path.decode("ascii")
-    )
+    head.path = decode_path(path)
+
+
+def decode_path(path: bytes) -> str:
+    """Return a path without percent signs; what is not UTF-8 in it stays percent-encoded.
+
+    :param path: ASCII.
+    """
+    return unquote_to_bytes(path).decode("utf-8", "channelserver.repercent") if b"%" in path else path.decode("ascii")
 
 
 def _read_host(head: RequestHead) -> None:
@@ -163,7 +169,7 @@ def _read_host(head: RequestHead) -> None:
     if host is None:
         if head.version == "1.1":
             raise BadRequest("no Host field")
-    elif not _host(host):
+    elif not valid_host(host):
         raise BadRequest("malformed Host field")
 
 
@@ -282,7 +288,7 @@ class ChunkedBody:
         match = _field(line)
         if match is None or self._trailers > _MAX_TRAILERS:
             raise BadRequest("malformed trailer field")
-        if match[1].lower() in _NOT_IN_TRAILERS:
+        if match[1].lower() in NOT_IN_TRAILERS:
             raise BadRequest(f"field {match[1].decode()} in trailers")
 
 

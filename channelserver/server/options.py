@@ -139,9 +139,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("tls_key", "str", None, "PEM file with the private key, if it is not in the file of --tls-cert"),
     Option("redirect_http", "flag", False, "also listen for plain HTTP, and redirect all of it to HTTPS"),
-    Option(
-        "redirect_port", "int", 80, "port on which --redirect-http listens; 0 takes a free one", low=0, high=65535
-    ),
+    Option("redirect_port", "int", 80, "port on which --redirect-http listens; 0 takes a free one", low=0, high=65535),
     Option(
         "threads",
         "int",

@@ -81,7 +81,7 @@ class RedirectConnection:
         if not target.startswith(b"/"):
             target = b"/" + target.removeprefix(b"*")
         place = f"https://{name}{'' if port == 443 else f':{port}'}".encode("latin-1") + target
-        # 301 lets a browser make a GET of a POST; 308 does not (RFC 9110 section 15.4.9), but old clients know only 301.
+        # 301 lets a browser make a GET of a POST, 308 does not (RFC 9110 section 15.4.9); all clients know 301.
         status = b"301 Moved Permanently" if head.method in ("GET", "HEAD") else b"308 Permanent Redirect"
         self._send(status, b"" if head.method == "HEAD" else place + b"\n", b"Location: " + place + b"\r\n")
 

@@ -162,7 +162,9 @@ def check_pair(chain: list[x509.Certificate], key: Any, certificate_path: str, k
     if any(certificate.public_key() == public for certificate in chain):
         raise OptionError(f"the site's own certificate must be the first one in --tls-cert {certificate_path!r}")
     where = f"--tls-key {key_path!r}" if key_path is not None else "the same file"
-    raise OptionError(f"the private key in {where} does not belong to the certificate in --tls-cert {certificate_path!r}")
+    raise OptionError(
+        f"the private key in {where} does not belong to the certificate in --tls-cert {certificate_path!r}"
+    )
 
 
 def describe(certificate: x509.Certificate) -> str:

@@ -402,6 +402,7 @@ class HTTPConnection:
             self._exchange.fail(503, "The application did not answer in time.")
 
 
+@implementer(interfaces.IProtocolNegotiationFactory)
 class HTTPFactory(Factory):
     """Makes a connection's protocol.
 
@@ -412,6 +413,10 @@ class HTTPFactory(Factory):
 
     def __init__(self, site: Site) -> None:
         self.site = site
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """See ``IProtocolNegotiationFactory``: what an ``ssl:`` endpoint agrees to (RFC 7301)."""
+        return [b"http/1.1"]
 
     def buildProtocol(self, addr: Any) -> Any:
         """See ``IProtocolFactory``."""

@@ -117,6 +117,9 @@ class RedirectConnection:
             return None
         if now < self._deadline:
             return self._deadline
+        if self._buffer:
+            self._send(b"408 Request Timeout", b"the request head took too long\n")
+            return self._deadline
         self.abort()
         return None
 

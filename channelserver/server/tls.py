@@ -117,8 +117,9 @@ def read_certificates(path: str, now: datetime) -> list[x509.Certificate]:
 
     :raises OptionError: the file cannot be read, holds none, or the first is not valid `now`.
     """
+    data = _read("--tls-cert", path)
     try:
-        chain = x509.load_pem_x509_certificates(_read("--tls-cert", path))
+        chain = x509.load_pem_x509_certificates(data)
     except ValueError as error:
         raise OptionError(f"--tls-cert {path!r} holds no certificate in PEM form") from error
     first = chain[0]
@@ -139,8 +140,9 @@ def read_key(path: str, with_certificate: bool) -> Any:
     :raises OptionError: the file cannot be read, or holds none.
     """
     option = "--tls-cert" if with_certificate else "--tls-key"
+    data = _read(option, path)
     try:
-        return serialization.load_pem_private_key(_read(option, path), None)
+        return serialization.load_pem_private_key(data, None)
     except TypeError as error:
         raise OptionError(
             f"the private key in {option} {path!r} is encrypted; a server that starts by itself needs it without "

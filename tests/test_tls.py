@@ -335,7 +335,9 @@ class StartTests(TLSTestCase):
                 cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT,
             )  # fmt: skip
             self.assertEqual(done.returncode, 1)
-            self.assertIn("channelserver: --tls-key 'missing.pem' cannot be read: no such file", done.stderr)
+            self.assertIn(
+                f"channelserver: --tls-key '{self.folder}/missing.pem' cannot be read: no such file", done.stderr
+            )
             self.assertNotIn("Traceback", done.stderr + done.stdout)
 
     def test_check(self) -> None:

@@ -297,6 +297,7 @@ class HTTPConnection:
         if self._state == "head" and not self._buffer:
             # Nothing is under way in either direction, so nobody need wait for the client to close its side.
             self._state = "closing"
+            self._set_deadline(LINGER)  # over TLS the client is waited for all the same
             self.transport.unregisterProducer()
             self.transport.loseConnection()
         elif self._head is not None:

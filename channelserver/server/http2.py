@@ -21,10 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 from h2 import events
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
+from h2.settings import SettingCodes
 from twisted.internet import interfaces
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -33,58 +31,18 @@ from channelserver.server import http2_frames as frames
 from channelserver.server.http1 import BadRequest, RequestHead
 from channelserver.server.http2_frames import FrameReader, Violation, goaway
 from channelserver.server.http2_head import Malformed, check_trailers, read_head
+from channelserver.server.http2_state import MAX_TABLE, new_state
 from channelserver.server.http2_stream import Stream
 from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.http2")
 
-#: Streams a client may have open.
-MAX_STREAMS = 100
-#: Bytes of header fields in a request, as RFC 9113 section 6.5.2 counts them.
-MAX_HEADER_LIST = 32 * 1024
-#: Bytes a client may send ahead, in a stream and in all. They are put away as they come, so these cost no memory.
-STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
 #: While so many bytes of answers wait for the client, further requests wait, too.
 HOLD = 1024 * 1024
 #: Bytes written to the transport at a time.
 FLUSH = 64 * 1024
-#: Bytes of the table of header fields sent, whatever the client allows (RFC 7541 section 4.2).
-MAX_TABLE = 4096
 #: Seconds a closing connection may take to hand over the rest.
 LINGER = 5.0
-
-
-class _State(H2Connection):
-    """The state of a connection."""
-
-    # So many ended streams are remembered, to tell late frames from wrong ones.
-    MAX_CLOSED_STREAMS = 1000
-
-
-def _new_state() -> H2Connection:
-    state = _State(
-        H2Configuration(
-            client_side=False,
-            header_encoding=None,
-            # Requests are checked in http2_head, where a bad one costs its stream only; answers in exchange.
-            validate_inbound_headers=False,
-            normalize_inbound_headers=False,
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-    )
-    state.local_settings = Settings(
-        client=False,
-        initial_values={
-            SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
-            SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-        },
-    )
-    state.decoder.max_header_list_size = MAX_HEADER_LIST
-    state.initiate_connection()
-    state.increment_flow_control_window(CONNECTION_WINDOW - 65535)
-    return state
 
 
 @implementer(interfaces.IProtocol, interfaces.IPushProducer)
@@ -109,7 +67,7 @@ class HTTP2Connection:
         self.addresses: dict[str, Any] = {}
         #: Bytes of answers that wait in all streams.
         self.waiting = 0
-        self._h2 = _new_state()
+        self._h2 = new_state()
         self._frames = FrameReader(site.wheel.now())
         self._state = "open"
         self._streams: dict[int, Stream] = {}
@@ -138,9 +96,9 @@ class HTTP2Connection:
             "scheme": "https" if interfaces.ISSLTransport.providedBy(transport) else "http",
         }
         site.connected(self)
-        self._begun = now = site.wheel.now()
-        self._deadline = now + site.options.keep_alive
-        site.wheel.add(self, now + self._look())
+        self._begun = site.wheel.now()
+        site.wheel.add(self, self._begun + site.options.header_timeout)
+        self._set_deadline(max(site.options.header_timeout, site.options.keep_alive))
         self._flush()
 
     def connectionMade(self) -> None:
@@ -174,24 +132,30 @@ class HTTP2Connection:
             _log.debug("HTTP/2 connection of {client}: {error}", client=self.addresses["client"], error=error)
             self._close()  # h2 has its GOAWAY ready
             return
+        if self._frames.unfinished:
+            self.site.wheel.add(self, self._finish_by())
         self._pump()
 
     def connectionLost(self, reason: Any) -> None:
         """See ``IProtocol``."""
         self._state = "closed"
         self._drop_streams()
+        self.site.wheel.remove(self)
         self.site.disconnected(self)
 
     def pauseProducing(self) -> None:
         """The client reads more slowly than we send."""
         self._paused = True
-        self._deadline = self.site.wheel.now() + self.site.options.http_timeout
+        if self._state != "closing":
+            self._set_deadline(self.site.options.http_timeout)
 
     def resumeProducing(self) -> None:
         """The client has read what was waiting."""
         self._paused = False
-        self._deadline = self.site.wheel.now() + self.site.options.keep_alive
-        self._schedule()
+        if self._state != "closing":
+            self._set_deadline(self.site.options.keep_alive)
+            self.site.wheel.add(self, self._next_look(self.site.wheel.now()))  # nobody looked at the streams meanwhile
+            self._schedule()
 
     def stopProducing(self) -> None:
         """See ``IPushProducer``."""
@@ -309,6 +273,22 @@ class HTTP2Connection:
             self.site.bridge.post(self._pump)
 
     def _pump(self) -> None:
+        """Send what there is, and go on with what has waited for that."""
+        try:
+            self._take_turns()
+        except Exception:  # else nothing would ever be sent again
+            _log.failure("error in the HTTP/2 connection of {client}", client=self.addresses["client"])
+            self.transport.abortConnection()
+            return
+        self._scheduled = False
+        while self._held and not self._paused and self.waiting <= HOLD:
+            stream = self._held.popleft()
+            if stream.state == "held":
+                stream.dispatch()
+        if self._state == "leaving" and not self._streams:
+            self._close()
+
+    def _take_turns(self) -> None:
         """Let the streams send in turn, as long as there is room."""
         self._scheduled = True  # has_work, called from here, needs no further turn
         work, full = self._work, []
@@ -325,13 +305,6 @@ class HTTP2Connection:
                 self._flush()
         work.extendleft(reversed(full))
         self._flush()
-        self._scheduled = False
-        while self._held and not self._paused and self.waiting <= HOLD:
-            stream = self._held.popleft()
-            if stream.state == "held":
-                stream.dispatch()
-        if self._state == "leaving" and not self._streams:
-            self._close()
 
     def _send(self, stream: Stream) -> bool:
         """Send a stream's next frame; return whether there is more, and its window has room."""
@@ -381,7 +354,7 @@ class HTTP2Connection:
         if stream is not None:
             stream.close()
         if not self._streams:
-            self._deadline = self.site.wheel.now() + self.site.options.keep_alive
+            self._set_deadline(self.site.options.keep_alive)
             self._schedule()
 
     def _flush(self) -> None:
@@ -422,7 +395,7 @@ class HTTP2Connection:
             return
         self._flush()
         self._state = "closing"
-        self._deadline = self.site.wheel.now() + LINGER
+        self._set_deadline(LINGER)
         self._drop_streams()
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -436,41 +409,46 @@ class HTTP2Connection:
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
-    def _look(self) -> float:
-        """Seconds until the next look: no longer than the shortest deadline that may be set meanwhile."""
+    def _set_deadline(self, seconds: float) -> None:
+        """When the connection itself is given up: idle, or closing, or as the client does not read."""
+        wheel = self.site.wheel
+        self._deadline = wheel.now() + seconds
+        wheel.add(self, self._deadline)
+
+    def _finish_by(self) -> float:
+        """When the client must have finished what it has begun."""
         options = self.site.options
-        if self._state == "closing":
-            return LINGER
-        shortest: float = min(options.header_timeout, options.body_timeout, options.http_timeout)
-        return shortest
+        seconds: float = options.header_timeout if self._frames.unfinished == "head" else options.body_timeout
+        return self._begun + seconds
 
     def on_tick(self, now: float) -> float | None:
         """See :class:`channelserver.server.wheel.Timed`."""
         if self._state == "closed":
             return None
         if self._state == "closing" or self._paused:
-            if now >= self._deadline:
-                self.transport.abortConnection()
-                return None
-            return min(self._deadline, now + self._look())
-        self._check_deadlines(now)
-        dues = [stream.due for stream in self._streams.values() if stream.due is not None]
-        return max(now, min([*dues, now + self._look()]))
-
-    def _check_deadlines(self, now: float) -> None:
-        options, unfinished = self.site.options, self._frames.unfinished
-        if unfinished and now >= self._begun + (
-            options.header_timeout if unfinished == "head" else options.body_timeout
-        ):
+            if now < self._deadline:
+                return self._deadline
+            self.transport.abortConnection()
+            return None
+        if self._frames.unfinished and now >= self._finish_by():
             self._end(Violation("a frame took too long", frames.NO_ERROR))
-            return
-        if not self._streams and now >= self._deadline:
+        elif not self._streams and now >= self._deadline:
             self._leave()
             self._close()
-            return
-        for stream in list(self._streams.values()):
-            if stream.due is not None and now >= stream.due:
-                self._late(stream)
+        else:
+            for stream in list(self._streams.values()):
+                if stream.due is not None and now >= stream.due:
+                    self._late(stream)
+        return self._next_look(now)
+
+    def _next_look(self, now: float) -> float:
+        dues = [stream.due for stream in self._streams.values() if stream.due is not None]
+        if self._frames.unfinished and self._state != "closing":
+            dues.append(self._finish_by())
+        if not self._streams or self._state == "closing":
+            dues.append(self._deadline)
+        # All that comes later is added when it comes.
+        return min(dues, default=now + self.site.options.keep_alive)
 
     def _late(self, stream: Stream) -> None:
         stream.due = None

@@ -218,7 +218,9 @@ class Stream:
 
     def wait(self, seconds: float) -> None:
         """Have :attr:`due` set to a time from now."""
-        self.due = self.site.wheel.now() + seconds
+        wheel = self.site.wheel
+        self.due = due = wheel.now() + seconds
+        wheel.add(self.connection, due)
 
     def close(self) -> None:
         """The stream is over; whoever still works for it is told."""

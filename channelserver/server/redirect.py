@@ -87,7 +87,9 @@ class RedirectConnection:
 
     def _send(self, status: bytes, body: bytes, field: bytes = b"") -> None:
         self._buffer = None
-        self._deadline = self._site.wheel.now() + LINGER
+        wheel = self._site.wheel
+        self._deadline = wheel.now() + LINGER
+        wheel.add(self, self._deadline)
         self._transport.write(
             b"HTTP/1.1 %s\r\n%sDate: %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
             b"Content-Length: %d\r\nConnection: close\r\n\r\n%s"
@@ -99,6 +101,7 @@ class RedirectConnection:
     def connectionLost(self, reason: Any) -> None:
         """See ``IProtocol``."""
         self._transport = None
+        self._site.wheel.remove(self)
         self._site.disconnected(self)
 
     def drain(self) -> None:

@@ -8,6 +8,7 @@ notices.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -53,8 +54,9 @@ class ServerTLS:
         protocols: tuple[bytes, ...],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._certificate = certificate
-        self._key = key
+        # twistd may change the folder.
+        self._certificate = os.path.abspath(certificate)
+        self._key = None if key is None else os.path.abspath(key)
         self._protocols = protocols
         self._now = now
         self._context, self.summary = self._load()
@@ -269,6 +271,7 @@ class Negotiation:
             successor = self._http1.buildProtocol(transport.getPeer())
         transport.wrappedProtocol = successor
         successor.makeConnection(transport)
+        site.wheel.remove(self)
         site.disconnected(self)
         if site.draining:
             successor.drain()
@@ -276,6 +279,7 @@ class Negotiation:
     def connectionLost(self, reason: Any) -> None:
         """See ``IProtocol``."""
         self._transport = None
+        self._site.wheel.remove(self)
         self._site.disconnected(self)
 
     def drain(self) -> None:

@@ -28,6 +28,7 @@ from channelserver.server.origin import OriginPolicy
 from channelserver.server.service import ListenError, ServerService
 from channelserver.server.site import Site
 from channelserver.server.static import StaticFiles
+from channelserver.server.tls import server_tls
 from channelserver.signals import worker_ready
 from channelserver.staticfiles import StaticFilesHandler
 from channelserver.workers.pool import WorkerPool
@@ -54,6 +55,7 @@ def make_server(
     :param handler: runs Django's views, instead of the one that fits the settings.
     :param development: another server of the project may be running beside this one.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
+    :raises OptionError: the certificate is of no use.
     :raises ListenError: another server of the project is running.
     """
     wrapper = load_layer(values.layer)
@@ -72,7 +74,7 @@ def make_server(
         else:
             _log.info("worker threads: none; this process serves connections only")
 
-    service = ServerService(site, make_workers(wrapper, bridge, values), reactor, started)
+    service = ServerService(site, make_workers(wrapper, bridge, values), reactor, started, server_tls(values))
     _serve_locally(service, wrapper, values, development)
     return service
 

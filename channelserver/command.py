@@ -180,7 +180,10 @@ def _listen_error(problem: Exception, daemon: bool, pidfile: str | None) -> None
 
 
 def _install_signals(service: Any, reactor: Any) -> None:
-    """SIGINT and SIGTERM stop in an orderly way, with exit code 0; a second one ends the process at once."""
+    """SIGINT and SIGTERM stop in an orderly way, with exit code 0; a second one ends the process at once.
+
+    With TLS, SIGHUP has the certificate read again.
+    """
     received: list[int] = []
 
     def stop() -> None:
@@ -197,6 +200,8 @@ def _install_signals(service: Any, reactor: Any) -> None:
     def install() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, handle)
+        if service.tls is not None:
+            signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(service.tls.reload))
 
     install()
     # Once more after the reactor has installed its own, which would end the process by the signal.

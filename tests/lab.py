@@ -155,6 +155,8 @@ class LabTestCase(ServerTestCase):
         :param what: only entries of this kind.
         :param details: only entries with these values.
         """
+        if self._owner is None:
+            return []
         try:
             lines = (self.folder / "diary").read_text().splitlines()
         except FileNotFoundError:
@@ -178,6 +180,7 @@ class LabTestCase(ServerTestCase):
 
     def open_gate(self, name: str) -> None:
         """Let those who wait at a gate, and all who come later, pass."""
+        assert self.server  # it is started now, if it was not
         (self.folder / f"gate-{name}").touch()
 
     # -- the log -------------------------------------------------------------------------------------------------------

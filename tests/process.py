@@ -110,6 +110,7 @@ class Server:
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self.scheme = "http"
         self.port = 0
 
     def _read(self) -> None:
@@ -144,13 +145,13 @@ class Server:
 
     def wait_until_up(self) -> Server:
         """Wait until it listens; learn the port."""
-        match = self.wait_for(r"(?:listening on|server at) http://(?:\[[^]]+\]|[^:/]+):(\d+)/")
-        self.port = int(match[1])
+        match = self.wait_for(r"(?:listening on|server at) (https?)://(?:\[[^]]+\]|[^:/]+):(\d+)/")
+        self.scheme, self.port = match[1], int(match[2])
         return self
 
     def url(self, path: str = "/") -> str:
         """The URL of a path."""
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
 
     def get(self, path: str = "/", **kwargs: Any) -> requests.Response:
         """GET a path, on a new connection."""
@@ -165,7 +166,7 @@ class Server:
         """Open a WebSocket; closed at the end of the ``with`` block."""
         kwargs.setdefault("open_timeout", TIMEOUT)
         kwargs.setdefault("compression", None)
-        with connect(f"ws://127.0.0.1:{self.port}{path}", **kwargs) as socket:
+        with connect(f"{'wss' if self.scheme == 'https' else 'ws'}://127.0.0.1:{self.port}{path}", **kwargs) as socket:
             yield socket
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = TIMEOUT) -> int:

@@ -181,6 +181,11 @@ class RefusalTests(SynchronousTestCase):
         """64 levels of lists and dicts are allowed, one more is not."""
         self.assertEqual(copy_content({"a": nested(64, "x")}), {"a": nested(64, "x")})
         self.assertIn("64 deep", self.refusal({"a": nested(65, "x")}))
+        dicts: Any = "x"
+        for _ in range(64):
+            dicts = {"a": dicts}
+        self.assertEqual(copy_content({"a": dicts}), {"a": dicts})
+        self.assertIn("64 deep", self.refusal({"a": {"a": dicts}}))
 
     def test_depth_counts_levels_not_values(self) -> None:
         """In the deepest list there may be what may be in any other."""

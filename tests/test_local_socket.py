@@ -52,8 +52,7 @@ class LocalSocketTests(ServerTestCase):
     extra_settings = "INSTALLED_APPS.append('app')\n"
 
     def test_rule_16_another_process_sends(self) -> None:
-        """Channel.send, Group.send, add and discard in a management command reach the server's consumers and sockets.
-        """
+        """Channel.send, Group.send, add and discard in a management command reach the server's consumers and sockets."""
         server = self.start()
         with server.connect("/") as socket:
             self.manage("send_all")
@@ -109,7 +108,9 @@ class LocalSocketTests(ServerTestCase):
             "    try: call()\n"
             "    except Exception as error: print(type(error).__name__)\n"
         )
-        self.assertEqual(self.manage("shell", "-v", "0", "-c", script).split(), ["TypeError", "TypeError", "ChannelFull"])
+        self.assertEqual(
+            self.manage("shell", "-v", "0", "-c", script).split(), ["TypeError", "TypeError", "ChannelFull"]
+        )
 
     def setUp(self) -> None:
         """Channels whose name begins with ``full`` hold one message."""

@@ -318,6 +318,7 @@ class HTTPConnection:
         if self._state == "head" and not self._buffer:
             # Nothing is under way in either direction, so nobody need wait for the client to close its side.
             self._state = "closing"
+            self._set_deadline(LINGER)  # over TLS the client is waited for all the same
             self.transport.unregisterProducer()
             self.transport.loseConnection()
         elif self._head is not None:
@@ -377,7 +378,9 @@ class HTTPConnection:
         # Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may
         # lose what we have sent last. So only our side is closed; the client's follows, or the deadline.
         transport = self.transport
-        if interfaces.IHalfCloseableDescriptor.providedBy(transport):
+        if interfaces.ISSLTransport.providedBy(transport):
+            transport.loseConnection()  # TLS says good-bye itself, and waits for the client's (RFC 8446 section 6.1)
+        elif interfaces.IHalfCloseableDescriptor.providedBy(transport):
             transport.loseWriteConnection()  # type: ignore[attr-defined]  # the interface forgets its method
         else:
             transport.loseConnection()
@@ -427,6 +430,7 @@ class HTTPConnection:
             self._exchange.fail(503, "The application did not answer in time.")
 
 
+@implementer(interfaces.IProtocolNegotiationFactory)
 class HTTPFactory(Factory):
     """Makes a connection's protocol.
 
@@ -437,6 +441,10 @@ class HTTPFactory(Factory):
 
     def __init__(self, site: Site) -> None:
         self.site = site
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """See ``IProtocolNegotiationFactory``: what an ``ssl:`` endpoint agrees to (RFC 7301)."""
+        return [b"http/1.1"]
 
     def buildProtocol(self, addr: Any) -> Any:
         """See ``IProtocolFactory``."""

@@ -204,9 +204,24 @@ class Exchange:
         self._go_on(body, True)
 
     def _head(self, status: int, headers: Any, body: bytes, more: bool) -> bytes:
+        """Return what goes out before the body."""
         head = self.head
-        site = self.wire.site
+        fields, length = self._fields(headers)
         lines = [b"HTTP/1.1 %d %s\r\n" % (status, _REASONS.get(status, b"Unknown"))]
+        lines.extend(b"%s: %s\r\n" % field for field in fields)
+        self._frame(lines, status, self._length(status, length, body, more))
+        if self.wire.site.draining:
+            head.keep_alive = False
+        if not head.keep_alive:
+            lines.append(b"Connection: close\r\n")
+        elif head.version == "1.0":
+            lines.append(b"Connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _fields(self, headers: Any) -> tuple[list[tuple[bytes, bytes]], int | None]:
+        """Return the answer's fields as they may be sent, with a date, and the length they tell."""
+        fields: list[tuple[bytes, bytes]] = []
         length: int | None = None
         dated = False
         for pair in headers:
@@ -220,7 +235,7 @@ class Exchange:
             lower = name.lower()
             if lower in _HOP_BY_HOP:
                 if lower == b"connection" and b"close" in value.lower():
-                    head.keep_alive = False
+                    self.head.keep_alive = False
                 continue
             if lower == b"content-length":
                 if not value.isdigit():
@@ -228,23 +243,18 @@ class Exchange:
                 length = int(value)
                 continue
             dated = dated or lower == b"date"
-            lines.append(b"%s: %s\r\n" % (name, value))
+            fields.append((name, value))
         if not dated:
-            lines.append(b"Date: %s\r\n" % site.date())
-        self._frame(lines, status, length, body, more)
-        if site.draining:
-            head.keep_alive = False
-        if not head.keep_alive:
-            lines.append(b"Connection: close\r\n")
-        elif head.version == "1.0":
-            lines.append(b"Connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
+            fields.append((b"Date", self.wire.site.date()))
+        return fields, length
 
-    def _frame(self, lines: list[bytes], status: int, length: int | None, body: bytes, more: bool) -> None:
-        """Say in the head where the body ends (RFC 9112 section 6)."""
+    def _length(self, status: int, length: int | None, body: bytes, more: bool) -> int | None:
+        """Return the value of Content-Length, None if there is to be none (RFC 9110 section 8.6).
+
+        :param length: what the application said it is.
+        """
         if status == 204:
-            return
+            return None
         bodiless = self.head.method == "HEAD" or status == 304
         if not more and not bodiless:
             if length is not None and length != len(body):
@@ -257,10 +267,14 @@ class Exchange:
             length = len(body)
         elif not more and length is None and self.head.method == "HEAD" and body:
             length = len(body)
+        return length
+
+    def _frame(self, lines: list[bytes], status: int, length: int | None) -> None:
+        """Say in the head where the body ends (RFC 9112 section 6)."""
         if length is not None:
             lines.append(b"Content-Length: %d\r\n" % length)
             self._left = length
-        elif bodiless:
+        elif status in (204, 304) or self.head.method == "HEAD":
             return
         elif self.head.version == "1.1":
             lines.append(b"Transfer-Encoding: chunked\r\n")

@@ -24,9 +24,9 @@ _host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.\-_~!$&'()*+,;=%]*)(?::[0
 _chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?)").fullmatch
 
 #: Fields of which a second one would let two readers see two different requests.
-_SINGLE = frozenset({b"host", b"content-length", b"content-type", b"transfer-encoding"})
+SINGLE = frozenset({b"host", b"content-length", b"content-type", b"transfer-encoding"})
 #: Fields that say where a message ends or goes; they have no place after its body (RFC 9110 section 6.5.1).
-_NOT_IN_TRAILERS = frozenset(
+NOT_IN_TRAILERS = frozenset(
     {b"content-length", b"transfer-encoding", b"host", b"content-type", b"content-encoding", b"content-range",
      b"trailer", b"authorization", b"cookie", b"te", b"connection", b"expect", b"max-forwards", b"cache-control"}
 )  # fmt: skip
@@ -125,7 +125,7 @@ def parse_head(data: bytes, max_fields: int = MAX_FIELDS) -> RequestHead:
         headers.append([name, value])
         if name not in fields:
             fields[name] = value
-        elif name in _SINGLE:
+        elif name in SINGLE:
             raise BadRequest(f"field {name.decode()} more than once")
     _read_host(head, _read_target(head, target))
     _read_framing(head)
@@ -153,10 +153,16 @@ def _read_target(head: RequestHead, target: bytes) -> bytes | None:
         elif target != b"*" or head.method != "OPTIONS":
             raise BadRequest("malformed request target")
     path, _, head.query_string = target.partition(b"?")
-    head.path = (
-        unquote_to_bytes(path).decode("utf-8", "channelserver.repercent") if b"%" in path else path.decode("ascii")
-    )
+    head.path = decode_path(path)
     return authority
+
+
+def decode_path(path: bytes) -> str:
+    """Return a path without percent signs; what is not UTF-8 in it stays percent-encoded.
+
+    :param path: ASCII.
+    """
+    return unquote_to_bytes(path).decode("utf-8", "channelserver.repercent") if b"%" in path else path.decode("ascii")
 
 
 def _read_host(head: RequestHead, authority: bytes | None) -> None:
@@ -313,7 +319,7 @@ class ChunkedBody:
         match = _field(line)
         if match is None:
             raise BadRequest("malformed trailer field")
-        if match[1].lower() in _NOT_IN_TRAILERS:
+        if match[1].lower() in NOT_IN_TRAILERS:
             raise BadRequest(f"field {match[1].decode()} in trailers")
 
 

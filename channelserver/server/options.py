@@ -132,6 +132,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("unix_socket", "str", None, "path of a Unix socket to listen on", short="u"),
     Option("fd", "int", None, "number of an open, listening socket to serve", low=0),
     Option(
+        "tls_cert",
+        "str",
+        None,
+        "PEM file with the certificate and its chain: the simple listener speaks HTTPS, with channelserver[http2] also "
+        "HTTP/2, which browsers speak over TLS only; read again on SIGHUP",
+    ),
+    Option("tls_key", "str", None, "PEM file with the private key, if it is not in the file of --tls-cert"),
+    Option("redirect_http", "flag", False, "also listen for plain HTTP, and redirect all of it to HTTPS"),
+    Option("redirect_port", "int", 80, "port on which --redirect-http listens; 0 takes a free one", low=0, high=65535),
+    Option(
         "threads",
         "int",
         None,
@@ -290,7 +300,9 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
     if values["threads"] is None:
         values["threads"] = default_threads()
     # As in Daphne: one of the two alone brings the other's default; none, beside other listeners, brings no simple one.
-    values["simple_listener"] = any(name in given for given in (command_line, configured) for name in ("port", "bind"))
+    values["simple_listener"] = any(
+        name in given for given in (command_line, configured) for name in ("port", "bind", "tls_cert")
+    )
     return Settings(values)
 
 

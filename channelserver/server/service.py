@@ -25,13 +25,16 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from channelserver.server.connection import HTTPFactory
 from channelserver.server.frames import SERVICE_RESTART
 from channelserver.server.local import LocalFactory
 from channelserver.server.options import Settings
+from channelserver.server.redirect import RedirectFactory
 from channelserver.server.site import Site
+from channelserver.server.tls import ServerTLS, TLSEndpoint
 
 _log = Logger("channelserver.server")
 
@@ -66,11 +69,19 @@ class ServerService(service.Service):
     :param workers: the worker threads.
     :param reactor: the reactor.
     :param started: called when everything listens, with one line for each listener.
+    :param tls: the certificate of the simple listener; None: it speaks plain HTTP.
     """
 
     name = "channelserver"
 
-    def __init__(self, site: Site, workers: Workers, reactor: Any, started: Callable[[list[str]], object]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        workers: Workers,
+        reactor: Any,
+        started: Callable[[list[str]], object],
+        tls: ServerTLS | None = None,
+    ) -> None:
         self._site = site
         self._workers = workers
         self._reactor = reactor
@@ -78,6 +89,9 @@ class ServerService(service.Service):
         self._ports: list[Any] = []
         self._failure: Callable[[ListenError], object] = self._raise
         self._local: tuple[str, LocalFactory] | None = None
+        #: The certificate, if there is one.
+        self.tls = tls
+        self._https_port = 443
 
     @property
     def listening(self) -> bool:
@@ -105,13 +119,19 @@ class ServerService(service.Service):
     def privilegedStartService(self) -> None:
         """Open the listeners, while the process may still have the rights for it."""
         super().privilegedStartService()
-        factory = HTTPFactory(self._site)
+        factory: Factory = HTTPFactory(self._site)
+        options = self._site.options
         try:
-            wanted = endpoints(self._site.options, self._reactor)
+            wanted = endpoints(options, self._reactor, self._secured)
         except ListenError as problem:
             self._failure(problem)
             return
         opened = [self._listen(description, endpoint, factory) for description, endpoint in wanted]
+        if options.redirect_http:
+            description = f"port {options.redirect_port} of {options.bind} (--redirect-port)"
+            endpoint = _tcp_endpoint(self._reactor, options.bind, options.redirect_port)
+            redirects = RedirectFactory(self._site, lambda: self._https_port)
+            opened.append(self._listen(description, endpoint, redirects))
         if self._local is not None:
             path, local_factory = self._local
             opened.append(
@@ -133,6 +153,9 @@ class ServerService(service.Service):
         else:
             self._started([line for line in results[0] if line is not None])
 
+    def _secured(self, endpoint: Any) -> Any:
+        return endpoint if self.tls is None else TLSEndpoint(endpoint, self.tls, self._site, self._reactor)
+
     @defer.inlineCallbacks
     def _listen(self, description: str, endpoint: Any, factory: Factory) -> Any:
         try:
@@ -142,6 +165,8 @@ class ServerService(service.Service):
         except Exception as problem:
             raise ListenError(f"cannot listen on {description}: {problem}") from problem
         self._ports.append(port)
+        if isinstance(endpoint, TLSEndpoint):
+            self._https_port = port.getHost().port
         return None if isinstance(factory, LocalFactory) else _describe(port)
 
     @staticmethod
@@ -242,11 +267,14 @@ class ServerService(service.Service):
         return slept
 
 
-def endpoints(options: Settings, reactor: Any) -> Sequence[tuple[str, Any]]:
+def endpoints(
+    options: Settings, reactor: Any, secured: Callable[[Any], Any] = lambda endpoint: endpoint
+) -> Sequence[tuple[str, Any]]:
     """Return the listeners that the options ask for, as (description, endpoint).
 
     The simple listener is there if it was asked for, or nothing else was.
 
+    :param secured: returns what the simple listener shall be, TLS and all.
     :raises ListenError: an endpoint's description cannot be understood.
     """
     found: list[tuple[str, Any]] = []
@@ -266,9 +294,14 @@ def endpoints(options: Settings, reactor: Any) -> Sequence[tuple[str, Any]]:
             raise ListenError(f"--fd {options.fd} is no open socket: {_reason(problem)}") from problem
         found.append((f"file descriptor {options.fd}", AdoptedStreamServerEndpoint(reactor, options.fd, family)))
     if options.simple_listener or not found:
-        kind = TCP6ServerEndpoint if ":" in options.bind else TCP4ServerEndpoint
-        found.append((f"port {options.port} of {options.bind}", kind(reactor, options.port, interface=options.bind)))
+        simple = _tcp_endpoint(reactor, options.bind, options.port)
+        found.append((f"port {options.port} of {options.bind}", secured(simple)))
     return found
+
+
+def _tcp_endpoint(reactor: Any, address: str, port: int) -> Any:
+    kind = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
+    return kind(reactor, port, interface=address)
 
 
 def clear_stale_socket(path: str) -> None:
@@ -301,7 +334,9 @@ def _describe(port: Any) -> str:
     host = port.getHost()
     if hasattr(host, "port"):
         name = f"[{host.host}]" if ":" in host.host else host.host
-        return f"http://{name}:{host.port}/"
+        scheme = "https" if isinstance(port.factory, TLSMemoryBIOFactory) else "http"
+        suffix = " (redirects to https)" if isinstance(port.factory, RedirectFactory) else ""
+        return f"{scheme}://{name}:{host.port}/{suffix}"
     return f"unix:{os.fsdecode(host.name)}" if host.name else str(host)
 
 

@@ -1,0 +1,187 @@
+"""Frames of HTTP/2 as they come in (RFC 9113 section 4), sans I/O: cut out of the bytes, and weighed.
+
+Runs in the reactor thread; owned by its connection.
+
+A frame of a few bytes can ask for much work: to open a stream and take it back, to acknowledge a ping, to send a byte
+for each byte of window. No single one of them is wrong, so they are paid for out of buckets that fill slowly; who sends
+more than a bucket holds is told to calm down, and cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+#: Types of frames (RFC 9113 section 6).
+DATA, HEADERS, RST_STREAM, GOAWAY, CONTINUATION = 0x0, 0x1, 0x3, 0x7, 0x9
+#: As the type of the bytes before the first frame.
+BEGINNING = -1
+
+_END_STREAM, _END_HEADERS, _PADDED = 0x1, 0x4, 0x8
+
+#: Error codes (RFC 9113 section 7).
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = (
+    0x0, 0x1, 0x2, 0x6, 0x7, 0x8, 0xB,
+)  # fmt: skip
+
+#: Largest payload of a frame: what is in force without SETTINGS_MAX_FRAME_SIZE, which is not sent.
+MAX_FRAME_BYTES = 16 * 1024
+#: Largest block of compressed header fields.
+MAX_BLOCK_BYTES = 32 * 1024
+
+#: Streams taken back, by the client or for an error of its: so many at once, and so many a second (CVE-2023-44487).
+RESET_BURST, RESETS_PER_SECOND = 1000, 33.0
+#: Frames that carry nothing: pings, settings, priorities, window updates, nearly empty data.
+CHATTER_BURST, CHATTER_PER_SECOND = 2000, 200.0
+#: Data frames with less than this, but for a stream's last, are of that sort.
+SMALL_DATA_BYTES = 64
+#: A client that takes data opens the window for more: one frame is free for so many bytes sent to it.
+BYTES_PER_CHATTER = 4096
+#: What a request may bring along: priorities, updates for a short answer.
+CHATTER_PER_REQUEST = 4
+
+
+class Violation(Exception):
+    """The connection must end.
+
+    :param reason: for the log.
+    :param code: error code for the client.
+    """
+
+    def __init__(self, reason: str, code: int = PROTOCOL_ERROR) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+
+
+class Bucket:
+    """Tokens that are taken one by one, and come back with time.
+
+    :param burst: how many there are at most.
+    :param per_second: how many come back in a second.
+    :param now: seconds of a clock.
+    """
+
+    __slots__ = ("_burst", "_left", "_per_second", "_since")
+
+    def __init__(self, burst: int, per_second: float, now: float) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._left = float(burst)
+        self._since = now
+
+    def take(self, now: float) -> bool:
+        """Take one; return False if there is none."""
+        left = min(self._burst, self._left + (now - self._since) * self._per_second)
+        self._since = now
+        self._left = left - 1 if left >= 1 else left
+        return left >= 1
+
+    def give(self, tokens: float) -> None:
+        """Put some back."""
+        self._left = min(self._burst, self._left + tokens)
+
+
+class FrameReader:
+    """Cuts frames out of what the client sends.
+
+    :param now: seconds of a clock.
+    """
+
+    __slots__ = ("_block", "_buffer", "_chatter", "_resets", "_started")
+
+    def __init__(self, now: float) -> None:
+        self._buffer = b""
+        self._started = False
+        self._block = -1  # bytes of an unfinished header block; -1: there is none
+        self._resets = Bucket(RESET_BURST, RESETS_PER_SECOND, now)
+        self._chatter = Bucket(CHATTER_BURST, CHATTER_PER_SECOND, now)
+
+    @property
+    def unfinished(self) -> str:
+        """What the client has begun and must finish: ``head`` (also: the connection), ``frame`` or nothing."""
+        buffer = self._buffer
+        if not self._started or self._block >= 0 or (len(buffer) >= 4 and buffer[3] in (HEADERS, CONTINUATION)):
+            return "head"
+        return "frame" if buffer else ""
+
+    def feed(self, data: bytes, now: float) -> Iterator[tuple[int, bytes]]:
+        """Take the next bytes; yield whole frames, as (type, bytes).
+
+        :param now: seconds of the clock.
+        :raises Violation: the client breaks a rule, or asks too much.
+        """
+        buffer = self._buffer + data if self._buffer else data
+        # Kept whole until the end: after an exception nothing more is read.
+        self._buffer = buffer
+        position = 0
+        if not self._started:
+            if buffer[: len(PREFACE)] != PREFACE[: len(buffer)]:
+                raise Violation("not the beginning of an HTTP/2 connection")
+            if len(buffer) < len(PREFACE):
+                return
+            self._started = True
+            position = len(PREFACE)
+            yield BEGINNING, PREFACE
+        while len(buffer) - position >= 9:
+            length = int.from_bytes(buffer[position : position + 3], "big")
+            kind, flags = buffer[position + 3], buffer[position + 4]
+            if length > MAX_FRAME_BYTES:
+                raise Violation(f"frame over {MAX_FRAME_BYTES} bytes", FRAME_SIZE_ERROR)
+            if kind in (HEADERS, CONTINUATION):
+                self._weigh_block(kind, flags, length)
+            end = position + 9 + length
+            if end > len(buffer):
+                break
+            if kind in (HEADERS, CONTINUATION):
+                self._count_block(flags, length)
+            self._weigh(kind, flags, length, buffer[position + 9] if flags & _PADDED and length else 0, now)
+            yield kind, buffer[position:end]
+            position = end
+        self._buffer = buffer[position:]
+
+    def _weigh_block(self, kind: int, flags: int, length: int) -> None:
+        if (length if kind == HEADERS else self._block + length) > MAX_BLOCK_BYTES:
+            raise Violation(f"header block over {MAX_BLOCK_BYTES} bytes", ENHANCE_YOUR_CALM)
+
+    def _count_block(self, flags: int, length: int) -> None:
+        if flags & _END_HEADERS:
+            self._block = -1
+            self._chatter.give(CHATTER_PER_REQUEST)
+        else:
+            self._block = max(0, self._block) + length
+
+    def _weigh(self, kind: int, flags: int, length: int, padding: int, now: float) -> None:
+        if kind == RST_STREAM:
+            self.count_reset(now)
+        elif kind == DATA:
+            if flags & _END_STREAM or length - padding >= SMALL_DATA_BYTES:
+                return
+            self._count_chatter(now)
+        elif kind != HEADERS:
+            self._count_chatter(now)
+
+    def _count_chatter(self, now: float) -> None:
+        if not self._chatter.take(now):
+            raise Violation("too many frames that carry nothing", ENHANCE_YOUR_CALM)
+
+    def count_reset(self, now: float) -> None:
+        """A stream was taken back by the client, or broken off for an error of its (CVE-2025-8671).
+
+        :raises Violation: that was one too many.
+        """
+        if not self._resets.take(now):
+            raise Violation("too many streams opened and reset", ENHANCE_YOUR_CALM)
+
+    def sent(self, size: int) -> None:
+        """So many bytes of data were sent, for which the client may open its window again."""
+        self._chatter.give(size / BYTES_PER_CHATTER)
+
+
+def goaway(last_stream: int, code: int) -> bytes:
+    """Return a GOAWAY frame (RFC 9113 section 6.8).
+
+    :param last_stream: the last stream that is worked on; later ones can be tried again elsewhere.
+    """
+    return b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last_stream.to_bytes(4, "big") + code.to_bytes(4, "big")

@@ -1,0 +1,409 @@
+"""HTTPS on the simple listener, its certificate, and the redirect from plain HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import requests
+from twisted.trial.unittest import SynchronousTestCase
+
+from channelserver.server.options import OptionError, resolve
+from channelserver.server.tls import ServerTLS, server_tls
+from tests.certificates import DAY, certificate_pem, client_context, key_pem, make_key, write_pair
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port
+
+URLS = """
+    from django.http import HttpResponse, JsonResponse
+    from django.urls import path
+
+    def scheme(request):
+        request.session["seen"] = request.session.get("seen", 0) + 1
+        return JsonResponse({
+            "scheme": request.scheme, "secure": request.is_secure(), "seen": request.session["seen"],
+            "url": request.build_absolute_uri(), "version": request.META["SERVER_PROTOCOL"],
+        })
+
+    urlpatterns = [path("", scheme), path("big", lambda request: HttpResponse(b"x" * 3_000_000))]
+"""
+
+ROUTING = """
+    def connect(message):
+        message.reply_channel.send({"text": message["scheme"]})
+
+    def echo(message):
+        message.reply_channel.send({"text": message["text"]})
+
+    channel_routing = {"websocket.connect": connect, "websocket.receive": echo}
+"""
+
+
+class TLSTestCase(ServerTestCase):
+    """Tests on a server with a certificate."""
+
+    files = {"urls.py": URLS, "routing.py": ROUTING}
+    extra_settings = """
+        SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+        SESSION_COOKIE_SECURE = True
+    """
+
+    def setUp(self) -> None:
+        """Write the project and the certificate."""
+        super().setUp()
+        self.certificate, self.key = write_pair(self.folder)
+
+    def start_tls(self, *arguments: str) -> Server:
+        """Start a server that speaks HTTPS."""
+        return self.start("--tls-cert", self.certificate, "--tls-key", self.key, *arguments)
+
+    def handshake(self, server: Server, context: ssl.SSLContext, **kwargs: Any) -> ssl.SSLSocket:
+        """Open a connection."""
+        plain = socket.create_connection(("127.0.0.1", server.port), TIMEOUT)
+        try:
+            secure = context.wrap_socket(plain, server_hostname="localhost", **kwargs)
+        except BaseException:
+            plain.close()
+            raise
+        self.addCleanup(secure.close)
+        return secure
+
+
+class HTTPSTests(TLSTestCase):
+    """Requests and sockets over TLS."""
+
+    def test_scheme_and_secure_cookies(self) -> None:
+        """The application sees https, and a session in a Secure cookie lasts from request to request."""
+        server = self.start_tls()
+        self.assertEqual(server.scheme, "https")
+        with requests.Session() as session:
+            first = session.get(server.url(), verify=self.certificate, timeout=TIMEOUT)
+            self.assertTrue(next(iter(session.cookies)).secure)
+            seen = session.get(server.url(), verify=self.certificate, timeout=TIMEOUT).json()
+        self.assertEqual(first.json()["version"], "HTTP/1.1")
+        self.assertEqual(seen["scheme"], "https")
+        self.assertTrue(seen["secure"])
+        self.assertEqual(seen["seen"], 2)
+        self.assertEqual(seen["url"], server.url())
+
+    def test_websocket(self) -> None:
+        """A socket over TLS has the scheme wss, and echoes."""
+        server = self.start_tls()
+        with server.connect("/", ssl=client_context(self.certificate), server_hostname="localhost") as web_socket:
+            self.assertEqual(web_socket.recv(TIMEOUT), "wss")
+            for text in ("a", "b" * 100_000):
+                web_socket.send(text)
+                self.assertEqual(web_socket.recv(TIMEOUT), text)
+        self.assertEqual(server.stop(), 0)
+
+    def test_key_in_the_same_file(self) -> None:
+        """One file may hold certificate and key."""
+        path = self.folder / "both.pem"
+        path.write_bytes(Path(self.key).read_bytes() + Path(self.certificate).read_bytes())
+        server = self.start("--tls-cert", str(path))
+        self.assertEqual(server.get(verify=self.certificate).status_code, 200)
+
+    def test_the_end_of_an_answer_is_told(self) -> None:
+        """A closed connection ends with TLS's own good-bye, so the client knows that nothing was cut off."""
+        server = self.start_tls()
+        secure = self.handshake(server, client_context(self.certificate), suppress_ragged_eofs=False)
+        secure.sendall(b"GET /big HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        received = b""
+        while part := secure.recv(65536):
+            received += part
+        self.assertEqual(len(received.partition(b"\r\n\r\n")[2]), 3_000_000)
+
+    def test_endpoint_string(self) -> None:
+        """Twisted's own ``ssl:`` endpoints serve HTTPS, too."""
+        port = free_port()
+        endpoint = f"ssl:{port}:privateKey={self.key}:certKey={self.certificate}:interface=127.0.0.1"
+        server = self.run_process(self.twistd("--settings", "settings", "-e", endpoint)).wait_until_up()
+        self.assertEqual(server.port, port)
+        self.assertEqual(server.get(verify=self.certificate).json()["scheme"], "https")
+
+    def test_a_silent_client(self) -> None:
+        """Who does not finish the handshake is cut off after header_timeout."""
+        server = self.start_tls("--header-timeout", "0.5")
+        with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as plain:
+            plain.sendall(b"\x16\x03\x01")
+            try:
+                self.assertEqual(plain.recv(100), b"")
+            except ConnectionResetError:
+                pass
+
+    def test_plain_http_on_the_https_port(self) -> None:
+        """Plain HTTP gets no answer there, and does no harm."""
+        server = self.start_tls()
+        with self.assertRaises(requests.ConnectionError):
+            requests.get(f"http://127.0.0.1:{server.port}/", timeout=TIMEOUT)
+        self.assertEqual(server.get(verify=self.certificate).status_code, 200)
+        self.assertNotIn("Traceback", server.output)
+
+    def test_runserver_stays_plain(self) -> None:
+        """The development server does not take the certificate from the settings."""
+        with open(self.folder / "settings.py", "a") as stream:
+            stream.write(f"CHANNELSERVER = {{'tls_cert': {self.certificate!r}, 'tls_key': 'missing'}}\n")
+        server = self.runserver()
+        self.assertEqual(server.scheme, "http")
+        self.assertEqual(server.get().json()["scheme"], "http")
+
+
+class NegotiationTests(TLSTestCase):
+    """What the server agrees to."""
+
+    def refused(self, server: Server, context: ssl.SSLContext) -> None:
+        """Assert that there is no connection."""
+        with self.assertRaises((ssl.SSLError, ConnectionResetError)):
+            self.handshake(server, context)
+
+    def test_versions_and_ciphers(self) -> None:
+        """TLS 1.2 and 1.3 with forward secrecy and authenticated encryption, nothing else."""
+        server = self.start_tls()
+        for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
+            context = client_context(self.certificate)
+            context.minimum_version = context.maximum_version = version
+            secure = self.handshake(server, context)
+            self.assertEqual(secure.version(), name)
+            self.assertIsNone(secure.compression())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            old = client_context(self.certificate)
+            old.set_ciphers("ALL:@SECLEVEL=0")
+            old.minimum_version = ssl.TLSVersion.TLSv1
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        self.refused(server, old)
+        for ciphers, agreed in (
+            ("ECDHE-ECDSA-AES128-GCM-SHA256", True),
+            ("ECDHE-ECDSA-CHACHA20-POLY1305", True),
+            ("ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES256-SHA", False),
+            ("AES128-GCM-SHA256:AES256-SHA:DHE-RSA-AES128-GCM-SHA256", False),
+        ):
+            context = client_context(self.certificate)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(ciphers)
+            if agreed:
+                self.assertEqual(self.handshake(server, context).cipher()[0], ciphers)  # type: ignore[index]
+            else:
+                self.refused(server, context)
+
+    def test_protocols(self) -> None:
+        """HTTP/2 for who can, HTTP/1.1 for the others, also for those who do not say."""
+        server = self.start_tls()
+        for offered, agreed in (
+            (("h2", "http/1.1"), "h2"),
+            (("http/1.1", "h2"), "h2"),
+            (("http/1.1",), "http/1.1"),
+            (("spdy/3",), None),
+            ((), None),
+        ):
+            secure = self.handshake(server, client_context(self.certificate, *offered))
+            self.assertEqual(secure.selected_alpn_protocol(), agreed)
+            if agreed != "h2":
+                secure.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                self.assertTrue(secure.recv(100).startswith(b"HTTP/1.1 200 "))
+
+    def test_without_the_extra(self) -> None:
+        """Where h2 is not installed, HTTPS is HTTP/1.1 only, and the log says so."""
+        self.write({"h2.py": "raise ImportError('not installed')\n"})
+        path = f"PYTHONPATH={self.folder}{os.pathsep}{self.environment['PYTHONPATH']}"
+        command = self.twistd("-s", "settings", "-p", "0", "--tls-cert", self.certificate, "--tls-key", self.key)
+        server = self.run_process(["env", path, *command]).wait_until_up()
+        server.wait_for(r"HTTP/2 is off.*channelserver\[http2\]")
+        secure = self.handshake(server, client_context(self.certificate, "h2", "http/1.1"))
+        self.assertEqual(secure.selected_alpn_protocol(), "http/1.1")
+
+    def test_sessions_are_resumed(self) -> None:
+        """A client that comes back needs no full handshake."""
+        server = self.start_tls()
+        context = client_context(self.certificate)
+        first = self.handshake(server, context)
+        first.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        first.recv(100)  # the tickets of TLS 1.3 come with the first answer
+        self.assertTrue(self.handshake(server, context, session=first.session).session_reused)
+
+
+class ReloadTests(TLSTestCase):
+    """SIGHUP has the certificate read again."""
+
+    def serial(self, server: Server) -> str:
+        """The serial number of the certificate a new connection gets."""
+        context = ssl.create_default_context()
+        context.load_verify_locations(cadata=self.trusted)
+        secure = self.handshake(server, context)
+        return str(secure.getpeercert()["serialNumber"])  # type: ignore[index]
+
+    def test_reload(self) -> None:
+        """New connections get the new certificate, open ones stay; a bad new file changes nothing."""
+        self.trusted = Path(self.certificate).read_text()
+        server = self.start_tls()
+        old = self.serial(server)
+        with server.connect("/", ssl=client_context(self.certificate), server_hostname="localhost") as web_socket:
+            self.assertEqual(web_socket.recv(TIMEOUT), "wss")
+            write_pair(self.folder, 1)
+            self.trusted += Path(self.certificate).read_text()
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for("certificate read again: localhost")
+            new = self.serial(server)
+            self.assertNotEqual(new, old)
+
+            Path(self.key).write_bytes(key_pem(make_key(2)))
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_for("the new certificate is not used, the old one stays: .* does not belong to")
+            self.assertEqual(self.serial(server), new)
+
+            web_socket.send("still here")
+            self.assertEqual(web_socket.recv(TIMEOUT), "still here")
+        self.assertEqual(server.stop(), 0)
+        self.assertNotIn("Traceback", server.output)
+
+
+class CertificateTests(SynchronousTestCase):
+    """One sentence for each way in which the files can be wrong."""
+
+    def setUp(self) -> None:
+        """Make a place for the files."""
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+
+    def complain(self, certificate: bytes | None, key: bytes | None, words: str) -> None:
+        """Assert that files with this content are refused, in these words."""
+        cert_path, key_path = self.folder / "c.pem", self.folder / "k.pem"
+        for path, content in ((cert_path, certificate), (key_path, key)):
+            path.unlink(missing_ok=True)
+            if content is not None:
+                path.write_bytes(content)
+        with self.assertRaises(OptionError) as caught:
+            ServerTLS(str(cert_path), str(key_path), (b"http/1.1",))
+        self.assertIn(words, str(caught.exception))
+        self.assertNotIn("\n", str(caught.exception))
+
+    def test_wrong_files(self) -> None:
+        """Missing, empty, garbage, expired, early, of another key, encrypted, in the wrong order."""
+        key, other = make_key(), make_key(1)
+        good, good_key = certificate_pem(key), key_pem(key)
+        self.complain(None, good_key, "--tls-cert")
+        self.complain(None, good_key, "cannot be read: no such file")
+        self.complain(good, None, "--tls-key")
+        self.complain(b"", good_key, "holds no certificate in PEM form")
+        self.complain(b"hello", good_key, "holds no certificate in PEM form")
+        self.complain(good, b"hello", "holds no private key in PEM form")
+        self.complain(good, good, "holds no private key in PEM form")
+        self.complain(good, key_pem(key, b"secret"), "is encrypted")
+        self.complain(good, key_pem(other), "does not belong to the certificate")
+        self.complain(certificate_pem(key, ends=-timedelta(hours=1)), good_key, "expired on 20")
+        self.complain(certificate_pem(key, begins=DAY / 2), good_key, "is this machine's clock right?")
+        self.complain(certificate_pem(other) + good, good_key, "must be the first one")
+
+    def test_key_missing_in_the_certificate_s_file(self) -> None:
+        """Without --tls-key, the cure is named."""
+        path = self.folder / "c.pem"
+        path.write_bytes(certificate_pem(make_key()))
+        with self.assertRaises(OptionError) as caught:
+            ServerTLS(str(path), None, (b"http/1.1",))
+        self.assertIn("name its file with --tls-key", str(caught.exception))
+
+    def test_a_chain_is_sent_whole(self) -> None:
+        """Further certificates in the file are accepted."""
+        path, key = self.folder / "c.pem", make_key()
+        path.write_bytes(certificate_pem(key) + certificate_pem(make_key(1), "issuer") + key_pem(key))
+        self.assertTrue(ServerTLS(str(path), None, (b"http/1.1",)).summary.startswith("localhost, 127.0.0.1, until 20"))
+
+    def test_options_that_do_not_go_together(self) -> None:
+        """A key or a redirect without a certificate."""
+        for given in ({"tls_key": "k.pem"}, {"redirect_http": True}):
+            with self.assertRaises(OptionError) as caught:
+                server_tls(resolve(given, {}))
+            self.assertIn("needs --tls-cert", str(caught.exception))
+        self.assertIsNone(server_tls(resolve({}, {})))
+        self.assertTrue(resolve({"tls_cert": "c.pem", "endpoint": ["tcp:1"]}, {}).simple_listener)
+
+
+class StartTests(TLSTestCase):
+    """The sentence reaches the user."""
+
+    def test_one_sentence(self) -> None:
+        """With and without --check: exit code 1, one line, no traceback."""
+        for extra in (["--check"], []):
+            done = subprocess.run(
+                self.twistd("-s", "settings", "--tls-cert", self.certificate, "--tls-key", "missing.pem", *extra),
+                cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(
+                f"channelserver: --tls-key '{self.folder}/missing.pem' cannot be read: no such file", done.stderr
+            )
+            self.assertNotIn("Traceback", done.stderr + done.stdout)
+
+    def test_check(self) -> None:
+        """--check is content with good files."""
+        done = subprocess.run(
+            self.twistd("-s", "settings", "--tls-cert", self.certificate, "--tls-key", self.key, "--check"),
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+
+class RedirectTests(TLSTestCase):
+    """--redirect-http."""
+
+    def setUp(self) -> None:
+        """Start a server, learn the port."""
+        super().setUp()
+        self.server = self.start_tls("--redirect-http", "--redirect-port", "0", "--header-timeout", "0.5")
+        self.port = int(self.server.wait_for(r"listening on http://127.0.0.1:(\d+)/ \(redirects to https\)")[1])
+
+    def ask(self, request: bytes) -> bytes:
+        """Send bytes, return all that comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), TIMEOUT) as plain:
+            plain.sendall(request)
+            answer = b""
+            while part := plain.recv(65536):
+                answer += part
+        return answer
+
+    def test_same_place(self) -> None:
+        """Host, path and query stay, byte for byte; a browser ends at the page."""
+        for method, status in (("GET", 301), ("HEAD", 301), ("POST", 308), ("DELETE", 308)):
+            answer = requests.request(
+                method, f"http://localhost:{self.port}/a%2Fb?c=%20d&e", allow_redirects=False, timeout=TIMEOUT
+            )
+            self.assertEqual(answer.status_code, status)
+            self.assertEqual(answer.headers["Location"], f"https://localhost:{self.server.port}/a%2Fb?c=%20d&e")
+        page = requests.get(f"http://127.0.0.1:{self.port}/", verify=self.certificate, timeout=TIMEOUT)
+        self.assertEqual(page.json()["scheme"], "https")
+
+    def test_refusals(self) -> None:
+        """A host that is not served, and what is no request, gets 400; none of it reaches the application."""
+        for request in (
+            b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            b"GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: localhost:80@evil.example\r\n\r\n",
+            b"GET / HTTP/1.0\r\n\r\n",
+            b"GET /\r\nHost: localhost\r\n\r\n",
+            b"\x16\x03\x01\r\n\r\n",
+        ):
+            answer = self.ask(request)
+            self.assertTrue(answer.startswith(b"HTTP/1.1 400 "), answer)
+            self.assertNotIn(b"Location", answer)
+        self.assertTrue(self.ask(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000).startswith(b"HTTP/1.1 431 "))
+        self.assertTrue(self.ask(b"GET / HTTP/1.1\r\nHost: loc").startswith(b"HTTP/1.1 408 "))
+        self.assertNotIn("HTTP GET", self.server.output)
+
+    def test_forms_of_the_target(self) -> None:
+        """Absolute and asterisk form."""
+        for target, place in ((b"http://localhost/x?y", b"/x?y"), (b"http://localhost", b"/"), (b"*", b"/")):
+            answer = self.ask(b"OPTIONS " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertIn(b"Location: https://localhost:%d%s\r\n" % (self.server.port, place), answer)
+
+    def test_stop(self) -> None:
+        """An open connection does not hold the server up."""
+        with socket.create_connection(("127.0.0.1", self.port), TIMEOUT) as plain:
+            plain.sendall(b"GET / ")
+            self.assertEqual(self.server.stop(timeout=TIMEOUT), 0)

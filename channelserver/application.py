@@ -21,9 +21,11 @@ from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.project import StartError, describe
 from channelserver.server.access import AccessLog
+from channelserver.server.health import Health
 from channelserver.server.local import LocalFactory
 from channelserver.server.options import Settings
 from channelserver.server.origin import OriginPolicy
+from channelserver.server.proxy import ProxyPolicy
 from channelserver.server.service import ListenError, ServerService
 from channelserver.server.site import Site
 from channelserver.server.static import StaticFiles
@@ -60,7 +62,8 @@ def make_server(
     bridge = Bridge(reactor)
     origins = OriginPolicy(allowed_hosts(), values.allowed_origin)
     static = static_files(values.root_path.rstrip("/")) if values.static else None
-    site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static)
+    proxies = ProxyPolicy(values.trust_proxy)
+    site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static, proxies=proxies)
 
     def started(lines: list[str]) -> None:
         for line in lines:
@@ -71,7 +74,10 @@ def make_server(
         else:
             _log.info("worker threads: none; this process serves connections only")
 
-    service = ServerService(site, make_workers(wrapper, bridge, values), reactor, started)
+    workers = make_workers(wrapper, bridge, values)
+    if values.health_path:
+        site.health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
+    service = ServerService(site, workers, reactor, started)
     _serve_locally(service, wrapper, values, development)
     return service
 
@@ -155,6 +161,10 @@ class NoWorkers:
 
     def join(self, timeout: float) -> list[str]:
         """Nothing to wait for."""
+        return []
+
+    def busy(self) -> list[str]:
+        """None is."""
         return []
 
 

@@ -236,10 +236,9 @@ class WebSocket:
         return True
 
     def _overflow(self) -> None:
-        _log.warn(
-            "{path!r}: closed with 1013, the client does not read: {size} bytes were waiting",
-            path=self.path,
-            size=self._wanted,
+        self.site.complaints.count(
+            "slow reader",
+            f"{self.path!r}: closed with 1013, the client does not read: {self._wanted} bytes were waiting",
         )
         self.site.layer.losses.count("slow reader", "websocket.send", len(self._waiting or ()))
         self._waiting, self._wanted = None, 0

@@ -263,15 +263,15 @@ class ServerTestCase(SynchronousTestCase):
         command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{free_port()}", *arguments]
         return self.run_process(command).wait_until_up()
 
-    def manage(self, *arguments: str) -> str:
-        """Run a management command; return its output."""
+    def manage(self, *arguments: str, stderr: bool = False) -> str:
+        """Run a management command; return its output, and with `stderr` its errors and warnings."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments], cwd=self.folder, env=self.environment, capture_output=True,
             text=True, timeout=TIMEOUT * 2,
         )  # fmt: skip
         if done.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-        return done.stdout
+        return done.stdout + (done.stderr if stderr else "")
 
     _failed = False
 

@@ -62,7 +62,7 @@ class AccessLog:
             }
             line = json.dumps(entry, default=str)
         else:
-            line = self.text(protocol, what, path, address, figures)
+            line = self.text(protocol, what, _word(path), address, figures)
         try:
             assert self._write is not None
             self._write(line)
@@ -82,10 +82,14 @@ class AccessLog:
 
 
 def _target(path: str, query_string: bytes) -> str:
-    """Return path and query as one printable word; a session key in the query is not for the log."""
+    """Return path and query; a session key in the query is not for the log."""
     query = query_string.decode("latin-1")
     if "session_key=" in query:
         parts = ("session_key=…" if part.startswith("session_key=") else part for part in query.split("&"))
         query = "&".join(parts)
-    target = f"{path}?{query}" if query else path
+    return f"{path}?{query}" if query else path
+
+
+def _word(target: str) -> str:
+    """Return a path as one printable word: no client writes lines of its own into the log."""
     return target if target.isprintable() and " " not in target else json.dumps(target)

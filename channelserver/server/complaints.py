@@ -68,5 +68,5 @@ def printable(text: str) -> str:
         return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        for character in text
     )

@@ -310,11 +310,13 @@ class HTTPConnection:
             self._close()
             return
         self._state = "head"
-        self._set_deadline(self.site.options.keep_alive)
-        if not self._paused:  # a client that reads no answers gets no more of them
+        if self._paused:  # a client that reads no answers gets no more of them
+            self._set_deadline(self.site.options.http_timeout)
+        else:
             self._next_request()
 
     def _next_request(self) -> None:
+        self._set_deadline(self.site.options.keep_alive)
         self._read(True)
         if self._buffer:
             # Not from here: a long row of pipelined requests would become as deep a recursion.

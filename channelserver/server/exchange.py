@@ -29,6 +29,11 @@ _HOP_BY_HOP = frozenset(
 )
 
 
+#: A larger answer is handed to the transport in parts of this size, each when the client has taken the one before: so
+#: the time that a slow reader has is for a part, not for the whole.
+PART = 256 * 1024
+
+
 class ResponseError(ValueError):
     """A reply cannot be sent as HTTP; the text says why."""
 
@@ -186,6 +191,11 @@ class Exchange:
             if not more:
                 self._end(reusable=True)
             return
+        if not more and len(body) > PART:
+            self.wire.write(head)
+            self.source = _Parts(self, body)
+            self.source.resume()
+            return
         if not more:
             self.size = len(body)
             self.wire.write(head + body)
@@ -307,6 +317,27 @@ class Exchange:
             self.flow.close()
         if self.source is not None:
             self.source.close()
+
+
+class _Parts:
+    """Sends an answer that is there as a whole, part by part."""
+
+    def __init__(self, exchange: Exchange, body: bytes) -> None:
+        self._exchange = exchange
+        self._body = memoryview(body)
+
+    def resume(self) -> None:
+        """See :class:`Source`."""
+        exchange = self._exchange
+        while exchange.state == "streaming":
+            part, self._body = self._body[:PART], self._body[PART:]
+            exchange.reply({"content": bytes(part), "more_content": bool(self._body)})
+            if not exchange.has_room:
+                return
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+        self._body = memoryview(b"")
 
 
 def _body(content: Content) -> bytes:

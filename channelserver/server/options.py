@@ -266,6 +266,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "static", "no-flag", True, "leave STATIC_URL to Django; otherwise it is served from STATIC_ROOT by the reactor"
     ),
+    Option("media", "flag", False, "serve MEDIA_URL from MEDIA_ROOT by the reactor: uploaded files, open to everybody"),
     Option(
         "local_socket",
         "str",

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from whitenoise import WhiteNoise
 
 from channelserver.server.exchange import Exchange
+from channelserver.server.http1 import RequestHead
 
 _log = Logger("channelserver.server.static")
 
@@ -61,9 +62,8 @@ class StaticFiles:
         file = self._files.get(head.path)
         if file is None:
             return False
-        fields = {key: head.fields[name].decode("latin-1") for name, key in _WANTED.items() if name in head.fields}
         try:
-            response = file.get_response(head.method, fields)
+            response = file.get_response(head.method, wanted_fields(head))
         except OSError as error:
             _log.error("static file {path!r}: {error}", path=head.path, error=error)
             exchange.fail(404)
@@ -77,6 +77,11 @@ class StaticFiles:
             exchange.source = FileSource(exchange, response.file)
             exchange.source.resume()
         return True
+
+
+def wanted_fields(head: RequestHead) -> dict[str, str]:
+    """Return the fields WhiteNoise asks for, under the names it knows them by."""
+    return {key: head.fields[name].decode("latin-1") for name, key in _WANTED.items() if name in head.fields}
 
 
 class FileSource:

@@ -29,7 +29,7 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).resolve().parent.parent
 
 #: What a user waits for at most, in seconds. Only a failing test takes that long.
-PATIENCE = 30
+PATIENCE = 60
 
 PASSWORD = "copper-kettle-81"
 

@@ -6,6 +6,7 @@ Runs before the reactor, in the main thread.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,14 +18,18 @@ from twisted.logger import Logger
 
 from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
+from channelserver.checks import static_problem
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.project import StartError, describe
 from channelserver.routing import Route
 from channelserver.server.access import AccessLog
+from channelserver.server.health import Health
 from channelserver.server.local import LocalFactory
+from channelserver.server.media import MediaFiles
 from channelserver.server.options import Settings
 from channelserver.server.origin import OriginPolicy
+from channelserver.server.proxy import ProxyPolicy
 from channelserver.server.service import ListenError, ServerService
 from channelserver.server.site import Site
 from channelserver.server.static import StaticFiles
@@ -62,8 +67,16 @@ def make_server(
     wrapper.router.add_route(Route("http.request", http_consumer(values, handler)))
     bridge = Bridge(reactor)
     origins = OriginPolicy(allowed_hosts(), values.allowed_origin)
-    static = static_files(values.root_path.rstrip("/")) if values.static else None
-    site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static)
+    root_path = values.root_path.rstrip("/")
+    static = in_turn(
+        static_files(root_path) if values.static else None,
+        media_files(root_path) if values.media else None,
+    )
+    problem = static_problem() if values.static else ""
+    if problem:
+        _log.warn("{problem}", problem=problem)
+    proxies = ProxyPolicy(values.trust_proxy)
+    site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static, proxies=proxies)
 
     def started(lines: list[str]) -> None:
         for line in lines:
@@ -74,7 +87,10 @@ def make_server(
         else:
             _log.info("worker threads: none; this process serves connections only")
 
-    service = ServerService(site, make_workers(wrapper, bridge, values), reactor, started, server_tls(values))
+    workers = make_workers(wrapper, bridge, values)
+    if values.health_path:
+        site.health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
+    service = ServerService(site, workers, reactor, started, server_tls(values))
     _serve_locally(service, wrapper, values, development)
     return service
 
@@ -153,6 +169,28 @@ ALWAYS_SERVED = (
 )
 
 
+def media_files(root_path: str) -> MediaFiles:
+    """Return what serves ``MEDIA_URL`` from ``MEDIA_ROOT`` in the reactor.
+
+    :raises StartError: the settings do not say what to serve, or where.
+    """
+    parts = urlsplit(settings.MEDIA_URL)
+    path = "/" + parts.path.strip("/") + "/"
+    if not settings.MEDIA_ROOT or parts.netloc or path == "//":
+        raise StartError("--media needs the settings MEDIA_ROOT, a folder, and MEDIA_URL, a path such as '/media/'")
+    if root_path and not path.startswith(root_path + "/"):
+        path = root_path + path
+    return MediaFiles(os.fspath(settings.MEDIA_ROOT), path)
+
+
+def in_turn(*handlers: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
+    """Return what asks each of `handlers` whether it answers a request, until one does."""
+    wanted = [handler for handler in handlers if handler is not None]
+    if len(wanted) < 2:
+        return wanted[0] if wanted else None
+    return lambda exchange: any(handler(exchange) for handler in wanted)
+
+
 class NoWorkers:
     """Stands for a pool without threads."""
 
@@ -168,6 +206,10 @@ class NoWorkers:
 
     def join(self, timeout: float) -> list[str]:
         """Nothing to wait for."""
+        return []
+
+    def busy(self) -> list[str]:
+        """None is."""
         return []
 
 

@@ -5,10 +5,13 @@ Runs in the main thread.
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Warning, register
 
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.server.options import OptionError, resolve
@@ -39,3 +42,30 @@ def check_layers(app_configs: Any, **_: Any) -> list[CheckMessage]:
             text = str(error) if isinstance(error, InvalidChannelLayerError) else f"CHANNEL_LAYERS[{alias!r}]: {error}"
             messages.append(Error(" ".join(text.split()), id="channelserver.E003"))
     return messages
+
+
+@register()
+def check_static_files(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """``STATIC_ROOT``: what the server sends must have been collected."""
+    problem = static_problem()
+    return [Warning(problem, id="channelserver.W001")] if problem else []
+
+
+def static_problem() -> str:
+    """Say why static files will be missing, in one sentence that names the cure; empty if they will not."""
+    if settings.DEBUG or not apps.is_installed("django.contrib.staticfiles"):
+        return ""
+    options = getattr(settings, "CHANNELSERVER", None)
+    if (isinstance(options, dict) and options.get("static") is False) or urlsplit(settings.STATIC_URL or "").netloc:
+        return ""  # somebody else serves them
+    root = settings.STATIC_ROOT
+    if not root:
+        return "static files are not served: the setting STATIC_ROOT names no folder; set it, and run collectstatic"
+    try:
+        with os.scandir(root) as entries:
+            empty = next(entries, None) is None
+    except OSError:
+        empty = True
+    return (
+        f"static files are not served: STATIC_ROOT, {os.fspath(root)!r}, is empty; run collectstatic" if empty else ""
+    )

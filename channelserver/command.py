@@ -21,6 +21,7 @@ from channelserver.demo import prepare
 from channelserver.logs import access_writer, join_logs
 from channelserver.project import StartError
 from channelserver.server.access import AccessLog
+from channelserver.server.limits import raise_descriptor_limit
 from channelserver.server.options import BY_NAME, OPTIONS, Option, OptionError, closest, resolve
 from channelserver.server.service import ListenError, endpoints
 
@@ -137,6 +138,9 @@ def _make_service(command_line: Options) -> Any:
     from twisted.internet import reactor
 
     join_logs()
+    obstacle = raise_descriptor_limit(values.max_connections)
+    if obstacle:
+        _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
     service = make_server(values, reactor, _access_log(values, daemon))
     if given.get("check"):
         _check(values)

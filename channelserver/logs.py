@@ -6,6 +6,7 @@ Set up before the reactor runs; the handler may be called from any thread.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -61,11 +62,51 @@ def access_writer(target: str, daemon: bool) -> Any:
             log = Logger("access")
             return lambda line: log.info("{line}", line=line)
         stream = sys.__stdout__
-    else:
-        stream = open(target, "a", encoding="utf-8")
 
-    def write(line: str) -> None:
-        stream.write(line + "\n")
-        stream.flush()
+        def write(line: str) -> None:
+            stream.write(line + "\n")
+            stream.flush()
 
-    return write
+        return write
+    return AccessFile(target).write
+
+
+class AccessFile:
+    """A file that may be rotated under our hands: moved away or removed, it is opened anew with the next line.
+
+    So ``logrotate`` needs neither a signal nor ``copytruncate``.
+
+    :param path: where it is.
+    :raises OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)  # a daemon changes its folder
+        self._open()
+
+    def _open(self) -> None:
+        self._stream = open(self._path, "a", encoding="utf-8", errors="backslashreplace")
+        self._identity = _identity(os.fstat(self._stream.fileno()))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def write(self, line: str) -> None:
+        """Write a line.
+
+        :raises OSError: it cannot be written.
+        """
+        try:
+            current = _identity(os.stat(self._path))
+        except FileNotFoundError:
+            current = None
+        if current != self._identity:
+            self._stream.close()
+            self._open()
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

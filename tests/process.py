@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import re
 import shutil
 import signal
@@ -196,10 +197,18 @@ class Server:
 
 
 def free_port() -> int:
-    """Return a TCP port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that is free now.
+
+    It lies below those which the system gives to whoever asks for any, so nobody is given it before it is used.
+    """
+    while True:
+        port = random.randrange(20000, 32768)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class ServerTestCase(SynchronousTestCase):
@@ -267,15 +276,15 @@ class ServerTestCase(SynchronousTestCase):
         command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{free_port()}", *arguments]
         return self.run_process(command).wait_until_up()
 
-    def manage(self, *arguments: str) -> str:
-        """Run a management command; return its output."""
+    def manage(self, *arguments: str, stderr: bool = False) -> str:
+        """Run a management command; return its output, and with `stderr` its errors and warnings."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments], cwd=self.folder, env=self.environment, capture_output=True,
             text=True, timeout=TIMEOUT * 2,
         )  # fmt: skip
         if done.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
-        return done.stdout
+        return done.stdout + (done.stderr if stderr else "")
 
     _failed = False
 

@@ -35,12 +35,17 @@ class Raw:
 
     :param address: a port of 127.0.0.1, or the path of a Unix socket.
     :param receive_buffer: bytes the kernel keeps for us unread; small for a client that does not read.
+    :param source: the address to come from.
     """
 
-    def __init__(self, address: int | str, timeout: float = TIMEOUT, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, address: int | str, timeout: float = TIMEOUT, receive_buffer: int | None = None, source: str = ""
+    ) -> None:
         self.socket = socket.socket(socket.AF_INET if isinstance(address, int) else socket.AF_UNIX)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.settimeout(timeout)
         self.socket.connect(("127.0.0.1", address) if isinstance(address, int) else address)
         self._buffer = b""
@@ -48,7 +53,9 @@ class Raw:
     def __enter__(self) -> Raw:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.socket.close()
 
     def send(self, *parts: bytes) -> Raw:

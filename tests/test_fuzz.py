@@ -43,8 +43,8 @@ SEEDS = (
 
 #: Bytes that mean something to a parser.
 SPICE = (
-    b"\r\n", b"\r", b"\n", b"\x00", b" ", b"\t", b":", b";", b",", b"%", b"%00", b"%ff", b"\xff", b"\x80", b"\x7f", b"/",
-    b"//", b"..", b"?", b"#", b"*", b"@", b"[", b"]", b'"', b"HTTP/1.1", b"HTTP/1.0", b"0", b"-1", b"+", b"0x",
+    b"\r\n", b"\r", b"\n", b"\x00", b" ", b"\t", b":", b";", b",", b"%", b"%00", b"%ff", b"\xff", b"\x80", b"\x7f",
+    b"/", b"//", b"..", b"?", b"#", b"*", b"@", b"[", b"]", b'"', b"HTTP/1.1", b"HTTP/1.0", b"0", b"-1", b"+", b"0x",
     b"99999999999999999999", b"Host: b\r\n", b"Content-Length: 1\r\n", b"Transfer-Encoding: chunked\r\n",
     b"Transfer-Encoding: gzip\r\n", b"Connection: close\r\n", b"Upgrade: websocket\r\n", b"Expect: x\r\n", b" a\r\n",
     b"X-Forwarded-For: 1.2.3.4\r\n", b"Forwarded: for=_x\r\n", b"A" * 40000, b"A: b\r\n" * 200, b"\r\n" * 20, b"",
@@ -86,7 +86,7 @@ class ParserTests(SynchronousTestCase):
     @given(requests, st.integers(1, 50))
     def test_heads_and_bodies(self, data: bytes, step: int) -> None:
         """A head is read or refused; a body read in pieces is the same as one read at once."""
-        start, mark, rest = data.partition(b"\r\n\r\n")
+        start, _, rest = data.partition(b"\r\n\r\n")
         try:
             parsed = parse_head(start)
         except BadRequest as error:
@@ -118,7 +118,9 @@ class ParserTests(SynchronousTestCase):
     def test_frames(self, payloads: list[bytes], step: int) -> None:
         """Frames are read or refused, at once as in pieces."""
         data = b"".join(payloads)
-        self.assertEqual(self.read_frames([data]), self.read_frames([data[i : i + step] for i in range(0, len(data), step)]))
+        self.assertEqual(
+            self.read_frames([data]), self.read_frames([data[i : i + step] for i in range(0, len(data), step)])
+        )
 
     def read_frames(self, pieces: list[bytes]) -> tuple[list[tuple[int, object]], int]:
         """Read frames; return the events, and the code of the error or 0."""

@@ -416,7 +416,8 @@ class LossTests(StrictTestCase):
     def test_first_at_once(self) -> None:
         """The first loss is logged at once, with the number, the name, the reason and the hint."""
         self.losses.count("too slow", "a", 3, hint="do something")
-        self.expect_logged("3 message(s)", "'a'", "too slow; do something")
+        line = self.expect_logged("3 message(s)")
+        self.assertEqual(line, "3 message(s) to 'a' lost: too slow; do something")
 
     def test_further_ones_once_a_minute(self) -> None:
         """Further losses of a kind are counted, but logged only as a sum, a minute later."""
@@ -462,10 +463,12 @@ class LossTests(StrictTestCase):
         layer.send_group("g", {})
         layer.sweep()
         self.assertEqual(self.logged, [])
-        self.clock.advance(2)
-        layer.receive(["a"])
+        self.clock.advance(1)
         layer.sweep()
-        self.expect_logged("500 message(s)", "'a'")
+        self.expect_logged("500 message(s)", "'a'", "60 s")
+        self.clock.advance(100)
+        layer.sweep()
+        self.assertEqual(self.logged, [], "logged twice")
 
     def test_threads(self) -> None:
         """No count is lost, whichever threads count."""

@@ -253,7 +253,19 @@ class RFC9112Tests(SharedServerTestCase):
 
     def test_5_field_names_are_tokens(self) -> None:
         """A field's name is a token, and there is one."""
-        for line in (": a", "a b: c", "a\x00: b", "a\xe9: b", "(a): b", '"a": b', "a", "a;b", "a[0]: b", "\x01a: b", "@: b"):
+        for line in (
+            ": a",
+            "a b: c",
+            "a\x00: b",
+            "a\xe9: b",
+            "(a): b",
+            '"a": b',
+            "a",
+            "a;b",
+            "a[0]: b",
+            "\x01a: b",
+            "@: b",
+        ):
             self.refused(head("GET / HTTP/1.1", line))
 
     def test_5_1_no_space_before_the_colon(self) -> None:
@@ -342,7 +354,22 @@ class RFC9112Tests(SharedServerTestCase):
 
     def test_6_2_invalid_content_length(self) -> None:
         """Digits, and nothing else."""
-        for value in ("", "+5", "-5", "5 5", "5,5", "5, 5", "0x5", "5.0", "five", "\xb2", "1" * 19, "5;", "1_0", "\x0b5"):
+        for value in (
+            "",
+            "+5",
+            "-5",
+            "5 5",
+            "5,5",
+            "5, 5",
+            "0x5",
+            "5.0",
+            "five",
+            "\xb2",
+            "1" * 19,
+            "5;",
+            "1_0",
+            "\x0b5",
+        ):
             self.refused(head("POST / HTTP/1.1", f"Content-Length: {value}") + b"hello")
 
     def test_6_3_repeated_content_length(self) -> None:

@@ -483,9 +483,8 @@ class StrictTests(ConnectionTestCase):
         self.assertEchoes("/accept/")
         with self.server.connect("/text/") as client:
             self.assertEqual(client.recv(TIMEOUT), "hello")
-        began = time.monotonic()
         self.assertEqual((self.status("/deny/"), self.status("/fail/")), (403, 500))
-        self.assertLess(time.monotonic() - began, 2.0)
+        self.assertNotIn("in time", self.log())
 
     def test_rule_01_no_auto_accept_from_elsewhere(self) -> None:
         """The acceptance may come from anywhere, after the connect consumer has ended."""
@@ -509,9 +508,8 @@ class StrictTests(ConnectionTestCase):
 
     def test_rule_02_reject_unrouted(self) -> None:
         """With ``--reject-unrouted`` a path which no route matches is answered 404 at once; others are served."""
-        began = time.monotonic()
         self.assertEqual(self.status("/nobody/"), 404)
-        self.assertLess(time.monotonic() - began, 2.0)
+        self.assertNotIn("in time", self.log())
         self.assertEchoes("/accept/")
 
     def test_rule_03_group_data_accepts_without_auto_accept(self) -> None:

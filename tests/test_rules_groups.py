@@ -65,6 +65,7 @@ URLS = """
     from channelserver import Group, channel_layers
     from django.http import JsonResponse
     from django.urls import path
+    import lab
 
     def send(request):
         group = Group(request.GET["group"])
@@ -83,7 +84,16 @@ URLS = """
     def lost(request):
         return JsonResponse(channel_layers["default"].global_statistics()["lost"])
 
-    urlpatterns = [path(view.__name__, view) for view in (send, join, members, lost)]
+    def wait(request):
+        Group(request.GET["group"]).add(request.reply_channel)
+        lab.note("waiting", group=request.GET["group"])
+        raise request.ResponseLater
+
+    def answer(request):
+        Group(request.GET["group"]).send({"status": 204})
+        return JsonResponse({})
+
+    urlpatterns = [path(view.__name__, view) for view in (send, join, members, lost, wait, answer)]
 """
 
 #: Far fewer than the members of the largest group in the tests.
@@ -150,6 +160,26 @@ class GroupTests(GroupTestCase):
         self.assertEqual([client.data() for _ in range(4)], ["0", "1", "2", "3"])
         self.assertLogged(r"message\(s\) to 'hole' lost: channel full; .*group 'lossy'")
         self.assertEqual(self.ask("lost"), {"channel full": 3})
+
+    def test_rule_12_requests_as_members(self) -> None:
+        """A request that waits for its answer may be a member, too: a group's answer is its answer. What is meant for
+        the sockets in the group is nothing to it, and costs them nothing.
+        """
+        with RawClient(self.server) as request:
+            request.request("/wait?group=mixed")
+            self.wait_for_note("waiting", group="mixed")
+            client = self.open("/mixed/")
+            self.ask("send", group="mixed", text="for the sockets")
+            self.assertEqual(client.data(), "for the sockets")
+        self.assertNoTraceback()
+        with RawClient(self.server) as request:
+            request.request("/wait?group=answered")
+            self.wait_for_note("waiting", group="answered")
+            client = self.open("/answered/")
+            self.ask("answer", group="answered")
+            self.assertEqual(request.head().status, 204)
+            self.ask("send", group="answered", text="still here")
+            self.assertEqual(client.data(), "still here")
 
     def test_rule_12_nobody_there(self) -> None:
         """A group without members is no error."""
@@ -223,8 +253,8 @@ class GroupTests(GroupTestCase):
         config = {"group_expiry": expiry}
         server = self.start(*self.arguments, extra_settings=f"CHANNEL_LAYERS['default']['CONFIG'] = {config}")
         with server.connect("/expiry/first/") as first, server.connect("/expiry/second/") as second:
-            joined = time.monotonic()
             self.ask("join", group="expiry", channel="some-channel")
+            joined = time.monotonic()
             self.assertEqual(len(self.members("expiry")), 3)
             wait_until(lambda: time.monotonic() > joined + expiry * 3 / 4, "the time for the second `add`")
             renewed = time.monotonic()

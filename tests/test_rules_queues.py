@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import select
+import socket
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.lab import LabTestCase, RawClient, client_frame, open_sockets
@@ -127,6 +129,14 @@ class QueueTestCase(LabTestCase):
             self.assertEqual(client.head().status, 400)
 
 
+def receive_buffer_limit() -> int:
+    """Return how many bytes the operating system takes at most for a server that does not read."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/tcp_rmem").read_text().split()[2])
+    except (OSError, IndexError):
+        return 8_000_000
+
+
 class CapacityTests(QueueTestCase):
     """Rule 15, with small capacities."""
 
@@ -176,15 +186,17 @@ class CapacityTests(QueueTestCase):
         """A socket for whose messages ``websocket.receive`` has no room is not read any more; nothing is lost, and all
         is in order when there is room again.
         """
-        number, size = 2000, 6000
+        size = 6000
+        number = (receive_buffer_limit() + 4_000_000) // size
         lost = self.lost()
         with RawClient(self.server) as client:
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
             client.open("/paused/")
             client.send_frame(1, b"wait paused")
             self.wait_for_note("at gate", gate="wait.paused")
             unsent = memoryview(b"".join(client_frame(1, str(index).ljust(size).encode()) for index in range(number)))
             client.socket.setblocking(False)
-            # As long as the server reads, the client can send; when it does not, the operating system's buffers fill.
+            # As long as the server reads, the client can send; when it does not, the system's buffers fill.
             while select.select([], [client.socket], [], 0.5)[1]:
                 unsent = unsent[client.socket.send(unsent[:65536]) :]
             self.assertGreater(len(unsent), 65536, "the server has read on")

@@ -933,8 +933,6 @@ class SlowReaderTests(SocketTestCase):
         client, channel = self.slow()
         for _ in range(80):
             self.server.reply(channel, text="x" * 10_000)
-        line = self.expect_logged("1013", "'/'")
-        self.assertIn("bytes", line)
         self.expect_logged("slow reader")
         self.assertGreater(self.server.layer.losses.totals()["slow reader"], 40)
         self.server.pass_time(6)

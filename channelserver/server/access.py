@@ -47,7 +47,7 @@ class AccessLog:
     def socket(self, event: str, path: str, client: Any, **figures: Any) -> None:
         """Log an event of a WebSocket: ``handshake`` (only where people watch), ``open``, ``close`` or ``refuse``."""
         if self._write is not None and (event != "handshake" or self.with_handshakes):
-            self._line("websocket", event.upper(), _printable(path), client, **figures)
+            self._line("websocket", event.upper(), path, client, **figures)
 
     def _line(self, protocol: str, what: str, path: str, client: Any, **figures: Any) -> None:
         address = f"{client[0]}:{client[1]}" if client else "-"
@@ -62,7 +62,7 @@ class AccessLog:
             }
             line = json.dumps(entry, default=str)
         else:
-            line = self.text(protocol, what, path, address, figures)
+            line = self.text(protocol, what, _word(path), address, figures)
         try:
             assert self._write is not None
             self._write(line)
@@ -82,15 +82,14 @@ class AccessLog:
 
 
 def _target(path: str, query_string: bytes) -> str:
-    """Return path and query as one printable word; a session key in the query is not for the log."""
+    """Return path and query; a session key in the query is not for the log."""
     query = query_string.decode("latin-1")
     if "session_key=" in query:
         parts = ("session_key=…" if part.startswith("session_key=") else part for part in query.split("&"))
         query = "&".join(parts)
-    target = f"{path}?{query}" if query else path
-    return _printable(target)
+    return f"{path}?{query}" if query else path
 
 
-def _printable(text: str) -> str:
-    """Return text that makes one word in one line, whatever a client has put into it."""
-    return text if text.isprintable() and " " not in text else json.dumps(text)
+def _word(target: str) -> str:
+    """Return a path as one printable word: no client writes lines of its own into the log."""
+    return target if target.isprintable() and " " not in target else json.dumps(target)

@@ -11,7 +11,8 @@ head      idle, or in the middle of a request head                 body, answer,
 body      in the middle of a request body                          answer
 answer    the request is with a consumer; further bytes wait       head, socket, closing
 socket    a WebSocket owns the transport                           closed
-closing   the last answer is on its way; nothing is read any more  closed
+closing   the last answer is on its way; nothing is read any more  ending, closed
+ending    the client has had time to close its side; now we do     closed
 closed    the transport is gone
 ========  =======================================================  =====================
 
@@ -31,7 +32,8 @@ from zope.interface import implementer
 
 from channelserver.server.exchange import Exchange
 from channelserver.server.http1 import BadRequest, RequestHead, body_reader, parse_head
-from channelserver.server.site import Site
+from channelserver.server.limits import Refusal, lose_transport
+from channelserver.server.site import LINGER, Site
 from channelserver.server.websocket import WebSocket
 
 _log = Logger("channelserver.server.http")
@@ -40,9 +42,6 @@ _log = Logger("channelserver.server.http")
 BODY_IN_MESSAGE = 64 * 1024
 #: Bytes of further requests which are read while one is being answered.
 READ_AHEAD = 64 * 1024
-#: Seconds a closing connection may take to hand over the rest of the answer.
-LINGER = 5.0
-
 _bare_lf = re.compile(rb"(?<!\r)\n").search
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -52,12 +51,15 @@ class HTTPConnection:
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_begun", "_body", "_body_reader", "_buffer", "_deadline", "_exchange", "_head", "_paused",
-        "_producing", "_searched", "_state", "_websocket", "factory", "site", "transport",
+        "_addresses", "_begun", "_body", "_body_began", "_body_reader", "_body_received", "_buffer", "_deadline",
+        "_exchange", "_head", "_own_addresses", "_paused", "_producing", "_searched", "_state", "_websocket", "factory",
+        "peer", "site", "transport",
     )  # fmt: skip
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, peer: str | None = None) -> None:
         self.site = site
+        #: The address of the other end, as the kernel has it; None: a Unix socket.
+        self.peer = peer
         self.factory: Any = None
         self.transport: Any = None
         self._state = "head"
@@ -67,9 +69,12 @@ class HTTPConnection:
         self._head: RequestHead | None = None
         self._body: Any = None
         self._body_reader: Any = None
+        self._body_began = 0.0
+        self._body_received = 0
         self._exchange: Exchange | None = None
         self._websocket: WebSocket | None = None
-        self._addresses: dict[str, Any] = {}
+        self._own_addresses: dict[str, Any] | None = None  # of the connection
+        self._addresses: dict[str, Any] = {}  # of the request, where a proxy knows better
         self._deadline = 0.0
         self._paused = False  # the transport has more to send than it wants
         self._producing = True  # we read from the transport
@@ -83,12 +88,6 @@ class HTTPConnection:
         if interfaces.ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
-        peer, host = transport.getPeer(), transport.getHost()
-        self._addresses = {
-            "client": [peer.host, peer.port] if hasattr(peer, "port") else None,
-            "server": [host.host, host.port] if hasattr(host, "port") else None,
-            "scheme": "https" if interfaces.ISSLTransport.providedBy(transport) else "http",
-        }
         site.connected(self)
         self._set_deadline(site.options.header_timeout)
 
@@ -100,7 +99,7 @@ class HTTPConnection:
         if self._websocket is not None:
             self._websocket.data_received(data)
             return
-        if self._state == "closing":
+        if self._state in ("closing", "ending"):
             return
         if self._state == "body":
             self._feed_body(data)
@@ -189,6 +188,9 @@ class HTTPConnection:
         self._begun = False
         self._buffer = buffer[end + 4 :]
         head = self._head = parse_head(buffer[:end], options.max_header_fields)
+        self._addresses = self._own()
+        if self.site.proxies:
+            self._addresses = self.site.proxies.apply(head, self._addresses, self.peer)
         # RFC 9110 section 7.8: in HTTP/1.0, Upgrade means nothing.
         if b"upgrade" in head.fields and head.version == "1.1" and b"websocket" in head.tokens(b"upgrade"):
             self._upgrade(head)
@@ -208,10 +210,26 @@ class HTTPConnection:
         self._body_reader = body_reader(head)
         self._body = tempfile.SpooledTemporaryFile(max_size=BODY_IN_MESSAGE)
         data, self._buffer = self._buffer, b""
+        self._body_began, self._body_received = self.site.wheel.now(), 0
         self._set_deadline(self.site.options.body_timeout)
         self._feed_body(data)
 
+    def _own(self) -> dict[str, Any]:
+        """Return the addresses of the connection itself. Not before the first request: the PROXY protocol, if it is
+        spoken, tells them in the connection's first bytes.
+        """
+        if self._own_addresses is None:
+            transport = self.transport
+            peer, host = transport.getPeer(), transport.getHost()
+            self._own_addresses = {
+                "client": [peer.host, peer.port] if hasattr(peer, "port") else None,
+                "server": [host.host, host.port] if hasattr(host, "port") else None,
+                "scheme": "https" if interfaces.ISSLTransport.providedBy(transport) else "http",
+            }
+        return self._own_addresses
+
     def _feed_body(self, data: bytes) -> None:
+        self._body_received += len(data)
         try:
             parts, rest = self._body_reader.feed(data)
             self._body.write(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -222,7 +240,8 @@ class HTTPConnection:
             self._refuse(error)
             return
         if rest is None:
-            self._deadline = self.site.wheel.now() + self.site.options.body_timeout
+            self._deadline = self._body_deadline()
+            self.site.wheel.add(self, self._deadline)
             return
         self._buffer = rest
         body, self._body = self._body, None
@@ -235,6 +254,17 @@ class HTTPConnection:
         else:
             self._dispatch(b"", body)
 
+    def _body_deadline(self) -> float:
+        """When the next part must be there: in time after the last one, and not much later than the least rate allows
+        for so many bytes.
+        """
+        options, now = self.site.options, self.site.wheel.now()
+        deadline: float = now + options.body_timeout
+        if options.min_body_rate:
+            slowest = self._body_began + options.body_timeout + self._body_received / options.min_body_rate
+            deadline = min(deadline, slowest)
+        return deadline
+
     def _dispatch(self, body: bytes, body_file: Any) -> None:
         """The request is complete: give it to the layer."""
         head = self._head
@@ -244,6 +274,8 @@ class HTTPConnection:
         exchange = self._exchange = Exchange(self, head, self._addresses["client"])
         if head.path == "*":  # OPTIONS for the server as a whole (RFC 9110 section 9.3.7); Django has no such path
             exchange.reply({"status": 204})
+            return
+        if site.health is not None and site.health(exchange):
             return
         if site.static is not None and site.static(exchange):
             if body_file is not None:
@@ -285,7 +317,9 @@ class HTTPConnection:
             self._close()
             return
         self._state = "head"
-        if not self._paused:  # a client that reads no answers gets no more of them
+        if self._paused:  # a client that reads no answers gets no more of them
+            self._set_deadline(self.site.options.http_timeout)
+        else:
             self._next_request()
 
     def _next_request(self) -> None:
@@ -307,7 +341,11 @@ class HTTPConnection:
     def close_socket(self) -> None:
         """Close the transport when everything written has been sent."""
         self.transport.unregisterProducer()
-        self._lose_transport()
+        lose_transport(self.transport)
+
+    def forget_head(self) -> None:
+        """The handshake is over."""
+        self._head = None
 
     def reading(self, wanted: bool) -> None:
         """Read, or leave the client waiting."""
@@ -346,7 +384,11 @@ class HTTPConnection:
         self._state = "answer"
         self._buffer = b""
         head.keep_alive = False
-        exchange = self._exchange = Exchange(self, head, self._addresses["client"])
+        client = (self._addresses if known is not None and self._addresses else self._own())["client"]
+        if not logged:
+            kind = "slow request" if error.status == 408 else "bad request"
+            self.site.complaints.count(kind, f"{error.reason} (client {client[0] if client else 'unknown'})")
+        exchange = self._exchange = Exchange(self, head, client)
         exchange.quiet = logged
         extra = [[b"Sec-WebSocket-Version", b"13"]] if error.status == 426 else []
         exchange.reply(
@@ -359,7 +401,7 @@ class HTTPConnection:
 
     def _close(self) -> None:
         """Send what has been written, then close."""
-        if self._state in ("closing", "closed"):
+        if self._state in ("closing", "ending", "closed"):
             return
         self._state = "closing"
         self._buffer = b""
@@ -372,18 +414,7 @@ class HTTPConnection:
     def _finish(self) -> None:
         self.transport.unregisterProducer()
         self._set_deadline(LINGER)
-        self._lose_transport()
-
-    def _lose_transport(self) -> None:
-        # Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may
-        # lose what we have sent last. So only our side is closed; the client's follows, or the deadline.
-        transport = self.transport
-        if interfaces.ISSLTransport.providedBy(transport):
-            transport.loseConnection()  # TLS says good-bye itself, and waits for the client's (RFC 8446 section 6.1)
-        elif interfaces.IHalfCloseableDescriptor.providedBy(transport):
-            transport.loseWriteConnection()  # type: ignore[attr-defined]  # the interface forgets its method
-        else:
-            transport.loseConnection()
+        lose_transport(self.transport)
 
     def _drop_body(self) -> None:
         body, self._body = self._body, None
@@ -416,8 +447,18 @@ class HTTPConnection:
 
     def _late(self) -> None:
         state = self._state
-        if state == "closing" or self._paused:
+        if self._paused or state == "ending":
+            if state != "ending":
+                client = self._addresses.get("client")
+                self.site.complaints.count(
+                    "slow reader", f"an answer was not read in time (client {client[0] if client else 'unknown'})"
+                )
             self.transport.abortConnection()
+        elif state == "closing":
+            # What the kernel has still to send it goes on sending; only what we hold must be gone in time.
+            self._state = "ending"
+            self._set_deadline(self.site.options.http_timeout)
+            self.transport.loseConnection()
         elif state == "head":
             if self._buffer:
                 self._refuse(BadRequest("the request head took too long", 408))
@@ -448,6 +489,11 @@ class HTTPFactory(Factory):
 
     def buildProtocol(self, addr: Any) -> Any:
         """See ``IProtocolFactory``."""
-        connection = HTTPConnection(self.site)
+        peer: str | None = getattr(addr, "host", None)
+        return Refusal(self.site) if self.site.is_full(peer) else self.make(peer)
+
+    def make(self, peer: str | None) -> HTTPConnection:
+        """Return the protocol of a connection that has been let in."""
+        connection = HTTPConnection(self.site, peer)
         connection.factory = self
         return connection

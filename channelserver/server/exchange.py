@@ -213,7 +213,9 @@ class Exchange:
         if self.wire.site.draining:
             head.keep_alive = False
         if not head.keep_alive:
-            lines.append(b"Connection: close\r\n")
+            # With 426 goes the name of the protocol to change to (RFC 9110 section 15.5.22).
+            upgrade = b"Upgrade: websocket\r\nConnection: upgrade, close\r\n"
+            lines.append(upgrade if status == 426 else b"Connection: close\r\n")
         elif head.version == "1.0":
             lines.append(b"Connection: keep-alive\r\n")
         lines.append(b"\r\n")

@@ -54,14 +54,17 @@ class HTTP2Connection:
 
     __slots__ = (
         "_begun", "_deadline", "_frames", "_h2", "_held", "_last", "_paused", "_scheduled", "_state", "_streams",
-        "_unflushed", "_work", "addresses", "factory", "site", "transport", "waiting",
+        "_unflushed", "_work", "addresses", "factory", "peer", "site", "transport",
+        "waiting",
     )  # fmt: skip
 
     #: It never becomes one.
     websocket = None
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, peer: str | None = None) -> None:
         self.site = site
+        #: The address of the other end, as the kernel has it.
+        self.peer = peer
         self.factory: Any = None
         self.transport: Any = None
         self.addresses: dict[str, Any] = {}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from typing import Any
 
 
@@ -38,6 +39,8 @@ class Option:
     high: float | None = None
     choices: tuple[str, ...] = ()
     command_line_only: bool = False
+    #: Called with each value; raises ValueError, whose text says what the value should be.
+    check: Callable[[str], object] | None = None
 
     @property
     def flag(self) -> str:
@@ -68,6 +71,11 @@ class Option:
             if not isinstance(value, (str, os.PathLike)):
                 raise OptionError(f"{where} must be text, not {value!r}")
             value = os.fspath(value)
+            if self.check is not None:
+                try:
+                    self.check(value)
+                except ValueError as error:
+                    raise OptionError(f"{where} must be {error}, not {value!r}") from None
             if self.choices and value not in self.choices:
                 raise OptionError(f"{where} must be one of {', '.join(self.choices)}, not {value!r}")
             return value
@@ -96,6 +104,14 @@ class Option:
 def default_threads() -> int:
     """As many threads as keep the cores busy while some wait, and no more database connections than a site has."""
     return min(8, 2 * (os.cpu_count() or 1) + 2)
+
+
+def _check_network(value: str) -> None:
+    if value != "unix":
+        try:
+            ip_network(value, strict=False)
+        except ValueError:
+            raise ValueError("a network such as 10.0.0.0/8, an address, or unix") from None
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -173,6 +189,19 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("ws_protocol", "str", (), "WebSocket subprotocol the server may choose", repeatable=True),
     Option(
+        "trust_proxy",
+        "str",
+        (),
+        "network (CIDR) or address of a proxy whose X-Forwarded-* and Forwarded are believed; unix: the peers of Unix "
+        "sockets",
+        repeatable=True,
+        check=_check_network,
+    ),
+    Option("max_connections", "int", 10_000, "open connections, else 503", low=1),
+    Option(
+        "max_connections_per_ip", "int", 0, "open connections of one address but a proxy's, else 503; 0 = any", low=0
+    ),
+    Option(
         "max_message_bytes",
         "int",
         1024 * 1024,
@@ -206,6 +235,15 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("header_timeout", "float", 10.0, "for a whole request head", unit="seconds", low=0.1),
     Option("body_timeout", "float", 60.0, "between two parts of a request body", unit="seconds", low=0.1),
+    Option(
+        "min_body_rate",
+        "int",
+        240,
+        "a second: what a request body must average once body_timeout has passed, else 408; 0 = any",
+        unit="bytes",
+        low=0,
+    ),
+    Option("health_path", "str", "/-/health", "path at which the server tells whether it is ready; empty: none"),
     Option(
         "keep_alive", "float", 75.0, "an idle connection is kept; must exceed a load balancer's", unit="seconds", low=0
     ),
@@ -245,6 +283,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "static", "no-flag", True, "leave STATIC_URL to Django; otherwise it is served from STATIC_ROOT by the reactor"
     ),
+    Option("media", "flag", False, "serve MEDIA_URL from MEDIA_ROOT by the reactor: uploaded files, open to everybody"),
     Option(
         "local_socket",
         "str",

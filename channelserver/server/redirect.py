@@ -14,6 +14,7 @@ from twisted.internet.protocol import Factory
 from zope.interface import implementer
 
 from channelserver.server.http1 import MAX_HEAD_BYTES, BadRequest, RequestHead, parse_head
+from channelserver.server.limits import Refusal
 from channelserver.server.origin import split_port
 from channelserver.server.site import Site
 
@@ -31,14 +32,16 @@ class RedirectConnection:
     :param port: returns the port of the HTTPS listener.
     """
 
-    __slots__ = ("_buffer", "_deadline", "_port", "_site", "_transport", "factory")
+    __slots__ = ("_buffer", "_deadline", "_port", "_site", "_transport", "factory", "peer")
 
     #: As a connection of the site it is none, and never becomes one.
     websocket = None
 
-    def __init__(self, site: Site, port: Callable[[], int]) -> None:
+    def __init__(self, site: Site, port: Callable[[], int], peer: str | None) -> None:
         self._site = site
         self._port = port
+        #: The address of the other end.
+        self.peer = peer
         self._transport: Any = None
         self._buffer: bytes | None = b""  # None: the answer is on its way
         self._deadline = 0.0
@@ -142,6 +145,9 @@ class RedirectFactory(Factory):
 
     def buildProtocol(self, addr: Any) -> Any:
         """See ``IProtocolFactory``."""
-        connection = RedirectConnection(self._site, self._port)
+        peer: str | None = getattr(addr, "host", None)
+        if self._site.is_full(peer):
+            return Refusal(self._site)
+        connection = RedirectConnection(self._site, self._port, peer)
         connection.factory = self
         return connection

@@ -17,8 +17,11 @@ from channelserver.bridge import Bridge
 from channelserver.layers import BaseChannelLayer, ChannelFull
 from channelserver.layers.content import Content
 from channelserver.server.access import AccessLog
+from channelserver.server.complaints import Complaints
+from channelserver.server.limits import Admission
 from channelserver.server.options import Settings
 from channelserver.server.origin import OriginPolicy
+from channelserver.server.proxy import ProxyPolicy
 from channelserver.server.replies import Replies
 from channelserver.server.wheel import Wheel
 
@@ -26,6 +29,8 @@ _log = Logger("channelserver.server")
 
 #: Seconds between two looks at what has expired in the layer.
 SWEEP_SECONDS = 5.0
+#: Seconds a closing connection may take to hand over the rest of the answer.
+LINGER = 5.0
 
 
 class Site:
@@ -39,6 +44,7 @@ class Site:
     :param access_log: gets a line for each request and socket.
     :param static: answers requests for static files in the reactor; called with an exchange, returns whether it did.
     :param token: ``token(number)`` returns text made of so many random bytes.
+    :param proxies: whose word about the client is believed.
     """
 
     def __init__(
@@ -51,6 +57,7 @@ class Site:
         access_log: AccessLog,
         static: Callable[[Any], bool] | None = None,
         token: Callable[[int], str] = secrets.token_urlsafe,
+        proxies: ProxyPolicy | None = None,
     ) -> None:
         self.layer = layer
         self.options = options
@@ -59,6 +66,11 @@ class Site:
         self.origins = origins
         self.access_log = access_log
         self.static = static
+        self.proxies = proxies if proxies is not None else ProxyPolicy()
+        self.admission = Admission(options.max_connections, options.max_connections_per_ip)
+        self.complaints = Complaints(self.wheel.now)
+        #: Answers for the health of the server in the reactor; called with an exchange, returns whether it did.
+        self.health: Callable[[Any], bool] | None = None
         self.replies = Replies(bridge, token)
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             layer.attach(prefix, self.replies)
@@ -78,19 +90,33 @@ class Site:
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             self.layer.detach(prefix)
 
+    def is_full(self, peer: str | None) -> bool:
+        """Whether a new connection from `peer` is to be turned away; counts and logs it then.
+
+        :param peer: the address of the other end, None for a Unix socket.
+        """
+        trusted = bool(self.proxies) and self.proxies.trusts(peer)
+        refusal = self.admission.refusal(peer, len(self.connections), trusted)
+        if refusal:
+            self.complaints.count("too many connections", refusal)
+        return bool(refusal)
+
     def connected(self, connection: Any) -> None:
         """Count a new connection."""
         self.connections.add(connection)
+        self.admission.entered(connection.peer)
 
     def disconnected(self, connection: Any) -> None:
         """Forget a connection."""
         self.connections.discard(connection)
+        self.admission.left(connection.peer)
         if not self.connections and self.when_empty is not None:
             self.when_empty()
 
     def on_tick(self, now: float) -> float | None:
-        """Drop what has expired in the layer."""
+        """Drop what has expired in the layer; log the sums of what repeats itself."""
         self.layer.sweep()
+        self.complaints.flush()
         return now + SWEEP_SECONDS
 
     def submit(self, channel: str, content: Content, attachment: Any = None) -> bool:

@@ -65,21 +65,26 @@ class StaticFiles:
         if file is None:
             return False
         try:
-            response = _respond(file, head.method, _conditions(file, head))
+            response = respond(file, head)
         except OSError as error:
             _log.error("static file {path!r}: {error}", path=head.path, error=error)
             exchange.fail(404)
             return True
-        headers = [[name.encode("latin-1"), value.encode("latin-1")] for name, value in response.headers]
-        start = {"status": int(response.status), "headers": headers}
-        if response.file is None:
-            exchange.reply({**start, "content": b""})
-        else:
-            # Known to the exchange before it begins: it closes the file, however it ends.
-            exchange.source = FileSource(exchange, response.file)
-            exchange.reply({**start, "more_content": True})
-            exchange.source.resume()
+        send(exchange, response)
         return True
+
+
+def send(exchange: Exchange, response: Any) -> None:
+    """Answer with one of WhiteNoise's responses."""
+    headers = [[name.encode("latin-1"), value.encode("latin-1")] for name, value in response.headers]
+    start = {"status": int(response.status), "headers": headers}
+    if response.file is None:
+        exchange.reply({**start, "content": b""})
+    else:
+        # Known to the exchange before it begins: it closes the file, however it ends.
+        exchange.source = FileSource(exchange, response.file)
+        exchange.reply({**start, "more_content": True})
+        exchange.source.resume()
 
 
 def _conditions(file: Any, head: RequestHead) -> dict[str, str]:
@@ -97,9 +102,15 @@ def _conditions(file: Any, head: RequestHead) -> dict[str, str]:
     return fields
 
 
-def _respond(file: Any, method: str, fields: dict[str, str]) -> Any:
-    """Return WhiteNoise's response, but for a range of a single byte, which it takes for an empty one."""
-    response = file.get_response(method, fields)
+def respond(file: Any, head: RequestHead) -> Any:
+    """Return the response that one of WhiteNoise's files gives to a request.
+
+    It takes a range of a single byte for an empty one; that case is ours.
+
+    :raises OSError: the file cannot be read.
+    """
+    fields = _conditions(file, head)
+    response = file.get_response(head.method, fields)
     if response.status != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         return response
     path, headers = file.get_path_and_headers(fields)
@@ -109,7 +120,7 @@ def _respond(file: Any, method: str, fields: dict[str, str]) -> Any:
         return response
     headers = [(name, value) for name, value in headers if name != "Content-Length"]
     headers += [("Content-Range", f"bytes {start}-{end}/{size}"), ("Content-Length", "1")]
-    stream = SlicedFile(open(path, "rb"), start, end) if method == "GET" else None
+    stream = SlicedFile(open(path, "rb"), start, end) if head.method == "GET" else None
     return Response(HTTPStatus.PARTIAL_CONTENT, headers, stream)
 
 

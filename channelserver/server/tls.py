@@ -22,6 +22,8 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from channelserver.server.connection import HTTPFactory
+from channelserver.server.limits import Refusal
 from channelserver.server.options import OptionError, Settings
 from channelserver.server.site import Site
 
@@ -233,14 +235,16 @@ class Negotiation:
     :param http1: makes the protocols for HTTP/1.1.
     """
 
-    __slots__ = ("_deadline", "_http1", "_site", "_transport", "factory")
+    __slots__ = ("_deadline", "_http1", "_site", "_transport", "factory", "peer")
 
     #: As a connection of the site it is none, and never becomes one.
     websocket = None
 
-    def __init__(self, site: Site, http1: Factory) -> None:
+    def __init__(self, site: Site, http1: HTTPFactory, peer: str | None) -> None:
         self._site = site
         self._http1 = http1
+        #: The address of the other end.
+        self.peer = peer
         self._transport: Any = None
         self._deadline = 0.0
         self.factory: Any = None
@@ -266,9 +270,9 @@ class Negotiation:
         if transport.negotiatedProtocol == b"h2":
             from channelserver.server.http2 import HTTP2Connection
 
-            successor: Any = HTTP2Connection(site)
+            successor: Any = HTTP2Connection(site, self.peer)
         else:
-            successor = self._http1.buildProtocol(transport.getPeer())
+            successor = self._http1.make(self.peer)
         transport.wrappedProtocol = successor
         successor.makeConnection(transport)
         site.wheel.remove(self)
@@ -310,13 +314,16 @@ class NegotiationFactory(Factory):
 
     noisy = False
 
-    def __init__(self, site: Site, http1: Factory) -> None:
+    def __init__(self, site: Site, http1: HTTPFactory) -> None:
         self._site = site
         self._http1 = http1
 
     def buildProtocol(self, addr: Any) -> Any:
         """See ``IProtocolFactory``."""
-        negotiation = Negotiation(self._site, self._http1)
+        peer: str | None = getattr(addr, "host", None)
+        if self._site.is_full(peer):
+            return Refusal(self._site)
+        negotiation = Negotiation(self._site, self._http1, peer)
         negotiation.factory = self
         return negotiation
 

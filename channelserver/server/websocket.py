@@ -58,8 +58,8 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_addresses", "_close_code", "_deflate", "_due", "_early", "_head", "_held", "_last_received", "_order",
-        "_pinged", "_pong", "_protocols", "_reader", "_received", "_sent", "_state", "_wanted", "_waiting",
+        "_addresses", "_close_code", "_close_reason", "_deflate", "_due", "_early", "_head", "_held", "_last_received",
+        "_order", "_pinged", "_pong", "_protocols", "_reader", "_received", "_sent", "_state", "_wanted", "_waiting",
         "began", "name", "path", "paused", "site", "wire",
     )  # fmt: skip
 
@@ -77,6 +77,7 @@ class WebSocket:
         self._order = 0
         self._held: deque[tuple[str, Any]] | None = None  # messages for which the layer had no room
         self._close_code: int | None = None
+        self._close_reason: str | None = None  # while our close frame has still to be sent
         self._last_received: float = self.site.wheel.now()
         self.began = self._last_received
         self._pinged: float | None = None
@@ -113,8 +114,8 @@ class WebSocket:
         host = fields.get(b"host", b"").decode("latin-1")
         if not self.site.origins.host_allowed(host):
             return BadRequest(f"host {host!r} is not in ALLOWED_HOSTS")
-        origin = fields.get(b"origin")
-        if not self.site.origins.origin_allowed(origin.decode("latin-1") if origin is not None else None, host):
+        origins = [value.decode("latin-1") for name, value in head.headers if name == b"origin"]
+        if not all(self.site.origins.origin_allowed(origin, host) for origin in origins):
             return BadRequest("pages of this origin may not open a WebSocket here", 403)
         if self.site.draining:
             return BadRequest("the server is about to stop", 503)
@@ -170,8 +171,9 @@ class WebSocket:
             lines.append(b"Sec-WebSocket-Extensions: " + self._deflate.response)
             self._reader = deflate.DeflateReader(self.site.options.max_message_bytes, self._deflate.client_window)
         self._state = "open"
-        # An open socket may live for days: keep nothing of its handshake.
+        # An open socket may live for days: keep nothing of its handshake, here or in the connection.
         self._head = None
+        self.wire.forget_head()
         self._protocols = []
         self.wire.write(b"\r\n".join(lines) + b"\r\n\r\n")
         self.site.access_log.socket("open", self.path, self._addresses["client"])
@@ -225,7 +227,7 @@ class WebSocket:
         """Act on a reply to a held handshake; return whether the socket is open now."""
         if FAILED in content:
             self._refuse(content[FAILED], "The application failed." if content[FAILED] >= 500 else "Not found.")
-        elif content.get("accept") is False or (close and not has_data):
+        elif content.get("accept") is False or (close and not has_data and not content.get("accept")):
             self._refuse(403, "Access denied.")
         elif content.get("accept") or has_data:
             self._accept(content.get("subprotocol"))
@@ -265,10 +267,9 @@ class WebSocket:
                 pass  # when it has written all it holds, it calls drained()
 
     def _overflow(self) -> None:
-        _log.warn(
-            "{path!r}: closed with 1013, the client does not read: {size} bytes were waiting",
-            path=self.path,
-            size=self._wanted,
+        self.site.complaints.count(
+            "slow reader",
+            f"{self.path!r}: closed with 1013, the client does not read: {self._wanted} bytes were waiting",
         )
         self.site.layer.losses.count("slow reader", "websocket.send", len(self._waiting or ()))
         self._waiting, self._wanted = None, 0
@@ -321,8 +322,11 @@ class WebSocket:
         reader = self._reader
         if self._state == "done" or reader is None:
             return
-        self._last_received = self.site.wheel.now()
-        self._pinged = None
+        self._last_received = now = self.site.wheel.now()
+        if self._pinged is not None:
+            self._pinged = None
+            self._due = self._next_look(now)
+            self.site.wheel.add(self, self._due)
         events: list[frames.Event] = []
         error = None
         try:
@@ -402,13 +406,16 @@ class WebSocket:
         elif self._state == "open":
             self._state = "closing"
             self._close_code = code
+            self._close_reason = reason
             if self._waiting is None:
-                self._send_close(reason)
+                self._send_close()
             self._due = self.site.wheel.now() + CLOSE_SECONDS
             self.site.wheel.add(self, self._due)
 
-    def _send_close(self, reason: str = "") -> None:
-        self.wire.transport.write(frames.encode_close(self._close_code, reason))
+    def _send_close(self) -> None:
+        reason, self._close_reason = self._close_reason, None
+        if reason is not None:  # else it has been sent
+            self.wire.transport.write(frames.encode_close(self._close_code, reason))
 
     def _close_received(self, code: int, reason: str) -> None:
         if self._state == "open":
@@ -493,13 +500,18 @@ class WebSocket:
                 _log.info("{path!r}: no answer to a ping; closed", path=self.path)
                 self.wire.abort()
                 return now + CLOSE_SECONDS
+            if not timeout:
+                self._pinged = self._ping(now)
         elif now >= self._last_received + interval:
-            if not self.paused:
-                self.wire.transport.write(frames.encode_frame(frames.PING, b""))
-            self._pinged = now
+            self._pinged = self._ping(now)
         else:
             return self._last_received + interval
         return self._pinged + timeout if timeout else now + interval
+
+    def _ping(self, now: float) -> float:
+        if not self.paused:
+            self.wire.transport.write(frames.encode_frame(frames.PING, b""))
+        return now
 
 
 def _close_code(close: Any, path: str) -> int:

@@ -18,8 +18,8 @@ const LABELS = {
 
 /* A WebSocket that comes back.
 
-   `url` is called for each attempt, since the address says how much the page already has. A connection can be dead without
-   the browser noticing (a phone that changed networks), so the page asks for a sign of life now and then. */
+   `url` is called for each attempt, since the address says how much the page already has. A connection can be dead
+   without the browser noticing (a phone that changed networks), so the page asks for a sign of life now and then. */
 class Connection {
   #url;
   #onMessage;
@@ -472,7 +472,7 @@ class Outbox {
   }
 }
 
-/* A random UUID. crypto.randomUUID() exists only on HTTPS and localhost, and a chat may run in a plain local network. */
+/* A random UUID. crypto.randomUUID() exists on HTTPS and localhost alone; a chat may run in a plain local network. */
 function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -551,7 +551,9 @@ class PeopleDrawer {
     find("people-close").addEventListener("click", close);
     find("shade").addEventListener("click", close);
     document.addEventListener("keydown", (event) => event.key === "Escape" && close());
-    drawer.addEventListener("focusout", (event) => event.relatedTarget && !drawer.contains(event.relatedTarget) && close());
+    drawer.addEventListener("focusout", ({ relatedTarget }) => {
+      if (relatedTarget && !drawer.contains(relatedTarget)) close();
+    });
   }
 }
 

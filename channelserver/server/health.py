@@ -1,0 +1,109 @@
+"""Whether the server is ready, for load balancers and monitoring: answered without a worker thread.
+
+Runs in the reactor thread; owns nothing that changes.
+
+``ready`` (200); ``draining`` (503): the server stops and takes no new work; ``overloaded`` (503): the channel
+``http.request`` is full, or its oldest message has waited for a worker longer than :data:`OVERLOADED_SECONDS`.
+
+Whatever the ``Host`` field says, there is an answer, for those who check come by address; so it says nothing that is
+not for everyone, but to clients on this machine, at a Unix socket, or at an address of a trusted proxy: they get the
+figures, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from channelserver.server.exchange import Exchange
+from channelserver.server.proxy import FIELDS
+
+if TYPE_CHECKING:
+    from channelserver.server.site import Site
+
+#: Seconds a request may wait for a worker before the server calls itself overloaded.
+OVERLOADED_SECONDS = 10.0
+
+#: The channels whose queues are told of.
+CHANNELS = ("http.request", "websocket.connect", "websocket.receive", "websocket.disconnect")
+
+
+class Health:
+    """Answers requests for one path.
+
+    :param site: what all connections share.
+    :param path: the path.
+    :param busy: returns how many worker threads are on a job.
+    :param threads: how many there are.
+    """
+
+    def __init__(self, site: Site, path: str, busy: Callable[[], int], threads: int) -> None:
+        self._site = site
+        self._path = path
+        self._busy = busy
+        self._threads = threads
+
+    def __call__(self, exchange: Exchange) -> bool:
+        """Answer a request if it is for the path; return whether it was."""
+        head = exchange.head
+        if head.path != self._path:
+            return False
+        exchange.quiet = True  # some ask every second
+        if head.method not in ("GET", "HEAD"):
+            exchange.reply({"status": 405, "headers": [[b"Allow", b"GET, HEAD"]], "content": b""})
+            return True
+        queues = self._queues()
+        status = self._status(queues.get("http.request", {}))
+        content: dict[str, Any] = {"status": status}
+        if self._is_near(exchange):
+            content.update(self._figures(queues))
+        exchange.reply(
+            {
+                "status": 200 if status == "ready" else 503,
+                "headers": [[b"Content-Type", b"application/json"], [b"Cache-Control", b"no-store"]],
+                "content": json.dumps(content).encode() + b"\n",
+            }
+        )
+        return True
+
+    def _queues(self) -> dict[str, dict[str, float]]:
+        """Return the statistics of the channels, if the layer keeps any."""
+        statistics = getattr(self._site.layer, "channel_statistics", None)
+        return {name: statistics(name) for name in CHANNELS} if statistics is not None else {}
+
+    def _status(self, requests: dict[str, float]) -> str:
+        if self._site.draining:
+            return "draining"
+        full = requests.get("messages_pending", 0) >= self._site.layer.get_capacity("http.request")
+        if full or requests.get("messages_max_age", 0.0) > OVERLOADED_SECONDS:
+            return "overloaded"
+        return "ready"
+
+    def _figures(self, queues: dict[str, dict[str, float]]) -> dict[str, Any]:
+        site = self._site
+        return {
+            "connections": len(site.connections),
+            "websockets": sum(connection.websocket is not None for connection in site.connections),
+            "threads": self._threads,
+            "busy": self._busy(),
+            "queues": {name: int(figures["messages_pending"]) for name, figures in queues.items()},
+            "oldest": round(max((figures["messages_max_age"] for figures in queues.values()), default=0.0), 3),
+            "refused": site.complaints.totals(),
+        }
+
+    def _is_near(self, exchange: Exchange) -> bool:
+        client, proxies = exchange.client, self._site.proxies
+        if not FIELDS.isdisjoint(exchange.head.fields) and (client is None or not proxies):
+            return False  # a proxy that is not trusted, or does not tell, speaks for somebody
+        return client is None or proxies.trusts(client[0]) or is_loopback(client[0])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is one of this machine alone."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -41,7 +41,9 @@ _log = Logger("channelserver.server.http")
 #: A body up to this many bytes travels in the message; a larger one goes to a temporary file.
 BODY_IN_MESSAGE = 64 * 1024
 #: Bytes of further requests which are read while one is being answered.
-READ_AHEAD = 64 * 1024
+READ_AHEAD = 64 * 1024  #: Seconds a new connection has for its first request when the server stops.
+FIRST_REQUEST = 1.0
+
 _bare_lf = re.compile(rb"(?<!\r)\n").search
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -342,8 +344,12 @@ class HTTPConnection:
 
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer under way."""
-        if self._state in ("head", "body") and not (self._state == "body" or self._buffer):
-            self._close()
+        if self._state == "head" and not self._buffer:
+            if self._own_addresses is None:  # accepted a moment ago: its first request may be on its way
+                self._set_deadline(FIRST_REQUEST)
+                self.site.wheel.add(self, self._deadline)
+            else:
+                self._close()
         elif self._head is not None:
             self._head.keep_alive = False
 

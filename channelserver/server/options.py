@@ -222,7 +222,7 @@ OPTIONS: tuple[Option, ...] = (
         "min_body_rate",
         "int",
         240,
-        "a second: what a request body must average once body_timeout has passed, else 408; 0 = any",
+        "per second which a request body must average once body_timeout has passed, else 408; 0 = any",
         unit="bytes",
         low=0,
     ),

@@ -5,6 +5,8 @@ Runs in any thread; owns the layers, each of which is built once, when first ask
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import sys
 import threading
@@ -138,7 +140,8 @@ class ChannelLayerManager:
                 layer_class = import_string(BACKENDS.get(backend, backend))
             except ImportError as error:
                 raise InvalidChannelLayerError(
-                    f"{where}['BACKEND'] is {backend!r}, which cannot be imported: {error}"
+                    f"{where}['BACKEND'] is {backend!r}, which cannot be imported: {error}; "
+                    "write 'channelserver.layers.InMemoryChannelLayer', or another layer's dotted name"
                 ) from error
         else:
             layer_class = backend
@@ -146,10 +149,20 @@ class ChannelLayerManager:
             raise InvalidChannelLayerError(
                 f"{where}['BACKEND'] is {backend!r}, which is no subclass of channelserver.layers.BaseChannelLayer"
             )
+        if not isinstance(parameters, dict):
+            raise InvalidChannelLayerError(f"{where}[{config_key!r}] must be a dict, not {parameters!r}")
         try:
             needless = _NEEDLESS.get(backend, ()) if isinstance(backend, str) else ()
             return layer_class(**{key: value for key, value in parameters.items() if key not in needless})
         except (TypeError, ValueError, AttributeError) as error:
+            known = inspect.signature(layer_class).parameters
+            unknown = next((str(key) for key in parameters if key not in known), None)
+            if unknown is not None:
+                near = difflib.get_close_matches(unknown, known, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+                raise InvalidChannelLayerError(
+                    f"{where}[{config_key!r}] has {unknown!r}, which {layer_class.__name__} does not know{hint}"
+                ) from error
             raise InvalidChannelLayerError(
                 f"{where}[{config_key!r}] does not fit {layer_class.__name__}: {error}"
             ) from error

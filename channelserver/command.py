@@ -144,7 +144,8 @@ def _make_service(command_line: Options) -> Any:
     service = make_server(values, reactor, _access_log(values, daemon))
     if given.get("check"):
         _check(values)
-    service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile")))
+    terminal = os.dup(2) if daemon else 2  # a daemon has none any more when it listens
+    service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal))
     _install_signals(service, reactor)
     return service
 
@@ -167,17 +168,22 @@ def _check(values: Any) -> None:
         endpoints(values, reactor)
     except ListenError as error:
         raise StartError(str(error)) from error
-    problems = [message for message in checks.run_checks() if message.is_serious()]
+    try:
+        problems = [message for message in checks.run_checks() if message.is_serious()]
+    except Exception as error:
+        raise StartError(f"the system check failed: {project.describe(error)}") from error
     if problems:
         raise StartError("the system check found: " + "; ".join(" ".join(str(message).split()) for message in problems))
     print("channelserver: options, settings, routing and layer are in order")
     raise SystemExit(0)
 
 
-def _listen_error(problem: Exception, daemon: bool, pidfile: str | None) -> None:
+def _listen_error(problem: Exception, daemon: bool, pidfile: str | None, terminal: int) -> None:
     """A listener cannot be opened: end the process, with the sentence where the user sees it."""
     if daemon:
-        raise problem  # twistd's parent process prints it
+        # twistd's parent process shows a hundred bytes of an exception: this terminal is the place for the sentence.
+        os.write(terminal, f"channelserver: {problem}\n".encode())
+        raise problem
     if pidfile and os.path.exists(pidfile):
         os.unlink(pidfile)
     _die(str(problem))

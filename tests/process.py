@@ -101,13 +101,15 @@ def wait_until(condition: Callable[[], Any], what: str = "the condition", timeou
 class Server:
     """A server process, and ways to talk to it."""
 
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], folder: Path, environment: dict[str, str], pass_fds: tuple[int, ...] = ()
+    ) -> None:
         self.folder = folder
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self.process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True,
+            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, pass_fds=pass_fds,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -258,9 +260,9 @@ class ServerTestCase(SynchronousTestCase):
         twistd = "from twisted.scripts.twistd import run; run()"
         return [sys.executable, "-c", twistd, *options, "channelserver", *arguments]
 
-    def run_process(self, command: list[str]) -> Server:
+    def run_process(self, command: list[str], pass_fds: tuple[int, ...] = ()) -> Server:
         """Start any command in the project's folder."""
-        server = Server(command, self.folder, self.environment)
+        server = Server(command, self.folder, self.environment, pass_fds)
         self.addCleanup(server.kill)
         self.addCleanup(lambda: print(f"\n--- output of the server ---\n{server.output}") if self._failed else None)
         return server

@@ -10,7 +10,8 @@ from typing import Any
 from twisted.internet import defer, reactor
 from twisted.trial.unittest import TestCase
 
-from channelserver.bridge import Bridge
+from channelserver import bridge as bridge_module
+from channelserver.bridge import HEAVY, Bridge
 from tests.fakes import PATIENCE, FakeReactor
 
 
@@ -144,6 +145,86 @@ class PostTests(TestCase):
         self.bridge.from_signal_handler(lambda: 1 / 0)
         self.reactor.turn()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class HeavyDataTests(TestCase):
+    """Threads that send faster than the reactor takes."""
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.bridge = Bridge(self.reactor)
+        self.reactor.turn()
+        self.calls: list[Any] = []
+        self.waits = threading.Event()
+        wait_for = self.bridge._lighter.wait_for
+
+        def watched(*arguments: Any) -> Any:
+            self.waits.set()
+            return wait_for(*arguments)
+
+        self.patch(self.bridge._lighter, "wait_for", watched)
+        self.patch(bridge_module, "PATIENCE", PATIENCE)
+
+    def in_thread(self, *sizes: int) -> threading.Thread:
+        """Send data of these sizes from a thread."""
+
+        def send() -> None:
+            for size in sizes:
+                self.bridge.post_data(size, self.calls.append, size)
+            self.calls.append("sent")
+
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        return thread
+
+    def test_waits(self) -> None:
+        """A thread waits when too much is under way, until the reactor has taken it; what it sent arrives in order."""
+        thread = self.in_thread(HEAVY, 1, 5)
+        self.assertTrue(self.waits.wait(PATIENCE))
+        self.assertEqual(self.calls, [])
+        while thread.is_alive():
+            self.reactor.turn()
+        self.assertEqual([call for call in self.calls if call != "sent"], [HEAVY, 1, 5])
+
+    def test_little_does_not_wait(self) -> None:
+        """As long as it is not too much, the thread goes on; taken data counts no more."""
+        for _ in range(3):
+            self.in_thread(HEAVY - 1, 1).join(PATIENCE)
+            self.assertIn("sent", self.calls)
+            self.assertFalse(self.waits.is_set())
+            del self.calls[:]
+            self.reactor.turn()
+            self.assertEqual(self.calls, [HEAVY - 1, 1])
+            del self.calls[:]
+
+    def test_reactor_thread_never_waits(self) -> None:
+        """The reactor's own thread does not wait: nobody else would take what it sends."""
+        self.bridge.post(self.calls.append, "known")
+        self.reactor.turn()
+        self.bridge.post_data(10 * HEAVY, self.calls.append, "much")
+        self.assertFalse(self.waits.is_set())
+        self.reactor.turn()
+        self.assertEqual(self.calls, ["known", "much"])
+
+    def test_not_for_ever(self) -> None:
+        """If the reactor takes nothing, the thread goes on after a while; nothing is lost."""
+        self.patch(bridge_module, "PATIENCE", 0.01)
+        self.in_thread(HEAVY + 1, 7).join(PATIENCE)
+        self.assertTrue(self.waits.is_set())
+        self.reactor.turn()
+        self.assertEqual(self.calls, ["sent", HEAVY + 1, 7])
+
+    def test_exception(self) -> None:
+        """Data whose function raises counts no more, either."""
+        self.bridge.post(lambda: None)
+        self.reactor.turn()
+        self.bridge.post_data(HEAVY, lambda: 1 / 0)
+        self.reactor.turn()
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.in_thread(HEAVY).join(PATIENCE)
+        self.assertEqual(self.calls, ["sent"])
+        self.assertFalse(self.waits.is_set())
+        self.reactor.turn()
 
 
 class ThreadedReactor:

@@ -708,12 +708,14 @@ class DrainTests(ConnectionTestCase):
         self.server.turn()
 
     def test_idle(self) -> None:
-        """Idle connections are closed, before and after their first request."""
+        """Idle connections are closed: at once after a request, and before the first one after a moment for it."""
         fresh, used = self.connect(), self.connect()
         self.server.reply(used.request(), status=200)
         self.drain()
-        self.assertTrue(fresh.transport.over)
         self.assertTrue(used.transport.over)
+        self.assertFalse(fresh.transport.over)
+        self.server.pass_time(2)
+        self.assertTrue(fresh.transport.over)
 
     def test_under_way(self) -> None:
         """A request under way is answered, and its connection closed then; the client is told."""

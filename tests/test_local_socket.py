@@ -52,7 +52,7 @@ class LocalSocketTests(ServerTestCase):
     extra_settings = "INSTALLED_APPS.append('app')\n"
 
     def test_rule_16_another_process_sends(self) -> None:
-        """Channel.send, Group.send, add and discard in a management command reach the server's consumers and sockets."""
+        """Channel.send, Group.send, add and discard in a management command reach consumers and sockets."""
         server = self.start()
         with server.connect("/") as socket:
             self.manage("send_all")

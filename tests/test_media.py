@@ -52,9 +52,10 @@ class MediaFilesTests(SynchronousTestCase):
         self.assertEqual(media.find("to-text"), str(folder / "notes.txt"))
         for name in (
             "", "/", ".", "..", "../outside.txt", "sub/../notes.txt", "sub/../../outside.txt", "/etc/passwd",
-            "//etc/passwd", "sub", "sub/", "missing", ".hidden", "sub/.git/config", "to-hidden", "out", "up/outside.txt",
-            "loop", "pipe",
-            "notes.txt/", "notes.txt/x", "notes.txt\x00", "..\\outside.txt", "a" * 5000, "\udcff", "sub//deep.txt",
+            "//etc/passwd", "sub", "sub/", "missing", ".hidden", "sub/.git/config", "to-hidden", "out",
+            "up/outside.txt", "loop", "pipe",
+            "notes.txt/", "notes.txt/x", "notes.txt\x00", "..\\outside.txt", "a" * 5000, "\udcff",
+            "sub//deep.txt",
             f"../{folder.name}-other/a.txt", f"up/{folder.name}-other/a.txt",
         ):  # fmt: skip
             self.assertIsNone(media.find(name), name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -22,7 +23,7 @@ from websockets.sync.client import connect
 
 from channelserver.server.http1 import BadRequest, RequestHead, parse_head
 from channelserver.server.proxy import ProxyPolicy, parse_forwarded
-from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
 from tests.raw import Raw, head
 
 PROXY, INNER, CLIENT = "10.0.0.1", "10.0.0.2", "203.0.113.7"
@@ -341,7 +342,7 @@ class ProxiedTestCase(ServerTestCase):
 
     def nginx(self, upstream: str) -> int:
         """Run nginx in front of `upstream`, configured as in the documentation; return its port."""
-        port = free_port()
+        port = quiet_port()
         path = self.configuration(
             "nginx.conf",
             """
@@ -371,7 +372,7 @@ class ProxiedTestCase(ServerTestCase):
 
     def haproxy(self, server: str, extra: str = "") -> int:
         """Run haproxy in front of `server`, configured as in the documentation; return its port."""
-        port = free_port()
+        port = quiet_port()
         path = self.configuration(
             "haproxy.cfg",
             documented("haproxy").replace("bind :80", f"bind 127.0.0.1:{port}").replace(
@@ -412,6 +413,17 @@ class ProxiedTestCase(ServerTestCase):
                 self.assertTrue(allowed)
                 self.assertEqual((seen["client"][0], seen["scheme"]), (HERE, scheme))
         return dict(seen)
+
+
+def quiet_port() -> int:
+    """Return a free port outside of the range from which the kernel gives ports to clients, who might take it first."""
+    source = random.SystemRandom()
+    while True:
+        port = source.randrange(20000, 32000)
+        with socket.socket() as probe:
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
 
 def documented(name: str) -> str:
@@ -468,7 +480,7 @@ class RealProxyTests(ProxiedTestCase):
     def test_proxy_protocol(self) -> None:
         """haproxy that passes connections on as they are, and names the client in front of each."""
         for version in ("send-proxy", "send-proxy-v2"):
-            inner, outer = free_port(), free_port()
+            inner, outer = quiet_port(), quiet_port()
             server = self.start(
                 "--endpoint", f"haproxy:tcp:{inner}:interface=127.0.0.1", "--local-socket", "",
             )  # fmt: skip

@@ -41,7 +41,9 @@ _log = Logger("channelserver.server.http")
 #: A body up to this many bytes travels in the message; a larger one goes to a temporary file.
 BODY_IN_MESSAGE = 64 * 1024
 #: Bytes of further requests which are read while one is being answered.
-READ_AHEAD = 64 * 1024
+READ_AHEAD = 64 * 1024  #: Seconds a new connection has for its first request when the server stops.
+FIRST_REQUEST = 1.0
+
 _bare_lf = re.compile(rb"(?<!\r)\n").search
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -354,11 +356,10 @@ class HTTPConnection:
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer under way."""
         if self._state == "head" and not self._buffer:
-            # Nothing is under way in either direction, so nobody need wait for the client to close its side.
-            self._state = "closing"
-            self._set_deadline(LINGER)  # over TLS the client is waited for all the same
-            self.transport.unregisterProducer()
-            self.transport.loseConnection()
+            if self._own_addresses is None:  # accepted a moment ago: its first request may be on its way
+                self._set_deadline(FIRST_REQUEST)
+            else:
+                self._close_idle()
         elif self._head is not None:
             self._head.keep_alive = False
 
@@ -411,6 +412,13 @@ class HTTPConnection:
         else:
             self._finish()
 
+    def _close_idle(self) -> None:
+        """Close outright: nothing is under way in either direction, so nobody need wait for the client's side."""
+        self._state = "closing"
+        self._set_deadline(LINGER)  # over TLS the client is waited for all the same
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
     def _finish(self) -> None:
         self.transport.unregisterProducer()
         self._set_deadline(LINGER)
@@ -454,6 +462,8 @@ class HTTPConnection:
                     "slow reader", f"an answer was not read in time (client {client[0] if client else 'unknown'})"
                 )
             self.transport.abortConnection()
+        elif state == "closing" and interfaces.ISSLTransport.providedBy(self.transport):
+            self.transport.abortConnection()  # it waits for a good-bye that does not come
         elif state == "closing":
             # What the kernel has still to send it goes on sending; only what we hold must be gone in time.
             self._state = "ending"
@@ -463,7 +473,7 @@ class HTTPConnection:
             if self._buffer:
                 self._refuse(BadRequest("the request head took too long", 408))
             else:
-                self._close()
+                self._close_idle()
         elif state == "body":
             self._refuse(BadRequest("the request body took too long", 408))
         elif self._exchange is not None and self._exchange.state == "waiting":

@@ -239,7 +239,7 @@ OPTIONS: tuple[Option, ...] = (
         "min_body_rate",
         "int",
         240,
-        "a second: what a request body must average once body_timeout has passed, else 408; 0 = any",
+        "per second which a request body must average once body_timeout has passed, else 408; 0 = any",
         unit="bytes",
         low=0,
     ),
@@ -329,7 +329,9 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
     values = {option.name: option.default for option in OPTIONS}
     for name, value in configured.items():
         option = BY_NAME.get(name)
-        if option is None or option.command_line_only:
+        if option is not None and option.command_line_only:
+            raise OptionError(f"{name!r} in CHANNELSERVER is no setting; give it on the command line as {option.flag}")
+        if option is None:
             near = closest(str(name))
             hint = f"; did you mean {near!r}?" if near else ""
             raise OptionError(f"the setting CHANNELSERVER[{name!r}] is unknown{hint}")

@@ -42,6 +42,9 @@ _log = Logger("channelserver.server")
 DRAIN_BATCH, DRAIN_PAUSE = 100, 0.05
 
 
+_CURE = "; end what is there, or choose another with --port, --bind, --unix-socket or --endpoint"
+
+
 class ListenError(Exception):
     """A listener cannot be opened; the text says which and why."""
 
@@ -161,9 +164,9 @@ class ServerService(service.Service):
         try:
             port = yield endpoint.listen(factory)
         except error.CannotListenError as problem:
-            raise ListenError(f"cannot listen on {description}: {_reason(problem.socketError)}") from problem
+            raise ListenError(f"cannot listen on {description}: {_reason(problem.socketError)}{_CURE}") from problem
         except Exception as problem:
-            raise ListenError(f"cannot listen on {description}: {problem}") from problem
+            raise ListenError(f"cannot listen on {description}: {_reason(problem)}{_CURE}") from problem
         self._ports.append(port)
         if isinstance(endpoint, TLSEndpoint):
             self._https_port = port.getHost().port
@@ -281,8 +284,12 @@ def endpoints(
     for description in options.endpoint:
         try:
             found.append((f"endpoint {description!r}", serverFromString(reactor, description)))
+        except TypeError as problem:
+            raise ListenError(f"--endpoint {description!r} lacks something; write for example tcp:8000") from problem
         except Exception as problem:
-            raise ListenError(f"--endpoint {description!r} cannot be understood: {problem}") from problem
+            raise ListenError(
+                f"--endpoint {description!r} cannot be understood: {problem}; write for example tcp:8000"
+            ) from problem
     if options.unix_socket is not None:
         path = options.unix_socket
         found.append((f"Unix socket {path!r}", UNIXServerEndpoint(reactor, path, wantPID=True)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import threading
 from datetime import datetime
@@ -149,7 +150,11 @@ class Command(BaseCommand):
         )
 
     def _cannot_listen(self, error: Exception) -> None:
-        raise CommandError(str(error)) from error
+        if threading.current_thread() is threading.main_thread():
+            raise CommandError(str(error)) from error
+        # As Django does: an exception in this thread would not end the process, for the autoreloader goes on.
+        self.stderr.write(f"Error: {error}")
+        os._exit(1)
 
 
 class ConsoleLog(AccessLog):

@@ -1,0 +1,145 @@
+"""Started as systemd starts it, with the files of ``examples/deploy``; and restarted under load."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import shlex
+import socket
+import sys
+import threading
+from typing import Any
+
+from tests.process import ROOT, TIMEOUT, Server, ServerTestCase, wait_until
+from tests.raw import Raw, head
+
+DEPLOY = ROOT / "examples" / "deploy"
+
+URLS = """
+    import os, time
+    from django.http import HttpResponse
+    from django.urls import path
+
+    def slow(request):
+        time.sleep(0.005)
+        return HttpResponse(str(os.getpid()))
+
+    urlpatterns = [path("", slow)]
+"""
+
+#: What systemd does between fork and exec: the listening socket is descriptor 3, and the environment says so.
+ACTIVATED = """
+import os, sys
+os.dup2(int(sys.argv.pop(1)), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="channelserver.socket")
+from twisted.scripts.twistd import run
+run()
+"""
+
+CLIENTS, REQUESTS = 8, 1000
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    """Read one of the units."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(DEPLOY / name)
+    return parser
+
+
+class SystemdTests(ServerTestCase):
+    """Socket activation."""
+
+    files = {"urls.py": URLS}
+
+    def arguments(self) -> list[str]:
+        """Return the options in the unit's command line, with this test's settings and local socket."""
+        command = shlex.split(unit("channelserver.service")["Service"]["ExecStart"])
+        self.assertEqual(command[0].rpartition("/")[2], "twistd")
+        command = command[command.index("-n") :]
+        command[command.index("--settings") + 1] = "settings"
+        command[command.index("--local-socket") + 1] = str(self.folder / "local.sock")
+        return command
+
+    def activate(self, listener: socket.socket) -> Server:
+        """Start the server on a listening socket of ours."""
+        number = listener.fileno()
+        command = [sys.executable, "-c", ACTIVATED, str(number), *self.arguments(), "--access-log", ""]
+        server = self.run_process(command, pass_fds=(number,))
+        server.wait_for("listening on http://127.0.0.1:")
+        return server
+
+    def test_restart_under_load(self) -> None:
+        """A thousand requests, each on a connection of its own; two restarts meanwhile; every one is answered."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.addCleanup(listener.close)
+        port = listener.getsockname()[1]
+        server = self.activate(listener)
+        seen: list[Any] = []
+        numbers = iter(range(REQUESTS))
+        lock = threading.Lock()
+
+        def run() -> None:
+            while True:
+                with lock:
+                    if next(numbers, None) is None:
+                        return
+                try:
+                    with Raw(port) as raw:
+                        answer = raw.send(head("GET / HTTP/1.1")).answer()
+                    seen.append((answer.status, int(answer.body)))
+                except Exception as error:
+                    seen.append((repr(error), 0))
+
+        threads = [threading.Thread(target=run) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        processes = [server.process.pid]
+        for done in (REQUESTS // 4, REQUESTS // 2):
+            wait_until(lambda n=done: len(seen) >= n, f"{done} answers")
+            self.assertEqual(server.stop(), 0)
+            server = self.activate(listener)
+            processes.append(server.process.pid)
+        for thread in threads:
+            thread.join()
+        self.assertEqual({status for status, _ in seen}, {200})
+        self.assertEqual((len(seen), {process for _, process in seen}), (REQUESTS, set(processes)))
+
+    def test_a_new_connection_may_still_ask(self) -> None:
+        """Accepted, but not yet heard of, when the server stops: its first request is answered, and the last."""
+        server = self.start()
+        with Raw(server.port) as new, Raw(server.port) as silent, Raw(server.port) as used:
+            used.request("/")
+            wait_until(lambda: json.loads(used.request("/-/health").body)["connections"] == 3)
+            server.process.send_signal(15)
+            server.wait_for("connections are open")
+            answer = new.send(head("GET / HTTP/1.1")).answer()
+            self.assertEqual((answer.status, answer.get("connection")), (200, "close"))
+            self.assertTrue(used.is_closed())
+            self.assertTrue(silent.is_closed())
+        self.assertEqual(server.wait(TIMEOUT), 0)
+
+    def test_units(self) -> None:
+        """The two units belong together, and leave the server its time to drain."""
+        service, sockets = unit("channelserver.service"), unit("channelserver.socket")
+        self.assertEqual(service["Unit"]["Requires"], "channelserver.socket")
+        self.assertRegex(sockets["Socket"]["ListenStream"], r"^[0-9.]+:\d+$")
+        arguments = self.arguments()
+        self.assertEqual(arguments[arguments.index("--endpoint") + 1], "systemd:domain=INET:index=0")
+        drain = float(arguments[arguments.index("--drain-timeout") + 1])
+        self.assertGreater(float(service["Service"]["TimeoutStopSec"]), drain)
+
+    def test_container(self) -> None:
+        """The container's command is one the server understands, and its health check succeeds."""
+        lines = (DEPLOY / "Containerfile").read_text().splitlines()
+        command = json.loads(next(line for line in lines if line.startswith("CMD "))[4:])
+        check = json.loads(next(line for line in lines if line.startswith("HEALTHCHECK CMD "))[16:])
+        self.assertEqual(command[:3], ["twistd", "-n", "--pidfile="])
+        command = command[4:]
+        command[command.index("--local-socket") + 1] = str(self.folder / "local.sock")
+        server = self.start(*command)
+        check[0] = sys.executable
+        check[-1] = check[-1].replace(":8000/", f":{server.port}/")
+        self.assertEqual(self.run_process(check).wait(), 0)
+        self.assertEqual(server.stop(), 0)
+        self.assertEqual(self.run_process(check).wait(), 1)

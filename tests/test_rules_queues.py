@@ -197,7 +197,7 @@ class CapacityTests(QueueTestCase):
             unsent = memoryview(b"".join(client_frame(1, str(index).ljust(size).encode()) for index in range(number)))
             client.socket.setblocking(False)
             # As long as the server reads, the client can send; when it does not, the system's buffers fill.
-            while select.select([], [client.socket], [], 0.5)[1]:
+            while unsent and select.select([], [client.socket], [], 0.5)[1]:
                 unsent = unsent[client.socket.send(unsent[:65536]) :]
             self.assertGreater(len(unsent), 65536, "the server has read on")
             client.socket.settimeout(TIMEOUT)

@@ -137,6 +137,19 @@ class HTTPSTests(TLSTestCase):
             except ConnectionResetError:
                 pass
 
+    def test_idle_connections_do_not_hold_the_server_up(self) -> None:
+        """The server stops although clients keep connections open and do not look at them."""
+        server = self.start_tls("--drain-timeout", "60")
+        for protocol in ("http/1.1", "h2"):
+            secure = self.handshake(server, client_context(self.certificate, protocol))
+            if protocol == "http/1.1":
+                secure.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                secure.recv(100)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopping: 2 connections are open")
+        self.assertEqual(server.wait(), 0)
+        self.assertNotIn("cut off", server.output)
+
     def test_plain_http_on_the_https_port(self) -> None:
         """Plain HTTP gets no answer there, and does no harm."""
         server = self.start_tls()

@@ -318,9 +318,11 @@ class HTTPConnection:
         if self._state == "head" and not self._buffer:
             # Nothing is under way in either direction, so nobody need wait for the client to close its side.
             self._state = "closing"
-            self._set_deadline(LINGER)  # over TLS the client is waited for all the same
+            secure = interfaces.ISSLTransport.providedBy(self.transport)
             self.transport.unregisterProducer()
             self.transport.loseConnection()
+            if secure:  # TLS would wait for the client's good-bye all the same
+                self.transport.transport.loseConnection()
         elif self._head is not None:
             self._head.keep_alive = False
 

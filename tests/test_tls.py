@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from channelserver.server.options import OptionError, resolve
 from channelserver.server.tls import ServerTLS, server_tls
 from tests.certificates import DAY, certificate_pem, client_context, key_pem, make_key, write_pair
-from tests.process import TIMEOUT, Server, ServerTestCase, free_port
+from tests.process import TIMEOUT, Server, ServerTestCase
 
 URLS = """
     from django.http import HttpResponse, JsonResponse
@@ -121,10 +121,8 @@ class HTTPSTests(TLSTestCase):
 
     def test_endpoint_string(self) -> None:
         """Twisted's own ``ssl:`` endpoints serve HTTPS, too."""
-        port = free_port()
-        endpoint = f"ssl:{port}:privateKey={self.key}:certKey={self.certificate}:interface=127.0.0.1"
+        endpoint = f"ssl:0:privateKey={self.key}:certKey={self.certificate}:interface=127.0.0.1"
         server = self.run_process(self.twistd("--settings", "settings", "-e", endpoint)).wait_until_up()
-        self.assertEqual(server.port, port)
         self.assertEqual(server.get(verify=self.certificate).json()["scheme"], "https")
 
     def test_a_silent_client(self) -> None:
@@ -136,6 +134,19 @@ class HTTPSTests(TLSTestCase):
                 self.assertEqual(plain.recv(100), b"")
             except ConnectionResetError:
                 pass
+
+    def test_idle_connections_do_not_hold_the_server_up(self) -> None:
+        """The server stops although clients keep connections open and do not look at them."""
+        server = self.start_tls("--drain-timeout", "60")
+        for protocol in ("http/1.1", "h2"):
+            secure = self.handshake(server, client_context(self.certificate, protocol))
+            if protocol == "http/1.1":
+                secure.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                secure.recv(100)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("stopping: 2 connections are open")
+        self.assertEqual(server.wait(), 0)
+        self.assertNotIn("cut off", server.output)
 
     def test_plain_http_on_the_https_port(self) -> None:
         """Plain HTTP gets no answer there, and does no harm."""

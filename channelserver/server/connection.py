@@ -415,9 +415,11 @@ class HTTPConnection:
     def _close_idle(self) -> None:
         """Close outright: nothing is under way in either direction, so nobody need wait for the client's side."""
         self._state = "closing"
-        self._set_deadline(LINGER)  # over TLS the client is waited for all the same
+        secure = interfaces.ISSLTransport.providedBy(self.transport)
         self.transport.unregisterProducer()
         self.transport.loseConnection()
+        if secure:  # TLS would wait for the client's good-bye all the same
+            self.transport.transport.loseConnection()
 
     def _finish(self) -> None:
         self.transport.unregisterProducer()

@@ -370,8 +370,14 @@ class HTTP2Connection:
 
     def drain(self) -> None:
         """The server stops: finish what runs, then close."""
+        idle = self._state == "open" and not self._streams
         self._leave()
-        self._schedule()
+        if idle:
+            # Nothing is under way in either direction, so nobody need wait for the client's good-bye, as TLS does.
+            self._close()
+            self.transport.transport.loseConnection()
+        else:
+            self._schedule()
 
     def abort(self) -> None:
         """Close the connection at once."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any, ClassVar
 
@@ -109,9 +109,22 @@ class AsgiRequest(HttpRequest):
         return stream
 
     def _collect_body(self, message: Message) -> Any:
-        """Put a body together from the messages of its ``body_channel``."""
-        stream = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
+        """Put a body together from the messages of its ``body_channel``: in memory, or in a file if it is large."""
+        stream: Any = BytesIO()
         stream.write(message.content.get("body", b""))
+        try:
+            for part in self._parts(message):
+                stream.write(part)
+                if isinstance(stream, BytesIO) and stream.tell() > SPOOL_BYTES:
+                    head, stream = stream, tempfile.TemporaryFile()
+                    stream.write(head.getvalue())
+        except BaseException:
+            stream.close()
+            raise
+        stream.seek(0)
+        return stream
+
+    def _parts(self, message: Message) -> Iterator[bytes]:
         ends = time.monotonic() + self.body_receive_timeout
         while True:
             channel, part = message.channel_layer.receive([message.content["body_channel"]], block=True)
@@ -121,11 +134,15 @@ class AsgiRequest(HttpRequest):
                 continue
             if part.get("closed"):
                 raise RequestAborted
-            stream.write(part.get("content") or b"")
+            yield part.get("content") or b""
             if not part.get("more_content"):
-                stream.seek(0)
-                return stream
+                return
             ends = time.monotonic() + self.body_receive_timeout
+
+    def close(self) -> None:
+        """See Django's ``HttpRequest``; closes the body, too."""
+        super().close()
+        self._stream.close()
 
     def _get_scheme(self) -> str:
         return self.message.content.get("scheme") or "http"

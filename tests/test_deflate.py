@@ -15,11 +15,20 @@ from websockets.exceptions import ConnectionClosedError
 from channelserver.server import deflate, frames
 from channelserver.server.deflate import Deflated, DeflateReader, negotiate, parse_extensions
 from channelserver.server.frames import BINARY, FIN, PING, RSV1, TEXT, FrameError, FrameReader, encode_frame
+from tests.fakes import Client, StrictTestCase, mask_frame
 from tests.process import TIMEOUT, ServerTestCase
-from tests.site import SiteTestCase, client_frame
+from tests.test_websocket import handshake
 
 ALWAYS = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
 LIMIT = 100_000
+
+
+def client_frame(first: int, payload: bytes) -> bytes:
+    """Return a frame as a client sends it.
+
+    :param first: its first byte: bits and opcode.
+    """
+    return mask_frame(first & ~FIN, payload, bool(first & FIN))
 
 
 def compress(data: bytes, window: int = 12) -> bytes:
@@ -314,74 +323,94 @@ class WriterTests(SynchronousTestCase):
         self.assertIsNot(deflated.form(12), deflated.form(10))
 
 
-class SocketTests(SiteTestCase):
+class SocketTests(StrictTestCase):
     """WebSockets without a network."""
 
-    options = {"compression": True}
-    OFFER = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+    OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.make_server(compression=True)
+
+    def shake_hands(self, *lines: str) -> Client:
+        """Begin a handshake with more header lines."""
+        client = self.server.connect()
+        client.send(handshake("/", *lines))
+        return client
+
+    def open(self, *lines: str) -> tuple[Client, str, bytes]:
+        """Open a socket; return the client, the reply channel, and the answer to the handshake."""
+        client = self.shake_hands(*lines)
+        channel = self.server.message("websocket.connect")["reply_channel"]
+        self.server.reply(channel, accept=True)
+        return client, channel, client.news()
 
     def test_only_if_asked_for(self) -> None:
         """The extension is agreed on if the option is on and the client offers it."""
-        self.assertIn(b"\r\nSec-WebSocket-Extensions: " + ALWAYS, self.open(self.OFFER)[3])
-        self.assertNotIn(b"Extensions", self.open()[3])
-        self.assertNotIn(b"Extensions", self.open(b"Sec-WebSocket-Extensions: permessage-deflate; x")[3])
-        self.make_site()
-        self.assertNotIn(b"Extensions", self.open(self.OFFER)[3])
+        self.assertIn(b"\r\nSec-WebSocket-Extensions: " + ALWAYS, self.open(self.OFFER)[2])
+        self.assertNotIn(b"Extensions", self.open()[2])
+        self.assertNotIn(b"Extensions", self.open(self.OFFER + "; x")[2])
+        self.server = self.make_server()
+        self.assertNotIn(b"Extensions", self.open(self.OFFER)[2])
+        # Without the option nobody looks at what is offered.
+        self.assertNotIn(b"Extensions", self.open(self.OFFER + ";")[2])
 
     def test_malformed_offers(self) -> None:
         """A list of extensions that cannot be read ends the handshake."""
-        transport = self.shake_hands(b"Sec-WebSocket-Extensions: permessage-deflate;")[1]
-        self.assertEqual(transport.value().split(b"\r\n")[0], b"HTTP/1.1 400 Bad Request")
-        self.assertIsNone(self.layer.receive(["websocket.connect"])[0])
+        client = self.shake_hands(self.OFFER + ";")
+        self.assertEqual(client.response().status, 400)
+        self.assertEqual(self.server.messages("websocket.connect"), [])
 
     def test_a_group_message_is_compressed_once_for_each_window(self) -> None:
         """However many members share it; the others get it as it is; a small one is sent to all as it is."""
-        offers = ((self.OFFER,),) * 5 + ((b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9",),)
-        members = [self.open(*fields) for fields in (*offers, (), ())]
-        for _, _, name, _ in members:
-            self.layer.group_add("all", name)
+        nine = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9"
+        members = [self.open(*lines) for lines in (*[(self.OFFER,)] * 5, (nine,), (), ())]
+        for _, channel, _ in members:
+            self.server.layer.group_add("all", channel)
         with patch("channelserver.server.deflate.zlib.compressobj", wraps=zlib.compressobj) as made:
-            self.layer.dispatch_group("all", {"text": "large " * 1000})
+            self.server.layer.send_group("all", {"text": "large " * 1000})
+            self.server.turn()
             self.assertEqual(made.call_count, 2)
-            self.layer.dispatch_group("all", {"text": "small"})
+            self.server.layer.send_group("all", {"text": "small"})
+            self.server.turn()
             self.assertEqual(made.call_count, 2)
         large, small = encode_frame(TEXT, b"large " * 1000), encode_frame(TEXT, b"small")
-        for (_, transport, _, _), window in zip(members, [12] * 5 + [9, 0, 0], strict=True):
-            self.assertEqual(transport.value(), (deflate.deflate(large, window) if window else large) + small)
+        for (client, _, _), window in zip(members, [12] * 5 + [9, 0, 0], strict=True):
+            self.assertEqual(client.news(), (deflate.deflate(large, window) if window else large) + small)
 
     def test_nobody_asks_nobody_compresses(self) -> None:
         """A group without compressing members costs no compression."""
         for _ in range(3):
-            self.layer.group_add("all", self.open()[2])
+            self.server.layer.group_add("all", self.open()[1])
         with patch("channelserver.server.deflate.zlib.compressobj") as made:
-            self.layer.dispatch_group("all", {"text": "large " * 1000})
+            self.server.layer.send_group("all", {"text": "large " * 1000})
+            self.server.turn()
         made.assert_not_called()
 
     def test_a_reply_to_one(self) -> None:
         """A reply is compressed as a group message is."""
-        _, transport, name, _ = self.open(self.OFFER)
-        self.layer.dispatch(name, {"bytes": b"y" * 3000})
-        self.assertEqual(transport.value(), deflate.deflate(encode_frame(BINARY, b"y" * 3000), 12))
+        client, channel, _ = self.open(self.OFFER)
+        self.server.reply(channel, bytes=b"y" * 3000)
+        self.assertEqual(client.news(), deflate.deflate(encode_frame(BINARY, b"y" * 3000), 12))
 
     def test_bombs_wait_unread_while_there_is_no_room(self) -> None:
         """What a client has sent is inflated a little at a time, and not at all while its messages find no room."""
-        self.make_site(capacity=2, compression=True, max_message_bytes=1 << 20)
-        connection, transport, _, _ = self.open(self.OFFER)
+        self.server = self.make_server(capacity=2, compression=True, max_message_bytes=1 << 20)
+        client, _, _ = self.open(self.OFFER)
         bomb = client_frame(0xC2, compress(bytes(1 << 20)))
-        data = (bomb * 60)[: 64 * 1024]
-        number = len(data) // len(bomb)
+        number = 64 * 1024 // len(bomb)
         self.assertGreater(number, 40)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
-        connection.dataReceived(data)
+        client.send(bomb * number)
         self.assertLess(tracemalloc.get_traced_memory()[1], 12 << 20)
-        self.assertEqual(transport.producerState, "paused")
+        self.assertFalse(client.transport.reading)
         for order in range(1, number + 1):
-            _, message = self.layer.receive(["websocket.receive"])
-            assert message is not None
+            message = self.server.message("websocket.receive")
+            self.server.turn()
             self.assertEqual((message["order"], len(message["bytes"])), (order, 1 << 20))
-        self.assertEqual(transport.producerState, "producing")
-        self.assertIsNone(self.layer.receive(["websocket.receive"])[0])
+        self.assertTrue(client.transport.reading)
+        self.assertEqual(self.server.messages("websocket.receive"), [])
 
     def test_a_broken_message_closes(self) -> None:
         """1007, 1009 or 1002 reaches the client and the application."""
@@ -390,13 +419,11 @@ class SocketTests(SiteTestCase):
             (client_frame(0xC2, compress(bytes(2 << 20))), 1009),
             (client_frame(0xC9, b""), 1002),
         ):
-            connection, transport, _, _ = self.open(self.OFFER)
-            connection.dataReceived(data)
-            self.assertEqual(transport.value()[2:4], code.to_bytes(2, "big"))
-            connection.connectionLost(None)
-            _, message = self.layer.receive(["websocket.disconnect"])
-            assert message is not None
-            self.assertEqual(message["code"], code)
+            client, _, _ = self.open(self.OFFER)
+            client.send(data)
+            self.assertEqual(client.news()[2:4], code.to_bytes(2, "big"))
+            client.leave()
+            self.assertEqual(self.server.message("websocket.disconnect")["code"], code)
 
 
 ECHO = """

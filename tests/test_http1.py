@@ -467,6 +467,12 @@ class ChunkedBodyTests(SynchronousTestCase):
         for line in (b"5;a\nb", b"5;a\rb", b"5;\x00", b"5;" + b"x" * 300):
             self.assertRefused(line + b"\r\nhello\r\n0\r\n\r\n")
 
+    def test_extensions_of_a_whole_body(self) -> None:
+        """Section 7.1.1: the extensions of all chunks together have a limit, too; those of a usual body keep to it."""
+        chunk = b"1;" + b"x" * 200 + b"\r\na\r\n"
+        self.assertBody(chunk * 50 + b"0\r\n\r\n", b"a" * 50)
+        self.assertRefused(chunk * 500 + b"0\r\n\r\n")
+
     def test_longest_size_line(self) -> None:
         """A line of the longest length is read however it comes."""
         line = b"5;" + b"x" * 254

@@ -284,6 +284,48 @@ class FewThreadsTests(PoolTestCase):
         self.until(lambda: 4 in self.jobs.ended)
         self.jobs.release()
 
+    def test_surplus_is_watched_over(self) -> None:
+        """A thread that parks while work waits has the timer look after it, also if no message comes any more."""
+        self.set_patience(FOR_EVER)
+        self.make(self.jobs.consume, 2)
+        self.until_parked(2)
+        self.jobs.slow(1, 2)
+        for number in (1, 2):
+            self.put(number)
+        self.until(lambda: len(self.jobs.begun) == 1)
+        while len(self.jobs.begun) < 2 or self.timer_calls:
+            self.run_timer()
+        self.put(3)
+        self.assertEqual(self.timer_calls, [])
+        self.jobs.release(1)
+        self.until(lambda: len(self.pool._parked) == 1 and self.timer_calls)
+        self.assertEqual(self.jobs.ended, [1])
+        self.run_timer()
+        self.until(lambda: 3 in self.jobs.ended)
+        self.jobs.release()
+
+    def test_between_two_jobs(self) -> None:
+        """A thread that has ended a job and not looked for the next one yet will take what comes: no other is woken."""
+        self.make(self.jobs.consume, 2)
+        self.until_parked(2)
+        take, looks, go_on = self.queues.take, threading.Event(), threading.Event()
+
+        def watched(channels: Any) -> Any:
+            if self.jobs.ended:
+                looks.set()
+                go_on.wait(PATIENCE)
+            return take(channels)
+
+        self.patch(self.queues, "take", watched)
+        self.set_patience(0.0)
+        self.put(1)
+        self.assertTrue(looks.wait(PATIENCE))
+        self.put(2)
+        self.assertEqual(len(self.pool._parked), 1)
+        go_on.set()
+        self.until(lambda: self.jobs.ended == [1, 2])
+        self.assertEqual(len(set(self.jobs.threads.values())), 1)
+
 
 class ManyThreadsTests(PoolTestCase):
     """Slow jobs, in parallel."""
@@ -414,6 +456,22 @@ class HammerTests(PoolTestCase):
             self.until(lambda: 3 in jobs.begun)
         finally:
             jobs.release()
+
+    def test_message_before_the_thread_parks(self) -> None:
+        """A message that comes after a thread has looked in vain, and before it parks, is consumed all the same."""
+        jobs = Jobs(self.queues)
+        take = self.queues.take
+        late = [1]
+
+        def watched(channels: Any) -> Any:
+            delivery = take(channels)
+            if delivery is None and late:
+                self.put(late.pop())
+            return delivery
+
+        self.patch(self.queues, "take", watched)
+        self.make(jobs.consume, 1)
+        self.until(lambda: jobs.ended == [1])
 
     def test_message_during_the_start(self) -> None:
         """A message that comes while the pool starts is consumed, though no other follows it."""
@@ -616,7 +674,15 @@ class IdleTests(PoolTestCase):
         self.assertEqual(self.calls, [2])
 
     def test_a_message_just_taken_counts(self) -> None:
-        """A thread that has just taken a message, and not begun, is not idle."""
+        """A thread that has just taken a message, and not begun, is not idle, also if it has never parked."""
+        for parked in (True, False):
+            self.told.clear()
+            self.calls.clear()
+            self.jobs.ended.clear()
+            self.take_slowly(parked)
+
+    def take_slowly(self, parked: bool) -> None:
+        """Ask for idleness while a thread that was parked, or has just been started, has a message in its hand."""
         take = self.queues.take
         taken, go_on = threading.Event(), threading.Event()
 
@@ -627,12 +693,19 @@ class IdleTests(PoolTestCase):
                 go_on.wait(PATIENCE)
             return delivery
 
-        self.patch(self.queues, "take", watched)
-        self.make(self.jobs.consume, 1)
-        self.put(1)
+        patched = self.patch(self.queues, "take", watched)
+        if parked:
+            self.make(self.jobs.consume, 1)
+            self.until_parked(1)
+            self.put(1)
+        else:
+            self.put(1)
+            self.make(self.jobs.consume, 1)
         self.assertTrue(taken.wait(PATIENCE))
         self.pool.when_idle(self.tell)
         self.assertEqual(self.calls, [])
         go_on.set()
         self.assertTrue(self.told.wait(PATIENCE))
         self.assertEqual(self.calls, [1])
+        self.end()
+        patched.restore()

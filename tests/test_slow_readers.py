@@ -5,8 +5,6 @@ The server is a process of its own, and its memory is what the kernel says.
 
 from __future__ import annotations
 
-import base64
-import os
 import re
 import socket
 import threading
@@ -17,16 +15,16 @@ from typing import Any
 
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.sync.client import ClientConnection
 from zope.interface import implementer
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import Bridge
-from channelserver.server.connection import HTTPConnection
+from channelserver.server.frames import BINARY, CLOSE
+from tests.fakes import FakeReactor, FakeServer, FakeTransport, StrictTestCase, read_frames
 from tests.process import TIMEOUT, Server, ServerTestCase
-from tests.site import SiteTestCase
+from tests.test_websocket import handshake
 
 MB = 1_000_000
 
@@ -62,11 +60,7 @@ def connect_deaf(server: Server) -> socket.socket:
 def open_deaf(server: Server, path: str) -> socket.socket:
     """Open a WebSocket that is not read from."""
     connection = connect_deaf(server)
-    key = base64.b64encode(os.urandom(16)).decode()
-    connection.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
-    )
+    connection.sendall(handshake(path, host="localhost"))
     answer = b""
     while b"\r\n\r\n" not in answer:
         answer += connection.recv(1)
@@ -156,68 +150,71 @@ class GroupTests(ServerTestCase):
 
 
 @implementer(IWriteDescriptor)
-class PairTransport(StringTransport):
-    """A transport that holds 64 KiB before it wants no more, over a socket whose other end nobody reads."""
+class PairTransport(FakeTransport):
+    """A transport over a socket whose other end nobody reads; within a turn of the reactor it writes only if told to.
 
-    def __init__(self) -> None:
-        super().__init__()
+    :param reactor: the reactor.
+    """
+
+    def __init__(self, reactor: FakeReactor) -> None:
+        super().__init__(reactor)
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
-        self.fileno = self._ours.fileno
-        self._full = False
+        self.slow = True
 
-    def write(self, data: bytes) -> None:
-        """See ``ITransport``."""
-        super().write(data)
-        if len(self.value()) > 65536 and not self._full:
-            self._full = True
-            self.producer.pauseProducing()
+    def fileno(self) -> int:
+        """See ``IFileDescriptor``."""
+        return self._ours.fileno()
 
     def doWrite(self) -> None:
         """See ``IWriteDescriptor``."""
-        sent = self._ours.send(self.value())
-        rest = self.value()[sent:]
-        self.clear()
+        rest = self._under_way[self._ours.send(self._under_way) :]
+        self._under_way = b""
         if rest:
-            super().write(rest)
-        elif self._full:
-            self._full = False
-            self.producer.resumeProducing()
+            self._under_way = rest
+        else:
+            self._flush(True)
 
-    def received(self) -> int:
-        """Return how many bytes the kernel has taken, and close."""
+    def taken(self) -> bytes:
+        """Return what the kernel has taken, and close."""
         with self._ours, self._theirs:
             self._ours.shutdown(socket.SHUT_WR)
-            return sum(map(len, iter(lambda: self._theirs.recv(1 << 16), b"")))
+            return b"".join(iter(lambda: self._theirs.recv(1 << 16), b""))
 
 
-class BurstTests(SiteTestCase):
+class BurstTests(StrictTestCase):
     """Rule 14 within one turn of the reactor, in which it can write nothing by itself."""
 
-    options = {"send_buffer_bytes": 100_000}
-
-    def burst(self, number: int) -> tuple[PairTransport, HTTPConnection]:
-        """Send so many messages of 50 000 bytes."""
-        transport = PairTransport()
-        connection, _, name, _ = self.open(transport=transport)
+    def burst(self, number: int) -> tuple[FakeServer, PairTransport]:
+        """Send so many messages of 50 000 bytes to a socket for which 100 000 may wait."""
+        server = self.make_server(send_buffer_bytes=100_000)
+        client = server.connect()
+        client.send(handshake())
+        channel = server.message("websocket.connect")["reply_channel"]
+        server.reply(channel, accept=True)
+        transport = PairTransport(server.reactor)
+        transport.protocol, client.protocol.transport = client.protocol, transport
+        transport.registerProducer(client.protocol, True)
+        client.transport = transport
         for _ in range(number):
-            self.layer.dispatch(name, {"bytes": b"x" * 50_000})
-        return transport, connection
+            server.layer.send(channel, {"bytes": b"x" * 50_000})
+        server.turn()
+        return server, transport
 
     def test_what_the_kernel_takes_does_not_wait(self) -> None:
         """Before a client counts as slow, the kernel is given what it takes."""
-        transport, connection = self.burst(5)
-        assert connection.websocket is not None
-        self.assertNotIn(b"too slow", transport.value())
-        self.assertGreater(transport.received(), 65536)
+        server, transport = self.burst(5)
+        self.assertEqual(server.layer.losses.totals(), {})
+        self.assertGreater(len(transport.taken()), 65536)
 
     def test_but_nothing_more(self) -> None:
-        """When the kernel takes nothing any more, the limit holds."""
-        transport, _ = self.burst(50)
-        self.assertTrue(transport.value().endswith(b"too slow"))
-        self.assertLess(len(transport.value()), 200_000)
-        self.assertEqual(self.layer.losses.totals(), {"slow reader": 2})
-        transport.received()
+        """When the kernel takes nothing any more, the limit holds; what was written is whole frames."""
+        server, transport = self.burst(50)
+        self.expect_logged("slow reader")
+        self.assertEqual(server.layer.losses.totals(), {"slow reader": 2})
+        frames = read_frames(transport.taken() + transport._under_way)
+        self.assertEqual({(opcode, len(payload)) for opcode, payload in frames[:-1]}, {(BINARY, 50_000)})
+        self.assertEqual(frames[-1], (CLOSE, (1013).to_bytes(2, "big") + b"too slow"))
 
 
 class SenderTests(SynchronousTestCase):

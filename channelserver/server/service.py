@@ -38,6 +38,9 @@ from channelserver.server.tls import ServerTLS, TLSEndpoint
 
 _log = Logger("channelserver.server")
 
+#: Connections which the kernel keeps for us until we take them. When it has no place for one, that client tries again
+#: after a second; after a restart all clients come at once.
+BACKLOG = 1024
 #: WebSockets closed in one go, and the seconds between two goes.
 DRAIN_BATCH, DRAIN_PAUSE = 100, 0.05
 
@@ -292,7 +295,7 @@ def endpoints(
             ) from problem
     if options.unix_socket is not None:
         path = options.unix_socket
-        found.append((f"Unix socket {path!r}", UNIXServerEndpoint(reactor, path, wantPID=True)))
+        found.append((f"Unix socket {path!r}", UNIXServerEndpoint(reactor, path, BACKLOG, wantPID=True)))
     if options.fd is not None:
         try:
             with socket.socket(fileno=os.dup(options.fd)) as probe:
@@ -308,7 +311,7 @@ def endpoints(
 
 def _tcp_endpoint(reactor: Any, address: str, port: int) -> Any:
     kind = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
-    return kind(reactor, port, interface=address)
+    return kind(reactor, port, backlog=BACKLOG, interface=address)
 
 
 def clear_stale_socket(path: str) -> None:

@@ -194,7 +194,7 @@ class WorkerPool:
                     queues.finish(state.delivery)
             if state.delivery is not None:
                 quick = time.monotonic() - began < PATIENCE
-                state.delivery = None
+                state.delivery = delivery = None  # a thread that parks keeps no message
                 state.busy_since = 0.0
                 self._finished += 1
                 if quick and len(self._awake) > 1:

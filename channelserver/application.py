@@ -74,7 +74,7 @@ def make_server(
     )
     problem = static_problem() if values.static else ""
     if problem:
-        _log.warn("{problem}", problem=problem)
+        _log.info("{problem}", problem=problem)
     proxies = ProxyPolicy(values.trust_proxy)
     site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static, proxies=proxies)
 

@@ -57,8 +57,8 @@ ROUTING = """
 """
 
 URLS = """
+    import sys
     import threading
-    from pathlib import Path
 
     from channelserver import Channel, Group, channel_layers
     from django.http import HttpResponse, JsonResponse
@@ -96,23 +96,27 @@ URLS = """
             return run
 
         def change(number):
-            group.add("member.%d" % (number % 50))
-            group.discard("member.%d" % (number * 7 % 50))
+            group.add("member.%d" % (number % 500))
+            group.discard("member.%d" % (number * 7 % 500))
 
         rounds = []
 
         def use(number):
             layer.group_channels("stampede")
-            group.send({}, immediately=True)
+            if number % 100 == 0:
+                group.send({}, immediately=True)
             rounds.append(number)
-            if len(rounds) > 500:
+            if len(rounds) > 3000:
                 stop.set()
 
         threads = [threading.Thread(target=guarded(function)) for function in (change, change, use, use)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)  # so that they get in each other's way as often as they can
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+        sys.setswitchinterval(interval)
         return JsonResponse({"errors": errors, "rounds": len(rounds)})
 
     urlpatterns = [path(view.__name__, view) for view in (ok, task, members, break_take, stampede)]
@@ -205,7 +209,7 @@ class WorkerTests(LabTestCase):
         """Using a group while another thread changes it failed, because nothing guarded its members."""
         answer = self.server.get("/stampede").json()
         self.assertEqual(answer["errors"], [])
-        self.assertGreater(answer["rounds"], 500)
+        self.assertGreater(answer["rounds"], 3000)
 
     def test_bug_i_paused_socket_ends(self) -> None:
         """A socket that was closed for sending too much never told its end, and stayed in its groups for a day. Here it

@@ -124,7 +124,9 @@ class ErrorTests(SynchronousTestCase):
     def test_flags_that_are_no_settings(self) -> None:
         """What tells where the settings are is no setting itself."""
         for name in ("settings", "pythonpath", "demo", "check"):
-            self.assertIn(f"[{name!r}] is unknown", self.refusal({}, {name: "x"}))
+            text = self.refusal({}, {name: "x"})
+            self.assertIn(repr(name), text)
+            self.assertIn(BY_NAME[name].flag, text)
 
     def test_numbers(self) -> None:
         """Numbers are numbers, as text from the command line or as they are; whole ones are whole."""

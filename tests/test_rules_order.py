@@ -178,7 +178,8 @@ ROUTING = """
     released = threading.Event()
 
     def block(pending):
-        '''Keep this worker until so many messages wait for the others, or one of them has seen that.'''
+        '''Keep all four workers until so many messages wait.'''
+        together.wait(60)
         ends = time.monotonic() + 60
         while not released.is_set() and time.monotonic() < ends:
             if channel_layers["default"].channel_statistics("later")["messages_pending"] >= pending:

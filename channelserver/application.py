@@ -221,6 +221,7 @@ class Workers(WorkerPool):
     def start(self) -> None:
         """See :class:`WorkerPool`."""
         super().start()
+        self.worker.channel_layer.serve(self.channels, self.threads)
         worker_ready.send_robust(sender=self.worker)
 
 

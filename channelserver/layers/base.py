@@ -175,6 +175,33 @@ class BaseChannelLayer:
     def sweep(self) -> None:
         """Drop what has expired. The server calls it every few seconds."""
 
+    # -- in a process that has a reactor and worker threads: the server, a worker process ------------------------------
+
+    def open(self, reactor: Any, bridge: Any) -> None:
+        """Begin to work with others: connect. Called once, in the reactor thread, before the first message.
+
+        :param reactor: an ``IReactorTime`` and ``IReactorTCP`` provider.
+        :param bridge: the way from threads into the reactor, a :class:`channelserver.bridge.Bridge`.
+        """
+
+    def serve(self, channels: Collection[str], threads: int) -> None:
+        """Bring the messages of `channels` that wait elsewhere into this process's ``queues``, no more than its
+        `threads` can take up soon. Called once, in the reactor thread, after :meth:`open`.
+        """
+
+    def retire(self) -> None:
+        """Bring no more messages from elsewhere: this process is going to stop. What it has, it finishes."""
+
+    def close(self) -> Any:
+        """End what :meth:`open` began, when the last message has been consumed.
+
+        :returns: None, or a Deferred that fires when nothing is left to do.
+        """
+
+    def problem(self) -> str:
+        """Return what keeps the layer from working with others at present, for the health report; empty: nothing."""
+        return ""
+
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
         """Tell whether a message that did not fit fits now; if not, have `callback` called once, from any thread, when
         it may.

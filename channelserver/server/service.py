@@ -183,6 +183,7 @@ class ServerService(service.Service):
         """Start the worker threads: after the process has become a daemon, for threads do not survive that."""
         super().startService()
         self._site.start()
+        self._site.layer.open(self._reactor, self._site.bridge)
         self._workers.start()
 
     # -- stop ----------------------------------------------------------------------------------------------------------
@@ -194,6 +195,7 @@ class ServerService(service.Service):
         site, seconds = self._site, self._reactor.seconds
         ends = seconds() + site.options.drain_timeout
         site.draining = True
+        site.layer.retire()
         yield defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in self._ports], consumeErrors=True)
         if site.connections:
             _log.info("stopping: {count} connections are open", count=len(site.connections))
@@ -203,6 +205,7 @@ class ServerService(service.Service):
         for line in self._workers.join(max(0.1, ends - seconds())):
             _log.warn("cut off at the end: {line}", line=line)
         site.stop()
+        yield defer.maybeDeferred(site.layer.close)
 
     @defer.inlineCallbacks
     def _close_connections(self, ends: float) -> Any:

@@ -61,8 +61,11 @@ class WorkerPool:
         call_later: Callable[..., object],
         thread_done: Callable[[], object] = lambda: None,
     ) -> None:
+        #: The channels that are served, and by how many threads.
+        self.channels = tuple(channels)
+        self.threads = threads
         self._queues = queues
-        self._channels = tuple(channels)
+        self._channels = self.channels
         self._consume = consume
         self._call_later = call_later
         self._thread_done = thread_done

@@ -291,7 +291,9 @@ def endpoints(
         try:
             found.append((f"endpoint {description!r}", serverFromString(reactor, description)))
         except TypeError as problem:
-            raise ListenError(f"--endpoint {description!r} lacks something, perhaps its port; write for example tcp:8000") from problem
+            raise ListenError(
+                f"--endpoint {description!r} lacks something, perhaps its port; write for example tcp:8000"
+            ) from problem
         except Exception as problem:
             raise ListenError(
                 f"--endpoint {description!r} cannot be understood: {problem}; write for example tcp:8000"

@@ -1,4 +1,4 @@
-"""Thousands of WebSocket clients, as plain sockets of one thread: what a client library would need for each is too much."""
+"""Thousands of WebSocket clients, as plain sockets of one thread: a client library would need too much for each."""
 
 from __future__ import annotations
 

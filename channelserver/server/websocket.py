@@ -27,6 +27,7 @@ from twisted.logger import Logger
 
 from channelserver.layers.content import Content
 from channelserver.server import deflate, frames
+from channelserver.server.details import log_detail
 from channelserver.server.exchange import copy_addresses
 from channelserver.server.handshake import check_handshake, handshake_response, offered_protocols
 from channelserver.server.http1 import BadRequest, RequestHead
@@ -180,7 +181,7 @@ class WebSocket:
         if frame is not None:
             self.send_frame(frame, deflate.Deflated.of(frame))
         elif not close and "accept" not in content:
-            _log.debug("{path!r}: a reply without text, bytes, close and accept", path=self.path)
+            log_detail(_log, "{path!r}: a reply without text, bytes, close and accept", path=self.path)
         if close:
             self.close(_close_code(close, self.path))
 

@@ -33,6 +33,7 @@ from channelserver.server.body import FramedBody
 from channelserver.server.exchange import Exchange
 from channelserver.server.http1 import BadRequest, RequestHead, parse_head
 from channelserver.server.limits import Refusal, lose_transport
+from channelserver.server.sending import direct, send
 from channelserver.server.site import LINGER, Site
 from channelserver.server.websocket import WebSocket
 
@@ -52,8 +53,8 @@ class HTTPConnection:
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_begun", "_body", "_buffer", "_deadline", "_exchange", "_head", "_own_addresses", "_paused",
-        "_producing", "_searched", "_state", "_websocket", "factory", "peer", "site", "transport",
+        "_addresses", "_begun", "_body", "_buffer", "_deadline", "_direct", "_exchange", "_head", "_own_addresses",
+        "_paused", "_producing", "_searched", "_state", "_websocket", "factory", "peer", "site", "transport",
     )  # fmt: skip
 
     def __init__(self, site: Site, peer: str | None = None) -> None:
@@ -62,6 +63,7 @@ class HTTPConnection:
         self.peer = peer
         self.factory: Any = None
         self.transport: Any = None
+        self._direct: Any = None  # the transport, if it can be written to without the reactor
         self._state = "head"
         self._buffer = b""
         self._searched = 0
@@ -85,6 +87,7 @@ class HTTPConnection:
         if interfaces.ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
+        self._direct = direct(transport)
         site.connected(self)
         self._set_deadline(site.options.header_timeout)
 
@@ -158,10 +161,6 @@ class HTTPConnection:
         """Take a head out of the buffer; return False if it is not there yet."""
         options = self.site.options
         buffer = self._buffer
-        if not self._begun:
-            # The time for a head runs from its first byte and is not put off by later ones.
-            self._begun = True
-            self._set_deadline(options.header_timeout)
         if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is skipped
             skipped = next((count for count in range(2, 10, 2) if buffer[count : count + 2] != b"\r\n"), None)
             if skipped is None:
@@ -180,6 +179,10 @@ class HTTPConnection:
             if _bare_lf(buffer, max(0, self._searched - 1)):
                 raise BadRequest("lines end with bare LF")
             self._searched = len(buffer)
+            if not self._begun:
+                # The time for a head runs from its first byte and is not put off by later ones.
+                self._begun = True
+                self._set_deadline(options.header_timeout)
             return False
         self._searched = 0
         self._begun = False
@@ -200,7 +203,7 @@ class HTTPConnection:
     def _start_body(self, head: RequestHead) -> None:
         self._body = FramedBody(head, self.site.options, self.site.wheel.now())
         if head.expects_continue and not self._buffer:
-            self.transport.write(_CONTINUE)
+            self.write(_CONTINUE)
         self._state = "body"
         data, self._buffer = self._buffer, b""
         self._set_deadline(self.site.options.body_timeout)
@@ -273,7 +276,10 @@ class HTTPConnection:
 
     def write(self, data: bytes) -> bool:
         """Send bytes; return False if they wait for the client to read."""
-        self.transport.write(data)
+        if self._direct is not None:
+            send(self._direct, data)
+        else:
+            self.transport.write(data)
         return not self._paused
 
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:

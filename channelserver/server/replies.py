@@ -7,7 +7,6 @@ only.
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from channelserver.layers.content import Content
 from channelserver.server import frames
 from channelserver.server.deflate import Deflated
 from channelserver.server.details import log_detail
+from channelserver.server.tokens import Tokens
 
 _log = Logger("channelserver.server.replies")
 
@@ -81,7 +81,8 @@ class Replies:
     :param token: ``token(number)`` returns text made of so many random bytes; for the names.
     """
 
-    def __init__(self, bridge: Bridge, token: Callable[[int], str] = secrets.token_urlsafe) -> None:
+    def __init__(self, bridge: Bridge, token: Callable[[int], str] | None = None) -> None:
+        token = token or Tokens()
         self._bridge = bridge
         self._token = token
         unique = token(8)

@@ -207,7 +207,7 @@ class WebSocket:
             frame = deflated.form(self._deflate.window)
         self._sent += 1
         if not self.paused:
-            self.wire.transport.write(frame)
+            self.wire.write(frame)
             return True
         if self._waiting is None:
             self._waiting = deque()
@@ -242,14 +242,14 @@ class WebSocket:
         self.paused = False
         pong, self._pong = self._pong, None
         if pong is not None and self._state == "open":
-            self.wire.transport.write(frames.encode_frame(frames.PONG, pong))
+            self.wire.write(frames.encode_frame(frames.PONG, pong))
         while self._waiting and not self.paused:
             parts, size = [], 0
             while self._waiting and size < REFILL:
                 parts.append(self._waiting.popleft())
                 size += len(parts[-1])
             self._wanted -= size
-            self.wire.transport.write(b"".join(parts))
+            self.wire.write(b"".join(parts))
         if not self._waiting:
             self._waiting = None
             if self._state == "closing":
@@ -304,7 +304,7 @@ class WebSocket:
                 if self.paused:
                     self._pong = payload  # only the latest ping needs an answer (RFC 6455 section 5.5.3)
                 elif self._state == "open":
-                    self.wire.transport.write(frames.encode_frame(frames.PONG, payload))
+                    self.wire.write(frames.encode_frame(frames.PONG, payload))
             elif opcode == frames.CLOSE:
                 self._close_received(*payload)
                 return
@@ -377,12 +377,12 @@ class WebSocket:
     def _send_close(self) -> None:
         reason, self._close_reason = self._close_reason, None
         if reason is not None:  # else it has been sent
-            self.wire.transport.write(frames.encode_close(self._close_code, reason))
+            self.wire.write(frames.encode_close(self._close_code, reason))
 
     def _close_received(self, code: int, reason: str) -> None:
         if self._state == "open":
             self._state = "closing"
-            self.wire.transport.write(frames.encode_close(code if code != frames.NO_STATUS else None))
+            self.wire.write(frames.encode_close(code if code != frames.NO_STATUS else None))
         self._close_code = code
         self._finish()
 
@@ -472,7 +472,7 @@ class WebSocket:
 
     def _ping(self, now: float) -> float:
         if not self.paused:
-            self.wire.transport.write(frames.encode_frame(frames.PING, b""))
+            self.wire.write(frames.encode_frame(frames.PING, b""))
         return now
 
 

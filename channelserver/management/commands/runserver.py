@@ -27,6 +27,7 @@ from channelserver.handler import AsgiHandler
 from channelserver.project import StartError
 from channelserver.server.access import AccessLog
 from channelserver.server.options import OptionError, resolve
+from channelserver.server.reactor import install
 from channelserver.server.service import ListenError
 from channelserver.staticfiles import StaticFilesHandler
 
@@ -90,13 +91,14 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _serve(self, options: dict[str, Any]) -> None:
+        install()
         from twisted.internet import reactor as installed
 
         reactor: Any = installed
         _show_reactor_errors()
         channel_layers.host()
         values = resolve({}, getattr(settings, "CHANNELSERVER", {}))
-        values.values.update(
+        vars(values).update(
             port=int(self.port),
             bind=self.addr,
             simple_listener=True,

@@ -29,9 +29,8 @@ class RedisConformanceTests(layers.ConformanceTestCase, SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make the layer."""
-        self.channel_layer = layer = layers.RedisChannelLayer(
-            [shared_redis().url], capacity=5, expiry=1, **self.parameters
-        )
+        url = shared_redis().url
+        self.channel_layer = layer = layers.RedisChannelLayer([url], capacity=5, expiry=1, **self.parameters)
         self.addCleanup(layer.close)
         layer.flush()
 
@@ -48,8 +47,7 @@ class ShardedConformanceTests(RedisConformanceTests):
     def setUp(self) -> None:
         """Make the layer."""
         url = shared_redis().url.removesuffix("/0")
-        self.channel_layer = layer = layers.RedisChannelLayer(
-            [f"{url}/1", f"{url}/2"], capacity=5, expiry=1, prefix="s:"
-        )
+        hosts = [f"{url}/1", f"{url}/2"]
+        self.channel_layer = layer = layers.RedisChannelLayer(hosts, capacity=5, expiry=1, prefix="s:")
         self.addCleanup(layer.close)
         layer.flush()

@@ -6,8 +6,8 @@ and what is asked of Redis.
 A host has a name, the random token in the names of its reply channels, and one pub/sub channel, on which it hears all
 that is for it. What is published there begins with a letter: ``s`` something sealed, a list of which the first item
 says what it is (``r`` a reply, ``w`` a reply whose sender waits for room, ``k`` the answer to that, ``!g`` a message
-to a group, ``a`` and ``d`` the beginning and end of a membership); or ``w`` and a channel: there is work; or ``f`` and a
-reply channel: no answer will come, for the worker's host is dead.
+to a group, ``a`` and ``d`` the beginning and end of a membership); or ``w`` and a channel: there is work; or ``f`` and
+a reply channel: no answer will come, for the worker's host is dead.
 """
 
 from __future__ import annotations
@@ -267,7 +267,7 @@ class Host:
             )
 
     def push_patiently(self, channel: str, data: bytes, reply: str) -> None:
-        """Like :meth:`push_sealed`, for somebody who does not wait: tried again for two seconds, then counted as lost."""
+        """Like :meth:`push_sealed`, but nobody waits: tried again for two seconds, then counted as lost."""
         ends = self.reactor.seconds() + RETRY_SECONDS
         waiting = self._later.setdefault(channel, [])
         waiting.append((ends, data, reply))

@@ -55,12 +55,10 @@ class Sealer:
                 data = self._fernet.decrypt(data)
             items = msgpack.unpackb(data, raw=False, strict_map_key=True)
         except InvalidToken:
-            raise SealError(
-                "it was altered, or encrypted with a key that is not in symmetric_encryption_keys"
-            ) from None
+            raise SealError("it was altered, or its key is not in symmetric_encryption_keys") from None
         except Exception as error:
             raise SealError(
-                f"it is not what this layer writes, or it is encrypted and here is no key: {error}"
+                f"it was not written by this layer, or it is encrypted and here is no key: {error}"
             ) from None
         if not isinstance(items, list) or not items:
             raise SealError("it is not what this layer writes")

@@ -37,10 +37,16 @@ class RedisServer:
     :param port: where it listens; default: a free one.
     :param unix: whether it listens on a Unix socket only.
     :param tls: certificate and key; it then speaks TLS only.
+    :param config: a file of its own; then it is a Sentinel.
     """
 
     def __init__(
-        self, *options: str, port: int | None = None, unix: bool = False, tls: tuple[str, str] | None = None
+        self,
+        *options: str,
+        port: int | None = None,
+        unix: bool = False,
+        tls: tuple[str, str] | None = None,
+        config: Path | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="channelserver-redis-"))
         self.port = port or free_port()
@@ -48,6 +54,7 @@ class RedisServer:
         self._unix = unix
         self._options = options
         self._tls = tls
+        self._config = config
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -68,6 +75,8 @@ class RedisServer:
             where = ["--port", "0", "--tls-port", str(self.port), "--bind", "127.0.0.1", "--tls-cert-file", certificate,
                      "--tls-key-file", key, "--tls-ca-cert-file", certificate, "--tls-auth-clients", "no"]  # fmt: skip
         command = [redis_program(), *where, "--save", "", "--appendonly", "no", "--dir", str(self.folder)]
+        if self._config is not None:
+            command = [redis_program(), str(self._config), "--sentinel"]
         self.process = subprocess.Popen(
             [*command, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )

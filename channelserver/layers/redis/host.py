@@ -138,14 +138,14 @@ class Host:
             except Exception:
                 logger.exception("cannot look after Redis %s", shard.address)
 
-    def _beat(self, shard: Shard) -> None:
+    def _beat(self, shard: Shard, first: bool = False) -> None:
         hosts, now = f"{self.layer.prefix}hosts", shard.now()
-        shard.command("ZADD", hosts, int(now), self.name).addCallbacks(self._beaten, _ignore, callbackArgs=(shard,))
+        shard.command("ZADD", hosts, int(now), self.name).addCallbacks(self._beaten, _ignore, callbackArgs=(shard, first))
         silent = shard.command("ZRANGEBYSCORE", hosts, "-inf", int(now - 2 * BEAT * 1000))
         silent.addCallbacks(self._bury, _ignore, callbackArgs=(shard,))
 
-    def _beaten(self, added: Any, shard: Shard) -> None:
-        if added and self._looks > 1:
+    def _beaten(self, added: Any, shard: Shard, first: bool) -> None:
+        if added and not first:
             self._tell_all(shard)  # Redis has lost its memory, or the others took this host for dead
 
     def _bury(self, silent: Any, shard: Shard) -> None:
@@ -161,7 +161,7 @@ class Host:
     def _ready(self, shard: Shard) -> None:
         """A connection for commands was made."""
         if self.member:
-            self._beat(shard)
+            self._beat(shard, first=True)
         self._tell_all(shard)
         if self.fetcher is not None:
             self.fetcher.ready(shard)

@@ -149,11 +149,13 @@ class RedisChannelLayer(BaseChannelLayer):
         with self._lock:
             if self._host is None or self._owner != os.getpid():
                 thread = reactor_thread()
+                if self._owner not in (0, os.getpid()):
+                    self._name = secrets.token_urlsafe(8)  # a child process: its parent's connections are not its own
+                    self._outlets.clear()
                 self._opened = False
                 self._owner = os.getpid()
                 self._ident = thread.ident
-                self._name = secrets.token_urlsafe(8)
-                self._host = Host(self, self._name, thread.reactor, thread.bridge, False)
+                self._host = Host(self, self._name, thread.reactor, thread.bridge, bool(self._outlets))
                 thread.bridge.post(self._host.start)
             return self._host
 

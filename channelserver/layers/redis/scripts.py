@@ -195,6 +195,8 @@ local function take(channel)
         elseif string.sub(item, 1, 1) == 't' then
           reply, name = name, channel
         end
+        -- Moved here from elsewhere by hand: whoever opens it will find another name in it.
+        if (string.match(name, '^[^!]+!') or name) ~= channel then name = channel end
         if reply ~= '' then redis.call('HSET', P .. 'held:' .. host, reply, channel) end
         out[#out + 1] = name
         out[#out + 1] = string.format('%.0f', left)

@@ -20,9 +20,10 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from twisted.internet import defer
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from channelserver.layers.redis.protocol import CommandProtocol
 
@@ -136,14 +137,15 @@ class SentinelAddress(Address):
 
 def _connect(reactor: Any, place: tuple[str, int] | str, tls: Mapping[str, Any] | None, protocol: Any) -> Any:
     endpoint: Any
+    factory: Any = Factory.forProtocol(lambda: protocol)
+    factory.noisy = False
     if isinstance(place, str):
         endpoint = UNIXClientEndpoint(reactor, place, timeout=CONNECT_SECONDS)
     else:
         endpoint = HostnameEndpoint(reactor, place[0], place[1], timeout=CONNECT_SECONDS)
         if tls is not None:
-            endpoint = wrapClientTLS(_tls(place[0], tls), endpoint)
-    factory = Factory.forProtocol(lambda: protocol)
-    factory.noisy = False
+            # Not wrapClientTLS(), whose transports hand over what they gather by the timers of the global reactor.
+            factory = TLSMemoryBIOFactory(_tls(place[0], tls), True, factory, reactor)
     return endpoint.connect(factory)
 
 

@@ -177,7 +177,7 @@ class Fetcher:
         for shard in [shard for shard in self._finished if shard.is_up]:
             replies = self._finished.pop(shard)
             told = shard.run(scripts.FINISH, self._host, *replies)
-            told.addErrback(lambda failure, shard=shard, replies=replies: self._not_told(shard, replies))
+            told.addErrback(self._not_told, shard, replies)
 
-    def _not_told(self, shard: Shard, replies: list[str]) -> None:
+    def _not_told(self, failure: Any, shard: Shard, replies: list[str]) -> None:
         self._finished.setdefault(shard, [])[:0] = replies  # told again when the connection is there again

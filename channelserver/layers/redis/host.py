@@ -96,11 +96,13 @@ class Host:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         left: Any = [shard.run(scripts.LEAVE, self.name) for shard in self.shards if self.member and shard.is_up]
-        done = defer.DeferredList(left, consumeErrors=True)
+        done: Any = defer.DeferredList(left, consumeErrors=True)
         done.addTimeout(1.0, self.reactor)
-        return done.addErrback(lambda failure: None).addBoth(
-            lambda _: [shard.close() for shard in self.shards] and None
-        )
+        return done.addBoth(self._end)
+
+    def _end(self, _: Any) -> None:
+        for shard in self.shards:
+            shard.close()
 
     def problem(self) -> str:
         """Return what is wrong with the servers; empty: nothing. Any thread."""
@@ -140,7 +142,8 @@ class Host:
 
     def _beat(self, shard: Shard, first: bool = False) -> None:
         hosts, now = f"{self.layer.prefix}hosts", shard.now()
-        shard.command("ZADD", hosts, int(now), self.name).addCallbacks(self._beaten, _ignore, callbackArgs=(shard, first))
+        alive = shard.command("ZADD", hosts, int(now), self.name)
+        alive.addCallbacks(self._beaten, _ignore, callbackArgs=(shard, first))
         silent = shard.command("ZRANGEBYSCORE", hosts, "-inf", int(now - 2 * BEAT * 1000))
         silent.addCallbacks(self._bury, _ignore, callbackArgs=(shard,))
 
@@ -412,8 +415,8 @@ class Host:
         layer = self.layer
         if kind == GROUP:
             group, content = items
-            for outlet, channels in layer.groups.targets(group)[0]:
-                outlet.deliver_group(channels, content)
+            for some, channels in layer.groups.targets(group)[0]:
+                some.deliver_group(channels, content)
         elif kind == "r":
             channel, content = items
             outlet = layer.outlet_of(channel)

@@ -446,12 +446,20 @@ class _Waiter:
 
     def __init__(self) -> None:
         self._done = threading.Event()
+        self._begun = self._given_up = False
         self._result: Any = None
         self._error: BaseException | None = None
 
     def begin(self, host: Host, call: Call) -> None:
         """Start the call. Reactor thread."""
-        _begin(host, call).addCallbacks(self._answered, self._failed)
+
+        async def begun(host: Host) -> Any:
+            if self._given_up:
+                raise host.shards[0].unavailable()
+            self._begun = True
+            return await call(host)
+
+        _begin(host, begun).addCallbacks(self._answered, self._failed)
 
     def _answered(self, result: Any) -> None:
         self._result = result
@@ -464,6 +472,9 @@ class _Waiter:
     def wait(self, seconds: float) -> Any:
         """Return the result. The waiting thread."""
         if not self._done.wait(seconds):
+            self._given_up = True
+            if not self._begun:
+                raise RedisUnavailable(f"Redis could not be reached within {seconds:g} s")
             raise DeliveryUnknown(f"Redis did not answer within {seconds:g} s; the message may have arrived or not")
         if self._error is not None:
             raise self._error

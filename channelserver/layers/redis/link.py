@@ -101,8 +101,10 @@ class Link:
                     raise RefusedError("it is no master, which Sentinel took it for")
             await _maybe(self._prepare(protocol))
         except Exception as problem:
-            reason = getattr(protocol, "end", None)
-            raise (reason if reason is not None and _is_lost(problem) else problem) from None
+            end: BaseException | None = protocol.end
+            if end is not None and _is_lost(problem):
+                raise end from None  # which tells more
+            raise
 
     def _is_up(self, _: Any, protocol: Any) -> None:
         self._trying = None
@@ -136,7 +138,6 @@ class Link:
 
     def _lost(self, protocol: Any, why: Any) -> None:
         """The protocol's connection has ended."""
-        protocol.end = why.value
         if protocol is not self.protocol:
             return  # during an attempt: its own error tells more
         self.protocol = None

@@ -31,6 +31,8 @@ class _Watched:
         self._lost = lost
         self._reader = ReplyReader()
         self._asked: deque[float] = deque()
+        #: Why the connection has ended.
+        self.end: BaseException | None = None
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Take what Redis has sent."""
@@ -59,6 +61,7 @@ class _Watched:
 
     def connectionLost(self, why: Any = connectionDone) -> None:
         """The connection has ended; what waits for an answer gets an error."""
+        self.end = why.value  # first: those who get an error now want to know
         super().connectionLost(why)  # type: ignore[misc]
         self._asked.clear()
         self._lost(self, why)

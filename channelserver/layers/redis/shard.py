@@ -94,7 +94,8 @@ class Shard:
 
     def now(self) -> float:
         """Return Redis's time in milliseconds, or very nearly."""
-        return (self._reactor.seconds() + self._clock) * 1000 + self._offset()
+        seconds: float = self._reactor.seconds()
+        return (seconds + self._clock) * 1000 + self._offset()
 
     def _synchronize(self, protocol: Any) -> Any:
         def answered(answer: Any) -> None:

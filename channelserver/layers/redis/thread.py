@@ -26,7 +26,8 @@ class ReactorThread:
         self.owner = os.getpid()
         self.reactor: Any = PollReactor()
         # Names are looked up in threads, which must not keep the process from ending.
-        self.reactor.getThreadPool().threadFactory = functools.partial(threading.Thread, daemon=True)
+        pool: Any = self.reactor.getThreadPool()
+        pool.threadFactory = functools.partial(threading.Thread, daemon=True)
         self.bridge = Bridge(self.reactor)
         self._thread = threading.Thread(target=self._run, name="channelserver-redis", daemon=True)
         self._thread.start()

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -134,6 +135,56 @@ class RedisServer:
             line.partition("calls=")[2].partition(",")[0] for line in text.splitlines() if line.startswith("cmdstat_")
         ]
         return sum(map(int, calls))
+
+
+class Proxy:
+    """Passes bytes on to a port; what comes back, only up to a limit, then it hangs up."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._left: int | None = None
+        self._pairs: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def limit(self, number: int | None) -> None:
+        """Let so many more bytes through."""
+        self._left = number
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            self._pairs += [client, server]
+            for source, sink, limited in ((client, server, False), (server, client, True)):
+                threading.Thread(target=self._pump, args=(source, sink, limited), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, limited: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if limited and self._left is not None:
+                    data = data[: self._left]
+                    self._left -= len(data)
+                sink.sendall(data)
+                if limited and self._left == 0:
+                    break
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        """End it."""
+        self._listener.close()
+        for end in self._pairs:
+            end.close()
 
 
 def pause(seconds: float) -> None:

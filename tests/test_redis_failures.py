@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
 import tempfile
-import threading
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -18,7 +16,7 @@ from channelserver.layers.base import FAILED
 from channelserver.layers.redis import RedisUnavailable
 from tests.certificates import write_pair
 from tests.process import free_port, wait_until
-from tests.redis_server import RedisServer
+from tests.redis_server import Proxy, RedisServer
 from tests.test_redis_hosts import RedisServerTestCase, say
 
 
@@ -164,56 +162,6 @@ class StoppedTests(FailureTestCase):
         layer.flush()
         layer.send("a", {"value": 1})
         self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
-
-
-class Proxy:
-    """Passes bytes on to a port; what comes back, only up to a limit, then it hangs up."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._left: int | None = None
-        self._pairs: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def limit(self, number: int | None) -> None:
-        """Let so many more bytes through."""
-        self._left = number
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:
-                return
-            self._pairs += [client, server]
-            for source, sink, limited in ((client, server, False), (server, client, True)):
-                threading.Thread(target=self._pump, args=(source, sink, limited), daemon=True).start()
-
-    def _pump(self, source: socket.socket, sink: socket.socket, limited: bool) -> None:
-        try:
-            while data := source.recv(65536):
-                if limited and self._left is not None:
-                    data = data[: self._left]
-                    self._left -= len(data)
-                sink.sendall(data)
-                if limited and self._left == 0:
-                    break
-        except OSError:
-            pass
-        for end in (source, sink):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def close(self) -> None:
-        """End it."""
-        self._listener.close()
-        for end in self._pairs:
-            end.close()
 
 
 class RefusedTests(FailureTestCase):
@@ -388,3 +336,42 @@ class ServersTests(RedisServerTestCase):
         first.wait_for("is back, after")
         first.wait_for("message.s. to 'all' lost: no Redis")
         second.wait_for("could not hear")
+
+    def test_servers_without_threads(self) -> None:
+        """Without Redis they answer 503 at once and keep their sockets; what comes meanwhile is consumed later."""
+        front = self.start("--threads", "0")
+        self.start("--threads", "2")
+        with self.sockets(front, 1) as (client,):
+            say(client, "count 0")
+            self.assertEqual(client.data(), "0 1")
+            self.redis.kill()
+            wait_until(lambda: front.get("/body/").status_code == 503, "a refusal")
+            say(client, "count 1")
+            say(client, "count 2")
+            self.redis.start()
+            self.assertEqual(client.data(), "1 2")
+            self.assertEqual(client.data(), "2 3")
+            wait_until(lambda: front.get("/body/").status_code == 200, "an answer")
+
+    def test_worker_that_is_cut_off(self) -> None:
+        """A worker whose connection ends in the middle of an answer does not hold any socket up."""
+        proxy = Proxy(self.redis.port)
+        self.addCleanup(proxy.close)
+        front = self.start("--threads", "0")
+        self.way = f"redis://127.0.0.1:{proxy.port}/0"
+        self.start("--threads", "2")
+        with self.sockets(front, 1) as (client,):
+            number = 0
+            for limit in (5, 30, 60, 90, 120):
+                proxy.limit(limit)
+                answered = -1
+                for _ in range(20):  # some are lost with the connection, and counted
+                    number += 1
+                    say(client, f"count {number}")
+                proxy.limit(None)
+                number += 1
+                say(client, f"count {number}")
+                while answered != number:
+                    following = int(str(client.data()).split()[0])
+                    self.assertGreater(following, answered)
+                    answered = following

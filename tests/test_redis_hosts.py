@@ -105,10 +105,18 @@ class RedisServerTestCase(ServerTestCase):
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000
 CHANNEL_LAYERS["default"] = {{
     "BACKEND": "asgi_redis.RedisChannelLayer", "ROUTING": "routing.channel_routing",
-    "CONFIG": {{"hosts": [{self.redis.url!r}], {self.config}}},
+    "CONFIG": {{"hosts": [os.environ.get("TEST_REDIS", {self.redis.url!r})], {self.config}}},
 }}
 """
         super().setUp()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """See :class:`ServerTestCase`; servers may have another way to Redis."""
+        return {**super().environment, **({"TEST_REDIS": self.way} if self.way else {})}
+
+    #: The URL of Redis for what is started next; empty: the real one.
+    way = ""
 
     def shell(self, code: str) -> str:
         """Run code in another process, which has no reactor."""
@@ -226,6 +234,20 @@ class WorkTests(RedisServerTestCase):
         notes = self.notes("work")
         self.assertEqual(len(notes), len(set(notes)))
         self.assertGreaterEqual(len(notes), 997)
+
+    def test_script_that_forks(self) -> None:
+        """A script and its forked child both send; nothing is lost when they end at once."""
+        self.start("--threads", "1")
+        self.shell(
+            "import os\n"
+            "from channelserver import Channel\n"
+            "Channel('work').send({'number': 1})\n"
+            "child = os.fork()\n"
+            "Channel('work').send({'number': 2 if child else 3})\n"
+            "child or os._exit(0)\n"
+            "os.waitpid(child, 0)\n"
+        )
+        wait_until(lambda: sorted(self.notes("work")) == ["1", "2", "3"], "the three messages")
 
     def waiting(self, channel: str) -> int:
         """Return how many messages wait in Redis."""

@@ -82,8 +82,15 @@ class Fetcher:
         """How many messages are in this process's hands."""
         return len(self._outstanding)
 
+    def connected(self, shard: Shard) -> None:
+        """There is a new connection to a server; what was on its way when the last one was lost did not arrive."""
+        claims = [delivery.claim for delivery in self._outstanding if delivery.claim is not None]
+        replies = [reply for where, reply in claims if where is shard]
+        shard.run(scripts.RECLAIM, self._host, *replies).addErrback(lambda failure: None)
+        self.ready(shard)
+
     def ready(self, shard: Shard) -> None:
-        """There may be work on a server; or its connection is new."""
+        """There may be work on a server."""
         if self._stopped:
             self._tell()
             return

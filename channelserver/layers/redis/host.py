@@ -167,7 +167,7 @@ class Host:
             self._beat(shard, first=True)
         self._tell_all(shard)
         if self.fetcher is not None:
-            self.fetcher.ready(shard)
+            self.fetcher.connected(shard)
 
     def _tell_all(self, shard: Shard) -> None:
         """Tell a server all memberships of this host's own connections: it may have lost its memory."""

@@ -100,7 +100,17 @@ local function put(channel, capacity, lifetime, item)
   wake(channel)
   return 1, gone
 end
--- Forget a host; its lanes go on, and who waits for an answer of it hears that there will be none.
+-- A host will not deal with a message; its lane goes on, and who waits for an answer hears that there will be none.
+local function drop(host, reply, channel)
+  if channel == 'http.request' or channel == 'websocket.connect' then
+    redis.call('PUBLISH', P .. 'host:' .. token_of(reply), 'f' .. reply)
+  end
+  if redis.call('HGET', P .. 'busy', reply) == host then
+    redis.call('HDEL', P .. 'busy', reply)
+    advance(reply)
+  end
+end
+-- Forget a host.
 local function bury(host)
   for _, group in ipairs(redis.call('SMEMBERS', P .. 'joined:' .. host)) do
     redis.call('ZREM', P .. 'reach:' .. group, host)
@@ -111,16 +121,7 @@ local function bury(host)
   redis.call('DEL', P .. 'joined:' .. host)
   local held = redis.call('HGETALL', P .. 'held:' .. host)
   redis.call('DEL', P .. 'held:' .. host)
-  for i = 1, #held, 2 do
-    local reply, channel = held[i], held[i + 1]
-    if channel == 'http.request' or channel == 'websocket.connect' then
-      redis.call('PUBLISH', P .. 'host:' .. token_of(reply), 'f' .. reply)
-    end
-    if redis.call('HGET', P .. 'busy', reply) == host then
-      redis.call('HDEL', P .. 'busy', reply)
-      advance(reply)
-    end
-  end
+  for i = 1, #held, 2 do drop(host, held[i], held[i + 1]) end
   redis.call('ZREM', P .. 'hosts', host)
   return #held / 2
 end
@@ -239,6 +240,24 @@ for i = 3, #ARGV do
   if redis.call('HGET', P .. 'busy', ARGV[i]) == host then
     redis.call('HDEL', P .. 'busy', ARGV[i])
     advance(ARGV[i])
+  end
+end
+return 1
+"""
+)
+
+#: A host that was cut off has no more than these in its hands: what else it was given did not arrive. ``host, reply
+#: channels...``
+RECLAIM = (
+    _PRELUDE
+    + """
+local host, has = ARGV[2], {}
+for i = 3, #ARGV do has[ARGV[i]] = true end
+local held = redis.call('HGETALL', P .. 'held:' .. host)
+for i = 1, #held, 2 do
+  if not has[held[i]] then
+    redis.call('HDEL', P .. 'held:' .. host, held[i])
+    drop(host, held[i], held[i + 1])
   end
 end
 return 1

@@ -134,8 +134,9 @@ class Shard:
         if isinstance(problem, txredisapi.ResponseError):
             self.refusal = explain(problem)
             self._complain(self.refusal, f"Redis {self.address} refused a command: {self.refusal}")
-            if str(problem).startswith(("READONLY", "NOAUTH", "MASTERDOWN")):
-                self.commands.protocol.transport.abortConnection()  # no longer the server we connected to
+            protocol = self.commands.protocol
+            if protocol is not None and str(problem).startswith(("READONLY", "NOAUTH", "MASTERDOWN")):
+                protocol.transport.abortConnection()  # no longer the server we connected to
             raise RedisUnavailable(f"Redis {self.address} refused it: {self.refusal}")
         raise DeliveryUnknown(f"the connection to Redis {self.address} was lost; it may have arrived or not")
 

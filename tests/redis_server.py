@@ -143,6 +143,8 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self._target = target
         self._left: int | None = None
+        #: How often it has hung up.
+        self.cuts = 0
         self._pairs: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -171,6 +173,7 @@ class Proxy:
                     self._left -= len(data)
                 sink.sendall(data)
                 if limited and self._left == 0:
+                    self.cuts += 1
                     break
         except OSError:
             pass

@@ -364,10 +364,11 @@ class ServersTests(RedisServerTestCase):
             number = 0
             for limit in (5, 30, 60, 90, 120):
                 proxy.limit(limit)
-                answered = -1
+                answered, cuts = -1, proxy.cuts
                 for _ in range(20):  # some are lost with the connection, and counted
                     number += 1
                     say(client, f"count {number}")
+                wait_until(lambda: proxy.cuts > cuts, "the cut")  # noqa: B023
                 proxy.limit(None)
                 number += 1
                 say(client, f"count {number}")

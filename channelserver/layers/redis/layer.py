@@ -278,6 +278,11 @@ class RedisChannelLayer(BaseChannelLayer):
             else:
                 self.groups.discard(group, channel)
             host = self._engine()
+            if not host.tried and not self._inside():
+                try:
+                    self._ask(_nothing)  # at the start: who sees the socket open may send to the group
+                except RedisUnavailable:
+                    pass  # Redis is told as soon as it is there
             host.bridge.post(host.sync, group, channel)
             return
 
@@ -486,6 +491,10 @@ def _begin(host: Host, call: Call) -> Any:
     if host.tried:
         return defer.ensureDeferred(call(host))
     return host.when_tried().addCallback(lambda _: defer.ensureDeferred(call(host)))
+
+
+async def _nothing(host: Host) -> None:
+    """Wait for nothing but the first connection."""
 
 
 async def _statistics(host: Host, name: str) -> list[Any]:

@@ -16,10 +16,8 @@ import secrets
 import string
 import threading
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
-
-from twisted.internet import defer
 
 from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet
 from channelserver.layers.content import Content
@@ -28,8 +26,9 @@ from channelserver.layers.memory import ORDERED_CHANNELS, RECEIVE_SECONDS
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import read_hosts
+from channelserver.layers.redis.answer import Answer, Call, begin
 from channelserver.layers.redis.complaints import Complaints
-from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
+from channelserver.layers.redis.errors import RedisUnavailable
 from channelserver.layers.redis.fetcher import GROUP, content_of
 from channelserver.layers.redis.host import Host, token_of
 from channelserver.layers.redis.pusher import Pusher
@@ -46,8 +45,6 @@ PATIENCE = ANSWER_SECONDS + 1.0
 
 #: Messages of one socket which may wait in Redis.
 LANE_LIMIT = 100
-
-Call = Callable[[Host], Coroutine[Any, Any, Any]]
 
 
 class RedisChannelLayer(BaseChannelLayer):
@@ -198,16 +195,16 @@ class RedisChannelLayer(BaseChannelLayer):
         """
         if self._inside():
             raise RuntimeError("the reactor's thread must not wait for Redis")
-        waiter = _Waiter()
+        answer = Answer()
         host = self._engine()
-        host.bridge.post(waiter.begin, host, call)
-        return waiter.wait(seconds)
+        host.bridge.post(answer.begin, host, call)
+        return answer.wait(seconds)
 
     def _tell(self, call: Call, size: int = 0) -> None:
         """Have Redis told. Nobody waits, but in a process that may end as soon as it has called."""
         host = self._engine()
         if self._opened or self._inside():
-            host.bridge.post_data(size, _begin, host, call)
+            host.bridge.post_data(size, begin, host, call)
         else:
             try:
                 self._ask(call)
@@ -444,53 +441,6 @@ class RedisChannelLayer(BaseChannelLayer):
         self.queues.sweep()
         self.groups.sweep()
         self.losses.sweep()
-
-
-class _Waiter:
-    """A thread that waits for the reactor."""
-
-    def __init__(self) -> None:
-        self._done = threading.Event()
-        self._begun = self._given_up = False
-        self._result: Any = None
-        self._error: BaseException | None = None
-
-    def begin(self, host: Host, call: Call) -> None:
-        """Start the call. Reactor thread."""
-
-        async def begun(host: Host) -> Any:
-            if self._given_up:
-                raise host.shards[0].unavailable()
-            self._begun = True
-            return await call(host)
-
-        _begin(host, begun).addCallbacks(self._answered, self._failed)
-
-    def _answered(self, result: Any) -> None:
-        self._result = result
-        self._done.set()
-
-    def _failed(self, failure: Any) -> None:
-        self._error = failure.value
-        self._done.set()
-
-    def wait(self, seconds: float) -> Any:
-        """Return the result. The waiting thread."""
-        if not self._done.wait(seconds):
-            self._given_up = True
-            if not self._begun:
-                raise RedisUnavailable(f"Redis could not be reached within {seconds:g} s")
-            raise DeliveryUnknown(f"Redis did not answer within {seconds:g} s; the message may have arrived or not")
-        if self._error is not None:
-            raise self._error
-        return self._result
-
-
-def _begin(host: Host, call: Call) -> Any:
-    """Start a call when the first connections are there, or could not be made. Reactor thread."""
-    if host.tried:
-        return defer.ensureDeferred(call(host))
-    return host.when_tried().addCallback(lambda _: defer.ensureDeferred(call(host)))
 
 
 async def _nothing(host: Host) -> None:

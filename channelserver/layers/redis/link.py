@@ -127,7 +127,7 @@ class Link:
         self._up()
         self._tell()
 
-    def _failed(self, failure: Failure, protocol: Any) -> None:
+    def _failed(self, failure: Any, protocol: Any) -> None:
         self._trying = None
         self.tried = True
         if protocol.transport is not None:

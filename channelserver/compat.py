@@ -74,17 +74,9 @@ class _MadeUpLoader(Loader):
         """Have a new module made."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the names into it.
-
-        :raises ImportError: there is no such layer in this version.
-        """
+        """Put the names into it."""
         layers = importlib.import_module(_OURS + ".layers")
         for name, our_name in _MADE_UP[module.__name__].items():
-            if not hasattr(layers, our_name):
-                raise ImportError(
-                    f"{module.__name__} is not available in this version of {_OURS}: it has no {our_name}",
-                    name=module.__name__,
-                )
             setattr(module, name, getattr(layers, our_name))
         if module.__name__ == "asgiref.inmemory":
             module.__dict__["__getattr__"] = partial(_ready_made_layer, module)

@@ -103,9 +103,10 @@ class _Flush:
                 else:
                     layer.dispatch(name, content)
             except ChannelFull as error:
-                if not give_up:
+                if not give_up and error.retry:
                     return False
-                layer.losses.count("channel full", name, hint=f"{error}; tried again for {RETRY_SECONDS:.0f} s")
+                hint = f"{error}; tried again for {RETRY_SECONDS:.0f} s" if error.retry else str(error)
+                layer.losses.count("channel full" if error.retry else "unknown", name, hint=hint)
             except Exception:
                 logger.exception("cannot send to %r", name)
             entries.popleft()

@@ -71,11 +71,19 @@ class Groups:
         with self._lock:
             self._remove(group, channel)
 
-    def drop(self, channel: str) -> None:
-        """End all memberships of `channel`."""
+    def drop(self, channel: str) -> tuple[str, ...]:
+        """End all memberships of `channel`; return the groups it was in."""
         with self._lock:
-            for group in tuple(self._groups_of.get(channel, ())):
+            groups = tuple(self._groups_of.get(channel, ()))
+            for group in groups:
                 self._remove(group, channel)
+            return groups
+
+    def has(self, group: str, channel: str | None = None) -> bool:
+        """Whether `group` has this member; without one, whether it has any."""
+        with self._lock:
+            entry = self._groups.get(group)
+            return entry is not None and (channel is None or channel in entry.members)
 
     def members(self, group: str) -> list[str]:
         """Return the members of `group`."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
+from channelserver.layers.base import FAILED as FAILED
 from channelserver.layers.content import Content
 from channelserver.server import frames
 from channelserver.server.deflate import Deflated
@@ -21,9 +22,6 @@ from channelserver.server.details import log_detail
 from channelserver.server.tokens import Tokens
 
 _log = Logger("channelserver.server.replies")
-
-#: A reply with this key says that no consumer will answer. Its value is an HTTP status for the client.
-FAILED = "channelserver.failed"
 
 #: Bytes of a streamed response which may be under way to a connection before the sending thread waits.
 WINDOW = 256 * 1024

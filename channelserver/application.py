@@ -19,6 +19,8 @@ from twisted.logger import Logger
 from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
 from channelserver.checks import static_problem
+from channelserver.delay.consumers import LOOK_CHANNEL, add_delay
+from channelserver.delay.timer import DelayTimer
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.project import StartError, describe
@@ -217,12 +219,22 @@ class Workers(WorkerPool):
     """The pool of threads that run one layer's consumers."""
 
     worker: Worker
+    delay_timer: DelayTimer | None = None
 
     def start(self) -> None:
         """See :class:`WorkerPool`."""
         super().start()
-        self.worker.channel_layer.serve(self.channels, self.threads)
+        # Each process looks for delayed messages by itself: nobody else's looks are to be brought here.
+        self.worker.channel_layer.serve([name for name in self.channels if name != LOOK_CHANNEL], self.threads)
+        if self.delay_timer is not None and LOOK_CHANNEL in self.channels:
+            self.delay_timer.start()
         worker_ready.send_robust(sender=self.worker)
+
+    def stop(self) -> None:
+        """See :class:`WorkerPool`."""
+        if self.delay_timer is not None:
+            self.delay_timer.stop()
+        super().stop()
 
 
 def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings) -> Any:
@@ -230,6 +242,7 @@ def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings)
     if not values.threads:
         return NoWorkers()
     queues = wrapper.queues
+    delay_timer = add_delay(wrapper, bridge.call_later)
     worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
     pool = Workers(
         queues,
@@ -240,4 +253,5 @@ def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings)
         connections.close_all,
     )
     pool.worker = worker
+    pool.delay_timer = delay_timer
     return pool

@@ -6,6 +6,8 @@ For the one thread of the test.
 from __future__ import annotations
 
 import json as json_module
+import sys
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 from django.test import TestCase, TransactionTestCase
@@ -28,7 +30,16 @@ class ChannelTestCaseMixin:
 
     def run(self, result: Any = None) -> Any:
         """Run the test, ``setUp`` included, with the layers replaced."""
-        with captive_layers(self.test_channel_aliases):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(captive_layers(self.test_channel_aliases))
+            except Exception:
+                if result is None:
+                    raise
+                result.startTest(self)
+                result.addError(self, sys.exc_info())
+                result.stopTest(self)
+                return result
             return super().run(result)  # type: ignore[misc]
 
     def debug(self) -> None:

@@ -1,8 +1,8 @@
 """A server that runs while tests talk to it: with a browser, or any other client (Channels 1:
 ``channels.test.ChannelLiveServerTestCase``).
 
-The tests run in their own thread, the server in others of the same process: a reactor of its own, which is not Twisted's
-global one, and worker threads. The test case owns them.
+The tests run in their own thread, the server in others of the same process: the thread of a reactor, which is not
+Twisted's global one, and worker threads. The test case owns them.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class ChannelLiveServerTestCase(LiveServerTestCase):
     def _fixture_teardown(self) -> None:
         # The tables are emptied now: what the test has begun must not be in the middle of using them.
         self.server_thread.settle()
-        super()._fixture_teardown()
+        super()._fixture_teardown()  # type: ignore[misc]
 
 
 @contextmanager

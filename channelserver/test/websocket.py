@@ -111,7 +111,7 @@ class WSClient(Client):
 
     # -- sending and receiving -----------------------------------------------------------------------------------------
 
-    def send(  # type: ignore[override]
+    def send(
         self,
         to: str,
         content: dict[str, Any] = {},  # noqa: B006  (copied at once)

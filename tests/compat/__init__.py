@@ -17,9 +17,9 @@ import channelserver.compat  # noqa: F401  (importing it brings the old names)
 from channelserver.test import ChannelTestCase
 from tests import DatabaseTestCase
 
-#: The old names that a line may import from, and this package's.
 _IMPORT = re.compile(r"^(\s*(?:from|import)\s+)channels\b", re.MULTILINE)
-_LAYERS = {
+#: What has another place here.
+_ELSEWHERE = {
     "from asgiref.base_layer import": "from channelserver.layers import",
     "from asgiref.conformance import": "from channelserver.layers import",
     "from asgiref.inmemory import": "from channelserver.layers.memory import InMemoryChannelLayer as",
@@ -29,6 +29,10 @@ _LAYERS = {
 class ChannelCase(ChannelTestCase, DatabaseTestCase):
     """A ``ChannelTestCase`` for trial."""
 
+    def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
+        """See :class:`DatabaseTestCase`: the settings of the class come first, then the layers."""
+        return (ChannelTestCase if self._prepared else DatabaseTestCase).run(self, result)
+
 
 def by_own_names_too(namespace: dict[str, Any]) -> None:
     """Add to a module its test cases a second time, with imports from ``channelserver``.
@@ -36,9 +40,10 @@ def by_own_names_too(namespace: dict[str, Any]) -> None:
     :param namespace: the module's ``globals()``.
     """
     source = inspect.getsource(sys.modules[namespace["__name__"]])
-    text = _IMPORT.sub(r"\1channelserver", source).replace("by_own_names_too(globals())", "")
-    for old, own in _LAYERS.items():
+    text = source.replace("by_own_names_too(globals())", "")
+    for old, own in _ELSEWHERE.items():
         text = text.replace(old, own)
+    text = _IMPORT.sub(r"\1channelserver", text)
     if text.count("channelserver") == source.count("channelserver"):
         raise AssertionError(f"{namespace['__name__']} imports nothing by the names of Channels 1")
     twin = types.ModuleType(namespace["__name__"] + "_by_own_names")

@@ -1,8 +1,8 @@
 """Settings of a project for Channels 1. The first line is all that was added to run it on channelserver."""
 
-import os
-
 import channelserver.compat  # noqa: F401
+
+import os
 
 BASE_DIR = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

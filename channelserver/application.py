@@ -53,6 +53,7 @@ def make_server(
     access_log: AccessLog,
     handler: AsgiHandler | None = None,
     development: bool = False,
+    thread_started: Callable[[], object] = lambda: None,
 ) -> ServerService:
     """Put a server together.
 
@@ -61,6 +62,7 @@ def make_server(
     :param access_log: gets a line for each request and socket.
     :param handler: runs Django's views, instead of the one that fits the settings.
     :param development: another server of the project may be running beside this one.
+    :param thread_started: called at the begin of each worker thread, in it.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
     :raises OptionError: the certificate is of no use.
     :raises ListenError: another server of the project is running.
@@ -89,7 +91,7 @@ def make_server(
         else:
             _log.info("worker threads: none; this process serves connections only")
 
-    workers = make_workers(wrapper, bridge, values)
+    workers = make_workers(wrapper, bridge, values, thread_started)
     if values.health_path:
         site.health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
     service = ServerService(site, workers, reactor, started, server_tls(values))
@@ -237,7 +239,12 @@ class Workers(WorkerPool):
         super().stop()
 
 
-def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings) -> Any:
+def make_workers(
+    wrapper: ChannelLayerWrapper,
+    bridge: Bridge,
+    values: Settings,
+    thread_started: Callable[[], object] = lambda: None,
+) -> Any:
     """Return the worker threads for a layer's consumers."""
     if not values.threads:
         return NoWorkers()
@@ -251,6 +258,7 @@ def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings)
         values.threads,
         bridge.call_later,
         connections.close_all,
+        thread_started,
     )
     pool.worker = worker
     pool.delay_timer = delay_timer

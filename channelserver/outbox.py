@@ -55,6 +55,20 @@ class Outbox:
         self._entries.clear()
         self._at_end.clear()
 
+    def release(self) -> None:
+        """Send everything at once, in order.
+
+        For tests, which have no reactor to wait in: see :meth:`flush`.
+
+        :raises ChannelFull: a channel is at its capacity; what comes after is not sent.
+        """
+        entries, self._entries = self._entries, deque()
+        for layer, is_group, name, content in entries:
+            if is_group:
+                layer.dispatch_group(name, content)
+            else:
+                layer.dispatch(name, content)
+
     def flush(self, done: Callable[[], object] | None = None) -> None:
         """Send everything, in order, without keeping the calling thread.
 

@@ -330,7 +330,7 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
     for name, value in configured.items():
         option = BY_NAME.get(name)
         if option is not None and option.command_line_only:
-            raise OptionError(f"{name!r} in CHANNELSERVER is no setting; give it on the command line as {option.flag}")
+            raise OptionError(f"CHANNELSERVER[{name!r}] is no setting; give it on the command line as {option.flag}")
         if option is None:
             near = closest(str(name))
             hint = f"; did you mean {near!r}?" if near else ""

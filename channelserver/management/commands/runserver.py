@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import sys
 import threading
 from datetime import datetime
@@ -65,6 +66,12 @@ class Command(BaseCommand):
             "--websocket_handshake_timeout", type=float, default=5.0,
             help="Seconds for the acceptance of a WebSocket, else 403. Default: 5.",
         )  # fmt: skip
+
+    def run(self, **options: Any) -> None:
+        """Serve, under Django's autoreloader unless told otherwise. See Django's command of the same name."""
+        if options["use_reloader"] and os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
+            _let_the_child_finish()
+        super().run(**options)
 
     def inner_run(self, *args: Any, **options: Any) -> None:
         """Check the project, then serve until stopped. See Django's command of the same name."""
@@ -155,6 +162,18 @@ class Command(BaseCommand):
         # As Django does: an exception in this thread would not end the process, for the autoreloader goes on.
         self.stderr.write(f"Error: {error}")
         os._exit(1)
+
+
+def _let_the_child_finish() -> None:
+    """Have the autoreloader's outer process wait after Control-C, which reaches the inner one as well.
+
+    It would kill the server after a quarter of a second, in the middle of what its consumers do. A second Control-C does.
+    """
+
+    def handle(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, handle)
 
 
 class ConsoleLog(AccessLog):

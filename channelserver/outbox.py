@@ -62,6 +62,9 @@ class Outbox:
 
         :raises ChannelFull: a channel is at its capacity; what comes after is not sent.
         """
+        functions, self._at_end = self._at_end, []
+        for function in functions:
+            function()
         entries, self._entries = self._entries, deque()
         for layer, is_group, name, content in entries:
             if is_group:

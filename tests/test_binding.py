@@ -394,6 +394,8 @@ class InTests(BindingTestCase):
             ({**update, "data": {"name": ""}}, "name"),
             ({**update, "data": {"name": "x" * 1000}}, "name"),
             ({**update, "data": {"name": "bees"}}, "name", "already exists"),
+            ({**update, "data": {"name": "null \0"}}, "'name'", "null"),
+            ({**update, "data": {"name": "half \ud800"}}, "surrogates"),
             ({**update, "data": {"permissions": 5}}, "'permissions'"),
             ({**update, "data": {"permissions": [12345]}}, "'permissions'"),
             ({**update, "data": {"permissions": ["x"]}}, "'permissions'"),
@@ -418,6 +420,12 @@ class InTests(BindingTestCase):
         binding = self.bound(clean=lambda self, instance, exclude: None)
         self.consume({"action": "create", "data": {"name": "x" * 1000}}, binding)
         self.assertTrue(AuthGroup.objects.filter(name="x" * 1000).exists())
+
+    def test_refused_by_the_database(self) -> None:
+        """What only the database knows to be wrong."""
+        AuthGroup.objects.create(name="ants")
+        binding = self.bound(clean=lambda self, instance, exclude: None)
+        self.assertIgnored({"action": "create", "data": {"name": "ants"}}, "UNIQUE", binding=binding)
 
     def test_all_or_nothing(self) -> None:
         """An error half-way leaves nothing behind."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
-from django.db import models, router, transaction
+from django.db import DataError, IntegrityError, models, router, transaction
 from django.db.models import signals
 from django.db.models.fields.related import lazy_related_operation
 
@@ -316,10 +316,11 @@ class Binding:
         known = assignment.names | required
         try:
             self.clean(instance, [field.name for field in instance._meta.get_fields() if field.name not in known])
-        except ValidationError as error:
-            raise InvalidInput(said_by(error)) from error
-        instance.save()
-        assignment.save_related()
+            instance.save()
+            assignment.save_related()
+        except (ValidationError, DataError, IntegrityError, UnicodeError) as error:
+            # The last ones: JSON can say what no database stores, and a model may leave to the database what is valid.
+            raise InvalidInput(" ".join(said_by(error).split())) from error
 
 
 def _memory(instance: Any) -> dict[Any, Any]:

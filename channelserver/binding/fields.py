@@ -80,6 +80,8 @@ class Assignment:
 
     def _set(self, field: Any, value: Any) -> None:
         try:
+            if isinstance(value, str) and "\0" in value:
+                raise ValueError("a null character is nothing that all databases store")
             if field.many_to_many:
                 self._related[field.name] = _related(field, value)
             else:

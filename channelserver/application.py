@@ -120,11 +120,13 @@ def load_layer(alias: str) -> ChannelLayerWrapper:
     :raises InvalidChannelLayerError: the settings do not describe a layer.
     """
     try:
-        return channel_layers[alias]
+        wrapper = channel_layers[alias]
     except (ImproperlyConfigured, ImportError, ValueError, TypeError) as error:
         if isinstance(error, InvalidChannelLayerError):
             raise
         raise StartError(f"CHANNEL_LAYERS[{alias!r}]['ROUTING'] is wrong: {describe(error)}") from error
+    wrapper.delays = add_delay(wrapper)
+    return wrapper
 
 
 def allowed_hosts() -> list[str]:
@@ -249,7 +251,6 @@ def make_workers(
     if not values.threads:
         return NoWorkers()
     queues = wrapper.queues
-    delay_timer = add_delay(wrapper, bridge.call_later)
     worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
     pool = Workers(
         queues,
@@ -261,5 +262,6 @@ def make_workers(
         thread_started,
     )
     pool.worker = worker
-    pool.delay_timer = delay_timer
+    if wrapper.delays is not None:
+        pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
     return pool

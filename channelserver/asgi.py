@@ -46,6 +46,9 @@ class InvalidChannelLayerError(ValueError):
 class ChannelLayerWrapper:
     """A layer together with its alias and its routing. Every other attribute is the layer's own."""
 
+    #: The delayed messages of a layer that this process serves, if there may be any.
+    delays: Any = None
+
     def __init__(self, channel_layer: BaseChannelLayer, alias: str, routing: Any) -> None:
         self.channel_layer = channel_layer
         self.alias = alias

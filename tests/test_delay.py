@@ -263,6 +263,14 @@ class SendTests(LayerTestCase):
         collected.flush()
         self.assertEqual(DelayedMessage.objects.count(), 2)
 
+    def test_in_a_test_of_a_consumer(self) -> None:
+        """Where tests release what a consumer has sent, it is stored, too."""
+        with outbox.collecting(never) as collected:
+            Channel("task").send({"number": 1}, delay=5)
+        collected.release()
+        collected.release()
+        self.assertEqual(self.only().content, '{"number": 1}')
+
     def test_consumer_raised(self) -> None:
         """With the consumer it is dropped."""
         with outbox.collecting(never) as collected:

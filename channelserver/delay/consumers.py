@@ -18,6 +18,7 @@ from channelserver.delay.timer import DelayTimer
 from channelserver.exceptions import ConsumeLater
 from channelserver.layers.content import copy_content
 from channelserver.layers.names import check_channel_name
+from channelserver.layers.queues import WorkQueues
 from channelserver.message import Message
 from channelserver.routing import Route
 
@@ -43,6 +44,30 @@ class Delays:
         self.layer = layer
         self.channel_layer = channel_layer
         self._complaint = ""
+        self._timer: DelayTimer | None = None
+
+    def make_timer(self, queues: WorkQueues, call_later: Callable[..., object]) -> DelayTimer:
+        """Return the timer that has this process look, not started.
+
+        :param queues: those of this process. A look goes straight there, not through the layer, for another process has
+            a timer of its own.
+        :param call_later: see :class:`DelayTimer`.
+        """
+
+        def look() -> None:
+            queues.put(LOOK_CHANNEL, {}, urgent=True)
+
+        self._timer = DelayTimer(self.layer, look, call_later)
+        return self._timer
+
+    def consume_look(self, message: Message) -> None:
+        """Consumer of the timer's messages: :meth:`look`, and tell the timer."""
+        due = None
+        try:
+            due = self.look()
+        finally:
+            if self._timer is not None:
+                self._timer.looked(due)
 
     def store(self, message: Message, **kwargs: Any) -> None:
         """Consumer of ``asgi.delay``: put a message into the table, to be sent when it is due.
@@ -130,28 +155,16 @@ def refuse(message: Message, **kwargs: Any) -> None:
     logger.error("a message to %r from %r is dropped: %s", message.get("channel"), DELAY_CHANNEL, MISSING)
 
 
-def add_delay(wrapper: Any, call_later: Callable[..., object]) -> DelayTimer | None:
-    """Add the routes for delayed messages to a layer's routing.
+def add_delay(wrapper: Any) -> Delays | None:
+    """Add the routes for delayed messages to a layer's routing, after those of the project.
 
     :param wrapper: the layer with its alias and its router.
-    :param call_later: see :class:`DelayTimer`.
-    :returns: the timer, not started; None: the application is not installed.
+    :returns: None: the application is not installed.
     """
     if not apps.is_installed("channelserver.delay"):
         wrapper.router.add_route(Route(DELAY_CHANNEL, refuse))
         return None
     delays = Delays(wrapper.alias, wrapper.channel_layer)
-    queues = wrapper.queues
-    # Straight into this process's queue, not through the layer: another process has a timer of its own.
-    timer = DelayTimer(wrapper.alias, lambda: queues.put(LOOK_CHANNEL, {}, urgent=True), call_later)
-
-    def look(message: Message) -> None:
-        due = None
-        try:
-            due = delays.look()
-        finally:
-            timer.looked(due)
-
     wrapper.router.add_route(Route(DELAY_CHANNEL, delays.store))
-    wrapper.router.add_route(Route(LOOK_CHANNEL, look))
-    return timer
+    wrapper.router.add_route(Route(LOOK_CHANNEL, delays.consume_look))
+    return delays

@@ -132,6 +132,10 @@ class Exchange:
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 
+    def send_frame(self, frame: bytes, deflated: Any) -> bool:
+        """A group's message to its sockets is nothing to a request that is a member, too."""
+        return True
+
     def reply(self, content: Content) -> None:
         """Act on a reply: ``status``, ``headers``, ``content``, ``more_content``; later ones without the first two."""
         try:

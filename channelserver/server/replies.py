@@ -18,6 +18,7 @@ from channelserver.bridge import Bridge
 from channelserver.layers.content import Content
 from channelserver.server import frames
 from channelserver.server.deflate import Deflated
+from channelserver.server.details import log_detail
 
 _log = Logger("channelserver.server.replies")
 
@@ -111,7 +112,7 @@ class Replies:
     def _deliver(self, channel: str, content: Content) -> None:
         connection = self._connections.get(channel)
         if connection is None:
-            _log.debug("reply to {channel}, which has gone", channel=channel)
+            log_detail(_log, "reply to {channel}, which has gone", channel=channel)
         else:
             connection.reply(content)
 

@@ -167,7 +167,8 @@ class Command(BaseCommand):
 def _let_the_child_finish() -> None:
     """Have the autoreloader's outer process wait after Control-C, which reaches the inner one as well.
 
-    It would kill the server after a quarter of a second, in the middle of what its consumers do. A second Control-C does.
+    It would kill the server after a quarter of a second, in the middle of what its consumers do. A second Control-C
+    does that.
     """
 
     def handle(number: int, frame: Any) -> None:

@@ -19,6 +19,8 @@ from twisted.logger import Logger
 from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
 from channelserver.checks import static_problem
+from channelserver.delay.consumers import LOOK_CHANNEL, add_delay
+from channelserver.delay.timer import DelayTimer
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.project import StartError, describe
@@ -51,6 +53,7 @@ def make_server(
     access_log: AccessLog,
     handler: AsgiHandler | None = None,
     development: bool = False,
+    thread_started: Callable[[], object] = lambda: None,
 ) -> ServerService:
     """Put a server together.
 
@@ -59,6 +62,7 @@ def make_server(
     :param access_log: gets a line for each request and socket.
     :param handler: runs Django's views, instead of the one that fits the settings.
     :param development: another server of the project may be running beside this one.
+    :param thread_started: called at the begin of each worker thread, in it.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
     :raises OptionError: the certificate is of no use.
     :raises ListenError: another server of the project is running.
@@ -87,7 +91,7 @@ def make_server(
         else:
             _log.info("worker threads: none; this process serves connections only")
 
-    workers = make_workers(wrapper, bridge, values)
+    workers = make_workers(wrapper, bridge, values, thread_started)
     if values.health_path:
         site.health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
     service = ServerService(site, workers, reactor, started, server_tls(values))
@@ -116,11 +120,13 @@ def load_layer(alias: str) -> ChannelLayerWrapper:
     :raises InvalidChannelLayerError: the settings do not describe a layer.
     """
     try:
-        return channel_layers[alias]
+        wrapper = channel_layers[alias]
     except (ImproperlyConfigured, ImportError, ValueError, TypeError) as error:
         if isinstance(error, InvalidChannelLayerError):
             raise
         raise StartError(f"CHANNEL_LAYERS[{alias!r}]['ROUTING'] is wrong: {describe(error)}") from error
+    wrapper.delays = add_delay(wrapper)
+    return wrapper
 
 
 def allowed_hosts() -> list[str]:
@@ -217,15 +223,30 @@ class Workers(WorkerPool):
     """The pool of threads that run one layer's consumers."""
 
     worker: Worker
+    delay_timer: DelayTimer | None = None
 
     def start(self) -> None:
         """See :class:`WorkerPool`."""
         super().start()
-        self.worker.channel_layer.serve(self.channels, self.threads)
+        # Each process looks for delayed messages by itself: nobody else's looks are to be brought here.
+        self.worker.channel_layer.serve([name for name in self.channels if name != LOOK_CHANNEL], self.threads)
+        if self.delay_timer is not None and LOOK_CHANNEL in self.channels:
+            self.delay_timer.start()
         worker_ready.send_robust(sender=self.worker)
 
+    def stop(self) -> None:
+        """See :class:`WorkerPool`."""
+        if self.delay_timer is not None:
+            self.delay_timer.stop()
+        super().stop()
 
-def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings) -> Any:
+
+def make_workers(
+    wrapper: ChannelLayerWrapper,
+    bridge: Bridge,
+    values: Settings,
+    thread_started: Callable[[], object] = lambda: None,
+) -> Any:
     """Return the worker threads for a layer's consumers."""
     if not values.threads:
         return NoWorkers()
@@ -238,6 +259,9 @@ def make_workers(wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings)
         values.threads,
         bridge.call_later,
         connections.close_all,
+        thread_started,
     )
     pool.worker = worker
+    if wrapper.delays is not None:
+        pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
     return pool

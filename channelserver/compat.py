@@ -24,6 +24,13 @@ from typing import Any
 _OURS = "channelserver"
 _ALIAS = "channels"
 
+#: Modules of Channels 1 whose names are elsewhere here.
+_MOVED = {
+    "channels.tests": "channelserver.test",
+    "channels.tests.base": "channelserver.test.base",
+    "channels.tests.http": "channelserver.test.http",
+}
+
 #: Modules that are made up: their names, and what these are called in ``channelserver.layers``.
 _MADE_UP = {
     "asgiref.base_layer": {"BaseChannelLayer": "BaseChannelLayer"},
@@ -45,7 +52,7 @@ class _CompatFinder(MetaPathFinder):
         if fullname != _ALIAS and not fullname.startswith(_ALIAS + "."):
             return None
         # None for a missing module: the import then fails with the usual message, which names `fullname`.
-        ours = importlib.util.find_spec(_OURS + fullname.removeprefix(_ALIAS))
+        ours = importlib.util.find_spec(_MOVED.get(fullname) or _OURS + fullname.removeprefix(_ALIAS))
         return None if ours is None else ModuleSpec(fullname, _AliasLoader(ours.name), origin=ours.origin)
 
 

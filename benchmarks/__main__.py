@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import environment, report
 from benchmarks.http_load import check_wrk
-from benchmarks.machine import Cores, describe, load_average, raise_file_limit
+from benchmarks.machine import Cores, describe, raise_file_limit
 from benchmarks.peers import PEERS
 from benchmarks.plan import WORKS, Plan, PlanError
 from benchmarks.run import Run
@@ -99,8 +99,7 @@ def measure(plan: Plan, options: argparse.Namespace) -> int:
     cores = Cores.choose()
     if cores.shared:
         print("benchmarks: there is one core for servers and load: ratios say little, figures nothing", file=sys.stderr)
-    if load_average() > 0.5:
-        print("benchmarks: other processes are busy on this machine: figures will be lower", file=sys.stderr)
+    machine = describe(cores)
     cores.pin_load()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the server that is running would stay
     try:
@@ -108,7 +107,6 @@ def measure(plan: Plan, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("benchmarks: interrupted; nothing has been written", file=sys.stderr)
         return 130
-    machine = describe(cores)
     print(report.as_text(results, machine, options.rounds, options.seconds))
     options.json.write_text(json.dumps(results.as_json(machine, options.rounds, options.seconds), indent=1) + "\n")
     if options.rst:

@@ -6,10 +6,8 @@ Runs ``wrk`` as a process on the load generator's core, and waits for it.
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import subprocess
-from dataclasses import dataclass
 
 from benchmarks.apps.sizes import LARGE
 from benchmarks.servers import ANSWER_TIMEOUT, MeasuringError, Server
@@ -38,16 +36,6 @@ def check_wrk() -> None:
         raise MeasuringError("the program wrk, which makes the HTTP load, is missing; on Debian: apt-get install wrk")
 
 
-@dataclass(frozen=True)
-class HttpReading:
-    """What ``wrk`` has counted."""
-
-    #: Requests a second.
-    rate: float
-    #: Which part of the time the load generator's core was busy with it, 0 to 1.
-    busy: float
-
-
 class HttpLoad:
     """Requests to one path for some seconds, which begin now.
 
@@ -65,23 +53,19 @@ class HttpLoad:
         command += [f"http://127.0.0.1:{server.port}{path}"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def finish(self) -> HttpReading:
-        """Wait until the requests have been made.
+    def finish(self) -> float:
+        """Wait until the requests have been made; return how many there were a second.
 
         :raises MeasuringError: some of them were not answered as they should be.
         """
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         try:
             output, _ = self._process.communicate(timeout=self._longest)
         finally:
             self._process.kill()  # an interrupt must not leave it behind
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         report = next((line for line in output.splitlines() if line.startswith("{")), None)
         if self._process.returncode or report is None:
             raise self._server.failure(f"could not be measured, for wrk failed:\n{output}")
         counted = json.loads(report)
         if counted["refused"] or counted["broken"] or not counted["requests"]:
             raise self._server.failure(f"did not answer all requests well: {report}")
-        seconds = counted["microseconds"] / 1e6
-        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return HttpReading(counted["requests"] / seconds, used / seconds)
+        return float(counted["requests"]) / counted["microseconds"] * 1e6

@@ -62,7 +62,7 @@ def raise_file_limit() -> int:
 
 
 def describe(cores: Cores) -> dict[str, str]:
-    """Return what a reader needs to know to compare the results with others."""
+    """Return what a reader needs to know to compare the results with others; to be asked before the run."""
     model = platform.processor() or platform.machine()
     with open("/proc/cpuinfo") as stream:
         for line in stream:
@@ -75,9 +75,5 @@ def describe(cores: Cores) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": versions,
+        "before": f"{os.getloadavg()[0]:.2g} processes wanted a core, on the average of a minute",
     }
-
-
-def load_average() -> float:
-    """Return how many processes have wanted a core during the last minute."""
-    return os.getloadavg()[0]

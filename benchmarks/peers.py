@@ -7,7 +7,7 @@ Plain data; imported by whatever Python starts the benchmarks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 #: Worker threads of each server that has some.
@@ -28,8 +28,9 @@ class Peer:
     name: str
     title: str
     command: CommandLine
-    #: For the Django project: which kind of Channels 4 consumers, which channel layer.
-    environment: dict[str, str] = field(default_factory=dict)
+    #: Whose consumers the Django project has, and of which kind; see :mod:`benchmarks.apps`.
+    framework: str = "channelserver"
+    consumers: str = "sync"
 
 
 def _channelserver(threads: int, *options: str) -> CommandLine:
@@ -73,8 +74,7 @@ def _bare(module: str) -> CommandLine:
     return command
 
 
-_SYNC = {"BENCHMARK_LAYER": "channels", "BENCHMARK_CONSUMERS": "sync"}
-_ASYNC = {"BENCHMARK_LAYER": "channels", "BENCHMARK_CONSUMERS": "async"}
+_SYNC, _ASYNC = ("channels", "sync"), ("channels", "async")
 
 #: The server that all this is about.
 PRODUCT = "channelserver"
@@ -86,15 +86,15 @@ PEERS = {
         Peer("channelserver-2", "channelserver, 2 threads", _channelserver(2)),
         Peer("channelserver-16", "channelserver, 16 threads", _channelserver(16)),
         Peer("channelserver-deflate", "channelserver --compression", _channelserver(THREADS, "--compression")),
-        Peer("daphne", "Daphne", _daphne, _SYNC),
-        Peer("uvicorn", "uvicorn", _uvicorn, _SYNC),
+        Peer("daphne", "Daphne", _daphne, *_SYNC),
+        Peer("uvicorn", "uvicorn", _uvicorn, *_SYNC),
         Peer("gunicorn", "gunicorn gthread", _gunicorn),
         Peer("granian", "granian WSGI", _granian),
         Peer("bare-web", "bare twisted.web resource", _bare("bare_web")),
-        Peer("daphne-sync", "Daphne, Channels 4 WebsocketConsumer", _daphne, _SYNC),
-        Peer("daphne-async", "Daphne, Channels 4 AsyncWebsocketConsumer", _daphne, _ASYNC),
-        Peer("uvicorn-sync", "uvicorn, Channels 4 WebsocketConsumer", _uvicorn, _SYNC),
-        Peer("uvicorn-async", "uvicorn, Channels 4 AsyncWebsocketConsumer", _uvicorn, _ASYNC),
+        Peer("daphne-sync", "Daphne, Channels 4 WebsocketConsumer", _daphne, *_SYNC),
+        Peer("daphne-async", "Daphne, Channels 4 AsyncWebsocketConsumer", _daphne, *_ASYNC),
+        Peer("uvicorn-sync", "uvicorn, Channels 4 WebsocketConsumer", _uvicorn, *_SYNC),
+        Peer("uvicorn-async", "uvicorn, Channels 4 AsyncWebsocketConsumer", _uvicorn, *_ASYNC),
         Peer("bare-autobahn", "bare Autobahn", _bare("bare_autobahn")),
         Peer("bare-loop", "bare loop of send()", _bare("bare_loop")),
     )

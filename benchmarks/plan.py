@@ -12,7 +12,8 @@ from fnmatch import fnmatchcase
 
 from benchmarks import work_echo, work_group, work_http, work_idle, work_mixed
 from benchmarks.peers import PEERS, Peer
-from benchmarks.work import Site, Work
+from benchmarks.site import Site
+from benchmarks.work import Work
 
 WORKS: dict[str, Work] = {
     work.name: work

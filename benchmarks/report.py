@@ -7,29 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.peers import PRODUCT
-from benchmarks.results import TOO_BUSY, Results, number
+from benchmarks.results import TOO_BUSY, TOO_IDLE, Results, number
 from benchmarks.work import Metric, Work
+
+#: What the signs behind a figure mean.
+NOTES = (
+    f"(!) the load generator was busy for more than {TOO_BUSY:.0%} of the time: the server may be able to do more",
+    f"(?) the server was busy for less than {TOO_IDLE:.0%} of the time: others had its core, or it waited",
+)
 
 #: A table's head and its rows.
 Table = tuple[Sequence[str], list[Sequence[str]]]
 
 
 def figures(results: Results, work: Work) -> Table:
-    """Return what each peer has done, and as a multiple of what each peer has done what the product has."""
+    """Return what each peer has done, and what the subject has done as a multiple of that."""
     peers = results.plan.peers(work)
     rows: list[Sequence[str]] = []
     for metric in work.metrics:
-        own = results.figure(work, PRODUCT, metric.name)
+        own = results.figure(work, work.subject, metric.name)
         for peer in peers:
             figure = results.figure(work, peer.name, metric.name)
             if figure is None:
                 value = "failed" if (work.name, peer.name) in results.failures else "not measured"
             else:
-                value = number(figure) + (" (!)" if results.busy(work, peer.name) > TOO_BUSY else "")
-            ratio = f"{number(own / figure)} ×" if own is not None and figure and peer.name != PRODUCT else ""
-            rows.append((_caption(metric), peer.title, value, ratio))
-    return (("figure", "server", "median", "channelserver to it"), rows)
+                value = number(figure) + results.mark(work, peer.name)
+            ratio = f"{number(own / figure)} ×" if own is not None and figure and peer.name != work.subject else ""
+            busy = results.busy(work, peer.name)
+            rows.append((_caption(metric), peer.title, value, ratio, f"{busy[0]:.0%}, {busy[1]:.0%}" if busy else ""))
+    return (("figure", "server", "median", "first to it", "server, load busy"), rows)
 
 
 def goals(results: Results) -> Table:
@@ -40,7 +46,7 @@ def goals(results: Results) -> Table:
             what = work.title + (f": {verdict.metric.title}" if verdict.metric.title else "")
             reached = "reached" if verdict.reached else "MISSED"
             rows.append((what, verdict.measure, verdict.write(), verdict.wanted, reached))
-    return (("work", "measured by", "channelserver", "wanted", ""), rows)
+    return (("work", "as a multiple of", "channelserver", "wanted", ""), rows)
 
 
 def as_text(results: Results, machine: dict[str, str], rounds: int, seconds: int) -> str:
@@ -49,7 +55,7 @@ def as_text(results: Results, machine: dict[str, str], rounds: int, seconds: int
     lines += [f"medians of {rounds} rounds, {seconds} s for each figure"]
     for work in results.plan.works:
         lines += ["", f"{work.name}: {work.title}", *(f"  {line}" for line in _columns(figures(results, work)))]
-    lines += ["", "(!) the load generator was busy all the time: the server may be able to do more"]
+    lines += ["", *NOTES]
     table = goals(results)
     if table[1]:
         lines += ["", "goals", *(f"  {line}" for line in _columns(table))]
@@ -65,7 +71,7 @@ def as_rst(results: Results, machine: dict[str, str], rounds: int, seconds: int)
     lines += ["", "Goals:", "", *_list_table(goals(results))]
     for work in results.plan.works:
         lines += ["", f"``{work.name}``: {work.title}", "", *_list_table(figures(results, work))]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *(f"| {note}" for note in NOTES)]) + "\n"
 
 
 def _caption(metric: Metric) -> str:

@@ -13,8 +13,9 @@ from benchmarks.peers import PEERS
 from benchmarks.plan import Plan
 from benchmarks.work import Goal, Metric, Reading, Work
 
-#: The load generator was so busy that it may have been what was measured.
-TOO_BUSY = 0.95
+#: Of the time, the load generator was busy for so much that it may have been what was measured; or the server, which
+#: should always be busy, for so little that others have had its core.
+TOO_BUSY, TOO_IDLE = 0.95, 0.85
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,27 @@ class Results:
         values = self.all(work, peer, metric)
         return median(values) if values else None
 
-    def busy(self, work: Work, peer: str) -> float:
-        """Return which part of the time the load generator was busy, in the median round."""
-        return median([reading.busy for reading in self._readings.get((work.name, peer), ())] or [0.0])
+    def busy(self, work: Work, peer: str) -> tuple[float, float] | None:
+        """Return which part of the time server and load were busy, as medians; ``None``: it does not matter."""
+        meters = [reading.meter for reading in self._readings.get((work.name, peer), ()) if reading.meter]
+        if not meters:
+            return None
+        return median(meter.server for meter in meters), median(meter.load for meter in meters)
+
+    def mark(self, work: Work, peer: str) -> str:
+        """Return the sign for a figure that may say less than it seems to; empty: none."""
+        busy = self.busy(work, peer)
+        if busy is None:
+            return ""
+        return " (!)" if busy[1] > TOO_BUSY else " (?)" if busy[0] < TOO_IDLE else ""
 
     def verdicts(self, work: Work) -> list[Verdict]:
         """Return what has become of a work's goals, as far as their figures were measured."""
         found = []
         for goal in work.goals:
-            figure: float | None = self.figure(work, goal.subject, goal.metric)
+            figure = self.figure(work, work.subject, goal.metric)
             if goal.against is not None or goal.against_metric is not None:
-                measure = self.figure(work, goal.against or goal.subject, goal.against_metric or goal.metric)
+                measure = self.figure(work, goal.against or work.subject, goal.against_metric or goal.metric)
                 figure = figure / measure if figure is not None and measure else None
             if figure is not None:
                 metric = next(metric for metric in work.metrics if metric.name == goal.metric)
@@ -104,7 +115,7 @@ class Results:
                     "title": peer.title,
                     "median": {metric.name: self.figure(work, peer.name, metric.name) for metric in work.metrics},
                     "rounds": {metric.name: self.all(work, peer.name, metric.name) for metric in work.metrics},
-                    "load_busy": round(self.busy(work, peer.name), 3),
+                    "server_and_load_busy": self.busy(work, peer.name),
                     "failure": self.failures.get((work.name, peer.name)),
                 }
                 for peer in self.plan.peers(work)
@@ -112,7 +123,7 @@ class Results:
             goals = [
                 {
                     "metric": verdict.metric.name,
-                    "of": verdict.goal.subject,
+                    "of": work.subject,
                     "against": verdict.goal.against or verdict.goal.against_metric,
                     "figure": verdict.figure,
                     "at_least": verdict.goal.at_least,

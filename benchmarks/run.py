@@ -42,7 +42,7 @@ class Run:
     def _do(self, stage: Stage, round_number: int) -> None:
         left = list(stage.works)
         try:
-            with Server(stage.peer, self._cores, stage.site.middleware, stage.site.pings) as server:
+            with Server(stage.peer, self._cores, stage.site) as server:
                 while left:
                     reading = left[0].measure(server, self._seconds)
                     work = left.pop(0)
@@ -71,7 +71,8 @@ def _describe(work: Work, reading: Reading) -> str:
         f"{metric.title + ' ' if metric.title else ''}{number(reading.figures[metric.name])} {metric.unit}"
         for metric in work.metrics
     ]
-    return "; ".join(parts) + f" (load {100 * reading.busy:.0f} % busy)"
+    meter = reading.meter
+    return "; ".join(parts) + (f" (busy: server {meter.server:.0%}, load {meter.load:.0%})" if meter else "")
 
 
 def _minutes(seconds: float) -> str:

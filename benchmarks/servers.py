@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.machine import Cores
 from benchmarks.peers import Peer
+from benchmarks.site import Site
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,11 +38,10 @@ class MeasuringError(Exception):
 class Server:
     """A running server.
 
-    :param middleware: ``none`` or ``default``; see :mod:`benchmarks.apps.settings`.
-    :param pings: whether it pings its WebSockets, as it does by default.
+    :param site: how it is to be started.
     """
 
-    def __init__(self, peer: Peer, cores: Cores, middleware: str = "none", pings: bool = False) -> None:
+    def __init__(self, peer: Peer, cores: Cores, site: Site) -> None:
         self.peer = peer
         self.port = _free_port()
         #: For whatever may go when the server has ended.
@@ -52,14 +52,15 @@ class Server:
             "DJANGO_SETTINGS_MODULE": "benchmarks.apps.settings",
             "PYTHONPATH": str(ROOT),
             "BENCHMARK_FOLDER": str(self.folder),
-            "BENCHMARK_MIDDLEWARE": middleware,
-            "BENCHMARK_LAYER": "channelserver",
-            "BENCHMARK_CONSUMERS": "sync",
+            "BENCHMARK_MIDDLEWARE": site.middleware,
+            "BENCHMARK_GROUPS": "yes" if site.groups else "no",
+            "BENCHMARK_FRAMEWORK": peer.framework,
+            "BENCHMARK_CONSUMERS": peer.consumers,
         }
-        self.command = peer.command(Path(sys.executable).parent, self.port, pings)
+        self.command = peer.command(Path(sys.executable).parent, self.port, site.pings)
         with self._log.open("wb") as log, cores.pinning_servers():
             self._process = subprocess.Popen(
-                self.command, cwd=self.folder, env=environment | peer.environment, stdin=subprocess.DEVNULL, stdout=log,
+                self.command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 

@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.peers import PRODUCT
+from benchmarks.meter import Meter
 from benchmarks.servers import Server
+from benchmarks.site import Site
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Metric:
 class Goal:
     """What a figure of the product should be: itself, or as a multiple of another one.
 
-    ``against`` is the peer whose figure is the measure, ``against_metric`` another figure of the same server; with
-    neither, the limits are in the metric's unit.
+    The figure is that of the work's subject. ``against`` is the peer whose figure is its measure, ``against_metric``
+    another figure of the subject; with neither, the limits are in the metric's unit.
     """
 
     metric: str
@@ -39,20 +40,10 @@ class Goal:
     at_most: float | None = None
     against: str | None = None
     against_metric: str | None = None
-    subject: str = PRODUCT
 
     def reached(self, figure: float) -> bool:
         """Say whether a ratio, or a figure itself, is within the limits."""
         return (self.at_least is None or figure >= self.at_least) and (self.at_most is None or figure <= self.at_most)
-
-
-@dataclass(frozen=True)
-class Site:
-    """How the server is started for a work; works with the same site share a process."""
-
-    name: str
-    middleware: str = "none"
-    pings: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,12 +52,16 @@ class Reading:
 
     #: The figures, by the names of the metrics.
     figures: dict[str, float]
-    #: Which part of the time the load generator's core was busy, 0 to 1: near 1, it was the load that was measured.
-    busy: float = 0.0
+    #: How busy both sides were, where the figures tell how much the server can do: it should have had its core for
+    #: itself, and the load generator should have had time left.
+    meter: Meter | None = None
 
 
 class Work(ABC):
-    """One kind of work, done with each of its peers in turn."""
+    """One kind of work, done with each of its peers in turn.
+
+    :param peers: their names; the first one is the subject, which the others are compared with.
+    """
 
     def __init__(
         self, name: str, title: str, site: Site, metrics: Sequence[Metric], peers: Sequence[str], goals: Sequence[Goal]
@@ -76,6 +71,7 @@ class Work(ABC):
         self.site = site
         self.metrics = tuple(metrics)
         self.peers = tuple(peers)
+        self.subject = peers[0]
         self.goals = tuple(goals)
 
     #: Sockets it opens.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
+from benchmarks.meter import Meter
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import Server
+from benchmarks.site import Site
 from benchmarks.sockets import Crowd
-from benchmarks.work import Goal, Metric, Reading, Site, Work
+from benchmarks.work import Goal, Metric, Reading, Work
 
 #: Seconds of load that are not counted.
 WARM_UP = 0.4
@@ -20,7 +22,7 @@ class Echo(Work):
         super().__init__(
             f"echo-{sockets}",
             f"echo through a consumer: {sockets} socket{'s' * (sockets > 1)} with {in_flight} in flight",
-            Site("echo"),
+            Site("echo", groups=False),
             (Metric("rate", "messages/s"),),
             (PRODUCT, "uvicorn-sync", "uvicorn-async", "daphne-sync", "daphne-async", "bare-autobahn", "bare-loop"),
             goals,
@@ -34,12 +36,13 @@ class Echo(Work):
             crowd.grow(self.sockets)
             crowd.check()
             crowd.talk(WARM_UP, self._in_flight)
-            counted = crowd.talk(seconds, self._in_flight)
-        return Reading({"rate": counted.number / counted.seconds}, counted.busy)
+            with Meter(server) as meter:
+                counted = crowd.talk(seconds, self._in_flight)
+        return Reading({"rate": counted.number / counted.seconds}, meter)
 
 
 class Accept(Work):
-    """New sockets, as fast as the server takes them; their consumer lets them into a group."""
+    """New sockets, as fast as the server takes them; a consumer decides on each."""
 
     #: So many at most, whatever the time.
     sockets = 9000
@@ -48,7 +51,7 @@ class Accept(Work):
         super().__init__(
             "accept",
             "new WebSockets, accepted by a consumer",
-            Site("accept"),
+            Site("accept", groups=False),
             (Metric("rate", "sockets/s"),),
             (PRODUCT, "uvicorn-sync", "uvicorn-async", "daphne-sync", "bare-loop"),
             (Goal("rate", at_least=1.8, against="uvicorn-sync"), Goal("rate", at_least=1.8, against="uvicorn-async")),
@@ -56,13 +59,11 @@ class Accept(Work):
 
     def measure(self, server: Server, seconds: int) -> Reading:
         """Open sockets and keep them; the first hundred are not counted."""
-        with Crowd(server, "/group/") as crowd:
+        with Crowd(server, "/echo/") as crowd:
             crowd.grow(100)
-            busy, begun = time.thread_time(), time.monotonic()
-            crowd.grow(self.sockets, begun + seconds)
-            passed = time.monotonic() - begun
-            rate = (len(crowd.sockets) - 100) / passed
-            return Reading({"rate": rate}, (time.thread_time() - busy) / passed)
+            with Meter(server) as meter:
+                crowd.grow(self.sockets, time.monotonic() + seconds)
+            return Reading({"rate": (len(crowd.sockets) - 100) / meter.seconds}, meter)
 
 
 WORKS: tuple[Work, ...] = (

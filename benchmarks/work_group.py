@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.meter import Meter
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import Server
+from benchmarks.site import Site
 from benchmarks.sockets import Crowd
-from benchmarks.work import Goal, Metric, Reading, Site, Work, percentile
+from benchmarks.work import Goal, Metric, Reading, Work, percentile
 
 #: Seconds of load that are not counted.
 WARM_UP = 0.2
@@ -43,16 +45,16 @@ class FanOut(Work):
             crowd.grow(self.first)
             crowd.listen(speaker, WARM_UP)
             crowd.grow(self.sockets)
-            heard = crowd.listen(speaker, seconds)
+            with Meter(server) as meter:
+                heard = crowd.listen(speaker, seconds)
         last = percentile(heard.latencies, 0.5) * 1000
-        return Reading({"rate": heard.number / heard.seconds, "last": last}, heard.busy)
+        return Reading({"rate": heard.number / heard.seconds, "last": last}, meter)
 
 
 class Scale(Work):
     """The same with few and with many sockets: deliveries, an echo beside them, memory.
 
-    A message to the group of all is sent as often as makes the same number of deliveries for each size, so that what a
-    send costs beside its deliveries does not make small groups look dear.
+    What a delivery costs includes its share of what it takes to send one message to the group.
     """
 
     sizes = (100, 1000, 10_000)
@@ -83,7 +85,6 @@ class Scale(Work):
     def measure(self, server: Server, seconds: int) -> Reading:
         """Let the crowd grow, and measure at each size."""
         figures: dict[str, float] = {}
-        busy = 0.0
         with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker, Crowd(server, "/echo/") as echoes:
             speaker.grow(1)
             echoes.grow(self.echoes)
@@ -92,13 +93,12 @@ class Scale(Work):
             for size in self.sizes:
                 crowd.grow(size)
                 figures[f"memory-{size}"] = (server.memory() - before) / size / 1024
-                sends = self.sizes[-1] // size
-                crowd.listen(speaker, WARM_UP, sends)
-                heard = crowd.listen(speaker, seconds, sends)
+                crowd.listen(speaker, WARM_UP)
+                with Meter(server) as meter:
+                    heard = crowd.listen(speaker, seconds)
                 figures[f"delivery-{size}"] = heard.seconds / heard.number * 1e6
                 figures[f"echo-{size}"] = percentile(echoes.talk(seconds / 2).latencies, 0.5) * 1000
-                busy = max(busy, heard.busy)
-        return Reading(figures, busy)
+        return Reading(figures, meter)
 
 
 # With 5000 members, Channels 4 takes half a minute to let them in and to reach them once; so the quickest has to do.

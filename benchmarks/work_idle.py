@@ -8,8 +8,9 @@ import zlib
 
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import Server
+from benchmarks.site import Site
 from benchmarks.sockets import Crowd, client_frame
-from benchmarks.work import Goal, Metric, Reading, Site, Work
+from benchmarks.work import Goal, Metric, Reading, Work
 
 _UVICORN = ("uvicorn-sync", "uvicorn-async")
 
@@ -23,7 +24,7 @@ class Memory(Work):
     :param used: each socket has sent a message of 4000 bytes and got it back, before it falls idle.
     """
 
-    sockets = 3000
+    sockets = 2000
     #: Sockets opened before, for what the first ones bring along.
     first = 200
 

@@ -9,8 +9,9 @@ import time
 from benchmarks.http_load import HttpLoad
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import ANSWER_TIMEOUT, Server
+from benchmarks.site import Site
 from benchmarks.sockets import Crowd
-from benchmarks.work import Goal, Metric, Reading, Site, Work, percentile
+from benchmarks.work import Goal, Metric, Reading, Work, percentile
 
 #: Sockets that echo, one message in flight each.
 ECHOES = 10
@@ -51,7 +52,7 @@ class Mixed(Work):
         # Twice as long as elsewhere: of slow echoes there are few, and a 99th percentile needs many.
         heard = echoes.talk(2 * seconds, others=others)
         figures = {name: percentile(heard.latencies, part) * 1000 for name, part in (("p99", 0.99), ("p50", 0.5))}
-        return Reading(figures, heard.busy)
+        return Reading(figures)
 
 
 class MixedAnswers(Mixed):

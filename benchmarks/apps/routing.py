@@ -39,7 +39,12 @@ def task(message: Message) -> None:
         EVERYBODY.send({"text": "done"})
 
 
+def welcome(message: Message) -> None:
+    """Accept a socket, by saying nothing against it."""
+
+
 channel_routing = [
+    route("websocket.connect", welcome, path=r"^/echo/$"),
     route("websocket.receive", echo, path=r"^/(?:echo|group)/$"),
     route("websocket.connect", join, path=r"^/group/$"),
     route("websocket.receive", speak, path=r"^/speak/$"),

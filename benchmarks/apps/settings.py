@@ -1,7 +1,8 @@
 """Django's settings of the measured site, the same for every server.
 
-Two variables of the environment alter them: ``BENCHMARK_MIDDLEWARE`` is ``none``, or ``default`` for what
-``django-admin startproject`` writes; ``BENCHMARK_FOLDER`` is where the database is.
+Variables of the environment alter them: ``BENCHMARK_MIDDLEWARE`` is ``none``, or ``default`` for what ``django-admin
+startproject`` writes; ``BENCHMARK_FOLDER`` is where the database is; ``BENCHMARK_FRAMEWORK`` is ``channelserver`` or
+``channels``: whose channel layer there is; with ``no`` for ``BENCHMARK_GROUPS``, Channels 4 has none.
 """
 
 import os
@@ -39,8 +40,11 @@ if os.environ["BENCHMARK_MIDDLEWARE"] == "default":
         "django.middleware.clickjacking.XFrameOptionsMiddleware",
     ]
 
-# Each server's framework takes the layer of its own kind; both keep it in the memory of their one process.
-if os.environ["BENCHMARK_LAYER"] == "channels":
+# Each framework takes a layer of its own kind; both keep it in the memory of their one process. With that of Channels,
+# each message costs the more the more sockets there are, so it is left out where it is not needed.
+if os.environ["BENCHMARK_FRAMEWORK"] == "channels" and os.environ["BENCHMARK_GROUPS"] == "no":
+    CHANNEL_LAYERS = {}
+elif os.environ["BENCHMARK_FRAMEWORK"] == "channels":
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 else:
     CHANNEL_LAYERS = {

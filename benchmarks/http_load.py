@@ -68,4 +68,4 @@ class HttpLoad:
         counted = json.loads(report)
         if counted["refused"] or counted["broken"] or not counted["requests"]:
             raise self._server.failure(f"did not answer all requests well: {report}")
-        return float(counted["requests"]) / counted["microseconds"] * 1e6
+        return float(counted["requests"] / counted["microseconds"] * 1e6)

@@ -5,6 +5,7 @@ Runs in the main thread of the benchmark program; owns nothing. The only module 
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib
@@ -32,7 +33,7 @@ def draw(results: Results, path: Path) -> None:
     if not fields:
         return
     rows = -(-len(fields) // COLUMNS)
-    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(6 * COLUMNS, 2.4 * rows), squeeze=False)
+    figure, axes = pyplot.subplots(rows, COLUMNS, figsize=(6 * COLUMNS, 2.6 * rows), squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     for place, (work, metric) in zip(axes.flat, fields, strict=False):
@@ -52,13 +53,13 @@ def _draw_field(place: pyplot.Axes, results: Results, work: Work, metric: Metric
     measured.reverse()  # the first one is to be at the top
     place.set_axis_on()
     bars = place.barh(
-        [peer.title.replace(", Channels 4", ",\nChannels 4") for peer, _ in measured],
+        [peer.title.replace("Channels 4 ", "") for peer, _ in measured],
         [value for _, value in measured],
         color=[_OWN if peer.name.startswith(PRODUCT) else _OTHER for peer, _ in measured],
     )
     place.bar_label(bars, [number(value) for _, value in measured], padding=3, fontsize=8)
     better = "more" if metric.more_is_better else "less"
-    place.set_title(work.title, fontsize=9, loc="left")
+    place.set_title(textwrap.fill(work.title, 55), fontsize=9, loc="left")
     place.set_xlabel(f"{metric.title + ', ' if metric.title else ''}{metric.unit}; {better} is better", fontsize=8)
     place.margins(x=0.15)
     place.tick_params(labelsize=8)

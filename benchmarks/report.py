@@ -44,8 +44,10 @@ def goals(results: Results) -> Table:
     for work in results.plan.works:
         for verdict in results.verdicts(work):
             what = work.title + (f": {verdict.metric.title}" if verdict.metric.title else "")
-            reached = "reached" if verdict.reached else "MISSED"
-            rows.append((what, verdict.measure, verdict.write(), verdict.wanted, reached))
+            figure, outcome = "", "not measured"
+            if verdict.figure is not None:
+                figure, outcome = verdict.write(verdict.figure), "reached" if verdict.reached else "MISSED"
+            rows.append((what, verdict.measure, figure, verdict.wanted, outcome))
     return (("work", "as a multiple of", "channelserver", "wanted", ""), rows)
 
 

@@ -20,17 +20,20 @@ TOO_BUSY, TOO_IDLE = 0.95, 0.85
 
 @dataclass(frozen=True)
 class Verdict:
-    """What has become of a goal; ``figure`` is a ratio unless the goal is in the metric's own unit."""
+    """What has become of a goal.
+
+    ``figure`` is a ratio, unless the goal is in the metric's own unit; ``None``: something was not measured.
+    """
 
     work: Work
     metric: Metric
     goal: Goal
-    figure: float
+    figure: float | None
 
     @property
     def reached(self) -> bool:
         """Whether it is reached, as the figure is printed: nobody shall read ``0.75, at least 0.75: missed``."""
-        return self.goal.reached(float(number(self.figure)))
+        return self.figure is not None and self.goal.reached(float(number(self.figure)))
 
     @property
     def measure(self) -> str:
@@ -41,10 +44,9 @@ class Verdict:
             return next(metric.title for metric in self.work.metrics if metric.name == self.goal.against_metric)
         return ""
 
-    def write(self, figure: float | None = None) -> str:
-        """Return a figure with its unit, this one's own if none is given."""
-        unit = "×" if self.measure else self.metric.unit
-        return f"{number(self.figure if figure is None else figure)} {unit}"
+    def write(self, figure: float) -> str:
+        """Return a figure with the unit that the goal is in."""
+        return f"{number(figure)} {'×' if self.measure else self.metric.unit}"
 
     @property
     def wanted(self) -> str:
@@ -94,16 +96,18 @@ class Results:
         return " (!)" if busy[1] > TOO_BUSY else " (?)" if busy[0] < TOO_IDLE else ""
 
     def verdicts(self, work: Work) -> list[Verdict]:
-        """Return what has become of a work's goals, as far as their figures were measured."""
+        """Return what has become of those goals of a work whose servers the plan has."""
         found = []
+        planned = {peer.name for peer in self.plan.peers(work)}
         for goal in work.goals:
+            if not planned.issuperset((work.subject, goal.against or work.subject)):
+                continue
             figure = self.figure(work, work.subject, goal.metric)
             if goal.against is not None or goal.against_metric is not None:
                 measure = self.figure(work, goal.against or work.subject, goal.against_metric or goal.metric)
                 figure = figure / measure if figure is not None and measure else None
-            if figure is not None:
-                metric = next(metric for metric in work.metrics if metric.name == goal.metric)
-                found.append(Verdict(work, metric, goal, figure))
+            metric = next(metric for metric in work.metrics if metric.name == goal.metric)
+            found.append(Verdict(work, metric, goal, figure))
         return found
 
     def as_json(self, machine: dict[str, str], rounds: int, seconds: int) -> dict[str, Any]:

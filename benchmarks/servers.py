@@ -113,6 +113,12 @@ class Server:
         if content != wanted:
             raise self.failure(f"answered a request for {path} with {content[:50]!r}, not with {wanted[:50]!r}")
 
+    def warm_up(self, path: str, body: bytes | None, seconds: float) -> None:
+        """Make single requests for some time."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            self.get(path, body)
+
     def _processes(self) -> list[int]:
         """The process that was started, and its children."""
         found = []

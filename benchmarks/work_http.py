@@ -14,8 +14,8 @@ from benchmarks.work import Goal, Metric, Reading, Work
 
 #: Connections that are kept alive, each with one request under way.
 CONNECTIONS = 32
-#: Seconds of load that are not counted: caches fill, threads start.
-WARM_UP = 1
+#: Seconds of single requests that are not counted: imports are done, caches fill.
+WARM_UP = 0.3
 
 _RATE = Metric("rate", "requests/s")
 _PLAIN, _DEFAULT = Site("http"), Site("http-default", middleware="default")
@@ -38,8 +38,9 @@ class Requests(Work):
 
     def measure(self, server: Server, seconds: int) -> Reading:
         """See that the view answers as it should, then count answers."""
-        server.expect(self._path, self._answer, b"x" * LARGE if self._upload else None)
-        HttpLoad(server, self._path, CONNECTIONS, WARM_UP, self._upload).finish()
+        body = b"x" * LARGE if self._upload else None
+        server.expect(self._path, self._answer, body)
+        server.warm_up(self._path, body, WARM_UP)
         with Meter(server) as meter:
             rate = HttpLoad(server, self._path, CONNECTIONS, seconds, self._upload).finish()
         return Reading({"rate": rate}, meter)

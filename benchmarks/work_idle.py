@@ -56,7 +56,7 @@ class Idle(Work):
     """Processor time with sockets that are only pinged, as often as the server does unless told otherwise."""
 
     sockets = 1000
-    #: Seconds between two pings to a socket, of all servers here; the time that is looked at.
+    #: Seconds between two pings to a socket; the time that is looked at.
     period = 20
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Idle(Work):
             f"{self.sockets} idle sockets, pings on",
             Site("idle", pings=True),
             (Metric("use", "% of a core", "processor use", more_is_better=False),),
-            (PRODUCT, "uvicorn-async"),
+            (PRODUCT,),
             (Goal("use", at_most=1),),
         )
 

@@ -33,7 +33,7 @@ class Mixed(Work):
                 Metric("p99", "ms", "99 of 100 within", more_is_better=False),
                 Metric("p50", "ms", "median", more_is_better=False),
             ),
-            (PRODUCT, "uvicorn-sync", "uvicorn-async", "daphne-sync"),
+            (PRODUCT, "uvicorn-sync"),
             goals,
         )
         self._path = path

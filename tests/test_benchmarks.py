@@ -104,10 +104,11 @@ class ResultsTests(SynchronousTestCase):
         return results
 
     def test_ratio_of_medians(self) -> None:
-        """A goal is judged by the ratio of the medians; what was not measured is not judged."""
-        (verdict,) = self.results([9000, 1, 9900], [1000, 5000, 900]).verdicts(WORKS["http-plain"])
-        self.assertEqual((verdict.figure, verdict.write(), verdict.wanted), (9.0, "9 ×", "at least 9 ×"))
+        """A goal is judged by the ratio of the medians; what was not measured is not reached."""
+        verdict, *others = self.results([9000, 1, 9900], [1000, 5000, 900]).verdicts(WORKS["http-plain"])
+        self.assertEqual((verdict.figure, verdict.write(9.0), verdict.wanted), (9.0, "9 ×", "at least 9 ×"))
         self.assertTrue(verdict.reached)
+        self.assertEqual([(other.figure, other.reached) for other in others], [(None, False)] * 3)
 
     def test_missed(self) -> None:
         """A goal that is missed is printed so."""
@@ -120,6 +121,7 @@ class ResultsTests(SynchronousTestCase):
         results.fail(WORKS["http-plain"], "daphne", "ended with status 1")
         text = report.as_text(results, {}, 1, 1)
         self.assertRegex(text, r"Daphne +failed")
+        self.assertRegex(text, r"Daphne +at least 9 × +not measured")
         self.assertIn("http-plain failed with daphne: ended with status 1", text)
 
 

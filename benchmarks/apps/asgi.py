@@ -18,8 +18,6 @@ if os.environ["BENCHMARK_CONSUMERS"] == "async":
         "echo/": consumers.AsyncEcho,
         "group/": consumers.AsyncMember,
         "speak/": consumers.AsyncSpeaker,
-        "burn/": consumers.AsyncBurner,
-        "sleep/": consumers.AsyncSleeper,
     }
 else:
     kinds = {

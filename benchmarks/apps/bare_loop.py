@@ -48,9 +48,8 @@ class BareLoop:
     def shake_hands(self, number: int) -> None:
         """Answer the handshake, which comes in one piece from our own client."""
         connection = self.sockets[number]
-        head = connection.recv(4096)
+        head = self.read(number)
         if not head:
-            self.forget(number)
             return
         path = head.split(b" ", 2)[1]
         key = head.lower().index(b"sec-websocket-key:") + len(b"sec-websocket-key:")
@@ -67,10 +66,7 @@ class BareLoop:
     def receive(self, number: int) -> None:
         """Take the frames of one socket."""
         connection = self.sockets[number]
-        data = connection.recv(65536)
-        if not data:
-            self.forget(number)
-            return
+        data = self.read(number)
         while data:
             size = data[1] & 127
             mask, payload, data = data[2:6], data[6 : 6 + size], data[6 + size :]
@@ -83,8 +79,18 @@ class BareLoop:
             else:
                 connection.send(frame)
 
+    def read(self, number: int) -> bytes:
+        """Return what a socket has got; nothing, and let it go, if its client has closed it."""
+        try:
+            data = self.sockets[number].recv(65536)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self.forget(number)
+        return data
+
     def forget(self, number: int) -> None:
-        """Let a socket go that its client has closed."""
+        """Let a socket go."""
         connection = self.sockets.pop(number)
         if self.paths.pop(number, None) == b"/group/":
             self.members.remove(connection)

@@ -1,12 +1,12 @@
 """The same consumers as :mod:`benchmarks.apps.routing`, in the two ways of Channels 4.
 
-The first classes are synchronous: Channels runs them in a thread. The others are coroutines of the event loop.
+The first classes are synchronous: Channels runs them in a thread. The others are coroutines of the event loop, which do
+not compute or wait for a database.
 """
 
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
 
 from benchmarks.apps import burden
@@ -80,19 +80,3 @@ class AsyncSpeaker(AsyncWebsocketConsumer):
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         await self.channel_layer.group_send(EVERYBODY, {"type": "said", "text": text_data})
-
-
-class AsyncBurner(AsyncWebsocketConsumer):
-    """Compute in a thread, as the documentation of Channels tells to, then answer."""
-
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        await database_sync_to_async(burden.burn)()
-        await self.send(text_data=text_data)
-
-
-class AsyncSleeper(AsyncWebsocketConsumer):
-    """Wait for the database in a thread, then answer."""
-
-    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        await database_sync_to_async(burden.sleep_in_database)()
-        await self.send(text_data=text_data)

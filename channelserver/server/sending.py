@@ -10,25 +10,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.abstract import FileDescriptor
+from twisted.internet.tcp import Connection
 
 
-def direct(transport: Any) -> FileDescriptor | None:
-    """Return `transport` if :func:`send` can do with it what it is for; None: it must be written to as usual (TLS)."""
-    return transport if isinstance(transport, FileDescriptor) and not getattr(transport, "TLS", False) else None
+def direct(transport: Any) -> Any:
+    """Return `transport` if it is for :func:`send`; None: it must be written to as usual (TLS)."""
+    return transport if isinstance(transport, Connection) and not transport.TLS else None
 
 
-def send(transport: FileDescriptor, data: bytes) -> None:
+def send(transport: Any, data: bytes) -> None:
     """Give the kernel what it takes of `data`; the rest waits in the transport, as usual.
 
     :param transport: what :func:`direct` has returned.
     """
-    # Nothing may overtake what waits already, and a transport that is closing takes no more.
-    if not transport.dataBuffer and not transport._tempDataLen and transport.connected and not transport.disconnecting:
-        taken = transport.writeSomeData(data)
+    if not transport.dataBuffer and not transport._tempDataLen:  # nothing may overtake what waits already
+        try:
+            taken = transport.socket.send(data)
+        except OSError:  # it is full; or closed, which the reactor finds out, too, and tells the protocol
+            taken = 0
         if taken == len(data):
             return
-        if isinstance(taken, int) and taken > 0:
+        if taken:
             data = data[taken:]
-        # An error is found again by the reactor, which then tells the protocol.
     transport.write(data)

@@ -260,6 +260,7 @@ def make_workers(
         bridge.call_later,
         connections.close_all,
         thread_started,
+        bridge.turn_began,
     )
     pool.worker = worker
     if wrapper.delays is not None:

@@ -10,6 +10,7 @@ the post that wakes, and cleared only by a drain that has seen, under the same l
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ class Bridge:
     def __init__(self, reactor: Any) -> None:
         self._wake = reactor.callFromThread
         self._call_later = reactor.callLater
+        self._reactor = reactor
         self._lock = threading.Lock()
         self._items: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._awake = False
@@ -62,6 +64,13 @@ class Bridge:
     def call_later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
         """Have ``function(*arguments)`` called in the reactor thread after `seconds`."""
         self.post(self._call_later, seconds, self._guarded, function, *arguments)
+
+    def turn_began(self) -> float:
+        """Return when the reactor began to deal with its latest events, in seconds of ``time.monotonic``; now, if it does
+        not tell.
+        """
+        began: float | None = getattr(self._reactor, "turn_began", None)
+        return began if began is not None else time.monotonic()
 
     def from_signal_handler(self, function: Callable[..., object]) -> None:
         """Like :meth:`post`, but without the lock, which the interrupted code may hold."""

@@ -10,6 +10,7 @@ that is a tenth of the time a small request takes in the reactor thread.
 from __future__ import annotations
 
 import sys
+import time
 
 from twisted.internet.main import installReactor
 
@@ -30,10 +31,14 @@ if EPollReactor is not None:
     class Reactor(EPollReactor):
         """See the module's text."""
 
+        #: When it began to deal with the latest events, in seconds of ``time.monotonic``.
+        turn_began = 0.0
+
         def doPoll(self, timeout: float | None) -> None:
             """Wait for events, and deal with them. See ``EPollReactor``."""
             selectables = self._selectables
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
+            self.turn_began = time.monotonic()
             act = self._doReadOrWrite  # logs what the protocols raise, and closes their connections
             for descriptor, event in events:
                 selectable = selectables.get(descriptor)

@@ -50,6 +50,8 @@ class WorkerPool:
     :param threads: how many threads.
     :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
     :param thread_done: called at the end of each thread, in it.
+    :param turn_began: when the reactor last began to deal with events, in seconds of ``time.monotonic``. While it deals
+        with them it holds the interpreter's lock and no thread moves: that is no sign of a thread that waits.
     :param thread_started: called at the begin of each thread, in it.
     """
 
@@ -62,6 +64,7 @@ class WorkerPool:
         call_later: Callable[..., object],
         thread_done: Callable[[], object] = lambda: None,
         thread_started: Callable[[], object] = lambda: None,
+        turn_began: Callable[[], float] = time.monotonic,
     ) -> None:
         #: The channels that are served, and by how many threads.
         self.channels = tuple(channels)
@@ -71,6 +74,7 @@ class WorkerPool:
         self._consume = consume
         self._call_later = call_later
         self._thread_done = thread_done
+        self._turn_began = turn_began
         self._thread_started = thread_started
         self._lock = threading.Lock()
         self._awake: set[_Thread] = set()
@@ -176,7 +180,7 @@ class WorkerPool:
 
     def _flowing(self, besides: _Thread | None) -> bool:
         """Whether an awake thread is between two jobs, or has begun one just now."""
-        limit = time.monotonic() - PATIENCE
+        limit = self._turn_began() - PATIENCE
         return any(
             state is not besides and (state.busy_since == 0.0 or state.busy_since > limit) for state in self._awake
         )

@@ -7,6 +7,7 @@ and its timer is called by the test.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections import Counter
@@ -197,6 +198,26 @@ class FewThreadsTests(PoolTestCase):
         self.until(lambda: self.jobs.ended == [2])
         self.assertNotEqual(self.jobs.threads[1], self.jobs.threads[2])
         self.jobs.release()
+
+    def test_threads_take_shorter_turns_while_several_are_awake(self) -> None:
+        """So the reactor, which waits for its turn like them, does not wait for long; afterwards all is as it was."""
+        self.set_patience(FOR_EVER)
+        usual = sys.getswitchinterval()
+        self.addCleanup(sys.setswitchinterval, usual)
+        self.make(self.jobs.consume, 2)
+        self.until_parked(2)
+        self.assertEqual(sys.getswitchinterval(), usual)
+        self.jobs.slow(1, 2)
+        self.put(1)
+        self.until(lambda: self.jobs.begun == [1])
+        self.assertEqual(sys.getswitchinterval(), usual)
+        self.put(2)
+        self.run_timer()
+        self.until(lambda: self.jobs.begun == [1, 2])
+        self.assertAlmostEqual(sys.getswitchinterval(), pool_module.CROWDED_SWITCH)
+        self.jobs.release()
+        self.until_parked(2)
+        self.assertEqual(sys.getswitchinterval(), usual)
 
     def test_at_once_if_the_slow_job_is_known(self) -> None:
         """If all awake threads have been on their jobs for long, no timer is needed."""

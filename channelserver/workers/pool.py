@@ -16,6 +16,7 @@ under the pool's lock, before it parks.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ logger = logging.getLogger("channelserver.workers")
 
 #: A thread that has been on the same job for so many seconds is taken to be waiting for something.
 PATIENCE = 0.002
+#: Seconds after which the interpreter makes a thread that computes let another one run, while several are awake; else
+#: five times as long (``sys.setswitchinterval``).
+CROWDED_SWITCH = 0.001
 
 
 class _Thread:
@@ -85,6 +89,8 @@ class WorkerPool:
         self._seen = 0
         self._step = 1
         self._stopping = False
+        self._crowded = False
+        self._usual_switch = sys.getswitchinterval()
         self._idle_callbacks: list[Callable[[], object]] = []
 
     # -- start and stop ------------------------------------------------------------------------------------------------
@@ -177,6 +183,16 @@ class WorkerPool:
             state.busy_since = 0.0
             self._awake.add(state)
             state.gate.release()
+        self._set_switch_interval()
+
+    def _set_switch_interval(self) -> None:
+        """Have the interpreter change threads more often while several of ours want it: the reactor is one of those who
+        wait for their turn, a few times for each message. The lock is held.
+        """
+        crowded = len(self._awake) > 1
+        if crowded != self._crowded:
+            self._crowded = crowded
+            sys.setswitchinterval(CROWDED_SWITCH if crowded else self._usual_switch)
 
     def _flowing(self, besides: _Thread | None) -> bool:
         """Whether an awake thread is between two jobs, or has begun one just now."""
@@ -223,6 +239,7 @@ class WorkerPool:
             if self._stopping or self._queues.has_work(self._channels):
                 return
             self._awake.discard(state)
+            self._set_switch_interval()
             self._parked.append(state)
             callbacks: list[Callable[[], object]] = []
             if not self._awake:
@@ -240,6 +257,7 @@ class WorkerPool:
             if self._stopping or not self._flowing(state):
                 return
             self._awake.discard(state)
+            self._set_switch_interval()
             self._parked.append(state)
             watch = not self._watching
             if watch:

@@ -66,8 +66,9 @@ class Bridge:
         self.post(self._call_later, seconds, self._guarded, function, *arguments)
 
     def turn_began(self) -> float:
-        """Return when the reactor began to deal with its latest events, in seconds of ``time.monotonic``; now, if it does
-        not tell.
+        """Return when the reactor began to deal with its latest events, in seconds of ``time.monotonic``.
+
+        If it does not tell: now.
         """
         began: float | None = getattr(self._reactor, "turn_began", None)
         return began if began is not None else time.monotonic()

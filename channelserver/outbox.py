@@ -56,9 +56,7 @@ class Outbox:
         self._at_end.clear()
 
     def release(self) -> None:
-        """Send everything at once, in order.
-
-        For tests, which have no reactor to wait in: see :meth:`flush`.
+        """Do what :meth:`flush` does, at once, and let the caller have the exceptions: for tests.
 
         :raises ChannelFull: a channel is at its capacity; what comes after is not sent.
         """

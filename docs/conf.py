@@ -13,7 +13,7 @@ author = "channelserver contributors"
 copyright = f"2026, {author}"
 version = release = __version__
 
-extensions = ["options_table"]
+extensions = ["options_table", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 nitpicky = True
 highlight_language = "python"
@@ -26,3 +26,57 @@ html_theme_options = {
     "fixed_sidebar": True,
     "page_width": "1100px",
 }
+
+# -- the reference: docstrings, of modules some of which need Django to be set up --
+
+import pkgutil  # noqa: E402
+
+import django  # noqa: E402
+from django.conf import settings  # noqa: E402
+
+settings.configure(
+    INSTALLED_APPS=[
+        "django.contrib.auth",
+        "django.contrib.contenttypes",
+        "django.contrib.sessions",
+        "channelserver.delay",
+    ],
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    USE_TZ=True,
+)
+django.setup()
+
+autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
+autodoc_typehints = "none"
+
+nitpick_ignore_regex = [
+    # Other packages' names: their documentation is not at hand when these pages are built.
+    ("py:class", r"(contextlib|django|threading|twisted|unittest)\..*"),
+    ("py:exc", "ImproperlyConfigured|SessionInterrupted|ValidationError"),
+    # Inner parts, which docstrings name for those who read the code.
+    ("py:class", r"channelserver\.(.*\._\w+|bridge\.Bridge)"),
+    ("py:mod", r"channelserver\.(delay\.text|layers\.queues|server\.receive)"),
+]
+# An exception that is also an attribute of a class has two targets.
+suppress_warnings = ["ref.python"]
+
+
+def _resolve(app, env, node, content):
+    """Find what a docstring names by a path or a module's import that is not where it is defined."""
+    target, module = node.get("reftarget", ""), node.get("py:module")
+    if node.get("refdomain") != "py":
+        return None
+    try:
+        named = pkgutil.resolve_name(target if target.startswith("channelserver.") else f"{module}.{target}")
+        place = f"{named.__module__}.{named.__qualname__}"
+    except (AttributeError, ImportError, ValueError):
+        return None
+    domain = env.get_domain("py")
+    if place == target or place not in domain.objects:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], place, node, content)
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("missing-reference", _resolve)

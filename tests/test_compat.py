@@ -233,6 +233,105 @@ class CompatTests(TestCase):
         )
         self.assertFails("import channelserver.compat, channels.theirs", "ModuleNotFoundError", "'channels.theirs'")
 
+    def install_channels_4(self) -> None:
+        """Lay modern Channels beside this package: what of it is seen from outside."""
+        self.write("channels/__init__.py", "__version__ = '4.3.2'")
+        self.write(
+            "channels/apps.py",
+            """
+            from django.apps import AppConfig
+            class ChannelsConfig(AppConfig):
+                name = "channels"
+            """,
+        )
+        self.write("channels/layers.py", "class InMemoryChannelLayer: pass")
+        self.write("channels/generic/__init__.py")
+        self.write("channels/generic/websocket.py", "class AsyncWebsocketConsumer: pass")
+        self.write("channels-4.3.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: channels\nVersion: 4.3.2\n")
+        self.write("channels-4.3.2.dist-info/top_level.txt", "channels\n")
+
+    def test_beside_channels_4_our_names_win(self) -> None:
+        self.install_channels_4()
+        self.write("site_settings.py", SETTINGS)
+        self.assertRuns(
+            """
+            import django, importlib.metadata
+            django.setup()
+            from django.apps import apps
+            import channels, channelserver, channels.generic.websockets, channels.layers
+            assert importlib.metadata.version("channels") == "4.3.2"
+            assert channels is channelserver and channels.layers is channelserver.layers
+            assert [config.name for config in apps.get_app_configs()] == ["channelserver"]
+            try:
+                from channels.generic.websocket import AsyncWebsocketConsumer
+            except ImportError as error:
+                assert "channels.generic.websocket" in str(error), error
+            else:
+                raise AssertionError("a mixture of both")
+            """,
+            settings="site_settings",
+        )
+
+    def test_beside_channels_4_without_compat_nothing_of_ours_has_a_foreign_name(self) -> None:
+        self.install_channels_4()
+        self.write(
+            "site_settings.py",
+            """
+            SECRET_KEY = "only for tests"
+            INSTALLED_APPS = [
+                "channels", "channelserver", "channelserver.delay",
+                "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions",
+            ]
+            DATABASES = {}
+            """,
+        )
+        self.assertRuns(
+            """
+            import django, importlib, os, pkgutil, sys
+            django.setup()
+            import channelserver
+            for module in pkgutil.walk_packages(channelserver.__path__, "channelserver."):
+                if module.name.rpartition(".")[2] != "__main__" and module.name != "channelserver.compat":
+                    try:
+                        importlib.import_module(module.name)
+                    except ImportError as error:  # an extra that is not installed
+                        assert not (error.name or "").startswith("channels"), error
+            import channels.layers
+            assert channels.__version__ == "4.3.2" and channels.layers.InMemoryChannelLayer
+            home = os.path.dirname(channelserver.__file__)
+            for name, module in list(sys.modules.items()):
+                if (getattr(module, "__file__", None) or "").startswith(home + os.sep):
+                    assert name.partition(".")[0] == "channelserver", name
+            for name in ("asgiref.inmemory", "asgiref.base_layer", "asgi_redis"):
+                assert importlib.util.find_spec(name) is None, name
+            assert not any("channelserver" in type(finder).__module__ for finder in sys.meta_path)
+            """,
+            settings="site_settings",
+        )
+
+    def test_beside_channels_4_imported_before_it_says_so(self) -> None:
+        self.install_channels_4()
+        self.assertFails(
+            "import channels.layers\nimport channelserver.compat",
+            "ImportError", "'channels'", "already imported", "uninstall the other package",
+        )  # fmt: skip
+
+    def test_the_older_path_of_the_test_package(self) -> None:
+        self.write("site_settings.py", SETTINGS)
+        self.assertRuns(
+            """
+            import django
+            django.setup()
+            import channels.test, channels.tests
+            from channels.tests import ChannelTestCase, HttpClient
+            from channels.tests.base import Client
+            from channels.tests.http import HttpClient as TheSame
+            from channels.test.base import ChannelTestCase as TheSameAgain
+            assert channels.tests is channels.test and HttpClient is TheSame and ChannelTestCase is TheSameAgain
+            """,
+            settings="site_settings",
+        )
+
     def test_without_it_foreign_names_are_not_touched(self) -> None:
         self.write("channels/__init__.py", "Group = 'theirs'")
         self.assertRuns("import channelserver.sessions, channels\nassert channels.Group == 'theirs'")

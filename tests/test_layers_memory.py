@@ -87,7 +87,7 @@ class ParameterTests(LayerTestCase):
         """A message waits a minute, a membership lasts a day, a channel holds a thousand messages."""
         layer = self.make()
         self.assertEqual((layer.expiry, layer.group_expiry, layer.capacity), (60, 86400, 1000))
-        self.assertEqual(layer.extensions, ["groups", "flush", "statistics"])
+        self.assertEqual(layer.extensions, ["groups", "flush", "statistics", "twisted"])
 
     def test_names_are_checked(self) -> None:
         """The checks of asgiref 1: of a name, of several, of a group's name."""

@@ -65,6 +65,19 @@ class HoldingBackTests(OutboxTestCase):
         self.assertEqual(self.received("a"), [1, 2])
         self.assertEqual(self.done, ["done"])
 
+    def test_released(self) -> None:
+        """A release sends at once, and raises where a flush would wait."""
+        Group("g", channel_layer=self.layer).add("a")
+        with collecting(self.call_later) as box:
+            Group("g", channel_layer=self.layer).send({"n": 1})
+            self.send("a", 2)
+            self.send("a", 3)
+        with self.assertRaises(ChannelFull):
+            box.release()
+        self.assertEqual(self.received("a"), [1, 2])
+        box.release()
+        self.assertEqual(self.received("a"), [])
+
     def test_flushed_once(self) -> None:
         """A second flush sends nothing again."""
         box = self.outbox_with(("a", 1))

@@ -573,6 +573,24 @@ class ErrorTests(PoolTestCase):
         self.assertIn(2, jobs.ended)
         self.expect_logged("ZeroDivisionError")
 
+    def test_the_begin_of_a_thread(self) -> None:
+        """What is done at the begin of a thread is done in it; an error there is logged, and the thread works."""
+        begun: list[str] = []
+
+        def begin() -> None:
+            begun.append(threading.current_thread().name)
+            raise ZeroDivisionError
+
+        jobs = Jobs(self.queues)
+        self.make(jobs.consume, 2, thread_started=begin)
+        self.put(1)
+        self.until(lambda: jobs.ended == [1])
+        self.until_parked(2)
+        self.end()
+        self.assertEqual(sorted(begun), ["worker-1", "worker-2"])
+        for _ in range(2):
+            self.expect_logged("begin of a worker thread", "ZeroDivisionError")
+
     def test_errors_at_the_end_of_a_thread(self) -> None:
         """An error in what is done at the end of a thread is logged."""
         self.make(lambda delivery: None, 2, thread_done=lambda: 1 / 0)

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import translate
+from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 from channelserver.layers.content import Content, copy_content
@@ -110,6 +111,14 @@ class BaseChannelLayer:
     def receive_many(self, channels: Iterable[str], block: bool = False) -> tuple[str | None, Content | None]:
         """The older name of :meth:`receive` (asgiref 1.0)."""
         return self.receive(channels, block)
+
+    def receive_twisted(self, channels: Iterable[str]) -> Any:
+        """Like :meth:`receive`, for the reactor thread (asgiref 1, extension ``twisted``).
+
+        :returns: a Deferred of what :meth:`receive` returns; see :mod:`channelserver.server.receive`.
+        """
+        # Loaded by its name: whoever calls this has Twisted, and the layers do without.
+        return import_module("channelserver.server.receive").receive_in_thread(self, channels)
 
     def new_channel(self, pattern: str) -> str:
         """Return an unused single-reader name that starts with `pattern`, which must end in ``?``."""

@@ -11,6 +11,7 @@ import string
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from typing import Any, ClassVar
 
 from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet
@@ -37,7 +38,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
     :param rng: source of new names; for tests.
     """
 
-    extensions: ClassVar[list[str]] = ["groups", "flush", "statistics"]
+    extensions: ClassVar[list[str]] = ["groups", "flush", "statistics", "twisted"]
 
     def __init__(
         self,
@@ -82,6 +83,10 @@ class InMemoryChannelLayer(BaseChannelLayer):
             return None, None
         self.queues.finish(delivery)
         return delivery.channel, delivery.content
+
+    def receive_twisted(self, channels: Iterable[str]) -> Any:
+        """See :meth:`BaseChannelLayer.receive_twisted`; no thread waits for the message."""
+        return import_module("channelserver.server.receive").receive_twisted(self, channels)
 
     def new_channel(self, pattern: str) -> str:
         """Return an unused single-reader name that starts with `pattern`.

@@ -97,10 +97,10 @@ class LiveServer(threading.Thread):
     def terminate(self) -> None:
         """Stop serving; wait for the end."""
         if self._service is not None and self.is_alive():
-            self._reactor.callFromThread(self._stop)
+            self._reactor.callFromThread(self._drain)
         self.join()
 
-    def _stop(self) -> None:
+    def _drain(self) -> None:
         assert self._service is not None
         self._service.stopService().addBoth(lambda _: self._reactor.stop())
 
@@ -128,7 +128,7 @@ class LiveServer(threading.Thread):
 
     def _values(self) -> Settings:
         values = resolve({}, getattr(settings, "CHANNELSERVER", {}))
-        values.values.update(
+        vars(values).update(
             port=self.port,
             bind=self.host,
             simple_listener=True,

@@ -21,7 +21,7 @@ _IMPORT = re.compile(r"^(\s*(?:from|import)\s+)channels\b", re.MULTILINE)
 #: What has another place here.
 _ELSEWHERE = {
     "from asgiref.base_layer import": "from channelserver.layers import",
-    "from asgiref.conformance import": "from channelserver.layers import",
+    "from asgiref import conformance": "from channelserver.layers import conformance",
     "from asgiref.inmemory import": "from channelserver.layers.memory import InMemoryChannelLayer as",
 }
 

@@ -67,7 +67,7 @@ class RedisChannelLayer(BaseChannelLayer):
     :raises ValueError: a parameter is wrong; the text says which, and the cure.
     """
 
-    extensions: ClassVar[list[str]] = ["groups", "flush", "statistics"]
+    extensions: ClassVar[list[str]] = ["groups", "flush", "statistics", "twisted"]
 
     ordered = frozenset(ORDERED_CHANNELS)
     lane_limit = LANE_LIMIT

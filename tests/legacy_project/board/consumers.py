@@ -4,6 +4,7 @@ import json
 
 from channels import Channel, Group
 from channels.auth import channel_session_user, channel_session_user_from_http
+from channels.binding.websockets import WebsocketBinding
 from channels.generic.websockets import JsonWebsocketConsumer, WebsocketDemultiplexer, WebsocketMultiplexer
 from channels.handler import AsgiHandler
 from channels.security.websockets import allowed_hosts_only
@@ -31,14 +32,16 @@ class Board(JsonWebsocketConsumer):
     def receive(self, content, board=None, **kwargs):
         session = self.message.channel_session
         session["written"] += 1
-        Channel("board.save").send(
-            {
-                "board": board,
-                "text": content["text"],
-                "author": self.message.user.username,
-                "number": session["written"],
-            }
-        )
+        note = {
+            "board": board,
+            "text": content["text"],
+            "author": self.message.user.username,
+            "number": session["written"],
+        }
+        if "later" in content:
+            Channel("asgi.delay").send({"channel": "board.save", "delay": content["later"], "content": note})
+        else:
+            Channel("board.save").send(note)
 
     def disconnect(self, message, board=None, **kwargs):
         self.group_send("board-%s" % board, {"left": message.user.username})
@@ -73,13 +76,30 @@ class Shout(JsonWebsocketConsumer):
         WebsocketMultiplexer.group_send("shouts", multiplexer.stream, {"text": content["text"].upper()})
 
 
+class NoteBinding(WebsocketBinding):
+    """A stream: the notes themselves."""
+
+    model = Note
+    stream = "notes"
+    fields = ["board", "text"]
+
+    @classmethod
+    def group_names(cls, instance):
+        return ["notes"]
+
+    def has_permission(self, user, action, pk):
+        return action != "delete"
+
+
 class Streams(WebsocketDemultiplexer):
-    """Two streams over one socket."""
+    """Three streams over one socket."""
 
     http_user = True
+    groups = ["notes"]
     consumers = {
         "count": Count,
         "shout": Shout,
+        "notes": NoteBinding.consumer,
     }
 
 

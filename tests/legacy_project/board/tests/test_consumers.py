@@ -1,6 +1,9 @@
 """Consumers, with HttpClient."""
 
+import json
+
 from channels import Channel, Group, route
+from channels.delay.models import DelayedMessage
 from channels.test import ChannelTestCase, HttpClient, apply_routes
 from django.contrib.auth.models import User
 
@@ -46,6 +49,28 @@ class BoardTests(ChannelTestCase):
         with self.assertRaises(AssertionError):
             client.send_and_consume("websocket.connect", path="/board/UPPER/")
 
+    def test_a_note_for_later(self):
+        client = HttpClient(ordered=True)
+        client.send_and_consume("websocket.connect", path="/board/lobby/")
+        client.receive()
+        client.send_and_consume("websocket.receive", text={"text": "soon", "later": 60000}, path="/board/lobby/")
+        message = self.get_next_message("asgi.delay", require=True)
+        self.assertEqual(
+            (message["channel"], message["delay"], message["content"]["text"]), ("board.save", 60000, "soon")
+        )
+
+        delayed = DelayedMessage(
+            channel_name=message["channel"], delay=message["delay"], content=json.dumps(message["content"])
+        )
+        delayed.save()
+        self.assertFalse(DelayedMessage.objects.is_due().exists())
+        delayed.delay = 0
+        delayed.save()
+        DelayedMessage.objects.is_due().get().send()
+        client.consume("board.save")
+        self.assertEqual(client.receive()["note"], "soon")
+        self.assertEqual(DelayedMessage.objects.count(), 0)
+
     def test_saving_by_hand(self):
         Channel("board.save").send({"board": "lobby", "text": "t", "author": "a", "number": 1})
         save_note(self.get_next_message("board.save", require=True))
@@ -65,7 +90,9 @@ class StreamsTests(ChannelTestCase):
         client.send_and_consume("websocket.connect", path="/streams/")
         self.assertEqual(client.receive(), {"stream": "count", "payload": {"count": 0}})
         self.assertIsNone(client.receive())
-        Note.objects.create(board="lobby", text="one")
+        note = Note.objects.create(board="lobby", text="one")
+        payload = {"action": "create", "pk": note.pk, "data": {"board": "lobby", "text": "one"}, "model": "board.note"}
+        self.assertEqual(client.receive(), {"stream": "notes", "payload": payload})
         for board, count in (("lobby", 1), ("attic", 0)):
             frame = {"stream": "count", "payload": {"board": board}}
             client.send_and_consume("websocket.receive", text=frame, path="/streams/")
@@ -73,6 +100,24 @@ class StreamsTests(ChannelTestCase):
         frame = {"stream": "shout", "payload": {"text": "hey"}}
         client.send_and_consume("websocket.receive", text=frame, path="/streams/")
         self.assertEqual(client.receive(), {"stream": "shout", "payload": {"text": "HEY"}})
+
+    def test_a_binding(self):
+        client = HttpClient()
+        client.force_login(User.objects.create_user("ada"))
+        client.send_and_consume("websocket.connect", path="/streams/")
+        client.receive()
+
+        def send(action, pk, text):
+            payload = {"action": action, "pk": pk, "data": {"board": "lobby", "text": text}}
+            frame = {"stream": "notes", "payload": payload}
+            client.send_and_consume("websocket.receive", text=frame, path="/streams/")
+            return client.receive()
+
+        pk = send("create", None, "by a socket")["payload"]["pk"]
+        self.assertEqual(send("update", pk, "better")["payload"]["data"]["text"], "better")
+        self.assertIsNone(send("delete", pk, ""))
+        note = Note.objects.get(pk=pk)
+        self.assertEqual((note.board, note.text), ("lobby", "better"))
 
     def test_an_unknown_stream(self):
         client = HttpClient()

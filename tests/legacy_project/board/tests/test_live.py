@@ -34,8 +34,24 @@ class LiveTests(ChannelLiveServerTestCase):
             Group("board-lobby").send({"text": "from the test's thread"})
             self.assertEqual(socket.recv(60), "from the test's thread")
 
+    def test_a_note_for_later(self):
+        with connect(self.live_server_ws_url + "/board/lobby/", open_timeout=60) as socket:
+            socket.recv(60)
+            socket.send('{"text": "soon", "later": 10}')
+            self.assertEqual(json.loads(socket.recv(60))["note"], "soon")
+
     def test_each_test_begins_with_an_empty_database(self):
         self.assertEqual(self.get("/notes/"), "")
+
+    def test_a_binding(self):
+        with connect(self.live_server_ws_url + "/streams/", open_timeout=60) as socket:
+            self.assertEqual(json.loads(socket.recv(60))["stream"], "count")
+            payload = {"action": "create", "data": {"board": "lobby", "text": "by a socket"}}
+            socket.send(json.dumps({"stream": "notes", "payload": payload}))
+            self.assertEqual(json.loads(socket.recv(60))["payload"]["data"]["text"], "by a socket")
+            Note.objects.update(board="attic")
+            Note.objects.get().delete()
+            self.assertEqual(json.loads(socket.recv(60))["payload"]["action"], "delete")
 
     def test_several_sockets_in_order(self):
         with connect(self.live_server_ws_url + "/streams/", open_timeout=60) as one:

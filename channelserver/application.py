@@ -91,17 +91,25 @@ def make_server(
     if values.health_path:
         site.health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
     service = ServerService(site, workers, reactor, started, server_tls(values))
-    _serve_locally(service, wrapper, values, development)
+    _serve_locally(service, wrapper, values, development, bridge, reactor)
     return service
 
 
-def _serve_locally(service: ServerService, wrapper: ChannelLayerWrapper, values: Settings, development: bool) -> None:
+def _serve_locally(
+    service: ServerService,
+    wrapper: ChannelLayerWrapper,
+    values: Settings,
+    development: bool,
+    bridge: Bridge,
+    reactor: Any,
+) -> None:
     """Let other processes of this machine use an in-memory layer."""
     path = values.local_socket if values.local_socket is not None else local_socket_path()
     if not path or type(wrapper.channel_layer) is not InMemoryChannelLayer:
         return
     try:
-        service.serve_locally(os.path.abspath(path), LocalFactory(wrapper.channel_layer, wrapper.alias))
+        factory = LocalFactory(wrapper.channel_layer, wrapper.alias, bridge, reactor)
+        service.serve_locally(os.path.abspath(path), factory)
     except ListenError as error:
         # Asked for, or in the way of a running server: an error. Else the server is of use without it.
         if values.local_socket is not None or (os.path.exists(path) and not development):

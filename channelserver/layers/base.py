@@ -45,6 +45,11 @@ class Outlet(Protocol):
         :returns: False if the connection has closed, or had no room in time.
         """
 
+    def deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
+        """Pass one message to one connection, and call ``done(True)`` when it has room for another, or ``done(False)``
+        if it has closed. For the reactor thread, which does not wait.
+        """
+
 
 class BaseChannelLayer:
     """Base of all channel layers: names, contents, capacities.

@@ -54,7 +54,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._clock = clock
         self._outlets: dict[str, Outlet] = {}
         self.queues = WorkQueues(self.get_capacity, expiry, clock, self.losses, ORDERED_CHANNELS)
-        self.groups = Groups(group_expiry, clock, self._outlet_of)
+        self.groups = Groups(group_expiry, clock, self.outlet_of)
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def dispatch(self, channel: str, content: Content) -> None:
         """See :meth:`BaseChannelLayer.dispatch`."""
-        outlet = self._outlet_of(channel)
+        outlet = self.outlet_of(channel)
         if outlet is not None:
             outlet.deliver(channel, content)
         else:
@@ -178,7 +178,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """See :meth:`BaseChannelLayer.dispatch_waiting`."""
-        outlet = self._outlet_of(channel)
+        outlet = self.outlet_of(channel)
         if outlet is not None:
             return outlet.deliver_waiting(channel, content, timeout)
         ends = self._clock() + timeout
@@ -194,7 +194,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
         """See :meth:`BaseChannelLayer.when_room`."""
-        return self._outlet_of(channel) is not None or self.queues.when_room(channel, content, callback)
+        return self.outlet_of(channel) is not None or self.queues.when_room(channel, content, callback)
 
     def sweep(self) -> None:
         """See :meth:`BaseChannelLayer.sweep`."""
@@ -202,6 +202,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self.groups.sweep()
         self.losses.sweep()
 
-    def _outlet_of(self, channel: str) -> Outlet | None:
+    def outlet_of(self, channel: str) -> Outlet | None:
+        """Return where messages to `channel` go if it is a connection's reply channel; None: into a queue."""
         mark = channel.find("!")
         return self._outlets.get(channel[: mark + 1]) if mark > 0 else None

@@ -39,3 +39,14 @@ def unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, raw=False, strict_map_key=False)
     except Exception as error:
         raise ValueError(f"not msgpack: {error}") from error
+
+
+def unpack_request(data: bytes) -> list[Any]:
+    """Return the four parts of a request.
+
+    :raises ValueError: it is none.
+    """
+    request = unpack(data)
+    if not isinstance(request, list) or len(request) != 4:
+        raise ValueError("a request is a list of a version, a number, a call and its arguments")
+    return request

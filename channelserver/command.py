@@ -24,6 +24,7 @@ from channelserver.server.access import AccessLog
 from channelserver.server.limits import raise_descriptor_limit
 from channelserver.server.options import BY_NAME, OPTIONS, Option, OptionError, closest, resolve
 from channelserver.server.service import ListenError, endpoints
+from channelserver.server.siblings import Siblings
 
 _log = Logger("channelserver")
 
@@ -141,16 +142,33 @@ def _make_service(command_line: Options) -> Any:
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
-    service = make_server(values, reactor, _access_log(values, daemon))
+    if values.processes > 1:
+        values.values["max_connections"] = -(-values.max_connections // values.processes)
+    service = make_server(values, reactor, access_log(values, daemon))
     if given.get("check"):
         _check(values)
+    if values.processes > 1:
+        config = {
+            "settings": os.environ["DJANGO_SETTINGS_MODULE"],
+            "path": sys.path,
+            "values": {**values.values, "processes": 1, "local_socket": ""},
+            "daemon": daemon,
+            "reactor": parent.get("reactor"),
+            "named": [] if values.fd is None else [values.fd],
+        }
+        service.siblings = Siblings(reactor, values.processes - 1, config, service.descriptors, service.hub)
     terminal = os.dup(2) if daemon else 2  # a daemon has none any more when it listens
     service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal))
     _install_signals(service, reactor)
     return service
 
 
-def _access_log(values: Any, daemon: bool) -> AccessLog:
+def access_log(values: Any, daemon: bool) -> AccessLog:
+    """Return the access log that the options ask for.
+
+    :param daemon: standard output leads nowhere.
+    :raises StartError: its file cannot be opened.
+    """
     try:
         write = access_writer(values.access_log, daemon)
     except OSError as error:
@@ -192,13 +210,18 @@ def _listen_error(problem: Exception, daemon: bool, pidfile: str | None, termina
 def _install_signals(service: Any, reactor: Any) -> None:
     """SIGINT and SIGTERM stop in an orderly way, with exit code 0; a second one ends the process at once.
 
-    With TLS, SIGHUP has the certificate read again.
+    With TLS, SIGHUP has the certificate read again, in all processes.
     """
     received: list[int] = []
 
     def stop() -> None:
         _log.info("stopping; once more to stop at once")
         reactor.stop()
+
+    def reload() -> None:
+        service.tls.reload()
+        if service.siblings is not None:
+            service.siblings.signal(signal.SIGHUP)
 
     def handle(number: int, frame: Any) -> None:
         if received:
@@ -211,7 +234,7 @@ def _install_signals(service: Any, reactor: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, handle)
         if service.tls is not None:
-            signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(service.tls.reload))
+            signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(reload))
 
     install()
     # Once more after the reactor has installed its own, which would end the process by the signal.

@@ -317,7 +317,7 @@ class LocalProtocolTests(SynchronousTestCase):
 
     def test_another_user(self) -> None:
         """A process of another user is turned away, whatever the file's mode lets it do."""
-        self.patch(local, "peer_uid", lambda transport: os.getuid() + 1)
+        self.patch(local, "peer_credentials", lambda transport: (1, os.getuid() + 1))
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(TIMEOUT)
             connection.connect(self.end.path)

@@ -51,6 +51,19 @@ class Outlet(Protocol):
         """
 
 
+class ForeignOutlet(Outlet, Protocol):
+    """The connections of another process that shares this one's layer. It knows which of them are in which groups."""
+
+    def group_added(self, group: str, channel: str) -> None:
+        """One of its channels has become a member, at somebody else's wish."""
+
+    def group_discarded(self, group: str, channel: str) -> None:
+        """One of its channels is no member any more, at somebody else's wish."""
+
+    def send_group(self, group: str, content: Content) -> None:
+        """Pass one message to those of its connections that are members; it crosses once, however many they are."""
+
+
 class BaseChannelLayer:
     """Base of all channel layers: names, contents, capacities.
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet
+from channelserver.layers.base import BaseChannelLayer, ChannelFull, ForeignOutlet, Outlet
 from channelserver.layers.content import Content, copy_content
 from channelserver.layers.groups import Groups
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
@@ -53,6 +53,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._random = rng or random.SystemRandom()
         self._clock = clock
         self._outlets: dict[str, Outlet] = {}
+        self._foreign: dict[Outlet, ForeignOutlet] = {}  # those of the outlets that are other processes
         self.queues = WorkQueues(self.get_capacity, expiry, clock, self.losses, ORDERED_CHANNELS)
         self.groups = Groups(group_expiry, clock, self.outlet_of)
 
@@ -101,11 +102,17 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Make `channel` a member of `group`, or renew its membership."""
         check_group_name(group)
         self.groups.add(group, check_channel_name(channel))
+        foreign = self.foreign_outlet_of(channel)
+        if foreign is not None:
+            foreign.group_added(group, channel)
 
     def group_discard(self, group: str, channel: str) -> None:
         """End the membership of `channel` in `group`, if there is one."""
         check_group_name(group)
         self.groups.discard(group, check_channel_name(channel))
+        foreign = self.foreign_outlet_of(channel)
+        if foreign is not None:
+            foreign.group_discarded(group, channel)
 
     def group_channels(self, group: str) -> list[str]:
         """Return the members of `group`."""
@@ -144,9 +151,16 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._outlets[prefix] = outlet
         self.groups.regroup()
 
+    def attach_foreign(self, prefix: str, outlet: ForeignOutlet) -> None:
+        """Like :meth:`attach`, for the connections of another process."""
+        self._foreign[outlet] = outlet
+        self.attach(prefix, outlet)
+
     def detach(self, prefix: str) -> None:
         """See :meth:`BaseChannelLayer.detach`."""
-        self._outlets.pop(prefix, None)
+        outlet = self._outlets.pop(prefix, None)
+        if outlet in self._foreign and outlet not in self._outlets.values():
+            del self._foreign[outlet]
         self.groups.regroup()
 
     def submit(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
@@ -165,11 +179,18 @@ class InMemoryChannelLayer(BaseChannelLayer):
         else:
             self.queues.put(channel, content)
 
-    def dispatch_group(self, group: str, content: Content) -> None:
-        """See :meth:`BaseChannelLayer.dispatch_group`."""
+    def dispatch_group(self, group: str, content: Content, origin: Outlet | None = None) -> None:
+        """See :meth:`BaseChannelLayer.dispatch_group`.
+
+        :param origin: the process that sends, if it is another one: it has seen to its own connections.
+        """
         by_outlet, ordinary = self.groups.targets(group)
         for outlet, channels in by_outlet:
-            outlet.deliver_group(channels, content)
+            if outlet in self._foreign:
+                if outlet is not origin:
+                    self._foreign[outlet].send_group(group, content)
+            else:
+                outlet.deliver_group(channels, content)
         for channel in ordinary:
             try:
                 self.queues.put(channel, copy_content(content))
@@ -206,3 +227,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Return where messages to `channel` go if it is a connection's reply channel; None: into a queue."""
         mark = channel.find("!")
         return self._outlets.get(channel[: mark + 1]) if mark > 0 else None
+
+    def foreign_outlet_of(self, channel: str) -> ForeignOutlet | None:
+        """Return the process to which a reply channel belongs, if it is another one that shares this layer."""
+        outlet = self.outlet_of(channel) if self._foreign else None
+        return self._foreign.get(outlet) if outlet is not None else None

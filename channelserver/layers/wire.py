@@ -3,7 +3,8 @@
 Runs in any thread; owns nothing.
 
 A frame is its length in four bytes, most significant first, and a msgpack list. A request is ``[version, number, call,
-arguments]``, its answer ``[number, error, result]``; ``error`` is None or ``[kind, text]``.
+arguments]``, its answer ``[number, error, result]``; ``error`` is None or ``[kind, text]``. A request whose number is
+None gets no answer.
 """
 
 from __future__ import annotations
@@ -39,14 +40,3 @@ def unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, raw=False, strict_map_key=False)
     except Exception as error:
         raise ValueError(f"not msgpack: {error}") from error
-
-
-def unpack_request(data: bytes) -> list[Any]:
-    """Return the four parts of a request.
-
-    :raises ValueError: it is none.
-    """
-    request = unpack(data)
-    if not isinstance(request, list) or len(request) != 4:
-        raise ValueError("a request is a list of a version, a number, a call and its arguments")
-    return request

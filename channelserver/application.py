@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,13 +25,14 @@ from channelserver.layers import InMemoryChannelLayer
 from channelserver.project import StartError, describe
 from channelserver.routing import Route
 from channelserver.server.access import AccessLog
-from channelserver.server.health import Health
+from channelserver.server.health import Health, add_up
 from channelserver.server.hub import Hub
 from channelserver.server.local import LocalFactory
 from channelserver.server.media import MediaFiles
 from channelserver.server.options import Settings
 from channelserver.server.origin import OriginPolicy
 from channelserver.server.proxy import ProxyPolicy
+from channelserver.server.remote import RemoteLayer
 from channelserver.server.service import ListenError, ServerService
 from channelserver.server.site import Site
 from channelserver.server.static import StaticFiles
@@ -94,7 +96,15 @@ def make_server(
         hub = Hub(wrapper.channel_layer, bridge, reactor, told)
         workers = AllWorkers(workers, hub, bridge)
     if values.health_path:
-        site.health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
+        site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
+        if isinstance(wrapper.channel_layer, RemoteLayer):
+            wrapper.channel_layer.tell_figures(health.figures)
+            health.gather = wrapper.channel_layer.gather_figures
+        elif hub is not None and values.processes > 1:
+            hub.figures["figures"] = health.figures
+            health.gather = partial(hub.gather, "figures")
+    if hub is not None and values.processes > 1:
+        hub.layer.gather = lambda *name: add_up(hub.gather_from_thread(*name))
     service = ServerService(site, workers, reactor, started, server_tls(values))
     service.hub = hub
     if hub is not None:

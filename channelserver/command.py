@@ -24,6 +24,7 @@ from channelserver.server.access import AccessLog
 from channelserver.server.limits import raise_descriptor_limit
 from channelserver.server.options import BY_NAME, OPTIONS, Option, OptionError, closest, resolve
 from channelserver.server.service import ListenError, endpoints
+from channelserver.server.shares import Shares
 from channelserver.server.siblings import Siblings
 
 _log = Logger("channelserver")
@@ -142,13 +143,12 @@ def _make_service(command_line: Options) -> Any:
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
-    if values.processes > 1:
-        values.values["max_connections"] = -(-values.max_connections // values.processes)
     service = make_server(values, reactor, access_log(values, daemon))
     if given.get("check"):
         _check(values)
     if values.processes > 1:
         config = {
+            "processes": values.processes,
             "settings": os.environ["DJANGO_SETTINGS_MODULE"],
             "path": sys.path,
             "values": {**values.values, "processes": 1, "local_socket": ""},
@@ -156,7 +156,9 @@ def _make_service(command_line: Options) -> Any:
             "reactor": parent.get("reactor"),
             "named": [] if values.fd is None else [values.fd],
         }
-        service.siblings = Siblings(reactor, values.processes - 1, config, service.descriptors, service.hub)
+        shares = Shares.make(values.processes)
+        service.share(shares)
+        service.siblings = Siblings(reactor, values.processes - 1, config, service.descriptors, service.hub, shares)
     terminal = os.dup(2) if daemon else 2  # a daemon has none any more when it listens
     service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal))
     _install_signals(service, reactor)

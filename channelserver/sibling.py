@@ -3,8 +3,8 @@
 Its main thread becomes the reactor thread. It is started by :mod:`channelserver.server.siblings`, which tells it in
 ``config``:
 
-``number``
-    of the process; the first one has 1.
+``number``, ``processes``
+    of the process, of which the first one has 1; and how many there are.
 ``settings``, ``path``
     the name of the Django settings, and Python's path.
 ``values``
@@ -28,10 +28,10 @@ from twisted.logger import Logger, globalLogBeginner, jsonFileLogObserver
 from channelserver import project
 from channelserver.asgi import channel_layers
 from channelserver.logs import join_logs
-from channelserver.server.inherited import InheritingReactor
 from channelserver.server.limits import raise_descriptor_limit
 from channelserver.server.options import Settings
-from channelserver.server.siblings import LINK, LISTENERS, LOG
+from channelserver.server.shares import Shares
+from channelserver.server.siblings import LINK, LISTENERS, LOG, SHARES
 
 _log = Logger("channelserver.sibling")
 
@@ -84,7 +84,8 @@ def _serve(config: dict[str, Any]) -> None:
         channel_layers.remote = lambda alias, parameters: RemoteLayer(InheritedWay(LINK, lost), **parameters)
         channel_layers.remote_alias = values.layer
     service = make_server(values, reactor, access_log(values, config["daemon"]), number=config["number"])
-    service.listen_with(InheritingReactor(reactor, range(LISTENERS, LISTENERS + config["listeners"])))
+    shares = Shares(SHARES, config["processes"], config["number"])
+    service.share(shares, range(LISTENERS, LISTENERS + config["listeners"]))
     service.privilegedStartService()
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

@@ -53,6 +53,9 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._random = rng or random.SystemRandom()
         self._clock = clock
         self._outlets: dict[str, Outlet] = {}
+        #: Asks all processes which share the layer for figures, and adds them up, if there are such processes. Called
+        #: with the figures' name and arguments; waits, so it is not for the reactor thread.
+        self.gather: Callable[..., dict[str, Any]] | None = None
         self._foreign: dict[Outlet, ForeignOutlet] = {}  # those of the outlets that are other processes
         self.queues = WorkQueues(self.get_capacity, expiry, clock, self.losses, ORDERED_CHANNELS)
         self.groups = Groups(group_expiry, clock, self.outlet_of)
@@ -129,10 +132,20 @@ class InMemoryChannelLayer(BaseChannelLayer):
         :returns: ``messages_count``, ``channel_full_count`` and ``messages_pending`` in messages, ``messages_max_age``
             in seconds.
         """
-        return self.queues.statistics(local_prefix(channel))
+        if self.gather is not None:
+            return dict(self.gather("channel_statistics", channel))
+        return self.own_channel_statistics(channel)
 
     def global_statistics(self) -> dict[str, Any]:
         """Return the layer's figures (asgiref 1, extension ``statistics``), and those of groups and losses."""
+        return self.own_global_statistics() if self.gather is None else dict(self.gather("global_statistics"))
+
+    def own_channel_statistics(self, channel: str) -> dict[str, float]:
+        """Like :meth:`channel_statistics`, of this process alone."""
+        return self.queues.statistics(local_prefix(channel))
+
+    def own_global_statistics(self) -> dict[str, Any]:
+        """Like :meth:`global_statistics`, of this process alone."""
         figures = [self.queues.statistics(name) for name in self.queues.names()]
         groups = self.groups.counts()
         return {

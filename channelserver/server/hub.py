@@ -12,11 +12,12 @@ until the last such process has gone. A *sibling* (``--processes``) shares them.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
@@ -26,7 +27,7 @@ from channelserver.layers.content import Content
 from channelserver.layers.queues import Delivery
 from channelserver.layers.tickets import Ledger
 from channelserver.server.foreign import ForeignConnections
-from channelserver.server.link import Link
+from channelserver.server.link import Link, ask
 from channelserver.server.replies import FAILED
 from channelserver.server.waits import Waits
 
@@ -34,6 +35,8 @@ _log = Logger("channelserver.server.hub")
 
 #: Seconds for which a message waits for room that a thread could not wait for (:mod:`channelserver.outbox`).
 PATIENCE = 2.0
+#: Seconds in which a sibling tells its figures.
+ANSWER_SECONDS = 1.0
 #: Messages which one process may have in hand at most.
 MOST = 1000
 
@@ -57,6 +60,11 @@ class Hub:
         self._listening: tuple[str, ...] = ()
         self._looking = False
         self._idle_callbacks: list[Callable[[], object]] = []
+        #: What this process can tell about itself, by name.
+        self.figures: dict[str, Callable[..., Any]] = {
+            "channel_statistics": layer.own_channel_statistics,
+            "global_statistics": layer.own_global_statistics,
+        }
         #: Called with the channels that worker processes serve, when these have changed.
         self.when_taken_over: Callable[[frozenset[str]], object] = _nothing
 
@@ -141,6 +149,34 @@ class Hub:
             for delivery in peer.in_hand.values()
         ]
 
+    # -- figures -------------------------------------------------------------------------------------------------------
+
+    def gather(self, name: str, *arguments: Any) -> Any:
+        """Ask this process and its siblings for figures.
+
+        :param name: ``figures``, ``channel_statistics`` or ``global_statistics``.
+        :returns: a Deferred of a list of what they answer; those who do not answer soon are left out.
+        """
+        answers = [ask(peer.link, "own_" + name, *arguments) for peer in self._peers if peer.sibling]
+        for answer in answers:
+            answer.addTimeout(ANSWER_SECONDS, self.clock)
+        gathered: Any = DeferredList(answers, consumeErrors=True)
+        own = self.figures[name](*arguments)
+        return gathered.addCallback(lambda results: [own, *(result for success, result in results if success)])
+
+    def gather_from_thread(self, name: str, *arguments: Any) -> list[Any]:
+        """Like :meth:`gather`, and wait. Not in the reactor thread."""
+        answered = threading.Event()
+        answers: list[list[Any]] = []
+
+        def take(results: list[Any]) -> None:
+            answers.append(results)
+            answered.set()
+
+        self.bridge.post(lambda: self.gather(name, *arguments).addCallback(take))
+        answered.wait(2 * ANSWER_SECONDS)
+        return answers[0] if answers else [self.figures[name](*arguments)]
+
     def close(self) -> None:
         """Close all connections."""
         for peer in tuple(self._peers):
@@ -181,6 +217,7 @@ class Peer:
             "postpone": self._postpone,
             "reply": self._reply,
             "send_patiently": self._send_patiently,
+            "gather": hub.gather,
             "attach": self._attach,
             "send_group": self._send_group,
             "group_add": self._group_add,

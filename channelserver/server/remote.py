@@ -27,6 +27,7 @@ from channelserver.layers.memory import ORDERED_CHANNELS, RECEIVE_SECONDS
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.layers.tickets import Ledger, Ticket, TicketQueues
 from channelserver.server.foreign import size_of
+from channelserver.server.health import add_up
 from channelserver.server.link import Link, LinkLost, ask
 
 #: Channels whose messages a serving process makes itself, for its own connections. They never leave it.
@@ -72,6 +73,8 @@ class RemoteLayer(InMemoryChannelLayer):
             "send_group": super().dispatch_group,
             "group_added": self._group_added,
             "group_discarded": self.groups.discard,
+            "own_channel_statistics": self.own_channel_statistics,
+            "own_global_statistics": self.own_global_statistics,
         }
 
     # -- the connection, in the reactor thread -------------------------------------------------------------------------
@@ -261,13 +264,23 @@ class RemoteLayer(InMemoryChannelLayer):
 
     def channel_statistics(self, channel: str) -> dict[str, float]:
         """See :meth:`InMemoryChannelLayer.channel_statistics`."""
-        if channel in OWN_CHANNELS and self._outlets:
-            return super().channel_statistics(channel)
-        return dict(self._ask("channel_statistics", channel))
+        return add_up(self._ask("gather", "channel_statistics", channel))
 
     def global_statistics(self) -> dict[str, Any]:
         """See :meth:`InMemoryChannelLayer.global_statistics`."""
-        return dict(self._ask("global_statistics"))
+        return add_up(self._ask("gather", "global_statistics"))
+
+    def own_global_statistics(self) -> dict[str, Any]:
+        """See :meth:`InMemoryChannelLayer.own_global_statistics`. The other process has all groups in its books."""
+        return {**super().own_global_statistics(), "groups": 0, "group_members": 0}
+
+    def gather_figures(self) -> Any:
+        """Return a Deferred of the figures of all processes; in the reactor thread."""
+        return ask(self._link, "gather", "figures")
+
+    def tell_figures(self, figures: Callable[[], dict[str, Any]]) -> None:
+        """Have the other process told this one's figures when it asks."""
+        self._handlers["own_figures"] = figures
 
     def dispatch(self, channel: str, content: Content) -> None:
         """See :meth:`BaseChannelLayer.dispatch`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.application import service
@@ -32,9 +32,11 @@ from twisted.python.failure import Failure
 from channelserver.server.connection import HTTPFactory
 from channelserver.server.frames import SERVICE_RESTART
 from channelserver.server.hub import Hub
+from channelserver.server.listening import SharedListening
 from channelserver.server.local import LocalFactory
 from channelserver.server.options import Settings
 from channelserver.server.redirect import RedirectFactory
+from channelserver.server.shares import Shares
 from channelserver.server.siblings import Siblings
 from channelserver.server.site import Site
 from channelserver.server.tls import ServerTLS, TLSEndpoint
@@ -106,16 +108,21 @@ class ServerService(service.Service):
         #: The further processes, if there are any; and those which use the layer, if that is in memory.
         self.siblings: Siblings | None = None
         self.hub: Hub | None = None
-        self._listener = reactor
+        self._listener: Any = reactor
 
     @property
     def draining(self) -> bool:
         """Whether the server is stopping."""
         return self._site.draining
 
-    def listen_with(self, reactor: Any) -> None:
-        """Open the listeners by another reactor's methods: see :mod:`channelserver.server.inherited`."""
-        self._listener = reactor
+    def share(self, shares: Shares, descriptors: Iterable[int] | None = None) -> None:
+        """Share the listeners with other processes.
+
+        :param shares: how many connections each process has.
+        :param descriptors: of the listeners, if this process inherits them.
+        """
+        self._site.shares = shares
+        self._listener = SharedListening(self._reactor, shares, descriptors)
 
     def descriptors(self) -> list[int]:
         """Return the descriptors of the listening sockets, in the order in which they were opened; without the local
@@ -207,6 +214,8 @@ class ServerService(service.Service):
         """Start the worker threads: after the process has become a daemon, for threads do not survive that."""
         super().startService()
         self._site.start()
+        if self._site.shares is not None:
+            self._site.shares.count(len(self._site.connections))
         self._site.layer.open(self._reactor, self._site.bridge)
         self._workers.start()
         if self.siblings is not None:

@@ -23,13 +23,14 @@ from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 
 from channelserver.server.hub import Hub
 from channelserver.server.link import Link
+from channelserver.server.shares import Shares
 from channelserver.server.ways import adopt
 
 _log = Logger("channelserver.server.siblings")
 
 #: Numbers of the open files in a sibling, out of the way of those that systemd hands over from number 3 on. The
 #: listening sockets come last.
-CONFIG, LOG, LINK, LISTENERS = 200, 201, 202, 203
+CONFIG, LOG, LINK, SHARES, LISTENERS = 200, 201, 202, 203, 204
 
 #: Seconds before a process that has died is started again: at first, and at most. One that has lived for longer than
 #: STEADY seconds starts with a new account.
@@ -56,15 +57,23 @@ class Siblings:
     :param config: describes a sibling; see :mod:`channelserver.sibling`.
     :param listeners: returns the descriptors of the listening sockets.
     :param hub: lets them take part in the layer; None: the layer is shared by other means.
+    :param shares: how many connections each process has.
     """
 
     def __init__(
-        self, reactor: Any, number: int, config: dict[str, Any], listeners: Callable[[], list[int]], hub: Hub | None
+        self,
+        reactor: Any,
+        number: int,
+        config: dict[str, Any],
+        listeners: Callable[[], list[int]],
+        hub: Hub | None,
+        shares: Shares,
     ) -> None:
         self.reactor = reactor
         self.config = config
         self.listeners = listeners
         self.hub = hub
+        self.shares = shares
         self._number = number
         self._all: list[Sibling] = []
         self._ended: Any = None
@@ -145,6 +154,7 @@ class Sibling:
     def _spawn(self, link: int, nothing: int) -> None:
         listeners = self._siblings.listeners()
         files: dict[int, Any] = {0: nothing, 1: 1, 2: 2, CONFIG: "w", LOG: "r"}
+        files[SHARES] = self._siblings.shares.descriptor
         if self._siblings.hub is not None:
             files[LINK] = link
         # Endpoints that name a descriptor (systemd:, --fd) look whether there is a socket behind it.
@@ -177,6 +187,7 @@ class Sibling:
         """The process has ended."""
         self._transport = None
         siblings = self._siblings
+        siblings.shares.gone(self._number)
         if siblings.stopping:
             siblings.one_ended()
             return

@@ -6,6 +6,7 @@ Runs before the reactor, in the main thread. This is the one place that knows al
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from channelserver.logs import access_writer, join_logs
 from channelserver.project import StartError
 from channelserver.server.access import AccessLog
 from channelserver.server.limits import raise_descriptor_limit
-from channelserver.server.options import BY_NAME, OPTIONS, Option, OptionError, closest, resolve
+from channelserver.server.options import BY_NAME, OPTIONS, Option, OptionError, Settings, closest, resolve
 from channelserver.server.service import ListenError, endpoints
 from channelserver.server.shares import Shares
 from channelserver.server.siblings import Siblings
@@ -147,15 +148,7 @@ def _make_service(command_line: Options) -> Any:
     if given.get("check"):
         _check(values)
     if values.processes > 1:
-        config = {
-            "processes": values.processes,
-            "settings": os.environ["DJANGO_SETTINGS_MODULE"],
-            "path": sys.path,
-            "values": {**values.values, "processes": 1, "local_socket": ""},
-            "daemon": daemon,
-            "reactor": parent.get("reactor"),
-            "named": [] if values.fd is None else [values.fd],
-        }
+        config = sibling_config(values, daemon, parent.get("reactor"))
         shares = Shares.make(values.processes)
         service.share(shares)
         service.siblings = Siblings(reactor, values.processes - 1, config, service.descriptors, service.hub, shares)
@@ -163,6 +156,21 @@ def _make_service(command_line: Options) -> Any:
     service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal))
     _install_signals(service, reactor)
     return service
+
+
+def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> dict[str, Any]:
+    """Return the description of a further process; see :mod:`channelserver.sibling`."""
+    # What systemd has handed over, it has handed over to this process. To a sibling all listeners come in the same way.
+    listeners = [re.sub(r"(^|:)systemd:.*", r"\1tcp:0", description) for description in values.endpoint]
+    return {
+        "processes": values.processes,
+        "settings": os.environ["DJANGO_SETTINGS_MODULE"],
+        "path": sys.path,
+        "values": {**values.values, "processes": 1, "local_socket": "", "endpoint": listeners},
+        "daemon": daemon,
+        "reactor": reactor_name,
+        "named": [] if values.fd is None else [values.fd],
+    }
 
 
 def access_log(values: Any, daemon: bool) -> AccessLog:

@@ -13,6 +13,8 @@ Its main thread becomes the reactor thread. It is started by :mod:`channelserver
     how many listening sockets it inherits.
 ``link``
     whether it inherits a connection to the first process, which holds the layer.
+``named``
+    the descriptors that options name.
 ``daemon``, ``reactor``
     whether standard output leads nowhere; the name of the reactor, or None.
 """
@@ -26,10 +28,12 @@ from typing import Any
 from twisted.logger import Logger, globalLogBeginner, jsonFileLogObserver
 
 from channelserver import project
-from channelserver.asgi import channel_layers
+from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.logs import join_logs
+from channelserver.project import StartError
 from channelserver.server.limits import raise_descriptor_limit
-from channelserver.server.options import Settings
+from channelserver.server.options import OptionError, Settings
+from channelserver.server.service import ListenError
 from channelserver.server.shares import Shares
 from channelserver.server.siblings import LINK, LISTENERS, LOG, SHARES
 
@@ -42,16 +46,17 @@ def main(config: dict[str, Any]) -> None:
         [jsonFileLogObserver(open(LOG, "w", buffering=1, encoding="utf-8"), recordSeparator="")],
         redirectStandardIO=False,
     )
-    if os.environ.get("LISTEN_FDS"):
-        os.environ["LISTEN_PID"] = str(os.getpid())  # so that endpoints of systemd's can be understood here, too
     if config["reactor"] is not None:
         from twisted.application.reactors import installReactor
 
         installReactor(config["reactor"])
     try:
         _serve(config)
-    except BaseException as error:
-        _log.failure("process {number} cannot start: {error}", number=config["number"], error=error)
+    except (StartError, OptionError, InvalidChannelLayerError, ListenError) as error:
+        _log.critical("process {number} cannot start: {error}", number=config["number"], error=str(error))
+        raise SystemExit(1) from None
+    except Exception:
+        _log.failure("process {number} cannot start", number=config["number"])
         raise SystemExit(1) from None
 
 

@@ -300,7 +300,7 @@ class LocalProtocolTests(SynchronousTestCase):
             ([version, 1, "send", ["default", "a"]], "with these arguments"),
             ([version, 1, "send", "default"], "with these arguments"),
             ([version, 1, ["send"], []], "unhashable"),
-            ([version, 1, "send"], "a request is a list"),
+            ([version, 1], "a request is a list"),
             ("send", "a request is a list"),
             (7, "a request is a list"),
         ):

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from websockets.sync.client import ClientConnection
 from tests.certificates import write_pair
 from tests.lab import TEXT, RawClient
 from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
+from tests.test_deploy import ACTIVATED
 
 ROUTING = """
     import os, signal
@@ -54,6 +56,10 @@ ROUTING = """
         elif text == "members":
             members = [len(Group(name).channel_layer.group_channels(name)) for name in ("all", "few")]
             message.reply_channel.send({"text": "%d %d" % tuple(members)})
+        elif text == "flush":
+            Group("all").channel_layer.flush()
+            Group("all").send({"text": "to nobody"})
+            message.reply_channel.send({"text": "flushed"})
         elif text == "statistics":
             layer = Group("all").channel_layer
             figures = layer.global_statistics()
@@ -205,6 +211,17 @@ class OneServerTests(ProcessesTestCase):
                     websocket.send(f"n{number}")
                 for number in range(50):
                     self.assertEqual(websocket.recv(TIMEOUT), f"n{number} {number + 1} {pid}")
+            script = (
+                "from channelserver import channel_layers\n"
+                "layer = channel_layers['default']\n"
+                "figures = layer.channel_statistics('websocket.connect'), layer.global_statistics()\n"
+                "print(figures[0]['messages_count'], figures[1]['groups'])"
+            )
+            self.assertEqual(self.manage("shell", "-v", "0", "-c", script).split(), ["6", "2"])
+            one.send("flush")
+            self.assertEqual(one.recv(TIMEOUT), "flushed")
+            two.send("flush")
+            self.assertEqual(two.recv(TIMEOUT), "flushed")
         wait_until(lambda: len(self.notes()) == 6)
         with server.connect("/") as last:
             last.recv(TIMEOUT)
@@ -369,6 +386,19 @@ class LifeTests(ProcessesTestCase):
         self.assertEqual(path.stat().st_mode, mode)
         self.assertEqual(server.stop(), 0)
         self.assertFalse(path.exists())
+
+    def test_systemd(self) -> None:
+        """A socket that systemd hands over is shared, too."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            options = ["-n", "--pidfile=", "channelserver", "--settings", "settings", "--processes", "2"]
+            command = [sys.executable, "-c", ACTIVATED, str(listener.fileno()), *options]
+            server = self.run_process([*command, "-e", "systemd:domain=INET:index=0"], pass_fds=(listener.fileno(),))
+            server.wait_until_up()
+            server.wait_for("process 2 serves, too")
+        self.pids(server)
+        self.assertEqual(server.stop(), 0)
 
     def test_tls(self) -> None:
         """HTTPS is spoken by all of them, and SIGHUP has all of them read the certificate again."""

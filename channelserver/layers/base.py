@@ -63,6 +63,9 @@ class ForeignOutlet(Outlet, Protocol):
     def send_group(self, group: str, content: Content) -> None:
         """Pass one message to those of its connections that are members; it crosses once, however many they are."""
 
+    def flushed(self) -> None:
+        """All messages and groups have been forgotten."""
+
 
 class BaseChannelLayer:
     """Base of all channel layers: names, contents, capacities.

@@ -125,6 +125,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Forget all messages and all groups. Open connections stay open."""
         self.queues.flush()
         self.groups.flush()
+        for foreign in tuple(self._foreign.values()):
+            foreign.flushed()
 
     def channel_statistics(self, channel: str) -> dict[str, float]:
         """Return one channel's figures (asgiref 1, extension ``statistics``).

@@ -66,25 +66,32 @@ class ForeignConnections:
 
     def group_added(self, group: str, channel: str) -> None:
         """See :class:`channelserver.layers.base.ForeignOutlet`."""
-        self._bridge.post(self._link.note, "group_added", group, channel)
+        self._bridge.post(self._tell, "group_added", group, channel)
 
     def group_discarded(self, group: str, channel: str) -> None:
         """See :class:`channelserver.layers.base.ForeignOutlet`."""
-        self._bridge.post(self._link.note, "group_discarded", group, channel)
+        self._bridge.post(self._tell, "group_discarded", group, channel)
 
     def send_group(self, group: str, content: Content) -> None:
         """See :class:`channelserver.layers.base.ForeignOutlet`."""
         self._post(group, content, "send_group", group, content)
+
+    def flushed(self) -> None:
+        """See :class:`channelserver.layers.base.ForeignOutlet`."""
+        self._bridge.post(self._tell, "flushed")
 
     def _post(self, name: str, content: Content, call: str, *arguments: Any) -> None:
         self._bridge.post_data(size_of(content), self._note, name, call, arguments)
 
     def _note(self, name: str, call: str, arguments: tuple[Any, ...]) -> None:
         try:
-            if self._link.connected:
-                self._link.note(call, *arguments)
+            self._tell(call, *arguments)
         except MessageTooLarge as problem:
             self._losses.count("too large for another process", name, hint=str(problem))
+
+    def _tell(self, call: str, *arguments: Any) -> None:
+        if self._link.connected:
+            self._link.note(call, *arguments)
 
 
 def size_of(content: Content) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -27,6 +28,7 @@ from channelserver.layers.content import Content
 from channelserver.layers.queues import Delivery
 from channelserver.layers.tickets import Ledger
 from channelserver.server.foreign import ForeignConnections
+from channelserver.server.health import add_up
 from channelserver.server.link import Link, ask
 from channelserver.server.replies import FAILED
 from channelserver.server.waits import Waits
@@ -164,6 +166,10 @@ class Hub:
         own = self.figures[name](*arguments)
         return gathered.addCallback(lambda results: [own, *(result for success, result in results if success)])
 
+    def add_up(self, name: str, *arguments: Any) -> Any:
+        """Like :meth:`gather`, but the answers added up."""
+        return self.gather(name, *arguments).addCallback(add_up)
+
     def gather_from_thread(self, name: str, *arguments: Any) -> list[Any]:
         """Like :meth:`gather`, and wait. Not in the reactor thread."""
         answered = threading.Event()
@@ -209,7 +215,7 @@ class Peer:
         self._outlet = ForeignConnections(link, hub.bridge, layer.losses)
         self._lines: dict[str, deque[Content]] = {}
         self._calls: dict[str, Callable[..., Any]] = {
-            **layer_calls(layer, hub.waits),
+            **layer_calls(layer, hub.waits, hub),
             "serve": self._serve,
             "retire": self._retire,
             "finish": self._finish,
@@ -386,8 +392,12 @@ class Peer:
             self._layer.group_discard(group, channel)
 
 
-def layer_calls(layer: InMemoryChannelLayer, waits: Waits) -> dict[str, Callable[..., Any]]:
-    """Return what any other process may ask of the layer, by name."""
+def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> dict[str, Callable[..., Any]]:
+    """Return what any other process may ask of the layer, by name. None of it waits in the reactor thread."""
+    statistics: dict[str, Callable[..., Any]] = {
+        name: getattr(layer, "own_" + name) if hub is None else partial(hub.add_up, name)
+        for name in ("channel_statistics", "global_statistics")
+    }
     return {
         "send": layer.dispatch,
         "send_group": layer.dispatch_group,
@@ -400,8 +410,7 @@ def layer_calls(layer: InMemoryChannelLayer, waits: Waits) -> dict[str, Callable
         "group_channels": layer.group_channels,
         "forget": layer.forget,
         "flush": layer.flush,
-        "channel_statistics": layer.channel_statistics,
-        "global_statistics": layer.global_statistics,
+        **statistics,
     }
 
 

@@ -146,7 +146,7 @@ class Link(Int32StringReceiver):
         answer = self._asked.pop(number, None)
         if answer is None:
             if problem is not None:
-                _log.warn("another process refused a note: {problem}", problem=problem[-1])
+                _log.warn("another process refused a note: {problem}", problem=problem)
         elif problem is None:
             answer.callback(result)
         else:

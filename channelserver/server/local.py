@@ -81,7 +81,7 @@ class LocalFactory(Factory):
     ) -> None:
         self._alias = alias
         self._hub = hub
-        self._calls = layer_calls(layer, Waits(layer, bridge, clock))
+        self._calls = layer_calls(layer, Waits(layer, bridge, clock), hub)
 
     def buildProtocol(self, addr: Any) -> LocalProtocol:
         """See ``IProtocolFactory``."""

@@ -73,6 +73,7 @@ class RemoteLayer(InMemoryChannelLayer):
             "send_group": super().dispatch_group,
             "group_added": self._group_added,
             "group_discarded": self.groups.discard,
+            "flushed": super().flush,
             "own_channel_statistics": self.own_channel_statistics,
             "own_global_statistics": self.own_global_statistics,
         }
@@ -259,8 +260,7 @@ class RemoteLayer(InMemoryChannelLayer):
 
     def flush(self) -> None:
         """See :meth:`InMemoryChannelLayer.flush`."""
-        super().flush()
-        self._ask("flush")
+        self._ask("flush")  # and what is here, when the other process says so
 
     def channel_statistics(self, channel: str) -> dict[str, float]:
         """See :meth:`InMemoryChannelLayer.channel_statistics`."""

@@ -28,8 +28,7 @@ from channelserver.server.ways import adopt
 
 _log = Logger("channelserver.server.siblings")
 
-#: Numbers of the open files in a sibling, out of the way of those that systemd hands over from number 3 on. The
-#: listening sockets come last.
+#: Numbers of the open files in a sibling, out of the way of those that options name. The listening sockets come last.
 CONFIG, LOG, LINK, SHARES, LISTENERS = 200, 201, 202, 203, 204
 
 #: Seconds before a process that has died is started again: at first, and at most. One that has lived for longer than
@@ -157,11 +156,11 @@ class Sibling:
         files[SHARES] = self._siblings.shares.descriptor
         if self._siblings.hub is not None:
             files[LINK] = link
-        # Endpoints that name a descriptor (systemd:, --fd) look whether there is a socket behind it.
-        named = [*range(3, 3 + int(os.environ.get("LISTEN_FDS") or 0)), *self._siblings.config["named"]]
-        files.update(dict.fromkeys(named, listeners[0]))
+        # An option that names a descriptor has it looked at.
+        config = self._siblings.config
+        files.update(dict.fromkeys(config["named"], listeners[0]))
         files.update(enumerate(listeners, LISTENERS))
-        config = {**self._siblings.config, "number": self._number, "listeners": len(listeners), "link": LINK in files}
+        config = {**config, "number": self._number, "listeners": len(listeners), "link": LINK in files}
         self._transport = self._reactor.spawnProcess(
             _Watch(self), sys.executable, [sys.executable, "-c", _PROGRAM], os.environ.copy(), childFDs=files
         )

@@ -1,1 +1,1 @@
-"""Measurements, each a program: ``python -m benchmarks.idle_sockets``."""
+"""channelserver beside its peers, measured on the same work: ``python -m benchmarks``; see ``docs/performance.rst``."""

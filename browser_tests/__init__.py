@@ -1,1 +1,3 @@
-"""Tests of the example chat site in a real browser: ``trial browser_tests``. They need Chromium on the PATH."""
+"""Tests in a real browser, of the example chat site and of the JavaScript client: ``trial browser_tests``. They need
+Chromium on the PATH.
+"""

@@ -26,6 +26,8 @@ from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from twisted.trial.reporter import TestResultDecorator
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.process import free_port
+
 ROOT = Path(__file__).resolve().parent.parent
 
 #: What a user waits for at most, in seconds. Only a failing test takes that long.
@@ -77,20 +79,31 @@ expect.set_options(timeout=PATIENCE * 1000)
 class ChatSite:
     """The example site in a process of its own. Port and data stay the same when it is started again."""
 
+    #: A page that answers with 200 as soon as the server runs.
+    first_page = "/login/"
+
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="channelserver-browser-")
         self._process: subprocess.Popen[bytes] | None = None
         self._log = Path(self._folder.name, "server.log")
         self.data = Path(self._folder.name, "data")
         self.data.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def folder(self) -> Path:
+        """The folder in which the server runs."""
+        return Path(self._folder.name)
+
+    def options(self) -> list[str]:
+        """The options of ``twistd channelserver``, but for the port."""
+        return ["--demo", "--demo-data", str(self.data)]
 
     def start(self) -> None:
         """Start the server; return when it answers."""
         environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
-        options = ["channelserver", "--demo", "--demo-data", str(self.data), "--port", str(self.port)]
+        options = ["channelserver", *self.options(), "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", TWISTD, "-n", "--pidfile=", *options],
@@ -146,7 +159,8 @@ class ChatSite:
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
-                client.sendall(b"HEAD /login/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                request = f"HEAD {self.first_page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                client.sendall(request.encode())
                 return client.recv(12) == b"HTTP/1.1 200"
         except OSError:
             return False
@@ -175,13 +189,17 @@ class BrowserTestCase(SynchronousTestCase):
             )
         self._complaints: list[str] = []
         self._excuse: re.Pattern[str] | None = None
-        self.site = ChatSite()
+        self.site = self.make_site()
         self.addCleanup(self._remove_site)
         playwright = sync_playwright().start()
         self.addCleanup(playwright.stop)
         self._browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         self.addCleanup(self._browser.close)
         self.site.start()
+
+    def make_site(self) -> ChatSite:
+        """Return the site, not started."""
+        return ChatSite()
 
     def tearDown(self) -> None:
         """Look for complaints. Trial runs the clean-ups before this, so the server has ended."""

@@ -20,6 +20,8 @@ from twisted.logger import Logger
 from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
 from channelserver.checks import static_problem
+from channelserver.delay.consumers import LOOK_CHANNEL, add_delay
+from channelserver.delay.timer import DelayTimer
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.project import StartError, describe
@@ -54,6 +56,7 @@ def make_server(
     access_log: AccessLog,
     handler: AsgiHandler | None = None,
     development: bool = False,
+    thread_started: Callable[[], object] = lambda: None,
     number: int = 1,
 ) -> ServerService:
     """Put a server together.
@@ -63,6 +66,7 @@ def make_server(
     :param access_log: gets a line for each request and socket.
     :param handler: runs Django's views, instead of the one that fits the settings.
     :param development: another server of the project may be running beside this one.
+    :param thread_started: called at the begin of each worker thread, in it.
     :param number: which of several processes this is, from 1.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
     :raises OptionError: the certificate is of no use.
@@ -89,7 +93,7 @@ def make_server(
         else:
             _log.info("process {number} serves, too", number=number)
 
-    workers = make_workers(wrapper, bridge, values)
+    workers = make_workers(wrapper, bridge, values, thread_started)
     hub = None
     if type(wrapper.channel_layer) is InMemoryChannelLayer:
         told = {"auto_accept": values.auto_accept, "reject_unrouted": values.reject_unrouted}
@@ -150,11 +154,13 @@ def load_layer(alias: str) -> ChannelLayerWrapper:
     :raises InvalidChannelLayerError: the settings do not describe a layer.
     """
     try:
-        return channel_layers[alias]
+        wrapper = channel_layers[alias]
     except (ImproperlyConfigured, ImportError, ValueError, TypeError) as error:
         if isinstance(error, InvalidChannelLayerError):
             raise
         raise StartError(f"CHANNEL_LAYERS[{alias!r}]['ROUTING'] is wrong: {describe(error)}") from error
+    wrapper.delays = add_delay(wrapper)
+    return wrapper
 
 
 def allowed_hosts() -> list[str]:
@@ -254,12 +260,22 @@ class Workers(WorkerPool):
     """The pool of threads that run one layer's consumers."""
 
     worker: Worker
+    delay_timer: DelayTimer | None = None
 
     def start(self) -> None:
         """See :class:`WorkerPool`."""
         super().start()
-        self.worker.channel_layer.serve(self.channels, self.threads)
+        # Each process looks for delayed messages by itself: nobody else's looks are to be brought here.
+        self.worker.channel_layer.serve([name for name in self.channels if name != LOOK_CHANNEL], self.threads)
+        if self.delay_timer is not None and LOOK_CHANNEL in self.channels:
+            self.delay_timer.start()
         worker_ready.send_robust(sender=self.worker)
+
+    def stop(self) -> None:
+        """See :class:`WorkerPool`."""
+        if self.delay_timer is not None:
+            self.delay_timer.stop()
+        super().stop()
 
 
 class AllWorkers:
@@ -307,10 +323,15 @@ class AllWorkers:
 
 
 def make_workers(
-    wrapper: ChannelLayerWrapper, bridge: Bridge, values: Settings, channels: Sequence[str] | None = None
+    wrapper: ChannelLayerWrapper,
+    bridge: Bridge,
+    values: Settings,
+    thread_started: Callable[[], object] = lambda: None,
+    channels: Sequence[str] | None = None,
 ) -> Any:
     """Return the worker threads for a layer's consumers.
 
+    :param thread_started: called at the begin of each thread, in it.
     :param channels: which to serve; default: all that have a route.
     """
     if not values.threads:
@@ -324,6 +345,9 @@ def make_workers(
         values.threads,
         bridge.call_later,
         connections.close_all,
+        thread_started,
     )
     pool.worker = worker
+    if wrapper.delays is not None:
+        pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
     return pool

@@ -47,6 +47,9 @@ class InvalidChannelLayerError(ValueError):
 class ChannelLayerWrapper:
     """A layer together with its alias and its routing. Every other attribute is the layer's own."""
 
+    #: The delayed messages of a layer that this process serves, if there may be any.
+    delays: Any = None
+
     def __init__(self, channel_layer: BaseChannelLayer, alias: str, routing: Any) -> None:
         self.channel_layer = channel_layer
         self.alias = alias
@@ -189,6 +192,16 @@ class ChannelLayerManager:
 
     def __contains__(self, key: object) -> bool:
         return key in self.configs
+
+    def alias_of(self, layer: Any) -> str:
+        """Return the alias of a layer, or of its wrapper.
+
+        :raises ValueError: it is none of those built by their alias.
+        """
+        for alias, wrapper in tuple(self._backends.items()):
+            if layer is wrapper or layer is wrapper.channel_layer:
+                return alias
+        raise ValueError(f"{layer!r} is no layer of CHANNEL_LAYERS, so nobody could find it again later")
 
     def set(self, key: str, layer: ChannelLayerWrapper | None) -> ChannelLayerWrapper | None:
         """Put another layer in the place of `key`, or have it built anew when next asked for; return the old one, or

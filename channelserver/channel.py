@@ -5,14 +5,17 @@ Runs in any thread; owns nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
 from channelserver.layers.content import copy_content
 from channelserver.layers.names import check_channel_name, check_group_name
-from channelserver.outbox import hold_back
+from channelserver.outbox import at_end, hold_back
 
 if TYPE_CHECKING:
     from channelserver.layers import BaseChannelLayer
@@ -42,11 +45,8 @@ class _Destination:
         return channel_layers[self._alias]  # type: ignore[return-value]
 
     def _send(self, content: Any, immediately: bool, on_commit: bool | str) -> None:
-        send = partial(hold_back, self.channel_layer, self._is_group, self.name, copy_content(content), immediately)
-        if on_commit:
-            transaction.on_commit(send, using=on_commit if isinstance(on_commit, str) else None)
-        else:
-            send()
+        content = copy_content(content)
+        _call(partial(hold_back, self.channel_layer, self._is_group, self.name, content, immediately), on_commit)
 
     def __str__(self) -> str:
         return self.name
@@ -74,7 +74,13 @@ class Channel(_Destination):
 
     _is_group = False
 
-    def send(self, content: dict[str, Any], immediately: bool = False, on_commit: bool | str = False) -> None:
+    def send(
+        self,
+        content: dict[str, Any],
+        immediately: bool = False,
+        on_commit: bool | str = False,
+        delay: float | None = None,
+    ) -> None:
         """Send a message.
 
         Inside a consumer or a view it is held back until that has ended normally, and dropped if it raised.
@@ -83,10 +89,30 @@ class Channel(_Destination):
         :param immediately: send at once, also inside a consumer.
         :param on_commit: inside a database transaction, wait for its commit; drop the message if it is rolled back. The
             alias of a database may be given instead of True.
-        :raises TypeError: `content` is no dict, or holds what a message cannot carry.
+        :param delay: keep the message in the database, and send it after so many seconds. Stored inside a database
+            transaction, it is gone if that is rolled back. None or 0: no delay.
+        :raises TypeError: `content` is no dict, or holds what a message cannot carry; or `delay` is no number.
+        :raises ValueError: `delay` is negative, or beyond the calendar.
         :raises ChannelFull: the message went out at once, and the channel is at its capacity.
+        :raises ImproperlyConfigured: with `delay`: ``"channelserver.delay"`` is not in ``INSTALLED_APPS``.
         """
-        self._send(content, immediately, on_commit)
+        if delay is None or delay == 0:
+            self._send(content, immediately, on_commit)
+        else:
+            _call(partial(at_end, self._storing(content, delay), immediately), on_commit)
+
+    def _storing(self, content: dict[str, Any], delay: float) -> Callable[[], object]:
+        """Return what puts a message into the table of delayed ones."""
+        if not apps.is_installed("channelserver.delay"):
+            raise ImproperlyConfigured(
+                f'Channel({self.name!r}).send(..., delay={delay!r}) needs "channelserver.delay" in INSTALLED_APPS; '
+                "add it, and run manage.py migrate"
+            )
+        from channelserver.asgi import channel_layers
+        from channelserver.delay.models import due_in, storing
+
+        alias = self._alias if self._channel_layer is None else channel_layers.alias_of(self._channel_layer)
+        return storing(alias, self.name, copy_content(content), due_in(delay))
 
 
 class Group(_Destination):
@@ -117,6 +143,14 @@ class Group(_Destination):
         if not isinstance(content, dict):
             raise ValueError(f"a message must be a dict, not {type(content).__name__}")
         self._send(content, immediately, on_commit)
+
+
+def _call(function: Callable[[], object], on_commit: bool | str) -> None:
+    """Call `function` now, or when the transaction is committed; `on_commit` as for :meth:`Channel.send`."""
+    if on_commit:
+        transaction.on_commit(function, using=on_commit if isinstance(on_commit, str) else None)
+    else:
+        function()
 
 
 def _name_of(channel: Channel | str) -> str:

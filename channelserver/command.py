@@ -21,6 +21,7 @@ from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.demo import prepare
 from channelserver.logs import access_writer, join_logs
 from channelserver.project import StartError
+from channelserver.server import reactor
 from channelserver.server.access import AccessLog
 from channelserver.server.limits import raise_descriptor_limit
 from channelserver.server.options import BY_NAME, OPTIONS, Option, OptionError, Settings, closest, resolve
@@ -60,6 +61,7 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """See ``usage.Options``. An error is one sentence, not the whole help."""
+        reactor.install()  # unless twistd's --reactor, which comes before this, has asked for another one
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -138,23 +140,23 @@ def _make_service(command_line: Options) -> Any:
     parent = getattr(command_line, "parent", None) or {}
     daemon = not parent.get("nodaemon", True)
 
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
     join_logs()
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
-    service = make_server(values, reactor, access_log(values, daemon))
+    service = make_server(values, installed, access_log(values, daemon))
     if given.get("check"):
         _check(values)
     if values.processes > 1:
         config = sibling_config(values, daemon, parent.get("reactor"))
         shares = Shares.make(values.processes)
         service.share(shares)
-        service.siblings = Siblings(reactor, values.processes - 1, config, service.descriptors, service.hub, shares)
+        service.siblings = Siblings(installed, values.processes - 1, config, service.descriptors, service.hub, shares)
     terminal = os.dup(2) if daemon else 2  # a daemon has none any more when it listens
     service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal))
-    _install_signals(service, reactor)
+    _install_signals(service, installed)
     return service
 
 
@@ -166,7 +168,7 @@ def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> 
         "processes": values.processes,
         "settings": os.environ["DJANGO_SETTINGS_MODULE"],
         "path": sys.path,
-        "values": {**values.values, "processes": 1, "local_socket": "", "endpoint": listeners},
+        "values": {**vars(values), "processes": 1, "local_socket": "", "endpoint": listeners},
         "daemon": daemon,
         "reactor": reactor_name,
         "named": [] if values.fd is None else [values.fd],
@@ -190,10 +192,10 @@ def access_log(values: Any, daemon: bool) -> AccessLog:
 def _check(values: Any) -> None:
     """Tell whether everything could be put together, and exit."""
     from django.core import checks
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
     try:
-        endpoints(values, reactor)
+        endpoints(values, installed)
     except ListenError as error:
         raise StartError(str(error)) from error
     try:

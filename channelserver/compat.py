@@ -24,6 +24,13 @@ from typing import Any
 _OURS = "channelserver"
 _ALIAS = "channels"
 
+#: Modules of Channels 1 whose names are elsewhere here.
+_MOVED = {
+    "channels.tests": "channelserver.test",
+    "channels.tests.base": "channelserver.test.base",
+    "channels.tests.http": "channelserver.test.http",
+}
+
 #: Modules that are made up: their names, and what these are called in ``channelserver.layers``.
 _MADE_UP = {
     "asgiref.base_layer": {"BaseChannelLayer": "BaseChannelLayer"},
@@ -45,7 +52,7 @@ class _CompatFinder(MetaPathFinder):
         if fullname != _ALIAS and not fullname.startswith(_ALIAS + "."):
             return None
         # None for a missing module: the import then fails with the usual message, which names `fullname`.
-        ours = importlib.util.find_spec(_OURS + fullname.removeprefix(_ALIAS))
+        ours = importlib.util.find_spec(_MOVED.get(fullname) or _OURS + fullname.removeprefix(_ALIAS))
         return None if ours is None else ModuleSpec(fullname, _AliasLoader(ours.name), origin=ours.origin)
 
 
@@ -74,17 +81,9 @@ class _MadeUpLoader(Loader):
         """Have a new module made."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the names into it.
-
-        :raises ImportError: there is no such layer in this version.
-        """
+        """Put the names into it."""
         layers = importlib.import_module(_OURS + ".layers")
         for name, our_name in _MADE_UP[module.__name__].items():
-            if not hasattr(layers, our_name):
-                raise ImportError(
-                    f"{module.__name__} is not available in this version of {_OURS}: it has no {our_name}",
-                    name=module.__name__,
-                )
             setattr(module, name, getattr(layers, our_name))
         if module.__name__ == "asgiref.inmemory":
             module.__dict__["__getattr__"] = partial(_ready_made_layer, module)

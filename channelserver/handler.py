@@ -142,6 +142,9 @@ class ViewConsumer:
     :param timeout: seconds which a client may take to make room for the next part of a response.
     """
 
+    #: Django's signals around a request do this.
+    tidies_connections = True
+
     #: Bytes read at a time from the file of a ``FileResponse``.
     block_size = 128 * 1024
 

@@ -32,11 +32,12 @@ class Outbox:
     :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
     """
 
-    __slots__ = ("_call_later", "_entries", "_flush", "closed")
+    __slots__ = ("_at_end", "_call_later", "_entries", "_flush", "closed")
 
     def __init__(self, call_later: CallLater) -> None:
         self._call_later = call_later
         self._entries: deque[Entry] = deque()
+        self._at_end: list[Callable[[], object]] = []
         self._flush: _Flush | None = None
         #: The consumer has ended: what is sent in its name from now on goes at once.
         self.closed = False
@@ -45,9 +46,31 @@ class Outbox:
         """Hold back one send; `content` is given away."""
         self._entries.append((layer, is_group, name, content))
 
+    def at_end(self, function: Callable[[], object]) -> None:
+        """Have `function` called by :meth:`flush`, in the consumer's thread; for what may use the database."""
+        self._at_end.append(function)
+
     def drop(self) -> None:
         """Forget everything: the consumer raised."""
         self._entries.clear()
+        self._at_end.clear()
+
+    def release(self) -> None:
+        """Send everything at once, in order.
+
+        For tests, which have no reactor to wait in: see :meth:`flush`.
+
+        :raises ChannelFull: a channel is at its capacity; what comes after is not sent.
+        """
+        functions, self._at_end = self._at_end, []
+        for function in functions:
+            function()
+        entries, self._entries = self._entries, deque()
+        for layer, is_group, name, content in entries:
+            if is_group:
+                layer.dispatch_group(name, content)
+            else:
+                layer.dispatch(name, content)
 
     def flush(self, done: Callable[[], object] | None = None) -> None:
         """Send everything, in order, without keeping the calling thread.
@@ -57,6 +80,12 @@ class Outbox:
 
         :param done: called when everything has been dealt with, in the calling thread or the reactor's.
         """
+        functions, self._at_end = self._at_end, []
+        for function in functions:
+            try:
+                function()
+            except Exception:
+                logger.exception("error in %r, called at the end of a consumer", function)
         earlier = self._flush
         entries, self._entries = self._entries, deque()
         self._flush = flush = _Flush(entries, self._call_later, done)
@@ -103,9 +132,10 @@ class _Flush:
                 else:
                     layer.dispatch(name, content)
             except ChannelFull as error:
-                if not give_up:
+                if not give_up and error.retry:
                     return False
-                layer.losses.count("channel full", name, hint=f"{error}; tried again for {RETRY_SECONDS:.0f} s")
+                hint = f"{error}; tried again for {RETRY_SECONDS:.0f} s" if error.retry else str(error)
+                layer.losses.count("channel full" if error.retry else "unknown", name, hint=hint)
             except Exception:
                 logger.exception("cannot send to %r", name)
             entries.popleft()
@@ -166,3 +196,12 @@ def hold_back(layer: BaseChannelLayer, is_group: bool, name: str, content: Conte
         layer.dispatch_group(name, content)
     else:
         layer.dispatch(name, content)
+
+
+def at_end(function: Callable[[], object], immediately: bool) -> None:
+    """Call `function` now, or at the normal end of the running consumer if `immediately` is not asked for."""
+    outbox = None if immediately else current()
+    if outbox is None:
+        function()
+    else:
+        outbox.at_end(function)

@@ -7,6 +7,7 @@ candidates for it, includes flattened. :meth:`Router.match` runs in worker threa
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuard, runtime_checkable
@@ -132,9 +133,11 @@ class RouteClass(Route):
 
     def __init__(self, consumer_class: Any, **filters: Any) -> None:
         consumer_class = _resolve_consumer(consumer_class, ["route_class"])
-        if not callable(getattr(consumer_class, "channel_names", None)):
+        # A function decorator on a class leaves a function, which leads to the class by `__wrapped__`.
+        channel_names = getattr(inspect.unwrap(consumer_class), "channel_names", None)
+        if not callable(channel_names):
             raise ValueError(f"{_name_of(consumer_class)} has no channel_names(), which route_class() needs")
-        super().__init__(consumer_class.channel_names(), consumer_class, **filters)
+        super().__init__(channel_names(), consumer_class, **filters)
 
 
 class Include:

@@ -15,7 +15,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -134,10 +134,10 @@ def enforce_ordering(func: None = None, slight: bool = False) -> Callable[[Calla
 def enforce_ordering(func: Callable[..., Any] | None = None, slight: bool = False) -> Callable[..., Any]:
     """Have the messages of a socket consumed in order: ``@enforce_ordering`` or ``@enforce_ordering(slight=True)``.
 
-    In one process the server consumes a socket's messages one at a time and in order anyway, whether its consumers are
-    decorated or not. So the decorator only checks that the message has an ``order``, and gives the consumer its channel
-    session, as in Channels 1. Nothing waits, so nothing stalls: a connect consumer without the decorator counts as
-    order 0, and one that raised passes the turn on.
+    The layers hand out a socket's messages one at a time and in order anyway, whether its consumers are decorated or
+    not, also over Redis to workers on several hosts. So the decorator only checks that the message has an ``order``,
+    and gives the consumer its channel session, as in Channels 1. Nothing waits, so nothing stalls: a connect consumer
+    without the decorator counts as order 0, and one that raised passes the turn on.
 
     :param func: a consumer, as for :func:`channel_session`.
     :param slight: the connect message first, the others in any order. Nothing is gained by it here.
@@ -157,21 +157,11 @@ def enforce_ordering(func: Callable[..., Any] | None = None, slight: bool = Fals
                     "@enforce_ordering needs a message with an order (websocket.connect, .receive, .disconnect); "
                     f"the one on {message.channel.name} has order={order!r}"
                 )
-            with _turn(message, slight):
-                return with_session(*args, **kwargs)
+            return with_session(*args, **kwargs)
 
         return inner
 
     return decorator if func is None else decorator(func)
-
-
-def _turn(message: Message, slight: bool) -> AbstractContextManager[None]:
-    """Return the block inside of which it is the message's turn.
-
-    The place for a layer whose sockets are served by workers on several hosts: such a layer would hold the turn here
-    and pass it on at the block's end, whatever its outcome.
-    """
-    return nullcontext()
 
 
 def message_in(args: tuple[object, ...]) -> Any:

@@ -33,6 +33,7 @@ from channelserver.logs import join_logs
 from channelserver.project import StartError
 from channelserver.server.limits import raise_descriptor_limit
 from channelserver.server.options import OptionError, Settings
+from channelserver.server.reactor import install
 from channelserver.server.service import ListenError
 from channelserver.server.shares import Shares
 from channelserver.server.siblings import LINK, LISTENERS, LOG, SHARES
@@ -50,6 +51,8 @@ def main(config: dict[str, Any]) -> None:
         from twisted.application.reactors import installReactor
 
         installReactor(config["reactor"])
+    else:
+        install()
     try:
         _serve(config)
     except (StartError, OptionError, InvalidChannelLayerError, ListenError) as error:
@@ -70,7 +73,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     reactor: Any = installed
     values = Settings(
-        {name: tuple(value) if isinstance(value, list) else value for name, value in config["values"].items()}
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in config["values"].items()}
     )
     channel_layers.host()
     project.load(config["settings"])

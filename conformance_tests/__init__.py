@@ -1,4 +1,5 @@
-"""The WebSocket cases of the Autobahn test suite, against a running server.
+"""What others expect of the server, checked by their programs: the Autobahn test suite, testssl, h2load, curl.
 
-They are driven by kosoku, which is a program of its own; ``tox -e conformance`` installs it.
+The WebSocket cases are driven by kosoku, which ``tox -e conformance`` installs; the other programs are Debian packages
+(``testssl.sh``, ``nghttp2-client``, ``curl``).
 """

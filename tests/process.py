@@ -260,9 +260,12 @@ class ServerTestCase(SynchronousTestCase):
         twistd = "from twisted.scripts.twistd import run; run()"
         return [sys.executable, "-c", twistd, *options, "channelserver", *arguments]
 
-    def run_process(self, command: list[str], pass_fds: tuple[int, ...] = ()) -> Server:
-        """Start any command in the project's folder."""
-        server = Server(command, self.folder, self.environment, pass_fds)
+    def run_process(self, command: list[str], pass_fds: tuple[int, ...] = (), **environment: str) -> Server:
+        """Start any command in the project's folder.
+
+        :param environment: variables of its environment, beside the usual ones.
+        """
+        server = Server(command, self.folder, self.environment | environment, pass_fds)
         self.addCleanup(server.kill)
         self.addCleanup(lambda: print(f"\n--- output of the server ---\n{server.output}") if self._failed else None)
         return server

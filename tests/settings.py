@@ -12,6 +12,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
+    "channelserver.delay",
 ]
 
 DATABASES = {
@@ -22,7 +23,7 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Tables are made straight from the models: no test is about migrations, and it is quicker.
-MIGRATION_MODULES = {"auth": None, "contenttypes": None, "sessions": None}
+MIGRATION_MODULES = {"auth": None, "contenttypes": None, "sessions": None, "channelserver_delay": None}
 
 # A real hash takes as long as a hundred tests.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

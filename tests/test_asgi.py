@@ -18,7 +18,7 @@ from channelserver.asgi import (
     channel_layers,
     get_channel_layer,
 )
-from channelserver.layers import BaseChannelLayer, InMemoryChannelLayer
+from channelserver.layers import BaseChannelLayer, InMemoryChannelLayer, RedisChannelLayer
 from channelserver.routing import Router
 
 IN_MEMORY = "channelserver.layers.InMemoryChannelLayer"
@@ -130,9 +130,46 @@ class ManagerTests(SynchronousTestCase):
             self.assertEqual(ChannelLayerManager()["default"].channel_layer.capacity, 9)
 
     def test_redis_backends(self) -> None:
-        """The names of the Redis layers are understood, whether there is such a layer yet or not."""
+        """The names of the Redis layers, and the settings that went with them, are understood."""
+        config = {
+            "hosts": [("localhost", 6379), "redis://:secret@localhost:6379/1"], "prefix": "x:", "expiry": 9,
+            "group_expiry": 99, "capacity": 5, "channel_capacity": {"http.*": 7}, "stats_prefix": "y:",
+            "symmetric_encryption_keys": ["key"], "connection_kwargs": {"socket_timeout": 10},
+        }  # fmt: skip
         for backend in ("asgi_redis.RedisChannelLayer", "asgi_redis.RedisLocalChannelLayer"):
-            self.assertEqual(asgi.BACKENDS[backend], "channelserver.layers.RedisChannelLayer")
+            with layers(BACKEND=backend, CONFIG=config):
+                layer: Any = ChannelLayerManager()["default"].channel_layer
+                self.assertIsInstance(layer, RedisChannelLayer)
+                self.assertEqual([str(address) for address in layer.addresses], [
+                    "redis://localhost:6379/0", "redis://localhost:6379/1",
+                ])  # fmt: skip
+
+    def test_wrong_redis(self) -> None:
+        """What is wrong in the settings of the Redis layer is named, with the cure, but without passwords."""
+        cases: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+            ({"hosts": "localhost"}, ("hosts must be a list", "redis://localhost")),
+            ({"hosts": [7]}, ("hosts has 7",)),
+            ({"hosts": [("localhost", "x")]}, ("port 'x'",)),
+            ({"hosts": ["http://localhost"]}, ("begins with redis://",)),
+            ({"hosts": ["localhost:6379"]}, ("begins with redis://",)),
+            ({"hosts": ["redis://localhost/x"]}, ("must be a number",)),
+            ({"hosts": ["redis://localhost:99999"]}, ("cannot be understood",)),
+            ({"hosts": [{"sentinels": [("localhost", 1)]}]}, ("service_name",)),
+            ({"hosts": [{}]}, ("needs 'url'",)),
+            ({"symmetric_encryption_keys": "key"}, ("must be a list of keys",)),
+            ({"symmetric_encryption_keys": [7]}, ("list of text",)),
+            ({"connection_kwargs": {"retries": 7}}, ("connection_kwargs has 'retries'", "password")),
+            ({"hosts": ["rediss://localhost?ssl_ca_certs=/nowhere.pem"]}, ("'/nowhere.pem' cannot be read",)),
+            ({"prefix": ""}, ("prefix must be text",)),
+            ({"host": []}, ("'hosts'",)),
+        ]
+        for config, words in cases:
+            with self.subTest(config=config):
+                self.assertWrong(*words, BACKEND="channelserver.layers.RedisChannelLayer", CONFIG=config)
+        config = {"hosts": ["ftp://user:very-secret@localhost"]}
+        with layers(BACKEND="channelserver.layers.RedisChannelLayer", CONFIG=config):
+            error = self.assertRaises(asgi.InvalidChannelLayerError, ChannelLayerManager().make_backend, "default")
+        self.assertNotIn("very-secret", str(error))
 
     def assertWrong(self, *words: str, **entry: Any) -> None:
         """Assert that an entry is refused, with a text of one line in which these words are."""

@@ -9,7 +9,8 @@ from twisted.internet import interfaces
 from twisted.internet.address import IPv6Address, UNIXAddress
 from zope.interface import directlyProvides
 
-from channelserver.server.connection import BODY_IN_MESSAGE, LINGER, READ_AHEAD, HTTPFactory
+from channelserver.server.body import BODY_IN_MESSAGE
+from channelserver.server.connection import LINGER, READ_AHEAD, HTTPFactory
 from channelserver.server.http1 import MAX_HEAD_BYTES
 from tests.fakes import Client, FakeServer, StrictTestCase, get, request
 
@@ -384,7 +385,7 @@ class BodyTests(ConnectionTestCase):
         client.send(request("POST", "/", f"Content-Length: {MEGABYTE}") + b"x" * 200_000)
         body = client.protocol._body
         client.leave()
-        self.assertTrue(body.closed)
+        self.assertTrue(body._file.closed)
         self.assertIsNone(self.server.take("http.request"))
         self.assertEqual(self.server.messages("http.disconnect"), [])
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.crowd import Crowd, allow_descriptors
 from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
 
 CONSUMERS = """
@@ -191,6 +192,26 @@ class LoadTests(ServerTestCase):
 
         self.run_clients(clients)
         wait_until(lambda: self.counts(server)["disconnect"] == 100, "the end of 100 sockets")
+        self.assert_clean(server)
+
+    def test_10_000_idle_sockets(self) -> None:
+        """So many sockets that nobody uses stay open, and everybody else is served meanwhile; a group's message still
+        finds each of them.
+        """
+        number = 10_000
+        allow_descriptors(number + 1000)
+        server = self.start("--max-connections", str(number + 100), "--access-log", "")
+        with Crowd(server.port) as crowd:
+            idle = crowd.grow(number)
+            for _ in range(20):
+                self.assertEqual(server.get("/counts/").json()["connect"], number)
+            with server.connect("/everybody/") as speaker:
+                speaker.send("wake up")
+                self.assertEqual(speaker.recv(TIMEOUT), "wake up")
+                for connection in idle:
+                    self.assertEqual(connection.recv(100), b"\x81\x07wake up")
+            self.assert_clean(server)
+        wait_until(lambda: self.counts(server)["disconnect"] == number + 1, "all to be gone")
         self.assert_clean(server)
 
 

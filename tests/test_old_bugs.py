@@ -1,7 +1,7 @@
 """Faults that the servers of 2016 had, each with a test that it is not here.
 
 The letters are those of the notes on Channels 1 that this project was written from. Left out is what cannot occur: f
-was an error of Redis, so here the layer's own queues fail; g belongs to the delay server.
+was an error of Redis, so here the layer's own queues fail; g has its place in :mod:`tests.test_delay`.
 """
 
 from __future__ import annotations

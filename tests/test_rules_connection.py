@@ -199,6 +199,14 @@ class ConnectionTestCase(LabTestCase):
 class DefaultTests(ConnectionTestCase):
     """Rules 1 to 6 as they hold without any option."""
 
+    # Level debug is for those who ask for it.
+    extra_settings = """
+        LOGGING = {
+            "version": 1, "disable_existing_loggers": False,
+            "loggers": {"channelserver.server.websocket": {"level": "DEBUG"}},
+        }
+    """
+
     # What hangs would hang until the test fails.
     arguments = ("--connect-timeout", "600", "--threads", "4", "--ping-interval", "0")
 

@@ -193,7 +193,7 @@ class OptionTests(RunserverTestCase):
     def test_noasgi(self) -> None:
         """With ``--noasgi`` it is Django's own server: pages and static files, but no sockets."""
         server = self.runserver("--noasgi")
-        server.wait_for("Starting development server at")
+        server.wait_for("Starting (WSGI )?development server at")  # with the word since Django 6.1
         self.assertEqual(server.get("/").text, "the first version")
         self.assertIn("WSGIServer", server.get("/").headers["Server"])
         self.assertStatic(server)
@@ -325,5 +325,5 @@ class PlainProjectTests(ServerTestCase):
         self.assertEqual(server.get("/static/file.txt").text.strip(), "a collected file")
         self.assertEqual(server.stop(), 0)
         django_s = self.runserver()
-        django_s.wait_for("Starting development server at")
+        django_s.wait_for("Starting (WSGI )?development server at")
         self.assertEqual(django_s.get("/").text, "a plain site")

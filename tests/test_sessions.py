@@ -861,27 +861,6 @@ class EnforceOrderingTests(SessionTestCase):
         Consumer().receive(message(order=1))
         self.assertEqual(read(message()), {"room": "a"})
 
-    def test_the_turn_encloses_the_saving_of_the_session(self) -> None:
-        """What another host may see when it has its turn must be stored by then."""
-        course = []
-
-        class Turn:
-            def __enter__(self) -> None:
-                course.append("begin")
-
-            def __exit__(self, *details: Any) -> None:
-                course.append("end")
-
-        def saved(self: Any, must_create: bool = False) -> None:
-            course.append("save")
-
-        with (
-            mock.patch.object(sessions, "_turn", lambda message, slight: Turn()),
-            mock.patch(f"{DB}.SessionStore.save", saved),
-        ):
-            enforce_ordering(lambda message: message.channel_session.update({"a": 1}))(message(order=1))
-        self.assertEqual(course, ["begin", "save", "end"])
-
 
 class CustomEngineTests(SessionTestCase):
     def test_an_engine_that_does_not_report_missing_sessions_works(self) -> None:

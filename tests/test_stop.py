@@ -365,7 +365,9 @@ class RunserverStopTests(StopTestCase):
         self.check(self.runserver(), signal.SIGTERM)
 
     def test_sigint_with_the_autoreloader(self) -> None:
-        """Control-C in a terminal reaches both processes of Django's autoreloader."""
+        """Control-C in a terminal reaches both processes of Django's autoreloader; the outer one lets the inner one
+        finish.
+        """
         server = self.run_process([sys.executable, "manage.py", "runserver", str(free_port())]).wait_until_up()
         with server.connect("/chat/") as client:
             os.killpg(server.process.pid, signal.SIGINT)

@@ -1,7 +1,31 @@
-"""The channel layer: messages, queues and groups. Plain Python; knows neither Twisted, Django nor HTTP."""
+"""The channel layer: messages, queues and groups. Plain Python; knows neither Twisted, Django nor HTTP.
+
+But for :mod:`channelserver.layers.redis`, which is imported only when it is asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from channelserver.layers.base import BaseChannelLayer, ChannelFull, MessageTooLarge
 from channelserver.layers.conformance import ConformanceTestCase
 from channelserver.layers.memory import InMemoryChannelLayer
 
-__all__ = ["BaseChannelLayer", "ChannelFull", "ConformanceTestCase", "InMemoryChannelLayer", "MessageTooLarge"]
+if TYPE_CHECKING:
+    from channelserver.layers.redis import RedisChannelLayer
+
+__all__ = [
+    "BaseChannelLayer",
+    "ChannelFull",
+    "ConformanceTestCase",
+    "InMemoryChannelLayer",
+    "MessageTooLarge",
+    "RedisChannelLayer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RedisChannelLayer":
+        from channelserver.layers.redis import RedisChannelLayer
+
+        globals()[name] = RedisChannelLayer
+        return RedisChannelLayer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

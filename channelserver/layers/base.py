@@ -15,9 +15,15 @@ from channelserver.layers.content import Content, copy_content
 from channelserver.layers.losses import Losses
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
 
+#: A reply with this key says that no consumer will answer. Its value is an HTTP status for the client.
+FAILED = "channelserver.failed"
+
 
 class ChannelFull(Exception):
     """The channel holds as many messages as its capacity allows (asgiref 1: ``BaseChannelLayer.ChannelFull``)."""
+
+    #: Whether the message may be sent again: it did not arrive.
+    retry = True
 
 
 class MessageTooLarge(Exception):

@@ -74,16 +74,13 @@ class Groups:
         with self._lock:
             self._remove(group, channel)
 
-    def drop(self, channel: str) -> bool:
-        """End all memberships of `channel`.
-
-        :returns: whether there were any.
-        """
+    def drop(self, channel: str) -> tuple[str, ...]:
+        """End all memberships of `channel`; return the groups it was in."""
         with self._lock:
             groups = tuple(self._groups_of.get(channel, ()))
             for group in groups:
                 self._remove(group, channel)
-            return bool(groups)
+            return groups
 
     def drop_prefix(self, prefix: str) -> None:
         """End all memberships of the channels that start with `prefix`: their process has gone."""
@@ -91,6 +88,12 @@ class Groups:
             for channel in [channel for channel in self._groups_of if channel.startswith(prefix)]:
                 for group in tuple(self._groups_of[channel]):
                     self._remove(group, channel)
+
+    def has(self, group: str, channel: str | None = None) -> bool:
+        """Whether `group` has this member; without one, whether it has any."""
+        with self._lock:
+            entry = self._groups.get(group)
+            return entry is not None and (channel is None or channel in entry.members)
 
     def members(self, group: str) -> list[str]:
         """Return the members of `group`."""

@@ -50,6 +50,11 @@ class Losses:
         period = f" in {since:.0f} s" if since else ""
         logger.warning("%d message(s) to %r lost%s: %s%s", lost, name, period, reason, f"; {hint}" if hint else "")
 
+    def add(self, reason: str, number: int) -> None:
+        """Count losses which the caller logs."""
+        with self._lock:
+            self._total[reason] = self._total.get(reason, 0) + number
+
     def sweep(self) -> None:
         """Log the sums that no further loss has brought to the log. Call it every few seconds."""
         now = self._clock()

@@ -194,10 +194,14 @@ class InMemoryChannelLayer(BaseChannelLayer):
         else:
             self.queues.put(channel, content)
 
-    def dispatch_group(self, group: str, content: Content, origin: Outlet | None = None) -> None:
-        """See :meth:`BaseChannelLayer.dispatch_group`.
+    def dispatch_group(self, group: str, content: Content) -> None:
+        """See :meth:`BaseChannelLayer.dispatch_group`."""
+        self.spread(group, content)
 
-        :param origin: the process that sends, if it is another one: it has seen to its own connections.
+    def spread(self, group: str, content: Content, origin: Outlet | None = None) -> None:
+        """Like :meth:`dispatch_group`, but not to the connections of one process.
+
+        :param origin: that process: it sends, and has seen to its own connections.
         """
         by_outlet, ordinary = self.groups.targets(group)
         for outlet, channels in by_outlet:

@@ -22,7 +22,6 @@ Every state may be followed by *closing* (after an error of the client) and *clo
 from __future__ import annotations
 
 import re
-import tempfile
 from typing import Any
 
 from twisted.internet import interfaces
@@ -30,18 +29,19 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from channelserver.server.body import FramedBody
 from channelserver.server.exchange import Exchange
-from channelserver.server.http1 import BadRequest, RequestHead, body_reader, parse_head
+from channelserver.server.http1 import BadRequest, RequestHead, parse_head
 from channelserver.server.limits import Refusal, lose_transport
+from channelserver.server.sending import direct, send
 from channelserver.server.site import LINGER, Site
 from channelserver.server.websocket import WebSocket
 
 _log = Logger("channelserver.server.http")
 
-#: A body up to this many bytes travels in the message; a larger one goes to a temporary file.
-BODY_IN_MESSAGE = 64 * 1024
 #: Bytes of further requests which are read while one is being answered.
-READ_AHEAD = 64 * 1024  #: Seconds a new connection has for its first request when the server stops.
+READ_AHEAD = 64 * 1024
+#: Seconds a new connection has for its first request when the server stops.
 FIRST_REQUEST = 1.0
 
 _bare_lf = re.compile(rb"(?<!\r)\n").search
@@ -53,9 +53,8 @@ class HTTPConnection:
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_begun", "_body", "_body_began", "_body_reader", "_body_received", "_buffer", "_deadline",
-        "_exchange", "_head", "_own_addresses", "_paused", "_producing", "_searched", "_state", "_websocket", "factory",
-        "peer", "site", "transport",
+        "_addresses", "_begun", "_body", "_buffer", "_deadline", "_direct", "_exchange", "_head", "_own_addresses",
+        "_paused", "_producing", "_searched", "_state", "_websocket", "factory", "peer", "site", "transport",
     )  # fmt: skip
 
     def __init__(self, site: Site, peer: str | None = None) -> None:
@@ -64,15 +63,13 @@ class HTTPConnection:
         self.peer = peer
         self.factory: Any = None
         self.transport: Any = None
+        self._direct: Any = None  # the transport, if it can be written to without the reactor
         self._state = "head"
         self._buffer = b""
         self._searched = 0
         self._begun = False  # something of the next request has come
         self._head: RequestHead | None = None
-        self._body: Any = None
-        self._body_reader: Any = None
-        self._body_began = 0.0
-        self._body_received = 0
+        self._body: FramedBody | None = None
         self._exchange: Exchange | None = None
         self._websocket: WebSocket | None = None
         self._own_addresses: dict[str, Any] | None = None  # of the connection
@@ -90,6 +87,7 @@ class HTTPConnection:
         if interfaces.ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
+        self._direct = direct(transport)
         site.connected(self)
         self._set_deadline(site.options.header_timeout)
 
@@ -103,8 +101,8 @@ class HTTPConnection:
             return
         if self._state in ("closing", "ending"):
             return
-        if self._state == "body":
-            self._feed_body(data)
+        if self._body is not None:
+            self._feed_body(self._body, data)
         else:
             self._buffer = self._buffer + data if self._buffer else data
             if self._state == "answer" or self._paused:
@@ -163,10 +161,6 @@ class HTTPConnection:
         """Take a head out of the buffer; return False if it is not there yet."""
         options = self.site.options
         buffer = self._buffer
-        if not self._begun:
-            # The time for a head runs from its first byte and is not put off by later ones.
-            self._begun = True
-            self._set_deadline(options.header_timeout)
         if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is skipped
             skipped = next((count for count in range(2, 10, 2) if buffer[count : count + 2] != b"\r\n"), None)
             if skipped is None:
@@ -185,6 +179,10 @@ class HTTPConnection:
             if _bare_lf(buffer, max(0, self._searched - 1)):
                 raise BadRequest("lines end with bare LF")
             self._searched = len(buffer)
+            if not self._begun:
+                # The time for a head runs from its first byte and is not put off by later ones.
+                self._begun = True
+                self._set_deadline(options.header_timeout)
             return False
         self._searched = 0
         self._begun = False
@@ -203,18 +201,13 @@ class HTTPConnection:
         return True
 
     def _start_body(self, head: RequestHead) -> None:
-        limit = self.site.options.max_body_bytes
-        if head.length is not None and head.length > limit:
-            raise BadRequest(f"request body over {limit} bytes", 413)
+        self._body = FramedBody(head, self.site.options, self.site.wheel.now())
         if head.expects_continue and not self._buffer:
-            self.transport.write(_CONTINUE)
+            self.write(_CONTINUE)
         self._state = "body"
-        self._body_reader = body_reader(head)
-        self._body = tempfile.SpooledTemporaryFile(max_size=BODY_IN_MESSAGE)
         data, self._buffer = self._buffer, b""
-        self._body_began, self._body_received = self.site.wheel.now(), 0
         self._set_deadline(self.site.options.body_timeout)
-        self._feed_body(data)
+        self._feed_body(self._body, data)
 
     def _own(self) -> dict[str, Any]:
         """Return the addresses of the connection itself. Not before the first request: the PROXY protocol, if it is
@@ -230,42 +223,19 @@ class HTTPConnection:
             }
         return self._own_addresses
 
-    def _feed_body(self, data: bytes) -> None:
-        self._body_received += len(data)
+    def _feed_body(self, body: FramedBody, data: bytes) -> None:
         try:
-            parts, rest = self._body_reader.feed(data)
-            self._body.write(parts[0] if len(parts) == 1 else b"".join(parts))
-            limit = self.site.options.max_body_bytes
-            if self._body.tell() > limit:
-                raise BadRequest(f"request body over {limit} bytes", 413)
+            rest = body.feed(data)
         except BadRequest as error:
             self._refuse(error)
             return
         if rest is None:
-            self._deadline = self._body_deadline()
+            self._deadline = body.deadline(self.site.wheel.now())
             self.site.wheel.add(self, self._deadline)
             return
         self._buffer = rest
-        body, self._body = self._body, None
-        self._body_reader = None
-        size = body.tell()
-        body.seek(0)
-        if size <= BODY_IN_MESSAGE:
-            with body:
-                self._dispatch(body.read(), None)
-        else:
-            self._dispatch(b"", body)
-
-    def _body_deadline(self) -> float:
-        """When the next part must be there: in time after the last one, and not much later than the least rate allows
-        for so many bytes.
-        """
-        options, now = self.site.options, self.site.wheel.now()
-        deadline: float = now + options.body_timeout
-        if options.min_body_rate:
-            slowest = self._body_began + options.body_timeout + self._body_received / options.min_body_rate
-            deadline = min(deadline, slowest)
-        return deadline
+        self._body = None
+        self._dispatch(*body.take())
 
     def _dispatch(self, body: bytes, body_file: Any) -> None:
         """The request is complete: give it to the layer."""
@@ -306,7 +276,10 @@ class HTTPConnection:
 
     def write(self, data: bytes) -> bool:
         """Send bytes; return False if they wait for the client to read."""
-        self.transport.write(data)
+        if self._direct is not None:
+            send(self._direct, data)
+        else:
+            self.transport.write(data)
         return not self._paused
 
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:

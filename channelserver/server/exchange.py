@@ -9,6 +9,7 @@ States: ``waiting`` (nothing sent), ``streaming`` (head sent, parts follow), ``d
 from __future__ import annotations
 
 import re
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -30,6 +31,29 @@ _HOP_BY_HOP = frozenset(
 
 #: A larger answer is handed to the transport in pieces of this size, each when the client has read those before it.
 PIECE = 128 * 1024
+
+
+#: What the names of fields seen so far mean to us: "own", "length", "date", "field". Applications use few of them.
+_kinds: dict[bytes, str] = {}
+
+
+def _kind(name: bytes) -> str:
+    """Say what a field of an answer means to us.
+
+    :raises ResponseError: its name is none.
+    """
+    if not _token(name):
+        raise ResponseError(f"malformed header {name!r}")
+    lower = name.lower()
+    kind = {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in _HOP_BY_HOP else "field")
+    if len(_kinds) < 1000:
+        _kinds[name] = kind
+    return kind
+
+
+@cache
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b"Unknown"))
 
 
 class ResponseError(ValueError):
@@ -132,6 +156,10 @@ class Exchange:
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 
+    def send_frame(self, frame: bytes, deflated: Any) -> bool:
+        """A group's message to its sockets is nothing to a request that is a member, too."""
+        return True
+
     def reply(self, content: Content) -> None:
         """Act on a reply: ``status``, ``headers``, ``content``, ``more_content``; later ones without the first two."""
         try:
@@ -206,9 +234,9 @@ class Exchange:
     def _head(self, status: int, headers: Any, body: bytes, more: bool) -> bytes:
         """Return what goes out before the body."""
         head = self.head
+        lines = [_status_line(status)]
         fields, length = self._fields(headers)
-        lines = [b"HTTP/1.1 %d %s\r\n" % (status, _REASONS.get(status, b"Unknown"))]
-        lines.extend(b"%s: %s\r\n" % field for field in fields)
+        lines.extend([b"%b: %b\r\n" % field for field in fields])
         self._frame(lines, status, self._length(status, length, body, more))
         if self.wire.site.draining:
             head.keep_alive = False
@@ -232,19 +260,19 @@ class Exchange:
             except (TypeError, ValueError):
                 raise ResponseError(f"a header must be a pair of name and value, not {pair!r}") from None
             name, value = _bytes(name), _bytes(value)
-            if not _token(name) or _forbidden(value):
+            kind = _kinds.get(name) or _kind(name)
+            if _forbidden(value):
                 raise ResponseError(f"malformed header {name!r}: {value!r}")
-            lower = name.lower()
-            if lower in _HOP_BY_HOP:
-                if lower == b"connection" and b"close" in value.lower():
+            if kind == "own":
+                if name.lower() == b"connection" and b"close" in value.lower():
                     self.head.keep_alive = False
                 continue
-            if lower == b"content-length":
+            if kind == "length":
                 if not value.isdigit():
                     raise ResponseError(f"malformed header {name!r}: {value!r}")
                 length = int(value)
                 continue
-            dated = dated or lower == b"date"
+            dated = dated or kind == "date"
             fields.append((name, value))
         if not dated:
             fields.append((b"Date", self.wire.site.date()))
@@ -364,7 +392,11 @@ class _WholeBody:
 
 def copy_addresses(addresses: dict[str, Any]) -> dict[str, Any]:
     """Return ``client``, ``server`` and ``scheme`` of a connection, for one message to keep."""
-    return {key: list(value) if isinstance(value, list) else value for key, value in addresses.items()}
+    copy = addresses.copy()
+    client, server = copy["client"], copy["server"]
+    copy["client"] = client and client.copy()
+    copy["server"] = server and server.copy()
+    return copy
 
 
 def _body(content: Content) -> bytes:

@@ -110,6 +110,7 @@ class Health:
             "queues": {name: int(figures["messages_pending"]) for name, figures in queues.items()},
             "oldest": round(max((figures["messages_max_age"] for figures in queues.values()), default=0.0), 3),
             "refused": site.complaints.totals(),
+            **({"redis": problem} if (problem := site.layer.problem()) else {}),
         }
 
     def _is_near(self, exchange: Exchange) -> bool:

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from channelserver.server import http2_frames as frames
+from channelserver.server.details import log_detail
 from channelserver.server.http1 import BadRequest, RequestHead
 from channelserver.server.http2_frames import FrameReader, Violation, goaway
 from channelserver.server.http2_head import Malformed, check_trailers, read_head
@@ -132,7 +133,7 @@ class HTTP2Connection:
             self._end(violation)
             return
         except ProtocolError as error:
-            _log.debug("HTTP/2 connection of {client}: {error}", client=self.addresses["client"], error=error)
+            log_detail(_log, "HTTP/2 connection of {client}: {error}", client=self.addresses["client"], error=error)
             self._close()  # h2 has its GOAWAY ready
             return
         if self._frames.unfinished:
@@ -247,7 +248,7 @@ class HTTP2Connection:
 
     def _break_rule(self, number: int, error: Malformed) -> None:
         """A stream error (RFC 9113 section 5.4.2)."""
-        _log.debug("HTTP/2 stream of {client}: {error}", client=self.addresses["client"], error=error)
+        log_detail(_log, "HTTP/2 stream of {client}: {error}", client=self.addresses["client"], error=error)
         self._reset(number, frames.PROTOCOL_ERROR)
         self._forget(number)
         self._frames.count_reset(self.site.wheel.now())

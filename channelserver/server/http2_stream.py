@@ -17,18 +17,16 @@ closed   both sides have said all                                        nothing
 
 from __future__ import annotations
 
-import tempfile
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from channelserver.server.body import RequestBody
 from channelserver.server.exchange import Exchange
 from channelserver.server.http1 import BadRequest, RequestHead
 
 if TYPE_CHECKING:
     from channelserver.server.http2 import HTTP2Connection
 
-#: A body up to this many bytes travels in the message; a larger one goes to a temporary file.
-BODY_IN_MESSAGE = 64 * 1024
 #: Bytes of an answer which may wait in a stream before its sender is told to.
 ROOM = 64 * 1024
 
@@ -63,7 +61,7 @@ class Stream:
     """
 
     __slots__ = (
-        "_body", "_chunks", "_size", "connection", "due", "ended", "exchange", "fields", "head", "number", "queued",
+        "_body", "_chunks", "connection", "due", "ended", "exchange", "fields", "head", "number", "queued",
         "request_ended", "site", "state", "waiting",
     )  # fmt: skip
 
@@ -78,8 +76,7 @@ class Stream:
         self.due: float | None = None
         #: The client has sent all of the request.
         self.request_ended = False
-        self._body: Any = None
-        self._size = 0
+        self._body: RequestBody | None = None
         #: The head of the answer, until it is sent.
         self.fields: Fields | None = None
         self._chunks: deque[memoryview] = deque()
@@ -99,13 +96,9 @@ class Stream:
         """
         if self.state != "body":
             return
-        limit = self.site.options.max_body_bytes
-        self._size += len(data)
-        if self._size > limit:
-            raise BadRequest(f"request body over {limit} bytes", 413)
         if self._body is None:
-            self._body = tempfile.SpooledTemporaryFile(max_size=BODY_IN_MESSAGE)
-        self._body.write(data)
+            self._body = RequestBody(self.site.options.max_body_bytes)
+        self._body.add(data)
         if data:
             self.wait(self.site.options.body_timeout)
 
@@ -113,15 +106,12 @@ class Stream:
         """The request is complete: give it to the layer."""
         site, head = self.site, self.head
         self.state = "answer"
-        body, body_file, self._body = b"", self._body, None
-        if body_file is not None:
+        body, body_file = b"", None
+        if self._body is not None:
             if b"content-length" not in head.fields:  # frames tell where the body ends; form parsers ask for the field
-                head.headers.append([b"content-length", b"%d" % self._size])
-            body_file.seek(0)
-            if self._size <= BODY_IN_MESSAGE:
-                with body_file:
-                    body = body_file.read()
-                body_file = None
+                head.headers.append([b"content-length", b"%d" % self._body.size])
+            body, body_file = self._body.take()
+            self._body = None
         exchange = self._exchange()
         if site.static is not None and site.static(exchange):
             if body_file is not None:

@@ -368,7 +368,7 @@ class Peer:
             self._send_patiently(channel, content)
 
     def _send_group(self, group: str, content: Content) -> None:
-        self._layer.dispatch_group(group, content, self._outlet if self._prefixes else None)
+        self._layer.spread(group, content, self._outlet)
 
     # -- its connections -----------------------------------------------------------------------------------------------
 

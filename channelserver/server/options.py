@@ -10,8 +10,9 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_network
+from types import SimpleNamespace
 from typing import Any
 
 
@@ -312,17 +313,8 @@ OPTIONS: tuple[Option, ...] = (
 BY_NAME = {option.name: option for option in OPTIONS}
 
 
-@dataclass
-class Settings:
+class Settings(SimpleNamespace):
     """The values of all options: attributes with the options' names."""
-
-    values: dict[str, Any] = field(default_factory=dict)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.__dict__["values"][name]
-        except KeyError:
-            raise AttributeError(name) from None
 
 
 def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
@@ -338,7 +330,7 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
     for name, value in configured.items():
         option = BY_NAME.get(name)
         if option is not None and option.command_line_only:
-            raise OptionError(f"{name!r} in CHANNELSERVER is no setting; give it on the command line as {option.flag}")
+            raise OptionError(f"CHANNELSERVER[{name!r}] is no setting; give it on the command line as {option.flag}")
         if option is None:
             near = closest(str(name))
             hint = f"; did you mean {near!r}?" if near else ""
@@ -357,7 +349,7 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
     values["simple_listener"] = any(
         name in given for given in (command_line, configured) for name in ("port", "bind", "tls_cert")
     )
-    return Settings(values)
+    return Settings(**values)
 
 
 def closest(name: str) -> str:

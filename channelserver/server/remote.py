@@ -20,7 +20,6 @@ from twisted.python.failure import Failure
 
 from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
-from channelserver.layers.base import Outlet
 from channelserver.layers.content import Content
 from channelserver.layers.local import ANSWER_SECONDS, NoServerError
 from channelserver.layers.memory import ORDERED_CHANNELS, RECEIVE_SECONDS
@@ -70,7 +69,7 @@ class RemoteLayer(InMemoryChannelLayer):
             "take": self._taken,
             "reply": super().dispatch,
             "reply_waiting": self._reply_waiting,
-            "send_group": super().dispatch_group,
+            "send_group": self.spread,
             "group_added": self._group_added,
             "group_discarded": self.groups.discard,
             "flushed": super().flush,
@@ -295,9 +294,9 @@ class RemoteLayer(InMemoryChannelLayer):
         else:
             self._ask("send", channel, content, size=size_of(content))
 
-    def dispatch_group(self, group: str, content: Content, origin: Outlet | None = None) -> None:
+    def dispatch_group(self, group: str, content: Content) -> None:
         """See :meth:`BaseChannelLayer.dispatch_group`. This process's own members get it without a detour."""
-        super().dispatch_group(group, content)
+        self.spread(group, content)
         self._tell("send_group", group, content, size=size_of(content))
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:

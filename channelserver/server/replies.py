@@ -7,7 +7,6 @@ only.
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
@@ -15,14 +14,14 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
+from channelserver.layers.base import FAILED as FAILED
 from channelserver.layers.content import Content
 from channelserver.server import frames
 from channelserver.server.deflate import Deflated
+from channelserver.server.details import log_detail
+from channelserver.server.tokens import Tokens
 
 _log = Logger("channelserver.server.replies")
-
-#: A reply with this key says that no consumer will answer. Its value is an HTTP status for the client.
-FAILED = "channelserver.failed"
 
 #: Bytes of a streamed response which may be under way to a connection before the sending thread waits.
 WINDOW = 256 * 1024
@@ -100,7 +99,8 @@ class Replies:
     :param token: ``token(number)`` returns text made of so many random bytes; for the names.
     """
 
-    def __init__(self, bridge: Bridge, token: Callable[[int], str] = secrets.token_urlsafe) -> None:
+    def __init__(self, bridge: Bridge, token: Callable[[int], str] | None = None) -> None:
+        token = token or Tokens()
         self._bridge = bridge
         self._token = token
         unique = token(8)
@@ -131,7 +131,7 @@ class Replies:
     def _deliver(self, channel: str, content: Content) -> None:
         connection = self._connections.get(channel)
         if connection is None:
-            _log.debug("reply to {channel}, which has gone", channel=channel)
+            log_detail(_log, "reply to {channel}, which has gone", channel=channel)
         else:
             connection.reply(content)
 

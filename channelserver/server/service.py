@@ -135,6 +135,15 @@ class ServerService(service.Service):
         """Whether there is an open listener."""
         return bool(self._ports)
 
+    @property
+    def port(self) -> int:
+        """The number of the first TCP port it listens on; 0 if there is none."""
+        return next((number for port in self._ports for number in [getattr(port.getHost(), "port", 0)] if number), 0)
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once, from any thread, when the worker threads have nothing to do."""
+        self._workers.when_idle(callback)
+
     def on_listen_error(self, call: Callable[[ListenError], object]) -> None:
         """Have `call` called, instead of an exception raised, when a listener cannot be opened."""
         self._failure = call
@@ -331,7 +340,9 @@ def endpoints(
         try:
             found.append((f"endpoint {description!r}", serverFromString(reactor, description)))
         except TypeError as problem:
-            raise ListenError(f"--endpoint {description!r} lacks something; write for example tcp:8000") from problem
+            raise ListenError(
+                f"--endpoint {description!r} lacks something, perhaps its port; write for example tcp:8000"
+            ) from problem
         except Exception as problem:
             raise ListenError(
                 f"--endpoint {description!r} cannot be understood: {problem}; write for example tcp:8000"

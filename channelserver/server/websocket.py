@@ -18,9 +18,6 @@ done     ``websocket.disconnect`` was sent if it ever was open
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import select
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -30,7 +27,9 @@ from twisted.logger import Logger
 
 from channelserver.layers.content import Content
 from channelserver.server import deflate, frames
+from channelserver.server.details import log_detail
 from channelserver.server.exchange import copy_addresses
+from channelserver.server.handshake import check_handshake, handshake_response, offered_protocols
 from channelserver.server.http1 import BadRequest, RequestHead
 from channelserver.server.replies import FAILED
 
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.websocket")
-
-_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 #: Seconds for the client to answer a close frame.
 CLOSE_SECONDS = 5.0
@@ -93,37 +90,12 @@ class WebSocket:
     # -- handshake -----------------------------------------------------------------------------------------------------
 
     def check(self) -> BadRequest | None:
-        """Check the handshake (RFC 6455 section 4.2.1); return what is wrong with it."""
-        head = self._head
-        assert head is not None
-        fields = head.fields
-        if head.method != "GET" or head.version != "1.1":
-            return BadRequest("a WebSocket handshake is a GET of HTTP/1.1")
-        if head.length != 0:
-            return BadRequest("a WebSocket handshake has no body")
-        if b"upgrade" not in head.tokens(b"connection"):
-            return BadRequest("Connection does not say upgrade")
-        if fields.get(b"sec-websocket-version") != b"13":
-            return BadRequest("only version 13 of the WebSocket protocol is spoken here", 426)
+        """Check the handshake; return what is wrong with it."""
+        assert self._head is not None
         try:
-            key = base64.b64decode(fields.get(b"sec-websocket-key", b""), validate=True)
-        except binascii.Error:
-            key = b""
-        if len(key) != 16 or sum(name == b"sec-websocket-key" for name, _ in head.headers) != 1:
-            return BadRequest("malformed Sec-WebSocket-Key")
-        host = fields.get(b"host", b"").decode("latin-1")
-        if not self.site.origins.host_allowed(host):
-            return BadRequest(f"host {host!r} is not in ALLOWED_HOSTS")
-        origins = [value.decode("latin-1") for name, value in head.headers if name == b"origin"]
-        if not all(self.site.origins.origin_allowed(origin, host) for origin in origins):
-            return BadRequest("pages of this origin may not open a WebSocket here", 403)
-        if self.site.draining:
-            return BadRequest("the server is about to stop", 503)
-        if self.site.options.compression:
-            try:
-                self._deflate = deflate.negotiate(v for name, v in head.headers if name == b"sec-websocket-extensions")
-            except ValueError:
-                return BadRequest("malformed Sec-WebSocket-Extensions")
+            self._deflate = check_handshake(self._head, self.site)
+        except BadRequest as error:
+            return error
         return None
 
     def begin(self, data: bytes) -> None:
@@ -135,8 +107,7 @@ class WebSocket:
         assert head is not None
         self._early = data
         self.name = site.replies.add(site.replies.websocket_prefix, self)
-        offered = [item.decode("latin-1").strip() for name, item in head.headers if name == b"sec-websocket-protocol"]
-        self._protocols = [protocol.strip() for item in offered for protocol in item.split(",") if protocol.strip()]
+        self._protocols = offered_protocols(head)
         message: Content = {
             "reply_channel": self.name,
             "path": head.path,
@@ -158,24 +129,15 @@ class WebSocket:
         head = self._head
         assert head is not None
         chosen = self._choose(subprotocol)
-        digest = hashlib.sha1(head.fields[b"sec-websocket-key"].strip() + _MAGIC, usedforsecurity=False).digest()
-        lines = [
-            b"HTTP/1.1 101 Switching Protocols",
-            b"Upgrade: websocket",
-            b"Connection: Upgrade",
-            b"Sec-WebSocket-Accept: " + base64.b64encode(digest),
-        ]
-        if chosen is not None:
-            lines.append(b"Sec-WebSocket-Protocol: " + chosen.encode("latin-1"))
+        response = handshake_response(head, chosen, self._deflate)
         if self._deflate is not None:
-            lines.append(b"Sec-WebSocket-Extensions: " + self._deflate.response)
             self._reader = deflate.DeflateReader(self.site.options.max_message_bytes, self._deflate.client_window)
         self._state = "open"
         # An open socket may live for days: keep nothing of its handshake, here or in the connection.
         self._head = None
         self.wire.forget_head()
         self._protocols = []
-        self.wire.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        self.wire.write(response)
         self.site.access_log.socket("open", self.path, self._addresses["client"])
         now: float = self.site.wheel.now()
         self._last_received = now
@@ -219,7 +181,7 @@ class WebSocket:
         if frame is not None:
             self.send_frame(frame, deflate.Deflated.of(frame))
         elif not close and "accept" not in content:
-            _log.debug("{path!r}: a reply without text, bytes, close and accept", path=self.path)
+            log_detail(_log, "{path!r}: a reply without text, bytes, close and accept", path=self.path)
         if close:
             self.close(_close_code(close, self.path))
 
@@ -245,7 +207,7 @@ class WebSocket:
             frame = deflated.form(self._deflate.window)
         self._sent += 1
         if not self.paused:
-            self.wire.transport.write(frame)
+            self.wire.write(frame)
             return True
         if self._waiting is None:
             self._waiting = deque()
@@ -280,14 +242,14 @@ class WebSocket:
         self.paused = False
         pong, self._pong = self._pong, None
         if pong is not None and self._state == "open":
-            self.wire.transport.write(frames.encode_frame(frames.PONG, pong))
+            self.wire.write(frames.encode_frame(frames.PONG, pong))
         while self._waiting and not self.paused:
             parts, size = [], 0
             while self._waiting and size < REFILL:
                 parts.append(self._waiting.popleft())
                 size += len(parts[-1])
             self._wanted -= size
-            self.wire.transport.write(b"".join(parts))
+            self.wire.write(b"".join(parts))
         if not self._waiting:
             self._waiting = None
             if self._state == "closing":
@@ -342,7 +304,7 @@ class WebSocket:
                 if self.paused:
                     self._pong = payload  # only the latest ping needs an answer (RFC 6455 section 5.5.3)
                 elif self._state == "open":
-                    self.wire.transport.write(frames.encode_frame(frames.PONG, payload))
+                    self.wire.write(frames.encode_frame(frames.PONG, payload))
             elif opcode == frames.CLOSE:
                 self._close_received(*payload)
                 return
@@ -415,12 +377,12 @@ class WebSocket:
     def _send_close(self) -> None:
         reason, self._close_reason = self._close_reason, None
         if reason is not None:  # else it has been sent
-            self.wire.transport.write(frames.encode_close(self._close_code, reason))
+            self.wire.write(frames.encode_close(self._close_code, reason))
 
     def _close_received(self, code: int, reason: str) -> None:
         if self._state == "open":
             self._state = "closing"
-            self.wire.transport.write(frames.encode_close(code if code != frames.NO_STATUS else None))
+            self.wire.write(frames.encode_close(code if code != frames.NO_STATUS else None))
         self._close_code = code
         self._finish()
 
@@ -510,7 +472,7 @@ class WebSocket:
 
     def _ping(self, now: float) -> float:
         if not self.paused:
-            self.wire.transport.write(frames.encode_frame(frames.PING, b""))
+            self.wire.write(frames.encode_frame(frames.PING, b""))
         return now
 
 

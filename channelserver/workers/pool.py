@@ -50,6 +50,7 @@ class WorkerPool:
     :param threads: how many threads.
     :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
     :param thread_done: called at the end of each thread, in it.
+    :param thread_started: called at the begin of each thread, in it.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class WorkerPool:
         threads: int,
         call_later: Callable[..., object],
         thread_done: Callable[[], object] = lambda: None,
+        thread_started: Callable[[], object] = lambda: None,
     ) -> None:
         #: The channels that are served (but for those left to others), and by how many threads.
         self.channels = tuple(channels)
@@ -69,6 +71,7 @@ class WorkerPool:
         self._consume = consume
         self._call_later = call_later
         self._thread_done = thread_done
+        self._thread_started = thread_started
         self._lock = threading.Lock()
         self._awake: set[_Thread] = set()
         self._parked: list[_Thread] = []
@@ -198,6 +201,10 @@ class WorkerPool:
 
     def _run(self, state: _Thread) -> None:
         queues, consume = self._queues, self._consume
+        try:
+            self._thread_started()
+        except Exception:
+            logger.exception("error at the begin of a worker thread")
         while not self._stopping:
             try:
                 delivery = queues.take(self._channels)

@@ -62,9 +62,8 @@ class Worker:
     def consume(self, delivery: Delivery) -> None:
         """Deal with one message. Never raises."""
         message = None
-        started = put_back = ended = False
+        started = put_back = ended = tidy = False
         try:
-            _guarded(close_old_connections)
             message = Message(delivery.content, delivery.channel, self._layer)
             if delivery.attachment is not None:
                 message.body_file = delivery.attachment
@@ -73,6 +72,9 @@ class Worker:
                 self._unrouted(delivery.channel, message)
                 return
             consumer, kwargs = match
+            tidy = not getattr(consumer, "tidies_connections", False)
+            if tidy:
+                _guarded(close_old_connections)
             if self.callback is not None:
                 self.callback(delivery.channel, message)
             started = True
@@ -97,7 +99,8 @@ class Worker:
                 _announce(consumer_finished)
             if not put_back:
                 self._tidy(delivery)
-            _guarded(close_old_connections)
+            if tidy:
+                _guarded(close_old_connections)
             if not put_back and not ended:
                 self._queues.finish(delivery)
 

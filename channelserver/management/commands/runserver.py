@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import sys
 import threading
 from datetime import datetime
@@ -27,6 +28,7 @@ from channelserver.logs import show_reactor_log
 from channelserver.project import StartError
 from channelserver.server.access import AccessLog
 from channelserver.server.options import OptionError, resolve
+from channelserver.server.reactor import install
 from channelserver.server.service import ListenError
 from channelserver.staticfiles import StaticFilesHandler
 
@@ -67,6 +69,12 @@ class Command(BaseCommand):
             help="Seconds for the acceptance of a WebSocket, else 403. Default: 5.",
         )  # fmt: skip
 
+    def run(self, **options: Any) -> None:
+        """Serve, under Django's autoreloader unless told otherwise. See Django's command of the same name."""
+        if options["use_reloader"] and os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
+            _let_the_child_finish()
+        super().run(**options)
+
     def inner_run(self, *args: Any, **options: Any) -> None:
         """Check the project, then serve until stopped. See Django's command of the same name."""
         if not options.get("use_asgi", True):
@@ -84,13 +92,14 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _serve(self, options: dict[str, Any]) -> None:
+        install()
         from twisted.internet import reactor as installed
 
         reactor: Any = installed
         show_reactor_log(logging.WARNING)
         channel_layers.host()
         values = resolve({}, getattr(settings, "CHANNELSERVER", {}))
-        values.values.update(
+        vars(values).update(
             port=int(self.port),
             bind=self.addr,
             simple_listener=True,
@@ -157,6 +166,19 @@ class Command(BaseCommand):
         # As Django does: an exception in this thread would not end the process, for the autoreloader goes on.
         self.stderr.write(f"Error: {error}")
         os._exit(1)
+
+
+def _let_the_child_finish() -> None:
+    """Have the autoreloader's outer process wait after Control-C, which reaches the inner one as well.
+
+    It would kill the server after a quarter of a second, in the middle of what its consumers do. A second Control-C
+    does that.
+    """
+
+    def handle(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, handle)
 
 
 class ConsoleLog(AccessLog):

@@ -25,6 +25,7 @@ from channelserver.message import Message
 from channelserver.project import StartError
 from channelserver.routing import Route
 from channelserver.server.options import OptionError, Settings, resolve
+from channelserver.server.reactor import install
 from channelserver.server.remote import RemoteLayer
 from channelserver.server.ways import SocketWay
 from channelserver.signals import worker_process_ready
@@ -93,6 +94,7 @@ class WorkerProcess:
     """
 
     def __init__(self, values: Settings, only: list[str], exclude: list[str]) -> None:
+        install()
         from twisted.internet import reactor
 
         self._reactor: Any = reactor
@@ -115,7 +117,7 @@ class WorkerProcess:
                 "--only-channels and --exclude-channels leave no channel to serve; the routing has "
                 + ", ".join(sorted(self.wrapper.router.channels))
             )
-        self.pool: Workers = make_workers(self.wrapper, self._bridge, values, channels)
+        self.pool: Workers = make_workers(self.wrapper, self._bridge, values, channels=channels)
         self._stopping = False
 
     def _told(self, told: dict[str, Any]) -> None:

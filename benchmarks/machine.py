@@ -1,0 +1,79 @@
+"""The machine the benchmarks run on: its cores, its limits, what it says about itself.
+
+Runs in the main thread of the benchmark program; owns nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+
+#: Open files that a server or the load generator has beside its sockets.
+SPARE_FILES = 200
+
+#: Packages whose versions matter to whoever reads the results.
+PACKAGES = ("channelserver", "django", "twisted", "autobahn", "channels", "daphne", "uvicorn", "gunicorn", "granian")
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Which core the servers have, and which one the load generator."""
+
+    server: int
+    load: int
+
+    @classmethod
+    def choose(cls) -> Cores:
+        """Take the first and the last of those that this process may use; they are the same if there is only one."""
+        usable = sorted(os.sched_getaffinity(0))
+        return cls(usable[0], usable[-1])
+
+    @property
+    def shared(self) -> bool:
+        """Whether servers and load must share one core, so that no figure is worth much."""
+        return self.server == self.load
+
+    def pin_load(self) -> None:
+        """Keep this process, and those it starts from now on, on the load generator's core."""
+        os.sched_setaffinity(0, {self.load})
+
+    @contextmanager
+    def pinning_servers(self) -> Iterator[None]:
+        """A process that is started in this context stays on the servers' core, with all its threads and children."""
+        os.sched_setaffinity(0, {self.server})
+        try:
+            yield
+        finally:
+            self.pin_load()
+
+
+def raise_file_limit() -> int:
+    """Let this process and its children have as many open files as they may; return how many sockets that gives."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        most = 1_000_000
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most - SPARE_FILES
+
+
+def describe(cores: Cores) -> dict[str, str]:
+    """Return what a reader needs to know to compare the results with others; to be asked before the run."""
+    model = platform.processor() or platform.machine()
+    with open("/proc/cpuinfo") as stream:
+        for line in stream:
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    return {
+        "processor": f"{model}, {os.cpu_count()} cores; servers on core {cores.server}, load on core {cores.load}",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": versions,
+        "before": f"{os.getloadavg()[0]:.2g} processes wanted a core, on the average of a minute",
+    }

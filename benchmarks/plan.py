@@ -1,0 +1,80 @@
+"""What is to be measured: all works with all their peers, or what the command line picks out of them.
+
+Plain data; imported by whatever Python starts the benchmarks.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from benchmarks import work_echo, work_group, work_http, work_idle, work_mixed
+from benchmarks.peers import PEERS, Peer
+from benchmarks.site import Site
+from benchmarks.work import Work
+
+WORKS: dict[str, Work] = {
+    work.name: work
+    for module in (work_http, work_echo, work_group, work_mixed, work_idle)
+    for work in module.WORKS
+}  # fmt: skip
+
+
+class PlanError(ValueError):
+    """The command line names something that is not there; the text says so, and what may have been meant."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Works that are done with the same process of one peer, one after the other."""
+
+    site: Site
+    peer: Peer
+    works: tuple[Work, ...]
+
+
+class Plan:
+    """The chosen works, and the peers of each.
+
+    :param works: names or patterns such as ``http-*``; none: all.
+    :param peers: the same for peers.
+    :raises PlanError: one of them fits nothing, or nothing is left to do.
+    """
+
+    def __init__(self, works: Sequence[str] = (), peers: Sequence[str] = ()) -> None:
+        chosen = _choose("work", works, WORKS)
+        allowed = _choose("peer", peers, PEERS)
+        self.whole = not works and not peers
+        self.works = [WORKS[name] for name in chosen if any(peer in allowed for peer in WORKS[name].peers)]
+        self._allowed = set(allowed)
+        if not self.works:
+            raise PlanError(f"none of the works {', '.join(chosen)} is done with {', '.join(allowed)}; see --list")
+
+    def peers(self, work: Work) -> list[Peer]:
+        """Return the peers that do a work."""
+        return [PEERS[name] for name in work.peers if name in self._allowed]
+
+    def stages(self, number: int) -> Iterator[Stage]:
+        """Return what is done in one round; each other round takes the peers from the other end."""
+        for site in dict.fromkeys(work.site for work in self.works):
+            works = [work for work in self.works if work.site == site]
+            peers = list(dict.fromkeys(peer for work in works for peer in work.peers if peer in self._allowed))
+            for name in reversed(peers) if number % 2 else peers:
+                yield Stage(site, PEERS[name], tuple(work for work in works if name in work.peers))
+
+    @property
+    def sockets(self) -> int:
+        """The most sockets that a work opens."""
+        return max(work.sockets for work in self.works)
+
+
+def _choose(kind: str, patterns: Sequence[str], names: Iterable[str]) -> list[str]:
+    known = list(names)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            close = difflib.get_close_matches(pattern, known, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise PlanError(f"no {kind} is called {pattern!r}; {hint}")
+    return [name for name in known if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]

@@ -1,0 +1,100 @@
+"""The results as text: a table for each work, then all goals; for a terminal, or in reStructuredText.
+
+Runs in the main thread of the benchmark program; owns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from benchmarks.results import TOO_BUSY, TOO_IDLE, Results, number
+from benchmarks.work import Metric, Work
+
+#: What the signs behind a figure mean.
+NOTES = (
+    f"(!) the load generator was busy for more than {TOO_BUSY:.0%} of the time: the server may be able to do more",
+    f"(?) the server was busy for less than {TOO_IDLE:.0%} of the time: others had its core, or it waited",
+)
+
+#: A table's head and its rows.
+Table = tuple[Sequence[str], list[Sequence[str]]]
+
+
+def figures(results: Results, work: Work) -> Table:
+    """Return what each peer has done, and what the subject has done as a multiple of that."""
+    peers = results.plan.peers(work)
+    rows: list[Sequence[str]] = []
+    for metric in work.metrics:
+        own = results.figure(work, work.subject, metric.name)
+        for peer in peers:
+            figure = results.figure(work, peer.name, metric.name)
+            if figure is None:
+                value = "failed" if (work.name, peer.name) in results.failures else "not measured"
+            else:
+                value = number(figure) + results.mark(work, peer.name)
+            ratio = f"{number(own / figure)} ×" if own is not None and figure and peer.name != work.subject else ""
+            busy = results.busy(work, peer.name)
+            rows.append((_caption(metric), peer.title, value, ratio, f"{busy[0]:.0%}, {busy[1]:.0%}" if busy else ""))
+    return (("figure", "server", "median", "first to it", "server, load busy"), rows)
+
+
+def goals(results: Results) -> Table:
+    """Return all goals of all works."""
+    rows: list[Sequence[str]] = []
+    for work in results.plan.works:
+        for verdict in results.verdicts(work):
+            what = work.title + (f": {verdict.metric.title}" if verdict.metric.title else "")
+            figure, outcome = "", "not measured"
+            if verdict.figure is not None:
+                figure, outcome = verdict.write(verdict.figure), "reached" if verdict.reached else "MISSED"
+            rows.append((what, verdict.measure, figure, verdict.wanted, outcome))
+    return (("work", "as a multiple of", "channelserver", "wanted", ""), rows)
+
+
+def as_text(results: Results, machine: dict[str, str], rounds: int, seconds: int) -> str:
+    """Return everything for a terminal."""
+    lines = [f"{what}: {value}" for what, value in machine.items()]
+    lines += [f"medians of {rounds} rounds, {seconds} s for each figure"]
+    for work in results.plan.works:
+        lines += ["", f"{work.name}: {work.title}", *(f"  {line}" for line in _columns(figures(results, work)))]
+    lines += ["", *NOTES]
+    table = goals(results)
+    if table[1]:
+        lines += ["", "goals", *(f"  {line}" for line in _columns(table))]
+    for (work_name, peer), what in results.failures.items():
+        lines += ["", f"{work_name} failed with {peer}: {what}"]
+    return "\n".join(lines)
+
+
+def as_rst(results: Results, machine: dict[str, str], rounds: int, seconds: int) -> str:
+    """Return everything for the documents, to be included in a page."""
+    lines = [f"Medians of {rounds} rounds, {seconds} s for each figure.", ""]
+    lines += [f"* {what}: {value}" for what, value in machine.items()]
+    lines += ["", "Goals:", "", *_list_table(goals(results))]
+    for work in results.plan.works:
+        lines += ["", f"``{work.name}``: {work.title}", "", *_list_table(figures(results, work))]
+    return "\n".join([*lines, "", *(f"| {note}" for note in NOTES)]) + "\n"
+
+
+def _caption(metric: Metric) -> str:
+    return f"{metric.title}, {metric.unit}" if metric.title else metric.unit
+
+
+def _columns(table: Table) -> Iterator[str]:
+    head, rows = table
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    before = None
+    for row in (head, *rows):
+        first = row[0] if row[0] != before else ""
+        before = row[0]
+        yield "  ".join(cell.ljust(width) for cell, width in zip((first, *row[1:]), widths, strict=True)).rstrip()
+
+
+def _list_table(table: Table) -> Iterator[str]:
+    head, rows = table
+    yield ".. list-table::"
+    yield "   :header-rows: 1"
+    yield ""
+    for row in (head, *rows):
+        for column, cell in enumerate(row):
+            yield f"   {'*' if column == 0 else ' '} - {cell}".rstrip()

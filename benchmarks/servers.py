@@ -1,0 +1,169 @@
+"""Server processes: start one on its core, wait until it serves, read what it uses, end it.
+
+Runs in the main thread of the benchmark program. A :class:`Server` owns a temporary folder and its process, which leads
+a session of its own, so that its children can be found, and ended with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.machine import Cores
+from benchmarks.peers import Peer
+from benchmarks.site import Site
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Seconds within which a server must serve, and must answer a single request.
+START_TIMEOUT, ANSWER_TIMEOUT = 60.0, 30.0
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class MeasuringError(Exception):
+    """Something that must work has not; the text says what, and the cure if there is one."""
+
+
+class Server:
+    """A running server.
+
+    :param site: how it is to be started.
+    """
+
+    def __init__(self, peer: Peer, cores: Cores, site: Site) -> None:
+        self.peer = peer
+        self.port = _free_port()
+        #: For whatever may go when the server has ended.
+        self.folder = Path(tempfile.mkdtemp(prefix="channelserver-benchmark-"))
+        self._log = self.folder / "log"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTHON"))}
+        environment |= {
+            "DJANGO_SETTINGS_MODULE": "benchmarks.apps.settings",
+            "PYTHONPATH": str(ROOT),
+            "BENCHMARK_FOLDER": str(self.folder),
+            "BENCHMARK_MIDDLEWARE": site.middleware,
+            "BENCHMARK_GROUPS": "yes" if site.groups else "no",
+            "BENCHMARK_FRAMEWORK": peer.framework,
+            "BENCHMARK_CONSUMERS": peer.consumers,
+        }
+        self.command = peer.command(Path(sys.executable).parent, self.port, site.pings)
+        with self._log.open("wb") as log, cores.pinning_servers():
+            self._process = subprocess.Popen(
+                self.command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def __enter__(self) -> Server:
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def _wait_until_up(self) -> None:
+        ends = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < ends:
+            if self._process.poll() is not None:
+                raise self.failure(f"ended with status {self._process.returncode} instead of serving")
+            try:
+                socket.create_connection(("127.0.0.1", self.port), ANSWER_TIMEOUT).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise self.failure(f"did not listen within {START_TIMEOUT:g} s")
+
+    def failure(self, what: str) -> MeasuringError:
+        """Return an error to raise: what this server did, and the end of what it printed."""
+        lines = self._log.read_text(errors="replace").splitlines()[-20:]
+        return MeasuringError("\n".join([f"{self.peer.title} {what}", *(f"    {line}" for line in lines)]))
+
+    def get(self, path: str, body: bytes | None = None) -> bytes:
+        """Make a single request, a POST if it has a body; return what it answers with status 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET" if body is None else "POST", path, body)
+                answer = connection.getresponse()
+                content = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise self.failure(f"did not answer a request for {path}: {error!r}") from None
+        if answer.status != 200:
+            raise self.failure(f"answered a request for {path} with {answer.status}")
+        return content
+
+    def expect(self, path: str, wanted: bytes, body: bytes | None = None) -> None:
+        """Check the answer to a single request."""
+        content = self.get(path, body)
+        if content != wanted:
+            raise self.failure(f"answered a request for {path} with {content[:50]!r}, not with {wanted[:50]!r}")
+
+    def warm_up(self, path: str, body: bytes | None, seconds: float) -> None:
+        """Make single requests for some time."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            self.get(path, body)
+
+    def _processes(self) -> list[int]:
+        """The process that was started, and its children."""
+        found = []
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with contextlib.suppress(ProcessLookupError):
+                    if os.getsid(int(entry)) == self._process.pid:
+                        found.append(int(entry))
+        return found
+
+    def memory(self) -> int:
+        """Return the bytes of memory it occupies."""
+        total = 0
+        for number in self._processes():
+            with contextlib.suppress(OSError):
+                total += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * _PAGE
+        return total
+
+    def processor_time(self) -> float:
+        """Return the seconds of processor time it has used; to a thousandth where the system keeps it as exactly."""
+        total = 0.0
+        for number in self._processes():
+            with contextlib.suppress(OSError):
+                for task in os.listdir(f"/proc/{number}/task"):
+                    total += _task_time(Path(f"/proc/{number}/task/{task}"))
+        return total
+
+    def end(self) -> None:
+        """End it at once: nothing it keeps is worth an orderly end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _task_time(task: Path) -> float:
+    """The processor time of one thread, in seconds."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((task / "schedstat").read_text().split()[0]) / 1e9
+    fields = (task / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _free_port() -> int:
+    """Return a TCP port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

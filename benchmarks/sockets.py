@@ -1,0 +1,278 @@
+"""WebSocket clients that cost as little as Python allows: raw sockets on one epoll, frames of known size.
+
+They do not read what they get but count its bytes, for :meth:`Crowd.check` has looked at the contents before. So one
+core of theirs keeps up with a server that writes to thousands of sockets.
+
+Runs in the main thread of the benchmark program. A :class:`Crowd` owns its sockets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from benchmarks.servers import ANSWER_TIMEOUT, Server
+
+#: Sockets opened at a time, and those from one address of the loopback interface, each of which has some 28 000 ports.
+OPENING, PER_ADDRESS = 50, 5000
+
+#: Socket options. A socket is closed by a reset: an orderly end would hold its port for a minute, and thousands of such
+#: ports make the next sockets slow to open. For the same reason a port is chosen when the other side is known: Linux's
+#: IP_BIND_ADDRESS_NO_PORT, for which Python 3.11 has no name.
+_RESET, _BIND_ADDRESS_NO_PORT = struct.pack("ii", 1, 0), 24
+
+#: Seconds in which some member of a group must hear something: peers may be silent for long with thousands of them.
+DELIVERY_TIMEOUT = 120.0
+
+#: What sockets send: ASCII, as long as what people write to each other. Its frame has a head of two bytes.
+TEXT = b"A message in a chat, neither very long nor very short; nobody reads it, but its bytes are counted."
+
+_MASK = b"\x37\xfa\x21\x3d"  # that of RFC 6455, section 5.7; that it never changes makes no difference to a server
+
+
+def client_frame(head: int, payload: bytes) -> bytes:
+    """Return a frame as a client sends it, masked.
+
+    :param head: the first byte: opcode and flags.
+    """
+    size = len(payload)
+    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + size.to_bytes(2)
+    key = int.from_bytes((_MASK * (size // 4 + 1))[:size])
+    return bytes((head,)) + length + _MASK + (int.from_bytes(payload) ^ key).to_bytes(size)
+
+
+#: The message of all measurements, on its way there and on its way back.
+QUESTION, ANSWER = client_frame(0x81, TEXT), bytes((0x81, len(TEXT))) + TEXT
+
+
+def _frame_size(data: bytes) -> int:
+    """The bytes of a server's frame of at most 64 KiB, by its head."""
+    return 2 + data[1] if data[1] < 126 else 4 + int.from_bytes(data[2:4])
+
+
+@dataclass
+class Exchange:
+    """What has come back."""
+
+    #: Answers within so many seconds.
+    number: int
+    seconds: float
+    #: Seconds from each question to its answer.
+    latencies: list[float] = field(default_factory=list)
+
+
+class Crowd:
+    """Open WebSockets of one path.
+
+    :param extension: what they offer in ``Sec-WebSocket-Extensions``.
+    """
+
+    def __init__(self, server: Server, path: str, extension: str | None = None) -> None:
+        self.server = server
+        self._path = path
+        self._extension = extension
+        self.sockets: dict[int, socket.socket] = {}
+        self._poll = select.epoll()
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._poll.close()
+        for connection in self.sockets.values():
+            connection.close()
+
+    @property
+    def _handshake(self) -> bytes:
+        offer = f"Sec-WebSocket-Extensions: {self._extension}\r\n" if self._extension else ""
+        return (
+            f"GET {self._path} HTTP/1.1\r\nHost: 127.0.0.1:{self.server.port}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            f"{offer}\r\n"
+        ).encode()
+
+    def grow(self, size: int, until: float = float("inf")) -> None:
+        """Open sockets until there are `size`, or until a time of ``time.monotonic()``; each is accepted."""
+        opening: dict[int, tuple[socket.socket, bytearray]] = {}
+        handshake = self._handshake
+        idle_since = time.monotonic()
+        with contextlib.closing(select.epoll()) as poll:
+            while True:
+                now = time.monotonic()
+                while now < until and len(opening) < OPENING and len(self.sockets) + len(opening) < size:
+                    connection = self._connect(len(self.sockets) + len(opening))
+                    opening[connection.fileno()] = (connection, bytearray())
+                    poll.register(connection, select.EPOLLIN)
+                    connection.send(handshake)
+                if not opening or now >= until:
+                    break
+                for number, _ in poll.poll(1.0):
+                    connection, answer = opening[number]
+                    answer += self._receive(connection)
+                    if b"\r\n\r\n" in answer:
+                        self._welcome(connection, bytes(answer))
+                        poll.unregister(connection)
+                        del opening[number]
+                        idle_since = now
+                if now - idle_since > ANSWER_TIMEOUT:
+                    raise self.server.failure(f"did not answer a handshake for {self._path} in {ANSWER_TIMEOUT:g} s")
+        for connection, _ in opening.values():
+            connection.close()
+
+    def _connect(self, index: int) -> socket.socket:
+        connection = socket.socket()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        connection.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+        connection.bind((f"127.0.0.{1 + index // PER_ADDRESS}", 0))
+        connection.settimeout(ANSWER_TIMEOUT)
+        try:
+            connection.connect(("127.0.0.1", self.server.port))
+        except OSError as error:
+            connection.close()
+            raise self.server.failure(f"did not take connection {index + 1}: {error}") from None
+        connection.setblocking(False)
+        return connection
+
+    def _welcome(self, connection: socket.socket, answer: bytes) -> None:
+        if not answer.startswith(b"HTTP/1.1 101 ") or not answer.endswith(b"\r\n\r\n"):
+            raise self.server.failure(f"answered a handshake for {self._path} with {answer[:200]!r}")
+        if self._extension and b"permessage-deflate" not in answer:
+            raise self.server.failure(f"did not agree to {self._extension}")
+        self.sockets[connection.fileno()] = connection
+        self._poll.register(connection, select.EPOLLIN)
+
+    def _receive(self, connection: socket.socket) -> bytes:
+        try:
+            data = connection.recv(65536)
+        except OSError as error:
+            raise self.server.failure(f"broke a connection of {self._path}: {error}") from None
+        if not data:
+            raise self.server.failure(f"closed a connection of {self._path}")
+        return data
+
+    def check(self) -> None:
+        """See that each socket gets its message back; one socket after the other."""
+        for got in self.exchange(QUESTION):
+            if got != ANSWER:
+                raise self.server.failure(f"answered on {self._path} with {got[:100]!r}, not with {ANSWER[:100]!r}")
+
+    def exchange(self, question: bytes, begin: int = 0) -> Iterator[bytes]:
+        """Have each socket send a frame and get one, whatever it be; one socket after the other.
+
+        :param begin: how many sockets, the oldest ones, are left out.
+        :return: the frames that came.
+        """
+        for connection in list(self.sockets.values())[begin:]:
+            connection.sendall(question)
+            yield self._read_frame(connection)
+
+    def hear(self) -> Iterator[bytes]:
+        """Wait until each socket has got a frame; return them."""
+        for connection in self.sockets.values():
+            yield self._read_frame(connection)
+
+    def _read_frame(self, connection: socket.socket) -> bytes:
+        connection.settimeout(ANSWER_TIMEOUT)
+        got = self._receive(connection)
+        while len(got) < 4 or len(got) < _frame_size(got):
+            got += self._receive(connection)
+        connection.setblocking(False)
+        return got
+
+    def talk(self, seconds: float, in_flight: int = 1, others: Crowd | None = None) -> Exchange:
+        """Have each socket send its message whenever an answer has come, and in the end wait for what is still to come.
+
+        :param in_flight: messages that each socket has under way.
+        :param others: sockets of another path that do the same meanwhile, with two messages under way each, so that
+            their consumers never pause; their answers are not counted.
+        """
+        size, poll, clock = len(ANSWER), self._poll, time.perf_counter
+        sockets, counted = dict(self.sockets), set(self.sockets)
+        for number, connection in others.sockets.items() if others else ():
+            sockets[number] = connection
+            poll.register(connection, select.EPOLLIN)
+        got = dict.fromkeys(sockets, 0)
+        latencies: list[float] = []
+        waiting = answered = 0
+        begun = clock()
+        ends = begun + seconds
+        asked = dict.fromkeys(sockets, begun)
+        for number, connection in sockets.items():
+            connection.send(QUESTION * (in_flight if number in counted else 2))
+            waiting += in_flight if number in counted else 2
+        now, last = begun, begun
+        while waiting:
+            events = poll.poll(1.0)
+            for number, _ in events:
+                connection = sockets[number]
+                bytes_got = got[number] + len(self._receive(connection))
+                answers, got[number] = divmod(bytes_got, size)
+                if not answers:
+                    continue
+                now = clock()
+                waiting -= answers
+                if number in counted:
+                    latencies.append(now - asked[number])
+                if now < ends:
+                    answered += answers if number in counted else 0
+                    asked[number] = now
+                    connection.send(QUESTION * answers)
+                    waiting += answers
+            if events:
+                last = now
+            elif clock() - last > ANSWER_TIMEOUT:
+                raise self.server.failure(f"left {waiting} messages on {self._path} without an answer")
+        for connection in others.sockets.values() if others else ():
+            poll.unregister(connection)
+        return Exchange(answered, seconds, latencies)
+
+    def listen(self, speaker: Crowd, seconds: float) -> Exchange:
+        """Have a socket of another path speak to the group whose members these are, again when all have heard it.
+
+        :return: the number of deliveries; as latencies, the seconds to the last delivery of each time.
+        """
+        poll, clock, sockets = self._poll.poll, time.perf_counter, self.sockets
+        (mouth,) = speaker.sockets.values()
+        wanted = len(sockets) * len(ANSWER)
+        most = len(sockets)
+        latencies: list[float] = []
+        begun = clock()
+        now = begun
+        while not latencies or now < begun + seconds:
+            asked, left = clock(), wanted
+            mouth.send(QUESTION)
+            while left > 0:
+                events = poll(DELIVERY_TIMEOUT, most)
+                for number, _ in events:
+                    left -= len(self._receive(sockets[number]))
+                if not events:
+                    raise self.server.failure(f"did not deliver a message to all members: {left} bytes are missing")
+            if left < 0:
+                raise self.server.failure(f"delivered {-left} bytes that nobody has sent")
+            now = clock()
+            latencies.append(now - asked)
+        return Exchange(len(sockets) * len(latencies), now - begun, latencies)
+
+    def idle(self, seconds: float) -> None:
+        """Do nothing for some time but answer pings."""
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            for number, _ in self._poll.poll(left):
+                connection = self.sockets[number]
+                data = self._receive(connection)
+                while data:
+                    opcode, size = data[0] & 15, data[1]
+                    payload, data = data[2 : 2 + size], data[2 + size :]
+                    if opcode == 9:
+                        connection.send(client_frame(0x8A, payload))
+                    elif opcode == 8:
+                        raise self.server.failure(f"closed a connection of {self._path} that only was idle")

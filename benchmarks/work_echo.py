@@ -1,0 +1,81 @@
+"""WebSocket echo through a consumer, and how fast new sockets are accepted."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks.meter import Meter
+from benchmarks.peers import PRODUCT
+from benchmarks.servers import Server
+from benchmarks.site import Site
+from benchmarks.sockets import Crowd
+from benchmarks.work import Goal, Metric, Reading, Work
+
+#: Seconds of load that are not counted.
+WARM_UP = 0.4
+
+
+class Echo(Work):
+    """Messages that come back, without pause."""
+
+    def __init__(self, sockets: int, in_flight: int, goals: tuple[Goal, ...] = ()) -> None:
+        super().__init__(
+            f"echo-{sockets}",
+            f"echo through a consumer: {sockets} socket{'s' * (sockets > 1)} with {in_flight} in flight",
+            Site("echo", groups=False),
+            (Metric("rate", "messages/s"),),
+            (PRODUCT, "uvicorn-sync", "uvicorn-async", "daphne-sync", "daphne-async", "bare-autobahn", "bare-loop"),
+            goals,
+        )
+        self.sockets = sockets
+        self._in_flight = in_flight
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """See that the sockets get back what they send, then count."""
+        with Crowd(server, "/echo/") as crowd:
+            crowd.grow(self.sockets)
+            crowd.check()
+            crowd.talk(WARM_UP, self._in_flight)
+            with Meter(server) as meter:
+                counted = crowd.talk(seconds, self._in_flight)
+        return Reading({"rate": counted.number / counted.seconds}, meter)
+
+
+class Accept(Work):
+    """New sockets, as fast as the server takes them; a consumer decides on each."""
+
+    #: So many at most, whatever the time.
+    sockets = 9000
+
+    def __init__(self) -> None:
+        super().__init__(
+            "accept",
+            "new WebSockets, accepted by a consumer",
+            Site("accept", groups=False),
+            (Metric("rate", "sockets/s"),),
+            (PRODUCT, "uvicorn-sync", "uvicorn-async", "daphne-sync", "bare-loop"),
+            (Goal("rate", at_least=1.8, against="uvicorn-sync"), Goal("rate", at_least=1.8, against="uvicorn-async")),
+        )
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """Open sockets and keep them; the first hundred are not counted."""
+        with Crowd(server, "/echo/") as crowd:
+            crowd.grow(100)
+            with Meter(server) as meter:
+                crowd.grow(self.sockets, time.monotonic() + seconds)
+            return Reading({"rate": (len(crowd.sockets) - 100) / meter.seconds}, meter)
+
+
+WORKS: tuple[Work, ...] = (
+    Echo(
+        50,
+        1,
+        (
+            Goal("rate", at_least=2.5, against="uvicorn-sync"),
+            Goal("rate", at_least=1.5, against="uvicorn-async"),
+            Goal("rate", at_least=0.75, against="bare-autobahn"),
+        ),
+    ),
+    Echo(1, 50),
+    Accept(),
+)

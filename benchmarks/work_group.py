@@ -1,0 +1,109 @@
+"""One message to all members of a group, and what the size of the crowd costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.meter import Meter
+from benchmarks.peers import PRODUCT
+from benchmarks.servers import Server
+from benchmarks.site import Site
+from benchmarks.sockets import Crowd
+from benchmarks.work import Goal, Metric, Reading, Work, percentile
+
+#: Seconds of load that are not counted.
+WARM_UP = 0.2
+
+
+class FanOut(Work):
+    """One send to a group after the other, each when all have got the one before."""
+
+    #: Sockets that the server has when it is warmed up; with all of them, that would take some peers half a minute.
+    first = 100
+
+    def __init__(self, sockets: int, peers: Sequence[str]) -> None:
+        super().__init__(
+            f"fan-out-{sockets}",
+            f"one message to a group of {sockets}",
+            Site("fan-out"),
+            (
+                Metric("rate", "deliveries/s"),
+                Metric("last", "ms", "until the last one has it", more_is_better=False),
+            ),
+            (PRODUCT, *peers, "bare-loop"),
+            (
+                *(Goal("rate", at_least=20, against=peer) for peer in peers if peer.startswith("uvicorn")),
+                Goal("rate", at_least=0.8, against="bare-loop"),
+            ),
+        )
+        self.sockets = sockets
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """Open the sockets, then speak to them."""
+        with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker:
+            speaker.grow(1)
+            crowd.grow(self.first)
+            crowd.listen(speaker, WARM_UP)
+            crowd.grow(self.sockets)
+            with Meter(server) as meter:
+                heard = crowd.listen(speaker, seconds)
+        last = percentile(heard.latencies, 0.5) * 1000
+        return Reading({"rate": heard.number / heard.seconds, "last": last}, meter)
+
+
+class Scale(Work):
+    """The same with few and with many sockets: deliveries, an echo beside them, memory.
+
+    What a delivery costs includes its share of what it takes to send one message to the group.
+    """
+
+    sizes = (100, 1000, 10_000)
+    sockets = sizes[-1]
+    #: Sockets that echo, one message in flight each.
+    echoes = 10
+
+    def __init__(self) -> None:
+        metrics = [
+            metric
+            for size in self.sizes
+            for metric in (
+                Metric(f"delivery-{size}", "µs", f"a delivery, {size} sockets", more_is_better=False),
+                Metric(f"echo-{size}", "ms", f"an echo beside {size} idle sockets, median", more_is_better=False),
+                Metric(f"memory-{size}", "KiB", f"memory a socket, {size} sockets", more_is_better=False),
+            )
+        ]
+        few, many = self.sizes[0], self.sizes[-1]
+        super().__init__(
+            "scale",
+            "cost of scale",
+            Site("scale"),
+            metrics,
+            (PRODUCT, "bare-loop"),
+            (Goal(f"delivery-{many}", at_most=1.2, against_metric=f"delivery-{few}"),),
+        )
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """Let the crowd grow, and measure at each size."""
+        figures: dict[str, float] = {}
+        with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker, Crowd(server, "/echo/") as echoes:
+            speaker.grow(1)
+            echoes.grow(self.echoes)
+            echoes.talk(WARM_UP)
+            before = server.memory()
+            for size in self.sizes:
+                crowd.grow(size)
+                figures[f"memory-{size}"] = (server.memory() - before) / size / 1024
+                crowd.listen(speaker, WARM_UP)
+                with Meter(server) as meter:
+                    heard = crowd.listen(speaker, seconds)
+                figures[f"delivery-{size}"] = heard.seconds / heard.number * 1e6
+                figures[f"echo-{size}"] = percentile(echoes.talk(seconds / 2).latencies, 0.5) * 1000
+        return Reading(figures, meter)
+
+
+# With 5000 members, Channels 4 takes half a minute to let them in and to reach them once; so the quickest has to do.
+WORKS: tuple[Work, ...] = (
+    FanOut(500, ("uvicorn-sync", "uvicorn-async")),
+    FanOut(5000, ("uvicorn-async",)),
+    Scale(),
+)

@@ -1,0 +1,98 @@
+"""HTTP: small answers with and without middleware, large answers, uploads, threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.apps.sizes import LARGE, WAIT
+from benchmarks.http_load import HttpLoad
+from benchmarks.meter import Meter
+from benchmarks.peers import PRODUCT
+from benchmarks.servers import Server
+from benchmarks.site import Site
+from benchmarks.work import Goal, Metric, Reading, Work
+
+#: Connections that are kept alive, each with one request under way.
+CONNECTIONS = 32
+#: Seconds of single requests that are not counted: imports are done, caches fill.
+WARM_UP = 0.3
+
+_RATE = Metric("rate", "requests/s")
+_PLAIN, _DEFAULT = Site("http"), Site("http-default", middleware="default")
+_DJANGO_PEERS = (PRODUCT, "daphne", "uvicorn", "gunicorn", "granian")
+_PEERS = (*_DJANGO_PEERS, "bare-web")
+_FEW, _MANY = "channelserver-2", "channelserver-16"
+
+
+class Requests(Work):
+    """Requests to one view, without pause."""
+
+    def __init__(
+        self, name: str, title: str, path: str, answer: bytes, site: Site = _PLAIN, peers: Sequence[str] = _PEERS,
+        goals: Sequence[Goal] = (), upload: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(name, title, site, (_RATE,), peers, goals)
+        self._path = path
+        self._answer = answer
+        self._upload = upload
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """See that the view answers as it should, then count answers."""
+        body = b"x" * LARGE if self._upload else None
+        server.expect(self._path, self._answer, body)
+        server.warm_up(self._path, body, WARM_UP)
+        with Meter(server) as meter:
+            rate = HttpLoad(server, self._path, CONNECTIONS, seconds, self._upload).finish()
+        return Reading({"rate": rate}, meter)
+
+
+class Waiting(Work):
+    """Requests to a view that waits: how many of them wait at a time."""
+
+    number = 16
+
+    def __init__(self) -> None:
+        super().__init__(
+            "threads-wait",
+            f"{self.number} requests to a view that waits {WAIT * 1000:g} ms, 16 threads",
+            Site("threads"),
+            (
+                Metric("most", "views", "waiting at a time, at most"),
+                Metric("mean", "views", "waiting at a time, on the average"),
+            ),
+            (_MANY,),
+            (Goal("most", at_least=self.number),),
+        )
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """Have as many connections as there are threads, each with one request under way."""
+        server.expect("/wait/", b"waited")
+        rate = HttpLoad(server, "/wait/", self.number, seconds).finish()
+        return Reading({"most": float(server.get("/most/")), "mean": rate * WAIT})
+
+
+def _against(daphne: float, uvicorn: float, gunicorn: float, granian: float) -> tuple[Goal, ...]:
+    limits = {"daphne": daphne, "uvicorn": uvicorn, "gunicorn": gunicorn, "granian": granian}
+    return tuple(Goal("rate", at_least=limit, against=peer) for peer, limit in limits.items())
+
+
+_ALIKE = (Goal("rate", at_least=0.9, at_most=1.1, against=_FEW),)
+
+WORKS: tuple[Work, ...] = (
+    Requests("http-plain", "Django view without middleware", "/", b"Hello, world!", goals=_against(9, 7, 2, 0.75)),
+    Requests("http-answer", "answer of 1 MiB", "/answer/", b"x" * LARGE),
+    Requests("http-upload", "upload of 1 MiB", "/upload/", str(LARGE).encode(), upload=True),
+    Requests(
+        "http-default", "Django view, Django's default middleware, session", "/session/", b"Hello, world!", _DEFAULT,
+        _DJANGO_PEERS, _against(11, 9, 1.5, 0.75),
+    ),
+    Requests(
+        "threads-plain", "view without middleware, 2 and 16 threads", "/", b"Hello, world!", Site("threads"),
+        (_MANY, _FEW), _ALIKE,
+    ),
+    Waiting(),
+    Requests(
+        "threads-default", "view, default middleware, 2 and 16 threads", "/session/", b"Hello, world!",
+        Site("threads-default", middleware="default"), (_MANY, _FEW), _ALIKE,
+    ),
+)  # fmt: skip

@@ -1,0 +1,106 @@
+"""What sockets cost that do nothing: memory, and processor time."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+
+from benchmarks.peers import PRODUCT
+from benchmarks.servers import Server
+from benchmarks.site import Site
+from benchmarks.sockets import Crowd, client_frame
+from benchmarks.work import Goal, Metric, Reading, Work
+
+_UVICORN = ("uvicorn-sync", "uvicorn-async")
+
+#: A message of 4000 bytes that can be compressed as well as such messages can.
+_LONG = json.dumps([{"id": number, "text": f"message {number}"} for number in range(120)])[:4000].encode()
+
+
+class Memory(Work):
+    """What the server grows by for each socket, a member of one group.
+
+    :param used: each socket has sent a message of 4000 bytes and got it back, before it falls idle.
+    """
+
+    sockets = 2000
+    #: Sockets opened before, for what the first ones bring along.
+    first = 200
+
+    def __init__(self, name: str, title: str, peers: tuple[str, ...], goals: tuple[Goal, ...], used: bool) -> None:
+        metrics = (Metric("each", "KiB", "memory of the server, a socket", more_is_better=False),)
+        super().__init__(name, title, Site(name), metrics, peers, goals)
+        self._used = used
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """Open sockets, and look at the server's memory."""
+        compressed = "--compression" in server.command
+        extension = "permessage-deflate; client_max_window_bits" if compressed else None
+        message = client_frame(0x81, _LONG)
+        if compressed:
+            message = client_frame(0xC1, zlib.compress(_LONG, wbits=-12) + b"\x00")
+        with Crowd(server, "/group/", extension) as crowd:
+            crowd.grow(self.first)
+            list(crowd.exchange(message))
+            time.sleep(0.2)
+            before = server.memory()
+            crowd.grow(self.sockets)
+            if self._used:
+                list(crowd.exchange(message, self.first))
+            grown = server.memory() - before
+        return Reading({"each": grown / (self.sockets - self.first) / 1024})
+
+
+class Idle(Work):
+    """Processor time with sockets that are only pinged, as often as the server does unless told otherwise."""
+
+    sockets = 1000
+    #: Seconds between two pings to a socket; the time that is looked at.
+    period = 20
+
+    def __init__(self) -> None:
+        super().__init__(
+            "idle",
+            f"{self.sockets} idle sockets, pings on",
+            Site("idle", pings=True),
+            (Metric("use", "% of a core", "processor use", more_is_better=False),),
+            (PRODUCT,),
+            (Goal("use", at_most=1),),
+        )
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """Open the sockets, and let each be pinged once."""
+        with Crowd(server, "/group/") as crowd:
+            crowd.grow(self.sockets)
+            crowd.idle(1)
+            before, begun = server.processor_time(), time.monotonic()
+            crowd.idle(self.period)
+            used, passed = server.processor_time() - before, time.monotonic() - begun
+        return Reading({"use": 100 * used / passed})
+
+
+WORKS: tuple[Work, ...] = (
+    Memory(
+        "memory",
+        "memory of idle sockets",
+        (PRODUCT, *_UVICORN),
+        tuple(Goal("each", at_most=0.45, against=peer) for peer in _UVICORN),
+        used=False,
+    ),
+    Memory(
+        "memory-used",
+        "memory of idle sockets that have had a message of 4000 bytes",
+        (PRODUCT, "uvicorn-async"),
+        (),
+        used=True,
+    ),
+    Memory(
+        "memory-deflate",
+        "memory of idle sockets that have had a compressed message",
+        ("channelserver-deflate", "uvicorn-async"),
+        (),
+        used=True,
+    ),
+    Idle(),
+)

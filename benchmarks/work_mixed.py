@@ -1,0 +1,119 @@
+"""How long an echo takes while the server has other things to do; and a channel as a task queue."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import time
+
+from benchmarks.http_load import HttpLoad
+from benchmarks.peers import PRODUCT
+from benchmarks.servers import ANSWER_TIMEOUT, Server
+from benchmarks.site import Site
+from benchmarks.sockets import Crowd
+from benchmarks.work import Goal, Metric, Reading, Work, percentile
+
+#: Sockets that echo, one message in flight each.
+ECHOES = 10
+
+
+class Mixed(Work):
+    """An echo on some sockets, beside other sockets whose consumers take their time.
+
+    :param path: of the other sockets.
+    :param others: how many there are.
+    """
+
+    def __init__(self, name: str, title: str, path: str, others: int, goals: tuple[Goal, ...] = ()) -> None:
+        super().__init__(
+            name,
+            f"echo on {ECHOES} sockets {title}",
+            Site("mixed"),
+            (
+                Metric("p99", "ms", "99 of 100 within", more_is_better=False),
+                Metric("p50", "ms", "median", more_is_better=False),
+            ),
+            (PRODUCT, "uvicorn-sync"),
+            goals,
+        )
+        self._path = path
+        self._others = others
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """Have both at the same time."""
+        with Crowd(server, "/echo/") as echoes, Crowd(server, self._path) as others:
+            echoes.grow(ECHOES)
+            others.grow(self._others)
+            echoes.check()
+            others.check()
+            return self._talk(server, echoes, others, seconds)
+
+    def _talk(self, server: Server, echoes: Crowd, others: Crowd, seconds: int) -> Reading:
+        # Twice as long as elsewhere: of slow echoes there are few, and a 99th percentile needs many.
+        heard = echoes.talk(2 * seconds, others=others)
+        figures = {name: percentile(heard.latencies, part) * 1000 for name, part in (("p99", 0.99), ("p50", 0.5))}
+        return Reading(figures)
+
+
+class MixedAnswers(Mixed):
+    """An echo on some sockets, while large answers flow to four other connections."""
+
+    def __init__(self) -> None:
+        super().__init__("mixed-answers", "while answers of 1 MiB flow to 4 connections", "/echo/", 0)
+
+    def _talk(self, server: Server, echoes: Crowd, others: Crowd, seconds: int) -> Reading:
+        answers = HttpLoad(server, "/answer/", 4, 2 * seconds + 1)
+        time.sleep(0.5)  # until it is under way
+        reading = super()._talk(server, echoes, others, seconds)
+        answers.finish()
+        return reading
+
+
+class Tasks(Work):
+    """A view sends messages to a channel; a consumer takes them; the last one is told to a socket."""
+
+    #: Messages sent by one request; a channel holds 1000.
+    number = 500
+
+    def __init__(self) -> None:
+        super().__init__(
+            "task-queue",
+            f"a channel as task queue: from a view that sends {self.number} to their consumer",
+            Site("tasks"),
+            (Metric("rate", "messages/s"),),
+            (PRODUCT,),
+            (),
+        )
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """Ask the view again whenever all tasks have been done."""
+        from benchmarks.sockets import Crowd
+
+        lots = 0
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=ANSWER_TIMEOUT)
+        with Crowd(server, "/group/") as watchers, contextlib.closing(connection):
+            watchers.grow(1)
+            begun = time.monotonic()
+            while time.monotonic() < begun + seconds or not lots:
+                connection.request("GET", f"/tasks/{self.number}/")
+                answer = connection.getresponse().read()
+                (told,) = watchers.hear()
+                if answer != b"sent" or not told.endswith(b"done"):
+                    raise server.failure(f"answered {answer[:50]!r} and told {told[:50]!r} of its tasks")
+                lots += 1
+            passed = time.monotonic() - begun
+        return Reading({"rate": lots * self.number / passed})
+
+
+WORKS: tuple[Work, ...] = (
+    Mixed(
+        "mixed-burn",
+        "while the consumers of 2 others compute without pause",
+        "/burn/",
+        2,
+        (Goal("p99", at_most=50), Goal("p99", at_most=0.5, against="uvicorn-sync")),
+    ),
+    Mixed("mixed-sleep", "while the consumers of 4 others wait for the database", "/sleep/", 4),
+    MixedAnswers(),
+    Tasks(),
+)

@@ -1,0 +1,8 @@
+"""Changes of models, sent to groups, and made by clients (Channels 1: ``channels.binding``).
+
+Runs in any thread that uses the database; owns nothing.
+"""
+
+from channelserver.binding.base import CREATE, DELETE, UPDATE, Binding
+
+__all__ = ["CREATE", "DELETE", "UPDATE", "Binding"]

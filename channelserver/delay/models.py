@@ -1,0 +1,151 @@
+"""The table of the messages that are sent later.
+
+Used in any thread that may use the database; owns that table.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, ClassVar
+
+from django.db import connections, models, router, transaction
+from django.utils import timezone
+
+from channelserver.channel import DEFAULT_CHANNEL_LAYER
+from channelserver.delay import timer
+from channelserver.delay.text import from_text, to_text
+from channelserver.layers.base import ChannelFull
+from channelserver.layers.content import Content, copy_content
+from channelserver.layers.names import check_channel_name
+
+logger = logging.getLogger("channelserver.delay")
+
+#: Milliseconds after which a message is tried again whose channel was full (Channels 1).
+REQUEUE_DELAY = 1000
+
+
+class DelayedMessageQuerySet(models.QuerySet["DelayedMessage"]):
+    """Delayed messages, by what is to become of them."""
+
+    def waiting(self) -> DelayedMessageQuerySet:
+        """Those which will be sent."""
+        return self.filter(problem="")
+
+    def is_due(self) -> DelayedMessageQuerySet:
+        """Those which are to be sent now (Channels 1)."""
+        return self.waiting().filter(due_date__lte=timezone.now())
+
+    def set_aside(self) -> DelayedMessageQuerySet:
+        """Those which cannot be sent, as ``problem`` says. ``update(problem="")`` lets them be tried again."""
+        return self.exclude(problem="")
+
+
+class DelayedMessage(models.Model):
+    """One message that is sent later.
+
+    ``due_date``: when; ``layer``: alias in ``CHANNEL_LAYERS``; ``channel_name``; ``content``: as JSON text, see
+    :mod:`channelserver.delay.text`; ``problem``: why it cannot be sent, empty as long as nothing is known against it.
+    ``DelayedMessage(delay=1500, …)`` sets ``due_date``, in milliseconds from now (Channels 1).
+    """
+
+    due_date: models.DateTimeField[Any, Any] = models.DateTimeField(db_index=True)
+    layer: models.CharField[Any, Any] = models.CharField(max_length=100, default=DEFAULT_CHANNEL_LAYER)
+    channel_name: models.CharField[Any, Any] = models.CharField(max_length=512)
+    content: models.TextField[Any, Any] = models.TextField()
+    problem: models.TextField[Any, Any] = models.TextField(blank=True, default="")
+
+    objects: ClassVar[Any] = DelayedMessageQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"to {self.channel_name!r} at {self.due_date}"
+
+    @property
+    def delay(self) -> float:
+        """Milliseconds from now until it is due; assigning to it sets ``due_date`` (Channels 1)."""
+        return (self.due_date - timezone.now()) / timedelta(milliseconds=1)
+
+    @delay.setter
+    def delay(self, milliseconds: float) -> None:
+        self.due_date = due_in(milliseconds / 1000)
+
+    def save(self, **kwargs: Any) -> None:
+        """Store it, and let the timer of a server in this process know once that is committed."""
+        super().save(**kwargs)
+        if not self.problem:
+            due = partial(timer.announce, self.layer, self.due_date.timestamp())
+            transaction.on_commit(due, using=self._state.db)
+
+    def send(self, channel_layer: Any = None, requeue_delay: float = REQUEUE_DELAY) -> bool:
+        """Send it, if no other process does, and delete it. If its channel is full, put it off.
+
+        It is deleted and sent in one transaction: when the process or the database breaks down in between, the message
+        is still there, and is sent when it has been looked for again.
+
+        :param channel_layer: default: the one that ``layer`` names.
+        :param requeue_delay: milliseconds to put it off.
+        :returns: whether it was sent, now and by this call.
+        :raises TypeError, ValueError: it cannot be sent, ever.
+        """
+        if channel_layer is None:
+            from channelserver.asgi import channel_layers
+
+            channel_layer = channel_layers[self.layer]
+        using = router.db_for_write(DelayedMessage, instance=self)
+        try:
+            with transaction.atomic(using=using):
+                if not self._claim(using):
+                    return False
+                check_channel_name(self.channel_name)
+                channel_layer.dispatch(self.channel_name, copy_content(from_text(self.content)))
+        except ChannelFull as error:
+            logger.info("delayed message %s put off: %s", self.pk, error)
+            self.delay = requeue_delay
+            DelayedMessage.objects.using(using).filter(pk=self.pk).waiting().update(due_date=self.due_date)
+            return False
+        logger.debug("delayed message %s sent to %r", self.pk, self.channel_name)
+        return True
+
+    def _claim(self, using: str) -> bool:
+        """Delete the row; return False if another process has it, or had it. Inside a transaction."""
+        # What another process has put off in the meantime is not to be sent now.
+        latest = max(self.due_date, timezone.now())
+        row = DelayedMessage.objects.using(using).filter(pk=self.pk, due_date__lte=latest).waiting()
+        if connections[using].features.has_select_for_update_skip_locked:
+            if not row.select_for_update(skip_locked=True).values_list("pk").first():
+                return False
+        # Without such locks (SQLite) the deletion comes first: of several processes one finds the row.
+        deleted, _ = row.delete()
+        return bool(deleted)
+
+    def put_aside(self, problem: str) -> None:
+        """Keep it, but do not try to send it any more."""
+        using = router.db_for_write(DelayedMessage, instance=self)
+        if DelayedMessage.objects.using(using).filter(pk=self.pk).waiting().update(problem=problem):
+            logger.error(
+                "delayed message %s to %r cannot be sent and is set aside: %s", self.pk, self.channel_name, problem
+            )
+
+
+def due_in(seconds: float) -> datetime:
+    """Return the time `seconds` from now.
+
+    :raises TypeError: `seconds` is no number.
+    :raises ValueError: it is negative, or beyond the calendar.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"a delay must be a number, not {seconds!r}")
+    try:
+        if not seconds >= 0:
+            raise ValueError
+        return timezone.now() + timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        raise ValueError(f"a delay must be a number from 0 to some thousand years, not {seconds!r}") from None
+
+
+def storing(layer: str, channel: str, content: Content, due: datetime) -> Callable[[], object]:
+    """Return what stores a message that is to be sent at `due`. `content` is checked and given away."""
+    row = DelayedMessage(layer=layer, channel_name=channel, content=to_text(content), due_date=due)
+    return row.save

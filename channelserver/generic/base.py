@@ -1,0 +1,81 @@
+"""The base of consumers that are classes (Channels 1: ``channels.generic.base``).
+
+Runs in worker threads. There is one instance for each message, so it belongs to the one thread that consumes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from channelserver.auth import channel_session_user
+from channelserver.message import Message
+from channelserver.routing import RouteClass
+from channelserver.sessions import channel_session
+
+
+class BaseConsumer:
+    """A consumer with a method for each channel. Making an instance consumes the message.
+
+    :param message: the message.
+    :param kwargs: the named groups of the route's filters.
+    :raises ValueError: ``method_mapping`` has no method for the message's channel.
+
+    ``self.message`` and ``self.kwargs`` are what the instance was made with.
+    """
+
+    #: Name of a channel = name of the method that takes its messages, as ``method(message, **kwargs)``.
+    method_mapping: dict[str, str] = {}
+    #: Decorate the methods with :func:`channelserver.sessions.channel_session`.
+    channel_session: bool = False
+    #: Decorate the methods with :func:`channelserver.auth.channel_session_user`, which includes the former.
+    channel_session_user: bool = False
+
+    def __init__(self, message: Message, **kwargs: Any) -> None:
+        self.message = message
+        self.kwargs = kwargs
+        self.dispatch(message, **kwargs)
+
+    @classmethod
+    def channel_names(cls) -> set[str]:
+        """Return the names of the channels whose messages it takes; for :class:`channelserver.routing.RouteClass`."""
+        return set(cls.method_mapping)
+
+    @classmethod
+    def as_route(cls, attrs: dict[str, Any] | None = None, **filters: Any) -> RouteClass:
+        """Return a route to this class, or to a subclass made for this route.
+
+        :param attrs: attributes of such a subclass, such as ``{"groups": ["news"]}``.
+        :param filters: as for :class:`channelserver.routing.Route`.
+        :raises TypeError: `attrs` is no dict.
+        """
+        if attrs is None:
+            return RouteClass(cls, **filters)
+        if not isinstance(attrs, dict):
+            raise TypeError(f"as_route(attrs=...) takes a dict of attributes, not {attrs!r}")
+        place = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        return RouteClass(type(cls.__name__, (cls,), {**place, **attrs}), **filters)
+
+    def get_handler(self, message: Message, **kwargs: Any) -> Callable[..., Any]:
+        """Return the method for a message, with the decorators that the class's attributes ask for.
+
+        Override it to add others: ``return decorator(super().get_handler(message, **kwargs))``.
+
+        :raises ValueError: ``method_mapping`` has no method for the message's channel.
+        """
+        name = self.method_mapping.get(message.channel.name)
+        if name is None:
+            raise ValueError(
+                f"{type(self).__name__} takes no messages from {message.channel.name!r}: name a method for that "
+                "channel in its method_mapping"
+            )
+        handler: Callable[..., Any] = getattr(self, name)
+        if self.channel_session_user:
+            return channel_session_user(handler)
+        if self.channel_session:
+            return channel_session(handler)
+        return handler
+
+    def dispatch(self, message: Message, **kwargs: Any) -> Any:
+        """Call the method for a message."""
+        return self.get_handler(message, **kwargs)(message, **kwargs)

@@ -1,0 +1,310 @@
+"""Consumers of WebSockets as classes (Channels 1: ``channels.generic.websockets``).
+
+Runs in worker threads. There is one instance for each message, so it belongs to the one thread that consumes it; what
+shall last longer goes into ``message.channel_session`` or the database.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Collection
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+
+from channelserver.auth import channel_and_http_session_user_from_http, channel_session_user_from_http
+from channelserver.channel import Channel, Group
+from channelserver.exceptions import SendNotAvailableOnDemultiplexer
+from channelserver.generic.base import BaseConsumer
+from channelserver.message import Message
+from channelserver.sessions import enforce_ordering
+
+
+class WebsocketConsumer(BaseConsumer):
+    """A consumer of sockets: override :meth:`connect`, :meth:`receive`, :meth:`disconnect`.
+
+    ``self.path`` is the path of the socket's URL.
+    """
+
+    method_mapping = {
+        "websocket.connect": "raw_connect",
+        "websocket.receive": "raw_receive",
+        "websocket.disconnect": "raw_disconnect",
+    }
+
+    #: Give each message the user of the browser's session, as ``message.user``; see
+    #: :func:`channelserver.auth.channel_session_user_from_http`.
+    http_user: bool = False
+    #: The same, with ``message.http_session`` on all messages; see
+    #: :func:`channelserver.auth.channel_and_http_session_user_from_http`.
+    http_user_and_session: bool = False
+    #: Decorate with :func:`channelserver.sessions.enforce_ordering`. Sockets are consumed in order anyway.
+    strict_ordering: bool = False
+    #: The same with ``slight=True``.
+    slight_ordering: bool = False
+    #: Names of groups of which the socket is a member while it is open.
+    groups: Collection[str] | None = None
+
+    path: str | None = None
+
+    def get_handler(self, message: Message, **kwargs: Any) -> Callable[..., Any]:
+        """See :meth:`BaseConsumer.get_handler`."""
+        self.path = message.get("path")
+        handler = super().get_handler(message, **kwargs)
+        if self.http_user_and_session:
+            handler = channel_and_http_session_user_from_http(handler)
+        elif self.http_user:
+            handler = channel_session_user_from_http(handler)
+        if self.strict_ordering or self.slight_ordering:
+            handler = enforce_ordering(handler, slight=not self.strict_ordering)
+        return handler
+
+    def connection_groups(self, **kwargs: Any) -> Collection[str]:
+        """Return the names of the groups that the socket joins when it connects, and leaves when it disconnects.
+
+        :param kwargs: the named groups of the route's filters.
+        """
+        return self.groups or []
+
+    # -- what the channels' messages lead to ---------------------------------------------------------------------------
+
+    def raw_connect(self, message: Message, **kwargs: Any) -> None:
+        """Join the groups, then :meth:`connect`."""
+        for group in self.connection_groups(**kwargs):
+            Group(group, channel_layer=message.channel_layer).add(self._reply_channel)
+        self.connect(message, **kwargs)
+
+    def raw_receive(self, message: Message, **kwargs: Any) -> None:
+        """Call :meth:`receive` with the text or the bytes."""
+        if message.get("text") is not None:
+            self.receive(text=message["text"], **kwargs)
+        else:
+            self.receive(bytes=message.get("bytes"), **kwargs)
+
+    def raw_disconnect(self, message: Message, **kwargs: Any) -> None:
+        """Leave the groups, then :meth:`disconnect`."""
+        for group in self.connection_groups(**kwargs):
+            Group(group, channel_layer=message.channel_layer).discard(self._reply_channel)
+        self.disconnect(message, **kwargs)
+
+    def connect(self, message: Message, **kwargs: Any) -> None:
+        """A socket wants to open: accept it, or raise :class:`channelserver.exceptions.DenyConnection`."""
+        self._reply_channel.send({"accept": True})
+
+    def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> None:
+        """The socket has sent a text or bytes."""
+
+    def disconnect(self, message: Message, **kwargs: Any) -> None:
+        """The socket has closed."""
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    def send(self, text: str | None = None, bytes: bytes | None = None, close: bool | int = False) -> None:
+        """Send a text or bytes to the socket.
+
+        :param close: close it afterwards: True, or a code.
+        :raises ValueError: there is neither text nor bytes; to close alone, there is :meth:`close`.
+        """
+        self._reply_channel.send(_frame(text, bytes, close))
+
+    @classmethod
+    def group_send(
+        cls, name: str, text: str | None = None, bytes: bytes | None = None, close: bool | int = False
+    ) -> None:
+        """Send a text or bytes to the sockets of a group, as :meth:`send` does to one."""
+        Group(name).send(_frame(text, bytes, close))
+
+    def close(self, status: bool | int = True) -> None:
+        """Close the socket.
+
+        :param status: True, or a code: 1000, or 3000 to 4999.
+        """
+        self._reply_channel.send({"close": status})
+
+    @property
+    def _reply_channel(self) -> Channel:
+        channel = self.message.reply_channel
+        if channel is None:
+            raise ValueError(f"{type(self).__name__} needs a message with a reply_channel; this one has none")
+        return channel
+
+
+def _frame(text: str | None, data: bytes | None, close: bool | int) -> dict[str, Any]:
+    """Return the message that sends a frame."""
+    if text is None and data is None:
+        raise ValueError("send() needs text or bytes; close() closes a socket without sending anything")
+    message: dict[str, Any] = {"bytes": data} if text is None else {"text": text}
+    if close:
+        message["close"] = close
+    return message
+
+
+class JsonWebsocketConsumer(WebsocketConsumer):
+    """A consumer of sockets that speak JSON: :meth:`receive` and :meth:`send` have what the text stands for."""
+
+    def raw_receive(self, message: Message, **kwargs: Any) -> None:
+        """Call :meth:`receive` with the decoded text.
+
+        :raises ValueError: the text is no JSON, or bytes have come instead.
+        """
+        text = message.get("text")
+        if text is None:
+            raise ValueError(f"{type(self).__name__} takes text frames with JSON; a binary frame has come")
+        self.receive(self.decode_json(text), **kwargs)
+
+    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """The socket has sent JSON that stands for `content`."""
+
+    def send(self, content: Any, close: bool | int = False) -> None:  # type: ignore[override]
+        """Send `content` to the socket, as JSON.
+
+        :param close: close it afterwards: True, or a code.
+        """
+        super().send(text=self.encode_json(content), close=close)
+
+    @classmethod
+    def group_send(cls, name: str, content: Any, close: bool | int = False) -> None:  # type: ignore[override]
+        """Send `content` to the sockets of a group, as :meth:`send` does to one."""
+        super().group_send(name, text=cls.encode_json(content), close=close)
+
+    @classmethod
+    def decode_json(cls, text: str) -> Any:
+        """Return what a text stands for.
+
+        :raises ValueError: it is no JSON.
+        """
+        return json.loads(text)
+
+    @classmethod
+    def encode_json(cls, content: Any) -> str:
+        """Return the text for `content`; dates, decimals and UUIDs are written as Django's encoder does."""
+        return json.dumps(content, cls=DjangoJSONEncoder)
+
+
+class WebsocketMultiplexer:
+    """Sends on one stream of a socket whose frames are ``{"stream": …, "payload": …}``.
+
+    :param stream: the stream's name.
+    :param reply_channel: the socket's.
+    """
+
+    def __init__(self, stream: str, reply_channel: Channel) -> None:
+        self.stream = stream
+        self.reply_channel = reply_channel
+
+    def send(self, payload: Any) -> None:
+        """Send `payload`, as JSON."""
+        self.reply_channel.send(self.encode(self.stream, payload))
+
+    @classmethod
+    def encode_json(cls, content: Any) -> str:
+        """Return the text for `content`, as :meth:`JsonWebsocketConsumer.encode_json` does."""
+        return json.dumps(content, cls=DjangoJSONEncoder)
+
+    @classmethod
+    def encode(cls, stream: str, payload: Any) -> dict[str, Any]:
+        """Return the message that sends `payload` on a stream, to a socket or a group."""
+        return {"text": cls.encode_json({"stream": stream, "payload": payload})}
+
+    @classmethod
+    def group_send(cls, name: str, stream: str, payload: Any, close: bool | int = False) -> None:
+        """Send `payload` on a stream to the sockets of a group.
+
+        :param close: close them afterwards: True, or a code.
+        """
+        message = cls.encode(stream, payload)
+        if close:
+            message["close"] = close
+        Group(name).send(message)
+
+
+class WebsocketDemultiplexer(JsonWebsocketConsumer):
+    """Several consumers behind one socket whose frames are ``{"stream": …, "payload": {…}}``.
+
+    Each consumer gets the socket's opening and closing, and the payloads of its own stream as if they were the frames.
+    It answers with the argument ``multiplexer``, a :class:`WebsocketMultiplexer`: ``multiplexer.send(payload)``.
+    """
+
+    #: Name of a stream = its consumer: a class, or a function that takes ``(message, multiplexer, **kwargs)``.
+    consumers: dict[str, Callable[..., Any]] = {}
+    #: What consumers get as ``multiplexer``: a class like :class:`WebsocketMultiplexer`.
+    multiplexer_class: Any = WebsocketMultiplexer
+    #: Name of a stream = name of a channel to which its payloads are sent (Channels before 1.0).
+    mapping: dict[str, str] = {}
+
+    def connect(self, message: Message, **kwargs: Any) -> None:
+        """Accept the socket, then tell every consumer."""
+        self._reply_channel.send({"accept": True})
+        for stream, consumer in self.consumers.items():
+            self._consume(stream, consumer, message, kwargs)
+
+    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Pass a payload to the consumer of its stream.
+
+        :raises ValueError: the frame is not of the form above, or there is no such stream.
+        """
+        if not isinstance(content, dict) or "stream" not in content or "payload" not in content:
+            raise ValueError('a multiplexed frame must be {"stream": ..., "payload": {...}}')
+        stream, payload = content["stream"], content["payload"]
+        if not isinstance(payload, dict):
+            raise ValueError(f"the payload of a multiplexed frame must be an object; for {stream!r} came another value")
+        if isinstance(stream, str) and stream in self.consumers:
+            # A message of its own: if the consumer raises ConsumeLater, the frame itself must come again.
+            inner = copy.copy(self.message)
+            inner.content = {**self.message.content, "text": self.encode_json(payload)}
+            self._consume(stream, self.consumers[stream], inner, kwargs)
+        elif isinstance(stream, str) and stream in self.mapping:
+            forwarded = {**payload, "reply_channel": self._reply_channel.name}
+            Channel(self.mapping[stream], channel_layer=self.message.channel_layer).send(forwarded)
+        else:
+            known = ", ".join(map(repr, {**self.consumers, **self.mapping})) or "none"
+            raise ValueError(f"{type(self).__name__} has no stream {stream!r}; there is {known}")
+
+    def disconnect(self, message: Message, **kwargs: Any) -> None:
+        """Tell every consumer. What one of them raises keeps the others from nothing, and is raised at the end."""
+        problem: Exception | None = None
+        for stream, consumer in self.consumers.items():
+            try:
+                self._consume(stream, consumer, message, kwargs)
+            except Exception as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
+
+    def _consume(self, stream: str, consumer: Callable[..., Any], message: Message, kwargs: dict[str, Any]) -> None:
+        kwargs = {**kwargs, "multiplexer": self.multiplexer_class(stream, self._reply_channel)}
+        if not isinstance(consumer, type) or not hasattr(consumer, "send"):
+            consumer(message, **kwargs)
+            return
+        # Its send() would send a frame without a stream. Only this instance is told so: the class may also be routed to
+        # by itself. As __init__ consumes the message, it must be told before.
+        kind: Any = consumer
+        instance = kind.__new__(kind)
+        instance.send = self.send
+        instance.__init__(message, **kwargs)
+
+    def send(self, *args: Any, **kwargs: Any) -> None:
+        """Not for a demultiplexer, and not for the consumers behind it.
+
+        :raises SendNotAvailableOnDemultiplexer: always.
+        """
+        raise SendNotAvailableOnDemultiplexer(
+            "a frame needs a stream: call send() of the argument multiplexer, which each consumer of a stream gets"
+        )
+
+    @classmethod
+    def group_send(cls, name: str, *args: Any, **kwargs: Any) -> None:
+        """Not for a demultiplexer.
+
+        :raises SendNotAvailableOnDemultiplexer: always.
+        """
+        raise SendNotAvailableOnDemultiplexer(
+            "a frame needs a stream: call WebsocketMultiplexer.group_send(name, stream, payload)"
+        )
+
+    @classmethod
+    def encode(cls, stream: str, payload: Any) -> dict[str, Any]:
+        """Return the message that sends `payload` on a stream (Channels before 1.0)."""
+        message: dict[str, Any] = cls.multiplexer_class.encode(stream, payload)
+        return message

@@ -1,0 +1,20 @@
+"""What sending over Redis can raise.
+
+Runs in any thread; owns nothing.
+"""
+
+from __future__ import annotations
+
+from channelserver.layers.base import ChannelFull
+
+
+class RedisUnavailable(ChannelFull):
+    """Redis cannot be reached, or does not take the message; the text says why. Try again later."""
+
+
+class DeliveryUnknown(RedisUnavailable):
+    """The connection to Redis was lost with a message on its way: it may have arrived. Sent again, it might arrive
+    twice.
+    """
+
+    retry = False

@@ -1,0 +1,190 @@
+"""Bring work from Redis to this process's threads.
+
+Runs in the thread of the reactor; owns the list of messages that are in this process's hands.
+
+A process takes no more messages than it has threads, so that little is lost with it, and the others get their share.
+Nobody polls: a host that finds too little is put on a list in Redis, and whoever sends wakes one host of that list.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from channelserver.layers.content import Content
+from channelserver.layers.losses import Losses
+from channelserver.layers.redis import scripts
+from channelserver.layers.redis.errors import DeliveryUnknown
+from channelserver.layers.redis.seal import Sealer, SealError
+from channelserver.layers.redis.shard import Shard
+from channelserver.layers.redis.work import Fetched, FetchedQueues
+
+logger = logging.getLogger("channelserver.layers.redis")
+
+#: The first item of what is sent to a group.
+GROUP = "!g"
+
+
+def content_of(sealer: Sealer, channel: str, data: bytes) -> Content:
+    """Return the content of a message that was taken from a channel.
+
+    :raises SealError: it was altered, or is none, or was sent to another channel.
+    """
+    *sent_to, content = sealer.unseal(data)
+    if not isinstance(content, dict):
+        raise SealError("it is no message")
+    if sent_to != [channel] and sent_to[:1] != [GROUP]:
+        raise SealError(f"it was sent to {sent_to!r}")
+    return content
+
+
+class Fetcher:
+    """Takes messages from all servers in turn.
+
+    :param host: this process's name.
+    :param shards: the servers.
+    :param queues: where the messages go.
+    :param channels: which channels.
+    :param threads: how many messages may be in this process's hands.
+    :param sealer: unpacks the messages.
+    :param losses: where lost messages are counted.
+    :param soon: ``soon(function)`` runs it in the next turn of the reactor.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        shards: Sequence[Shard],
+        queues: FetchedQueues,
+        channels: Sequence[str],
+        threads: int,
+        sealer: Sealer,
+        losses: Losses,
+        soon: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._host = host
+        self._queues = queues
+        self._channels = list(channels)
+        self._threads = max(1, threads)
+        self._sealer = sealer
+        self._losses = losses
+        self._soon = soon
+        self._outstanding: set[Fetched] = set()
+        self._promising = list(shards)  # servers where there may be work, in the order in which to ask them
+        self._asking = False
+        self._stopped = False
+        self._finished: dict[Shard, list[str]] = {}
+        self._telling = False
+
+    @property
+    def outstanding(self) -> int:
+        """How many messages are in this process's hands."""
+        return len(self._outstanding)
+
+    def connected(self, shard: Shard) -> None:
+        """There is a new connection to a server; what was on its way when the last one was lost did not arrive."""
+        claims = [delivery.claim for delivery in self._outstanding if delivery.claim is not None]
+        replies = [reply for where, reply in claims if where is shard]
+        shard.run(scripts.RECLAIM, self._host, *replies).addErrback(lambda failure: None)
+        self.ready(shard)
+
+    def ready(self, shard: Shard) -> None:
+        """There may be work on a server."""
+        if self._stopped:
+            self._tell()
+            return
+        if shard not in self._promising:
+            self._promising.append(shard)
+        self._tell()  # before anything is taken: what has been finished must not be mixed up with it
+        self._go()
+
+    def woken(self, shard: Shard, channel: str) -> None:
+        """A message has arrived, and this host was chosen to take it."""
+        if self._stopped or len(self._outstanding) >= self._threads:
+            shard.run(scripts.PASS_ON, channel).addErrback(lambda failure: None)
+        self.ready(shard)
+
+    def retire(self, shards: Sequence[Shard]) -> None:
+        """Take no more."""
+        self._stopped = True
+        for shard in shards:
+            shard.run(scripts.RETIRE, self._host, *self._channels).addErrback(lambda failure: None)
+
+    # -- taking --------------------------------------------------------------------------------------------------------
+
+    def _go(self) -> None:
+        free = self._threads - len(self._outstanding)
+        if self._asking or self._stopped or free <= 0:
+            return
+        shard = next((shard for shard in self._promising if shard.is_up), None)
+        if shard is None:
+            return
+        self._promising.remove(shard)
+        self._asking = True
+        channels = self._channels
+        channels.append(channels.pop(0))  # each has its turn to be first
+        asked = shard.run(scripts.POP, self._host, free, 1, *channels)
+        asked.addCallback(self._taken, shard, free)
+        asked.addErrback(self._not_taken, shard)
+
+    def _taken(self, answer: Any, shard: Shard, asked: int) -> None:
+        self._asking = False
+        items, gone = answer
+        for channel, number in zip(gone[::2], gone[1::2], strict=True):
+            self._losses.count("expired", channel.decode(), number, "no consumer took it in time")
+        for index in range(0, len(items), 4):
+            self._take(shard, *items[index : index + 4])
+        if len(items) == asked * 4 and shard not in self._promising:
+            self._promising.append(shard)
+        self._go()
+
+    def _take(self, shard: Shard, name: bytes, left: bytes, reply: bytes, data: bytes) -> None:
+        channel = name.decode()
+        claim = (shard, reply.decode()) if reply else None
+        try:
+            content = content_of(self._sealer, channel, data)
+        except (SealError, ValueError) as error:
+            self._losses.count("rejected", channel, hint=f"a message in Redis was rejected: {error}")
+            if claim is not None:
+                self._finished.setdefault(shard, []).append(claim[1])
+                self._tell_soon()
+            return
+        # Counted before it can be finished.
+        delivery = self._queues.put_fetched(channel, content, int(left) / 1000, claim)
+        self._outstanding.add(delivery)
+
+    def _not_taken(self, failure: Any, shard: Shard) -> None:
+        self._asking = False
+        if shard not in self._promising:
+            self._promising.append(shard)
+        if failure.check(DeliveryUnknown):
+            logger.warning("the connection to Redis was lost while work was asked for; a message may be lost with it")
+        # It goes on when the connection is there again, or at the next look at the clock.
+
+    # -- finishing -----------------------------------------------------------------------------------------------------
+
+    def done(self, delivery: Fetched) -> None:
+        """A message has been dealt with."""
+        self._outstanding.discard(delivery)
+        if delivery.claim is not None:
+            shard, reply = delivery.claim
+            self._finished.setdefault(shard, []).append(reply)
+            self._tell_soon()
+        self._go()
+
+    def _tell_soon(self) -> None:
+        if not self._telling:
+            self._telling = True
+            self._soon(self._tell)
+
+    def _tell(self) -> None:
+        """Tell the servers what has been finished."""
+        self._telling = False
+        for shard in [shard for shard in self._finished if shard.is_up]:
+            replies = self._finished.pop(shard)
+            told = shard.run(scripts.FINISH, self._host, *replies)
+            told.addErrback(self._not_told, shard, replies)
+
+    def _not_told(self, failure: Any, shard: Shard, replies: list[str]) -> None:
+        self._finished.setdefault(shard, [])[:0] = replies  # told again when the connection is there again

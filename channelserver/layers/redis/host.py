@@ -1,0 +1,463 @@
+"""This process as a *host*: what other processes see of it, and what it asks of Redis.
+
+Runs in the thread of its reactor (but for what says otherwise); owns the servers' connections, the host's sign of life,
+and what is asked of Redis.
+
+A host has a name, the random token in the names of its reply channels, and one pub/sub channel, on which it hears all
+that is for it. What is published there begins with a letter: ``s`` something sealed, a list of which the first item
+says what it is (``r`` a reply, ``w`` a reply whose sender waits for room, ``k`` the answer to that, ``!g`` a message
+to a group, ``a`` and ``d`` the beginning and end of a membership); or ``w`` and a channel: there is work; or ``f`` and
+a reply channel: no answer will come, for the worker's host is dead.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import defer
+
+from channelserver.layers.base import FAILED, ChannelFull
+from channelserver.layers.content import Content
+from channelserver.layers.redis import scripts
+from channelserver.layers.redis.fetcher import GROUP, Fetcher
+from channelserver.layers.redis.ring import Ring
+from channelserver.layers.redis.seal import SealError
+from channelserver.layers.redis.shard import ANSWER_SECONDS, Shard
+
+if TYPE_CHECKING:
+    from channelserver.layers.redis.layer import RedisChannelLayer
+
+logger = logging.getLogger("channelserver.layers.redis")
+
+#: Seconds between two signs of life. A host that no longer listens is dead when it has missed one; any other when none
+#: has come for the last number of seconds.
+BEAT, LIFETIME = 2.5, 20.0
+#: Looks at the clock between two searches for work that nobody was woken for. There should be none.
+SEARCH_EVERY = 12
+#: Seconds for which a message that nobody can wait for is tried again.
+RETRY_SECONDS = 2.0
+#: Members told to Redis in one go when it has lost its memory.
+BATCH = 500
+
+_token = re.compile(r"(?:http\.response|websocket\.send)\.([A-Za-z0-9_\-]+)!").match
+
+
+def token_of(channel: str) -> str:
+    """Return the name of the host that has a reply channel; empty: it is no reply channel. Any thread."""
+    match = _token(channel)
+    return match[1] if match else ""
+
+
+class Host:
+    """One process.
+
+    :param layer: its settings and its local part.
+    :param name: the host's name.
+    :param reactor: the reactor.
+    :param bridge: the way into its thread.
+    :param member: whether others should know of this host: it has connections or workers.
+    """
+
+    def __init__(self, layer: RedisChannelLayer, name: str, reactor: Any, bridge: Any, member: bool) -> None:
+        self.layer = layer
+        self.name = name
+        self.reactor = reactor
+        self.bridge = bridge
+        self.member = member
+        self.fetcher: Fetcher | None = None
+        self.shards = [
+            Shard(
+                reactor, address, (layer.prefix, layer.stats_prefix), f"{layer.prefix}host:{name}", self._received,
+                self._ready, self._hearing, self._complain, lambda: layer.time_offset,
+            )
+            for address in layer.addresses
+        ]  # fmt: skip
+        self._ring = Ring([_Named(shard) for shard in self.shards])
+        self._timer: Any = None
+        self._looks = 0
+        self._closed = False
+        self._waits: dict[int, Callable[[bool], object]] = {}
+        self._number = 0
+        self._wakers: set[Callable[[], object]] = set()
+        self._later: dict[str, list[tuple[float, bytes, str]]] = {}
+
+    def start(self) -> None:
+        """Begin to connect."""
+        for shard in self.shards:
+            shard.start()
+        self._timer = self.reactor.callLater(BEAT, self._look)
+
+    def close(self) -> Any:
+        """Leave, and end the connections; return a Deferred."""
+        self._closed = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        left: Any = [shard.run(scripts.LEAVE, self.name) for shard in self.shards if self.member and shard.is_up]
+        done: Any = defer.DeferredList(left, consumeErrors=True)
+        done.addTimeout(1.0, self.reactor)
+        return done.addBoth(self._end)
+
+    def _end(self, _: Any) -> None:
+        for shard in self.shards:
+            shard.close()
+
+    def problem(self) -> str:
+        """Return what is wrong with the servers; empty: nothing. Any thread."""
+        return "; ".join(filter(None, (shard.problem() for shard in self.shards)))
+
+    def when_tried(self) -> Any:
+        """Return a Deferred that fires when the first connections are there, or could not be made."""
+        links = [link for shard in self.shards for link in (shard.commands, shard.subscriber)]
+        return defer.gatherResults([link.when_tried() for link in links])
+
+    @property
+    def tried(self) -> bool:
+        """Whether that has happened."""
+        return all(shard.commands.tried and shard.subscriber.tried for shard in self.shards)
+
+    def is_up(self, name: str) -> bool:
+        """Whether the server that has a name can be asked. Any thread."""
+        return self._shard(name).is_up
+
+    def _shard(self, name: str) -> Shard:
+        return self._ring.find(name).shard
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self._timer = self.reactor.callLater(BEAT, self._look)
+        self._looks += 1
+        for shard in self.shards:
+            try:
+                shard.look()
+                if self.member and shard.is_up:
+                    self._beat(shard)
+                if self.fetcher is not None and self._looks % SEARCH_EVERY == 0:
+                    self.fetcher.ready(shard)
+            except Exception:
+                logger.exception("cannot look after Redis %s", shard.address)
+
+    def _beat(self, shard: Shard, first: bool = False) -> None:
+        hosts, now = f"{self.layer.prefix}hosts", shard.now()
+        alive = shard.command("ZADD", hosts, int(now), self.name)
+        alive.addCallbacks(self._beaten, _ignore, callbackArgs=(shard, first))
+        silent = shard.command("ZRANGEBYSCORE", hosts, "-inf", int(now - 2 * BEAT * 1000))
+        silent.addCallbacks(self._bury, _ignore, callbackArgs=(shard,))
+
+    def _beaten(self, added: Any, shard: Shard, first: bool) -> None:
+        if added and not first:
+            self._tell_all(shard)  # Redis has lost its memory, or the others took this host for dead
+
+    def _bury(self, silent: Any, shard: Shard) -> None:
+        if silent:
+            buried = shard.run(scripts.BURY, int(LIFETIME * 1000), *silent)
+            buried.addCallbacks(self._buried, _ignore)
+
+    @staticmethod
+    def _buried(answer: Any) -> None:
+        for name, held in zip(answer[::2], answer[1::2], strict=True):
+            logger.warning("host %s is dead; it had %d message(s) of connections in its hands", name.decode(), held)
+
+    def _ready(self, shard: Shard) -> None:
+        """A connection for commands was made."""
+        if self.member:
+            self._beat(shard, first=True)
+        self._tell_all(shard)
+        if self.fetcher is not None:
+            self.fetcher.connected(shard)
+
+    def _tell_all(self, shard: Shard) -> None:
+        """Tell a server all memberships of this host's own connections: it may have lost its memory."""
+        for group in self.layer.groups.counts():
+            if self._shard(group) is shard:
+                members = [name for name in self.layer.groups.members(group) if token_of(name)]
+                for index in range(0, len(members), BATCH):
+                    self._join(group, members[index : index + BATCH])
+
+    def _hearing(self, shard: Shard, seconds: float | None) -> None:
+        if seconds is not None:
+            logger.warning(
+                "for %.1f s this process could not hear Redis %s: what other hosts sent to its connections is lost",
+                seconds, shard.address,
+            )  # fmt: skip
+            self.layer.losses.add("gap", 1)
+        if self.fetcher is not None:
+            self.fetcher.ready(shard)
+
+    def _complain(self, kind: str, text: str) -> None:
+        self.layer.complaints.count(kind, text)
+
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    def serve(self, channels: Sequence[str], threads: int) -> None:
+        """Begin to take work."""
+        layer = self.layer
+        self.member = True
+        fetcher = self.fetcher = Fetcher(
+            self.name, self.shards, layer.queues, channels, threads, layer.sealer, layer.losses,
+            lambda function: self.reactor.callLater(0, function),
+        )  # fmt: skip
+        layer.queues.on_done = lambda delivery: self.bridge.post(fetcher.done, delivery)
+        for shard in self.shards:
+            if shard.is_up:
+                fetcher.ready(shard)
+
+    def retire(self) -> None:
+        """Take no more work."""
+        if self.fetcher is not None:
+            self.fetcher.retire(self.shards)
+
+    def listen(self, waker: Callable[[], object]) -> None:
+        """Have `waker` called whenever there may be work."""
+        self._wakers.add(waker)
+
+    def unlisten(self, waker: Callable[[], object]) -> None:
+        """Undo :meth:`listen`."""
+        self._wakers.discard(waker)
+
+    async def take(self, channels: Sequence[str], waiting: bool) -> tuple[bytes, bytes] | None:
+        """Take one message of any of `channels`; return the channel and the sealed message, or None.
+
+        :param waiting: tell this host when there is one, if there is none.
+        """
+        for shard in self.shards:
+            (items, gone), claim = await shard.run(scripts.POP, self.name, 1, int(waiting), *channels), None
+            for channel, number in zip(gone[::2], gone[1::2], strict=True):
+                self.layer.losses.count("expired", channel.decode(), number, "no consumer took it in time")
+            if items:
+                name, _, claim, data = items
+                if claim:
+                    await shard.run(scripts.FINISH, self.name, claim)
+                return name, data
+        return None
+
+    async def push(self, channel: str, content: Content, urgent: bool = False) -> None:
+        """Put a message into a channel.
+
+        :param urgent: whatever its capacity, and for a day.
+        :raises ChannelFull: it is full, or Redis does not take it.
+        """
+        reply = content.get("reply_channel")
+        data = self.layer.sealer.seal(channel, content)
+        await self.push_sealed(channel, data, reply if isinstance(reply, str) else "", urgent)
+
+    async def push_sealed(self, channel: str, data: bytes, reply: str = "", urgent: bool = False) -> None:
+        """Like :meth:`push`, for a sealed message.
+
+        :param reply: its reply channel.
+        """
+        layer = self.layer
+        queue = layer.non_local_name(channel)
+        capacity = 10**9 if urgent else layer.get_capacity(queue)
+        lifetime = int((86400 if urgent else layer.expiry) * 1000)
+        if reply and channel in layer.ordered:
+            answer = self._shard(reply).run(
+                scripts.PUSH_LANE, channel, capacity, lifetime, reply, layer.lane_limit, int(urgent), data
+            )
+        elif reply and channel == "http.request":
+            answer = self._shard(reply).run(scripts.PUSH, queue, capacity, lifetime, "t", reply, data)
+        else:
+            answer = self._shard(queue).run(scripts.PUSH, queue, capacity, lifetime, "p", channel, data)
+        done, gone = await answer
+        if gone:
+            layer.losses.count("expired", queue, gone, "no consumer took it in time")
+        if not done:
+            raise ChannelFull(
+                f"channel {queue!r} is full: {capacity} messages wait in Redis, or in the lane of one socket"
+            )
+
+    def push_patiently(self, channel: str, data: bytes, reply: str) -> None:
+        """Like :meth:`push_sealed`, but nobody waits: tried again for two seconds, then counted as lost."""
+        ends = self.reactor.seconds() + RETRY_SECONDS
+        waiting = self._later.setdefault(channel, [])
+        waiting.append((ends, data, reply))
+        if len(waiting) == 1:
+            defer.ensureDeferred(self._push_waiting(channel))
+
+    async def _push_waiting(self, channel: str) -> None:
+        waiting = self._later[channel]
+        while waiting:
+            ends, data, reply = waiting[0]
+            try:
+                await self.push_sealed(channel, data, reply)
+            except ChannelFull as error:
+                if error.retry and self.reactor.seconds() < ends:
+                    slept: defer.Deferred[None] = defer.Deferred()
+                    self.reactor.callLater(0.2, slept.callback, None)
+                    await slept
+                    continue
+                self.layer.losses.count("channel full" if error.retry else "unknown", channel, hint=str(error))
+            except Exception:
+                logger.exception("cannot send to %r", channel)
+            waiting.pop(0)
+        del self._later[channel]
+
+    # -- replies -------------------------------------------------------------------------------------------------------
+
+    async def tell(self, host: str, *items: Any) -> int:
+        """Publish something to another host; return whether it was heard: 1 or 0."""
+        data = b"s" + self.layer.sealer.seal(*items)
+        return int(await self._shard(host).command("PUBLISH", f"{self.layer.prefix}host:{host}", data))
+
+    async def reply(self, channel: str, content: Content) -> None:
+        """Send to a reply channel of another host; what does not arrive is counted."""
+        try:
+            if not await self.tell(token_of(channel), "r", channel, content):
+                self.layer.losses.count("host gone", "replies", hint=f"nobody has {channel!r} any more")
+        except ChannelFull as error:
+            self.layer.losses.count("unknown" if not error.retry else "no Redis", "replies", hint=str(error))
+
+    async def reply_waiting(self, channel: str, content: Content, timeout: float) -> bool:
+        """Send to a reply channel of another host, when its client has room; return whether it was sent."""
+        self._number += 1
+        number, answer = self._number, defer.Deferred[bool]()
+        self._waits[number] = answer.callback
+        try:
+            if not await self.tell(token_of(channel), "w", channel, content, self.name, number, timeout):
+                return False
+            return bool(await answer.addTimeout(timeout + ANSWER_SECONDS, self.reactor))
+        except (ChannelFull, defer.TimeoutError):
+            return False
+        finally:
+            self._waits.pop(number, None)
+
+    def _pass_on(self, channel: str, content: Content, sender: str, number: int, ends: float) -> None:
+        """Deliver a part of an answer when its client has room, then tell the sender."""
+        outlet = self.layer.outlet_of(channel)
+        done = outlet is not None and outlet.deliver_waiting(channel, content, 0)
+        if not done and outlet is not None and channel in outlet and self.reactor.seconds() < ends:
+            self.reactor.callLater(0.05, self._pass_on, channel, content, sender, number, ends)
+            return
+        defer.ensureDeferred(self.tell(sender, "k", number, done)).addErrback(_ignore)
+
+    # -- groups --------------------------------------------------------------------------------------------------------
+
+    def sync(self, group: str, channel: str) -> None:
+        """Tell Redis whether a connection of this host is a member of a group now."""
+        self._join(group, [channel])
+
+    def _join(self, group: str, channels: Sequence[str]) -> None:
+        shard = self._shard(group)
+        if not shard.is_up:
+            return  # all is told when there is a connection again
+        groups = self.layer.groups
+        words: list[Any] = []
+        for channel in channels:
+            words += [channel, int(groups.has(group, channel))]
+        told = shard.run(
+            scripts.JOIN, group, self.name, int(self.layer.group_expiry * 1000), int(groups.has(group)), *words
+        )
+        told.addErrback(_ignore)
+
+    async def join_other(self, group: str, channel: str, begins: bool) -> None:
+        """Make another host's connection a member of a group, or end its membership."""
+        kind, lifetime = ("a", int(self.layer.group_expiry * 1000)) if begins else ("d", 0)
+        data = b"s" + self.layer.sealer.seal(kind, group, channel)
+        shard = self._shard(group)
+        heard = await shard.run(scripts.JOIN_OTHER, group, channel, token_of(channel), lifetime, data)
+        if begins and not heard:
+            logger.debug("%r did not join group %r: its host has gone", channel, group)
+
+    async def join_queue(self, group: str, channel: str, begins: bool) -> None:
+        """Make an ordinary channel a member of a group, or end its membership."""
+        lifetime = int(self.layer.group_expiry * 1000) if begins else 0
+        capacity = self.layer.get_capacity(self.layer.non_local_name(channel))
+        await self._shard(group).run(scripts.JOIN_QUEUE, group, channel, lifetime, capacity)
+
+    async def members(self, group: str) -> list[str]:
+        """Return the members of a group."""
+        found = await self._shard(group).run(scripts.MEMBERS, group, int(LIFETIME * 1000))
+        return [name.decode() for name in found]
+
+    async def send_group(self, group: str, data: bytes) -> None:
+        """Send to a group's members elsewhere; what is lost is counted."""
+        layer = self.layer
+        try:
+            deaf, full, gone = await self._shard(group).run(
+                scripts.SEND_GROUP, group, self.name, int(layer.expiry * 1000), int(LIFETIME * 1000), data
+            )
+        except ChannelFull as error:
+            reason = "no Redis" if error.retry else "unknown"
+            layer.losses.count(reason, group, hint=f"members on other hosts: {error}")
+            return
+        if deaf:
+            layer.losses.count("host deaf", group, deaf, "a host with members could not be reached")
+        for channel in full:
+            layer.losses.count("channel full", channel.decode(), hint=f"it is a member of group {group!r}")
+        for channel, number in zip(gone[::2], gone[1::2], strict=True):
+            layer.losses.count("expired", channel.decode(), number, "no consumer took it in time")
+
+    # -- what others say -----------------------------------------------------------------------------------------------
+
+    def _received(self, data: bytes) -> None:
+        try:
+            kind, rest = data[:1], data[1:]
+            if kind == b"s":
+                self._act(*self.layer.sealer.unseal(rest))
+            elif kind == b"w":
+                self._woken(rest.decode())
+            elif kind == b"f":
+                channel = rest.decode()
+                outlet = self.layer.outlet_of(channel)
+                if outlet is not None:
+                    outlet.deliver(channel, {FAILED: 502})
+            else:
+                raise SealError("it is not what this layer writes")
+        except SealError as error:
+            self.layer.losses.count("rejected", "this host", hint=f"something published in Redis was rejected: {error}")
+        except Exception:
+            logger.exception("cannot deal with what another host has sent")
+
+    def _act(self, kind: Any, *items: Any) -> None:
+        layer = self.layer
+        if kind == GROUP:
+            group, content = items
+            for some, channels in layer.groups.targets(group)[0]:
+                some.deliver_group(channels, content)
+        elif kind == "r":
+            channel, content = items
+            outlet = layer.outlet_of(channel)
+            if outlet is not None:
+                outlet.deliver(channel, content)
+        elif kind == "w":
+            channel, content, sender, number, timeout = items
+            self._pass_on(channel, content, sender, number, self.reactor.seconds() + timeout)
+        elif kind == "k":
+            number, done = items
+            waiting = self._waits.pop(number, None)
+            if waiting is not None:
+                waiting(done)
+        elif kind in ("a", "d"):
+            group, channel = items
+            if kind == "a":
+                layer.groups.add(group, channel)
+            else:
+                layer.groups.discard(group, channel)
+            self.sync(group, channel)
+        else:
+            raise SealError(f"this version knows no {kind!r}")
+
+    def _woken(self, channel: str) -> None:
+        if self.fetcher is not None:
+            for shard in self.shards:
+                self.fetcher.woken(shard, channel)
+        for waker in tuple(self._wakers):
+            waker()
+
+
+class _Named:
+    """A server in the ring, by its address."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+
+    def __str__(self) -> str:
+        return self.shard.address.name
+
+
+def _ignore(failure: Any) -> None:
+    """What keeps Redis from an answer is logged where it happens."""
+    failure.trap(ChannelFull)

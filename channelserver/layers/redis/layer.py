@@ -1,0 +1,462 @@
+"""The Redis channel layer, as the rest of the process sees it.
+
+Safe from any thread: what is local guards itself, as in memory; what concerns Redis is handed to the reactor's thread.
+Owns the local part: queues, groups and outlets of this process.
+
+What stays local: the server's own messages, if this process has workers for them; replies to its own connections;
+group sends to its own members. All else goes over Redis, see :mod:`channelserver.layers.redis.host`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import secrets
+import string
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet
+from channelserver.layers.content import Content
+from channelserver.layers.groups import Groups
+from channelserver.layers.memory import ORDERED_CHANNELS, RECEIVE_SECONDS
+from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
+from channelserver.layers.redis import scripts
+from channelserver.layers.redis.address import read_hosts
+from channelserver.layers.redis.answer import Answer, Call, begin
+from channelserver.layers.redis.complaints import Complaints
+from channelserver.layers.redis.errors import RedisUnavailable
+from channelserver.layers.redis.fetcher import GROUP, content_of
+from channelserver.layers.redis.host import Host, token_of
+from channelserver.layers.redis.pusher import Pusher
+from channelserver.layers.redis.seal import Sealer, SealError
+from channelserver.layers.redis.shard import ANSWER_SECONDS
+from channelserver.layers.redis.thread import reactor_thread
+from channelserver.layers.redis.work import FetchedQueues
+
+#: The server's own messages: local if this process has workers for them.
+SERVER_CHANNELS = (*ORDERED_CHANNELS, "http.request", "http.disconnect")
+
+#: Seconds for which a thread waits for an answer.
+PATIENCE = ANSWER_SECONDS + 1.0
+
+#: Messages of one socket which may wait in Redis.
+LANE_LIMIT = 100
+
+
+class RedisChannelLayer(BaseChannelLayer):
+    """Channels and groups of several processes (Channels 1: ``asgi_redis.RedisChannelLayer``).
+
+    :param hosts: the Redis servers, see :mod:`channelserver.layers.redis.address`; several share the channels and
+        groups among them.
+    :param prefix: of all keys. Two projects on one Redis need two prefixes.
+    :param expiry: seconds a message waits for a reader before it is dropped.
+    :param group_expiry: seconds a group membership lasts after the last ``group_add``.
+    :param capacity: messages which may wait in one channel.
+    :param channel_capacity: other capacities, by glob; the first match counts.
+    :param symmetric_encryption_keys: encrypt what goes over Redis, see :mod:`channelserver.layers.redis.seal`.
+    :param stats_prefix: of the keys of the statistics; default: `prefix` and ``meta:``.
+    :param connection_kwargs: for all `hosts`: ``username``, ``password``, ``db``, ``ssl_ca_certs`` …
+    :param services: names of services; `hosts` are then the Sentinels that watch them.
+    :param sentinel_refresh_interval: has no meaning here: the master is asked for whenever a connection is made.
+    :param clock: returns seconds, monotonic; for tests.
+    :param rng: source of new names; for tests.
+    :raises ValueError: a parameter is wrong; the text says which, and the cure.
+    """
+
+    extensions: ClassVar[list[str]] = ["groups", "flush", "statistics"]
+
+    ordered = frozenset(ORDERED_CHANNELS)
+    lane_limit = LANE_LIMIT
+
+    def __init__(
+        self,
+        hosts: Sequence[Any] | None = None,
+        prefix: str = "channelserver:",
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 1000,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+        symmetric_encryption_keys: Sequence[str | bytes] | None = None,
+        stats_prefix: str | None = None,
+        connection_kwargs: Mapping[str, Any] | None = None,
+        services: Sequence[str] | None = None,
+        sentinel_refresh_interval: float = 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        super().__init__(expiry, group_expiry, capacity, channel_capacity, clock=clock)
+        if not isinstance(prefix, str) or not prefix:
+            raise ValueError(f"prefix must be text, such as 'channelserver:', not {prefix!r}")
+        self.prefix = prefix
+        self.stats_prefix = f"{prefix}meta:" if stats_prefix is None else stats_prefix
+        self.addresses = read_hosts(hosts, connection_kwargs, services)
+        self.sealer = Sealer(symmetric_encryption_keys)
+        self.complaints = Complaints(clock)
+        #: Milliseconds to be added to Redis's clock; for tests.
+        self.time_offset = 0
+        self._clock = clock
+        self._random = rng or random.SystemRandom()
+        self._outlets: dict[str, Outlet] = {}
+        self.queues = FetchedQueues(self.get_capacity, expiry, clock, self.losses, ORDERED_CHANNELS)
+        self.groups = Groups(group_expiry, clock, self.outlet_of)
+        self._name = secrets.token_urlsafe(8)
+        self._served: frozenset[str] = frozenset()
+        self._lock = threading.RLock()
+        self._host: Host | None = None
+        self._opened = False
+        self._owner = 0
+        self._ident: int | None = None  # of the reactor's thread
+
+    # -- the way to Redis ----------------------------------------------------------------------------------------------
+
+    def open(self, reactor: Any, bridge: Any) -> None:
+        """See :meth:`BaseChannelLayer.open`."""
+        with self._lock:
+            earlier = self._host
+            if earlier is not None and not self._opened:
+                earlier.bridge.post(earlier.close)
+            self._opened = True
+            self._owner = os.getpid()
+            host = self._host = Host(self, self._name, reactor, bridge, bool(self._outlets))
+        bridge.post(self._inside_reactor)
+        host.start()
+        reactor.callLater(0, self._push_the_rest)
+
+    def _inside_reactor(self) -> None:
+        self._ident = threading.get_ident()
+
+    def _push_the_rest(self) -> None:
+        """Give the server's messages that no worker of this process takes to Redis."""
+        host, channels = self._host, [name for name in SERVER_CHANNELS if name not in self._served]
+        if host is not None and channels:
+            Pusher(
+                self.queues, channels, host.push, self.dispatch, self.losses, host.bridge, host.reactor.callLater
+            ).start()
+
+    def _engine(self) -> Host:
+        """Return this process as a host; where no server has opened the layer, connect now."""
+        host = self._host
+        if host is not None and self._owner == os.getpid():
+            return host
+        with self._lock:
+            if self._host is None or self._owner != os.getpid():
+                thread = reactor_thread()
+                if self._owner not in (0, os.getpid()):
+                    self._name = secrets.token_urlsafe(8)  # a child process: its parent's connections are not its own
+                    self._outlets.clear()
+                self._opened = False
+                self._owner = os.getpid()
+                self._ident = thread.ident
+                self._host = Host(self, self._name, thread.reactor, thread.bridge, bool(self._outlets))
+                thread.bridge.post(self._host.start)
+            return self._host
+
+    def serve(self, channels: Collection[str], threads: int) -> None:
+        """See :meth:`BaseChannelLayer.serve`."""
+        self._served = frozenset(channels)
+        self._engine().serve(sorted(channels), threads)
+
+    def retire(self) -> None:
+        """See :meth:`BaseChannelLayer.retire`."""
+        if self._host is not None:
+            self._host.retire()
+
+    def close(self) -> Any:
+        """See :meth:`BaseChannelLayer.close`."""
+        with self._lock:
+            host, self._host = self._host, None
+        if host is None or self._owner != os.getpid():
+            return None
+        if self._opened:
+            return host.close()
+        done = threading.Event()
+        host.bridge.post(lambda: host.close().addBoth(lambda _: done.set()))
+        done.wait(2.0)
+        return None
+
+    def problem(self) -> str:
+        """See :meth:`BaseChannelLayer.problem`."""
+        host = self._host
+        return "" if host is None else host.problem()
+
+    def _inside(self) -> bool:
+        """Whether this is the reactor's thread, which must not wait."""
+        return threading.get_ident() == self._ident
+
+    def _ask(self, call: Call, seconds: float = PATIENCE) -> Any:
+        """Have Redis asked, and wait for the answer.
+
+        :raises RedisUnavailable: there is none in time.
+        """
+        if self._inside():
+            raise RuntimeError("the reactor's thread must not wait for Redis")
+        answer = Answer()
+        host = self._engine()
+        host.bridge.post(answer.begin, host, call)
+        return answer.wait(seconds)
+
+    def _tell(self, call: Call, size: int = 0) -> None:
+        """Have Redis told. Nobody waits, but in a process that may end as soon as it has called."""
+        host = self._engine()
+        if self._opened or self._inside():
+            host.bridge.post_data(size, begin, host, call)
+        else:
+            try:
+                self._ask(call)
+            except RedisUnavailable as error:
+                self.losses.count("no Redis", "groups and replies", hint=str(error))
+
+    # -- asgiref 1 -----------------------------------------------------------------------------------------------------
+
+    def receive(self, channels: Iterable[str], block: bool = False) -> tuple[str | None, Content | None]:
+        """Take the next message from any of `channels`; with `block`, wait up to five seconds for one.
+
+        :returns: ``(channel, message)``, or ``(None, None)`` if there was none. For a channel given as ``name!`` the
+            full name is returned.
+        :raises TypeError: a name is invalid.
+        :raises RedisUnavailable: Redis cannot be asked.
+        """
+        names = tuple(channels)
+        self.valid_channel_names(names, receive=True)
+        arrived = threading.Event()
+        ends = time.monotonic() + (RECEIVE_SECONDS if block else 0.0)
+        if block:
+            self._engine().listen(arrived.set)
+        try:
+            while True:
+                arrived.clear()
+                delivery = self.queues.take(names)
+                if delivery is not None:
+                    self.queues.finish(delivery)
+                    return delivery.channel, delivery.content
+                order = self._random.sample(names, len(names))
+                taken = self._ask(lambda host: host.take(order, block))  # noqa: B023
+                if taken is not None:
+                    try:
+                        channel = taken[0].decode()
+                        return channel, content_of(self.sealer, channel, taken[1])
+                    except (SealError, ValueError) as error:
+                        self.losses.count("rejected", names[0], hint=f"a message in Redis was rejected: {error}")
+                        continue
+                left = ends - time.monotonic()
+                if left <= 0:
+                    return None, None
+                arrived.wait(left)
+        finally:
+            if block:
+                self._engine().unlisten(arrived.set)
+
+    def new_channel(self, pattern: str) -> str:
+        """Return an unused single-reader name that starts with `pattern`.
+
+        :raises TypeError: `pattern` is no valid name that ends in ``?``.
+        """
+        if not isinstance(pattern, str) or not pattern.endswith("?"):
+            raise TypeError(f"new_channel() needs a pattern that ends in '?', not {pattern!r}")
+        return check_channel_name(pattern + "".join(self._random.choices(string.ascii_letters, k=16)))
+
+    def group_add(self, group: str, channel: str) -> None:
+        """Make `channel` a member of `group`, or renew its membership."""
+        self._join(check_group_name(group), check_channel_name(channel), True)
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """End the membership of `channel` in `group`, if there is one."""
+        self._join(check_group_name(group), check_channel_name(channel), False)
+
+    def _join(self, group: str, channel: str, begins: bool) -> None:
+        if self.outlet_of(channel) is not None:
+            if begins:
+                self.groups.add(group, channel)
+            else:
+                self.groups.discard(group, channel)
+            host = self._engine()
+            if not host.tried and not self._inside():
+                try:
+                    self._ask(_nothing)  # at the start: who sees the socket open may send to the group
+                except RedisUnavailable:
+                    pass  # Redis is told as soon as it is there
+            host.bridge.post(host.sync, group, channel)
+            return
+
+        async def join(host: Host) -> None:
+            try:
+                await (host.join_other if token_of(channel) else host.join_queue)(group, channel, begins)
+            except RedisUnavailable as error:
+                self.losses.count("no Redis", group, hint=f"a change of its members: {error}")
+
+        self._tell(join)
+
+    def group_channels(self, group: str) -> list[str]:
+        """Return the members of `group`; in the reactor's thread, those of this process.
+
+        :raises RedisUnavailable: Redis cannot be asked.
+        """
+        own = self.groups.members(check_group_name(group))
+        if self._inside():
+            return own
+        found: list[str] = self._ask(lambda host: host.members(group))
+        # What Redis does not know yet, and what it has not been told yet.
+        return [*own, *(name for name in found if self.outlet_of(name) is None)]
+
+    def flush(self) -> None:
+        """Forget all messages and all groups, those of other hosts, too. Open connections stay open."""
+        self.queues.flush()
+        self.groups.flush()
+
+        async def delete(host: Host) -> None:
+            for shard in host.shards:
+                await shard.delete_all((f"{_escaped(self.prefix)}*", f"{_escaped(self.stats_prefix)}*"))
+
+        self._ask(delete)
+
+    def channel_statistics(self, channel: str) -> dict[str, float]:
+        """Return one channel's figures (asgiref 1, extension ``statistics``).
+
+        :returns: ``messages_count``, ``channel_full_count`` and ``messages_pending`` in messages, ``messages_max_age``
+            in seconds. In the reactor's thread those of this process, else those of all hosts.
+        """
+        name = local_prefix(channel)
+        figures = self.queues.statistics(name)
+        if self._inside():
+            return figures
+        for number, full, pending, left in self._ask(lambda host: _statistics(host, name)):
+            figures["messages_count"] += number
+            figures["channel_full_count"] += full
+            figures["messages_pending"] += pending
+            if left >= 0:
+                figures["messages_max_age"] = max(figures["messages_max_age"], self.expiry - left / 1000)
+        return figures
+
+    def global_statistics(self) -> dict[str, Any]:
+        """Return the figures of this process (asgiref 1, extension ``statistics``), with those of groups and losses."""
+        figures = [self.queues.statistics(name) for name in self.queues.names()]
+        groups = self.groups.counts()
+        return {
+            "messages_count": sum(figure["messages_count"] for figure in figures),
+            "channel_full_count": sum(figure["channel_full_count"] for figure in figures),
+            "messages_pending": sum(figure["messages_pending"] for figure in figures),
+            "groups": len(groups),
+            "group_members": sum(groups.values()),
+            "lost": self.losses.totals(),
+        }
+
+    # -- for the server and the workers --------------------------------------------------------------------------------
+
+    def attach(self, prefix: str, outlet: Outlet) -> None:
+        """See :meth:`BaseChannelLayer.attach`."""
+        self._outlets[prefix] = outlet
+        self._name = token_of(prefix) or self._name
+        self.groups.regroup()
+
+    def detach(self, prefix: str) -> None:
+        """See :meth:`BaseChannelLayer.detach`."""
+        self._outlets.pop(prefix, None)
+        self.groups.regroup()
+
+    def outlet_of(self, channel: str) -> Outlet | None:
+        """Return what delivers to a reply channel of this process, or None. Any thread."""
+        mark = channel.find("!")
+        return self._outlets.get(channel[: mark + 1]) if mark > 0 else None
+
+    def submit(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
+        """See :meth:`BaseChannelLayer.submit`."""
+        if channel not in self._served and channel in ("http.request", "websocket.connect"):
+            host = self._engine()
+            if not host.is_up(content.get("reply_channel") or ""):
+                raise RedisUnavailable(host.problem() or "there is no connection to Redis yet")
+        self.queues.put(channel, content, attachment, urgent)
+
+    def forget(self, channel: str) -> None:
+        """See :meth:`BaseChannelLayer.forget`."""
+        for group in self.groups.drop(channel):
+            host = self._engine()
+            host.bridge.post(host.sync, group, channel)
+
+    def dispatch(self, channel: str, content: Content) -> None:
+        """See :meth:`BaseChannelLayer.dispatch`.
+
+        In the reactor's thread, which must not wait, a message that does not fit is tried again for two seconds, then
+        counted as lost.
+
+        :raises RedisUnavailable: Redis cannot be reached, or does not take it.
+        """
+        outlet = self.outlet_of(channel)
+        if outlet is not None:
+            outlet.deliver(channel, content)
+        elif token_of(channel):
+            self._tell(lambda host: host.reply(channel, content), _size(content))
+        elif channel in self._served and channel in SERVER_CHANNELS:
+            self.queues.put(channel, content)
+        else:
+            data = self.sealer.seal(channel, content)
+            reply = content.get("reply_channel")
+            reply = reply if isinstance(reply, str) else ""
+            if self._inside():
+                self._engine().push_patiently(channel, data, reply)
+            else:
+                self._ask(lambda host: host.push_sealed(channel, data, reply))
+
+    def dispatch_group(self, group: str, content: Content) -> None:
+        """See :meth:`BaseChannelLayer.dispatch_group`."""
+        for outlet, channels in self.groups.targets(group)[0]:
+            outlet.deliver_group(channels, content)
+        data = self.sealer.seal(GROUP, group, content)
+        self._tell(lambda host: host.send_group(group, data), len(data))
+
+    def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
+        """See :meth:`BaseChannelLayer.dispatch_waiting`."""
+        outlet = self.outlet_of(channel)
+        if outlet is not None:
+            return outlet.deliver_waiting(channel, content, timeout)
+        if token_of(channel):
+            call: Call = lambda host: host.reply_waiting(channel, content, timeout)  # noqa: E731
+            return bool(self._ask(call, timeout + 2 * PATIENCE))
+        ends = self._clock() + timeout
+        while True:
+            try:
+                self.dispatch(channel, content)
+                return True
+            except ChannelFull as error:
+                left = ends - self._clock()
+                if not error.retry or left <= 0:
+                    return False
+                threading.Event().wait(min(left, 0.2))
+
+    def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
+        """See :meth:`BaseChannelLayer.when_room`."""
+        if self.outlet_of(channel) is not None or token_of(channel):
+            return True
+        if channel in SERVER_CHANNELS:
+            return self.queues.when_room(channel, content, callback)
+        self._engine().bridge.call_later(0.2, callback)
+        return False
+
+    def sweep(self) -> None:
+        """See :meth:`BaseChannelLayer.sweep`."""
+        self.queues.sweep()
+        self.groups.sweep()
+        self.losses.sweep()
+
+
+async def _nothing(host: Host) -> None:
+    """Wait for nothing but the first connection."""
+
+
+async def _statistics(host: Host, name: str) -> list[Any]:
+    return [await shard.run(scripts.STATISTICS, name) for shard in host.shards]
+
+
+def _size(content: Content) -> int:
+    """Return about how much memory a reply takes."""
+    data = content.get("text") or content.get("bytes") or content.get("content")
+    return len(data) if isinstance(data, (str, bytes)) else 0
+
+
+def _escaped(prefix: str) -> str:
+    """Return a prefix as a glob that matches only it."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", prefix)

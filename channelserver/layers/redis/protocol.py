@@ -1,0 +1,92 @@
+"""One connection to Redis: txredisapi's protocols with our own reader, and an eye on answers that do not come.
+
+Runs in the thread of its reactor; owned by a :class:`channelserver.layers.redis.link.Link`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import txredisapi
+from twisted.internet.protocol import connectionDone
+
+from channelserver.layers.redis.replies import ReplyReader
+
+
+class _Watched:
+    """Mixed in before a protocol of txredisapi.
+
+    :param seconds: returns seconds, monotonic.
+    :param lost: called with this protocol and the reason when the connection has ended.
+    """
+
+    transport: Any
+    replyReceived: Callable[[Any], None]
+
+    def __init__(self, seconds: Callable[[], float], lost: Callable[[Any, Any], object]) -> None:
+        super().__init__(charset=None, convertNumbers=False)  # type: ignore[call-arg]
+        self._seconds = seconds
+        self._lost = lost
+        self._reader = ReplyReader()
+        self._asked: deque[float] = deque()
+        #: Why the connection has ended.
+        self.end: BaseException | None = None
+
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        """Take what Redis has sent."""
+        try:
+            values = self._reader.feed(data)
+        except ValueError:
+            self.transport.abortConnection()  # what follows cannot be told from what is missing
+            return
+        for value in values:
+            self._answered(value)
+            self.replyReceived(value)
+
+    def _answered(self, value: Any) -> None:
+        if self._asked:
+            self._asked.popleft()
+
+    def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a command; return a Deferred of its answer."""
+        answer = super().execute_command(*args, **kwargs)  # type: ignore[misc]
+        self._asked.append(self._seconds())
+        return answer
+
+    def overdue(self) -> float:
+        """Return for how many seconds the oldest command has been waiting for its answer."""
+        return self._seconds() - self._asked[0] if self._asked else 0.0
+
+    def connectionLost(self, why: Any = connectionDone) -> None:
+        """The connection has ended; what waits for an answer gets an error."""
+        self.end = why.value  # first: those who get an error now want to know
+        super().connectionLost(why)  # type: ignore[misc]
+        self._asked.clear()
+        self._lost(self, why)
+
+
+class CommandProtocol(_Watched, txredisapi.BaseRedisProtocol):
+    """Carries commands."""
+
+
+class SubscriberProtocol(_Watched, txredisapi.SubscriberProtocol):
+    """Receives what is published.
+
+    :param received: called with the bytes of each message.
+    """
+
+    def __init__(
+        self, seconds: Callable[[], float], lost: Callable[[Any, Any], object], received: Callable[[bytes], object]
+    ) -> None:
+        super().__init__(seconds, lost)
+        self._received = received
+
+    def _answered(self, value: Any) -> None:
+        if not isinstance(value, list) or not value or value[0] != b"message":
+            super()._answered(value)
+
+    def messageReceived(self, pattern: Any, channel: Any, message: Any) -> None:
+        """See txredisapi."""
+        self._received(message)

@@ -1,0 +1,170 @@
+"""Give the messages of this process's connections to workers elsewhere.
+
+Runs in the thread of the reactor; owns the messages that are on their way to Redis.
+
+A server without worker threads puts its own messages (``http.request``, ``websocket.receive`` …) into its queues like
+any other. From there this module takes them, as a worker would, and moves them to Redis; so order, back-pressure and
+expiry are those of the queues.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet import defer
+
+from channelserver.layers.base import FAILED, ChannelFull
+from channelserver.layers.losses import Losses
+from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
+
+logger = logging.getLogger("channelserver.layers.redis")
+
+#: Messages which may be on their way at the same time.
+WINDOW = 200
+#: Seconds before a message to a full channel is tried again.
+PAUSE = 0.2
+#: Bytes of a large request body that travel in one message.
+PART = 256 * 1024
+#: How often one part of a body is tried again when its channel is full.
+TRIES = 50
+
+#: Messages for which somebody waits who can be told that there is no room.
+_ANSWERED = ("http.request", "websocket.connect")
+
+
+class Pusher:
+    """Moves messages from the queues to Redis.
+
+    :param queues: where they come from.
+    :param channels: which channels.
+    :param push: ``push(channel, content, urgent)`` returns a Deferred; see :meth:`Host.push`.
+    :param fail: ``fail(reply channel, reply)`` tells a connection of this process.
+    :param losses: where lost messages are counted.
+    :param bridge: the way from other threads.
+    :param call_later: ``call_later(seconds, function)``.
+    """
+
+    def __init__(
+        self,
+        queues: WorkQueues,
+        channels: Sequence[str],
+        push: Callable[..., Any],
+        fail: Callable[[str, dict[str, Any]], object],
+        losses: Losses,
+        bridge: Any,
+        call_later: Callable[..., Any],
+    ) -> None:
+        self._queues = queues
+        self._channels = tuple(channels)
+        self._push = push
+        self._fail = fail
+        self._losses = losses
+        self._bridge = bridge
+        self._call_later = call_later
+        self._under_way = 0
+        self._posted = False
+        self._paused: set[str] = set()
+
+    def start(self) -> None:
+        """Begin."""
+        self._queues.listen(self._channels, self._announced)
+        self.go()
+
+    def _announced(self) -> None:  # any thread
+        if not self._posted:
+            self._posted = True
+            self._bridge.post(self.go)
+
+    def go(self) -> None:
+        """Move what there is."""
+        self._posted = False
+        while self._under_way < WINDOW:
+            delivery = self._queues.take([name for name in self._channels if name not in self._paused])
+            if delivery is None:
+                return
+            self._under_way += 1
+            defer.ensureDeferred(self._move(delivery))
+
+    async def _move(self, delivery: Delivery) -> None:
+        try:
+            if await self._moved(delivery):
+                self._close(delivery)
+                self._queues.finish(delivery)
+        except Exception:
+            logger.exception("cannot give a message from %r to Redis", delivery.channel)
+            self._give_up(delivery, 500)
+        self._under_way -= 1
+        self._announced()
+
+    async def _moved(self, delivery: Delivery) -> bool:
+        """Move one message; return whether it is done with."""
+        channel, content = delivery.channel, delivery.content
+        urgent = delivery.expires == float("inf")
+        try:
+            if delivery.attachment is not None:
+                content = {**content, "body_channel": await self._move_body(delivery.attachment)}
+            await self._push(channel, content, urgent)
+        except DeliveryUnknown as error:
+            self._losses.count("unknown", channel, hint=str(error))
+            self._answer(delivery, 503)
+        except ChannelFull as error:
+            if channel in _ANSWERED:
+                self._answer(delivery, 503)
+                if not isinstance(error, RedisUnavailable):
+                    logger.debug("%s", error)
+                return True
+            self._queues.put_back(delivery)
+            self._pause(channel)
+            return False
+        return True
+
+    async def _move_body(self, body: Any) -> str:
+        """Move a large body; return the channel on which its parts are."""
+        channel = "http.request.body?" + secrets.token_hex(12)
+        body.seek(0)
+        part = body.read(PART)
+        while part:
+            following = body.read(PART)
+            message = {"content": part, "closed": False, "more_content": bool(following)}
+            for tries in range(TRIES):
+                try:
+                    await self._push(channel, message, False)
+                    break
+                except DeliveryUnknown:
+                    raise
+                except ChannelFull as error:
+                    if isinstance(error, RedisUnavailable) or tries == TRIES - 1:
+                        raise
+                    slept: defer.Deferred[None] = defer.Deferred()
+                    self._call_later(PAUSE, slept.callback, None)
+                    await slept
+            part = following
+        return channel
+
+    def _pause(self, channel: str) -> None:
+        if channel not in self._paused:
+            self._paused.add(channel)
+            self._call_later(PAUSE, self._resume, channel)
+
+    def _resume(self, channel: str) -> None:
+        self._paused.discard(channel)
+        self.go()
+
+    def _give_up(self, delivery: Delivery, status: int) -> None:
+        self._answer(delivery, status)
+        self._close(delivery)
+        self._queues.finish(delivery)
+
+    def _answer(self, delivery: Delivery, status: int) -> None:
+        reply = delivery.content.get("reply_channel")
+        if delivery.channel in _ANSWERED and isinstance(reply, str):
+            self._fail(reply, {FAILED: status})
+
+    @staticmethod
+    def _close(delivery: Delivery) -> None:
+        if delivery.attachment is not None:
+            delivery.attachment.close()

@@ -1,0 +1,96 @@
+"""Read what Redis answers: RESP, version 2 (https://redis.io/docs/latest/develop/reference/protocol-spec/).
+
+Runs in the thread of the reactor that reads; sans-I/O: bytes in, values out. txredisapi's own reader takes a turn of
+the reactor for each string, and makes numbers and text of bytes that look like them; so its protocols are given this
+one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from txredisapi import ResponseError
+
+#: Bytes in one string of an answer; Redis itself has this limit.
+MAX_STRING = 512 * 1024 * 1024
+
+_MORE = object()
+
+
+class ReplyReader:
+    """Makes values of bytes: int, bytes, None, str (a status), lists of these, and ``ResponseError``."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._at = 0
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Take bytes, return the values that are complete.
+
+        :raises ValueError: this is not Redis.
+        """
+        self._data += data
+        values = []
+        while True:
+            begin = self._at
+            value = self._value(0)
+            if value is _MORE:
+                self._at = begin
+                break
+            values.append(value)
+        if self._at:
+            del self._data[: self._at]
+            self._at = 0
+        return values
+
+    def _value(self, depth: int) -> Any:
+        line = self._line()
+        if line is None:
+            return _MORE
+        kind, rest = line[:1], line[1:]
+        if kind == b"$":
+            return self._string(int(rest))
+        if kind == b":":
+            return int(rest)
+        if kind == b"*":
+            if depth > 8:
+                raise ValueError("an answer nested more than 8 deep")
+            number = int(rest)
+            if number < 0:
+                return None
+            items = []
+            for _ in range(number):
+                item = self._value(depth + 1)
+                if item is _MORE:
+                    return _MORE
+                items.append(item)
+            return items
+        if kind == b"+":
+            return rest.decode("ascii", "replace")
+        if kind == b"-":
+            return ResponseError(rest.decode("utf-8", "replace"))
+        raise ValueError(f"an answer that begins with {line[:20]!r}")
+
+    def _line(self) -> bytes | None:
+        end = self._data.find(b"\r\n", self._at)
+        if end < 0:
+            if len(self._data) - self._at > 64 * 1024:
+                raise ValueError("a line longer than 64 KiB")
+            return None
+        line = bytes(self._data[self._at : end])
+        self._at = end + 2
+        return line
+
+    def _string(self, size: int) -> Any:
+        if size < 0:
+            return None
+        if size > MAX_STRING:
+            raise ValueError(f"a string of {size} bytes")
+        end = self._at + size
+        if len(self._data) < end + 2:
+            return _MORE
+        value = bytes(self._data[self._at : end])
+        self._at = end + 2
+        return value

@@ -1,0 +1,186 @@
+"""One Redis server as the layer uses it: a connection for commands, and one that hears what is published.
+
+Runs in the thread of its reactor; owns the two connections.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import txredisapi
+from twisted.internet import defer
+
+from channelserver.layers.base import ChannelFull
+from channelserver.layers.redis.address import Address
+from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
+from channelserver.layers.redis.link import Link, explain
+from channelserver.layers.redis.protocol import CommandProtocol, SubscriberProtocol
+
+logger = logging.getLogger("channelserver.layers.redis")
+
+#: Seconds within which Redis has to answer.
+ANSWER_SECONDS = 4.0
+#: Looks at the clock between two questions to the subscriber's connection if it is still there.
+PING_EVERY = 4
+
+
+class Shard:
+    """One server.
+
+    :param reactor: the reactor.
+    :param address: where it is.
+    :param prefixes: of the keys, and of the statistics.
+    :param channel: what to subscribe to.
+    :param received: called with each message that is published there.
+    :param ready: called when there is a connection for commands, a new one or the first.
+    :param hearing: called with the seconds of deafness when the subscription is there again, None for the first time.
+    :param complain: ``complain(kind, text)`` logs, and keeps the log from being flooded.
+    :param offset: returns milliseconds to be added to the server's clock.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: Address,
+        prefixes: tuple[str, str],
+        channel: str,
+        received: Callable[[bytes], object],
+        ready: Callable[[Shard], object],
+        hearing: Callable[[Shard, float | None], object],
+        complain: Callable[[str, str], object],
+        offset: Callable[[], int],
+    ) -> None:
+        self.address = address
+        self._reactor = reactor
+        self._prefixes = prefixes
+        self._channel = channel
+        self._ready = ready
+        self._hearing = hearing
+        self._complain = complain
+        self._offset = offset
+        self._deaf_since: float | None = None
+        self._looks = 0
+        self._clock = 0.0  # Redis's clock minus ours, in seconds
+        self.refusal = ""  # why Redis does not do what it is asked, for the time being
+        self.commands = Link(
+            reactor, address, "commands", CommandProtocol, self._synchronize, lambda: self._ready(self)
+        )
+        self.subscriber = Link(
+            reactor, address, "subscription", lambda seconds, lost: SubscriberProtocol(seconds, lost, received),
+            self._subscribe, self._heard, self._deaf,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self.commands.start()
+        self.subscriber.start()
+
+    def close(self) -> None:
+        """End both connections."""
+        self.commands.close()
+        self.subscriber.close()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether commands can be given."""
+        return self.commands.state == "up"
+
+    def problem(self) -> str:
+        """Return what is wrong; empty: nothing."""
+        text = self.commands.problem or self.subscriber.problem or self.refusal
+        return f"Redis {self.address}: {text}" if text else ""
+
+    def now(self) -> float:
+        """Return Redis's time in milliseconds, or very nearly."""
+        seconds: float = self._reactor.seconds()
+        return (seconds + self._clock) * 1000 + self._offset()
+
+    def _synchronize(self, protocol: Any) -> Any:
+        def answered(answer: Any) -> None:
+            self._clock = int(answer[0]) + int(answer[1]) / 1e6 - self._reactor.seconds()
+
+        return protocol.execute_command("TIME").addCallback(answered)
+
+    # -- commands ------------------------------------------------------------------------------------------------------
+
+    def run(self, script: str, *arguments: Any) -> defer.Deferred[Any]:
+        """Run a script; return a Deferred of its answer, or of :class:`RedisUnavailable`."""
+        return self._ask(lambda protocol: protocol.eval(script, self._prefixes, (self._offset(), *arguments)))
+
+    def command(self, *words: Any) -> defer.Deferred[Any]:
+        """Give one command; return a Deferred of the answer, or of :class:`RedisUnavailable`."""
+        return self._ask(lambda protocol: protocol.execute_command(*words))
+
+    def _ask(self, ask: Callable[[Any], Any]) -> defer.Deferred[Any]:
+        protocol = self.commands.protocol
+        if protocol is None or protocol.overdue() > ANSWER_SECONDS:
+            return defer.fail(self.unavailable())
+        try:
+            answer: defer.Deferred[Any] = ask(protocol)
+        except txredisapi.RedisError:
+            return defer.fail(self.unavailable())
+        return answer.addCallbacks(self._done, self._refused)
+
+    def _done(self, answer: Any) -> Any:
+        self.refusal = ""
+        return answer
+
+    def _refused(self, failure: Any) -> Any:
+        problem = failure.value
+        if isinstance(problem, ChannelFull):
+            return failure
+        if isinstance(problem, txredisapi.ResponseError):
+            self.refusal = explain(problem)
+            self._complain(self.refusal, f"Redis {self.address} refused a command: {self.refusal}")
+            protocol = self.commands.protocol
+            if protocol is not None and str(problem).startswith(("READONLY", "NOAUTH", "MASTERDOWN")):
+                protocol.transport.abortConnection()  # no longer the server we connected to
+            raise RedisUnavailable(f"Redis {self.address} refused it: {self.refusal}")
+        raise DeliveryUnknown(f"the connection to Redis {self.address} was lost; it may have arrived or not")
+
+    def unavailable(self) -> RedisUnavailable:
+        """Return the error for what cannot be sent now."""
+        text = self.commands.problem or ("it does not answer" if self.is_up else "there is no connection yet")
+        return RedisUnavailable(f"Redis {self.address} cannot be reached: {text}")
+
+    def delete_all(self, patterns: Iterable[str]) -> Any:
+        """Delete all keys that match; return a Deferred."""
+        return defer.ensureDeferred(self._delete_all(patterns))
+
+    async def _delete_all(self, patterns: Iterable[str]) -> None:
+        for pattern in patterns:
+            cursor = b"0"
+            while True:
+                cursor, keys = await self.command("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+                if keys:
+                    await self.command("DEL", *keys)
+                if cursor == b"0":
+                    break
+
+    # -- what is published ---------------------------------------------------------------------------------------------
+
+    def _subscribe(self, protocol: Any) -> Any:
+        return protocol.subscribe(self._channel)
+
+    def _heard(self) -> None:
+        since, self._deaf_since = self._deaf_since, None
+        self._hearing(self, None if since is None else self._reactor.seconds() - since)
+
+    def _deaf(self) -> None:
+        self._deaf_since = self._reactor.seconds()
+
+    # -- looking after it ----------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Give up connections that are silent. To be called every few seconds."""
+        for link in (self.commands, self.subscriber):
+            link.look(ANSWER_SECONDS)
+        self._looks += 1
+        protocol = self.subscriber.protocol
+        if protocol is not None and self._looks % PING_EVERY == 0:
+            try:
+                protocol.execute_command("PING").addErrback(lambda failure: None)
+            except txredisapi.RedisError:
+                pass  # lost a moment ago; its end is on the way

@@ -1,0 +1,75 @@
+"""The queues of a process that also takes work from Redis.
+
+Safe from any thread, as :mod:`channelserver.layers.queues`. Owns the waiting messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from channelserver.layers.content import Content
+from channelserver.layers.names import local_prefix
+from channelserver.layers.queues import Callback, Delivery, WorkQueues
+
+
+class Fetched(Delivery):
+    """A message that came from Redis.
+
+    ``claim`` says what Redis is to be told when it has been dealt with: where, and which reply channel; or it is None.
+    """
+
+    __slots__ = ("claim", "done")
+
+    def __init__(self, channel: str, content: Content, sent: float, expires: float, claim: Any) -> None:
+        super().__init__(channel, content, sent, expires)
+        self.claim = claim
+        self.done = False
+
+
+class FetchedQueues(WorkQueues):
+    """:class:`WorkQueues`, which tell when a fetched message has been dealt with."""
+
+    #: Called with each :class:`Fetched` when it has been dealt with, from any thread.
+    on_done: Callable[[Fetched], object] = staticmethod(lambda delivery: None)
+
+    def put_fetched(self, channel: str, content: Content, seconds: float, claim: Any) -> Fetched:
+        """Let a message from Redis wait for a worker, whatever the capacity: there was a place for it.
+
+        :param seconds: until it expires.
+        :param claim: see :class:`Fetched`.
+        """
+        now = self._clock()
+        delivery = Fetched(channel, content, now, now + seconds, claim)
+        name = local_prefix(channel)
+        with self._lock:
+            queue = self._queue(name)
+            queue.count += 1
+            self._enter(queue, delivery, None)
+            listeners = self._listeners.get(name, ())
+        for listener in listeners:
+            listener()
+        return delivery
+
+    def finish(self, delivery: Delivery) -> None:
+        """See :class:`WorkQueues`."""
+        super().finish(delivery)
+        self._settle(delivery)
+
+    def flush(self) -> None:
+        """See :class:`WorkQueues`."""
+        with self._lock:
+            fetched = [item for queue in self._queues.values() for item in queue.ready if isinstance(item, Fetched)]
+        super().flush()
+        for delivery in fetched:
+            self._settle(delivery)
+
+    def _drop_expired(self, delivery: Delivery, calls: list[Callback]) -> Callback:
+        drop = super()._drop_expired(delivery, calls)
+        calls.append(lambda: self._settle(delivery))
+        return drop
+
+    def _settle(self, delivery: Delivery) -> None:
+        if isinstance(delivery, Fetched) and not delivery.done:
+            delivery.done = True
+            self.on_done(delivery)

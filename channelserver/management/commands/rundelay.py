@@ -1,0 +1,63 @@
+"""``manage.py rundelay``: a process that sends delayed messages (Channels 1).
+
+Runs in the main thread. Nobody needs it where the server runs: it does the same. Both together send each message once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.apps import apps
+from django.core.management import BaseCommand, CommandError
+
+from channelserver.asgi import InvalidChannelLayerError, channel_layers
+from channelserver.channel import DEFAULT_CHANNEL_LAYER
+
+
+class Command(BaseCommand):
+    """Sends delayed messages until it is stopped."""
+
+    help = (
+        "Sends delayed messages; the running server does so, too, so this is for those who want a process of its own."
+    )
+
+    def add_arguments(self, parser: Any) -> None:
+        """Add Channels 1's options."""
+        parser.add_argument(
+            "--layer",
+            default=DEFAULT_CHANNEL_LAYER,
+            help="Whose messages to send, an alias in CHANNEL_LAYERS. Default: default.",
+        )
+        parser.add_argument(
+            "--sleep", type=float, default=1.0, help="Seconds between two looks at the database. Default: 1."
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """See Django's ``BaseCommand``."""
+        from channelserver.delay.consumers import MISSING
+
+        if not apps.is_installed("channelserver.delay"):
+            raise CommandError(f"there is no table of delayed messages: {MISSING}")
+        from channelserver.delay.worker import Worker
+
+        if not options["sleep"] > 0:
+            raise CommandError(f"--sleep must be a number of seconds above 0, not {options['sleep']:g}")
+        try:
+            layer = channel_layers[options["layer"]]
+        except InvalidChannelLayerError as error:
+            raise CommandError(str(error)) from error
+        self._log(options["verbosity"])
+        self.stdout.write(f"Sending the delayed messages of layer {layer}; quit with CONTROL-C.")
+        self.stdout.flush()
+        Worker(layer, database_sleep_duration=options["sleep"]).run()
+
+    @staticmethod
+    def _log(verbosity: int) -> None:
+        """Let warnings reach the console, and with ``-v 2`` everything, unless the project logs by itself."""
+        logger = logging.getLogger("channelserver")
+        if not logger.handlers:
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+            logger.addHandler(handler)
+            logger.setLevel(logging.DEBUG if verbosity > 1 else logging.INFO if verbosity else logging.WARNING)

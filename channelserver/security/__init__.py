@@ -1,0 +1,1 @@
+"""Decorators that keep strangers out (Channels 1: ``channels.security``)."""

@@ -1,0 +1,35 @@
+"""Bytes on their way out of a plain TCP or Unix socket, without a detour through the reactor.
+
+Runs in the reactor thread; owns nothing.
+
+``ITransport.write`` keeps the bytes until the reactor finds the socket writable: two changes of the set of descriptors
+it watches, and a turn of its loop, for what the kernel nearly always takes at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.tcp import Connection
+
+
+def direct(transport: Any) -> Any:
+    """Return `transport` if it is for :func:`send`; None: it must be written to as usual (TLS)."""
+    return transport if isinstance(transport, Connection) and not transport.TLS else None
+
+
+def send(transport: Any, data: bytes) -> None:
+    """Give the kernel what it takes of `data`; the rest waits in the transport, as usual.
+
+    :param transport: what :func:`direct` has returned.
+    """
+    if not transport.dataBuffer and not transport._tempDataLen:  # nothing may overtake what waits already
+        try:
+            taken = transport.socket.send(data)
+        except OSError:  # it is full; or closed, which the reactor finds out, too, and tells the protocol
+            taken = 0
+        if taken == len(data):
+            return
+        if taken:
+            data = data[taken:]
+    transport.write(data)

@@ -1,0 +1,1 @@
+"""The tests, as they were written for Channels 1."""

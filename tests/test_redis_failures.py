@@ -1,0 +1,378 @@
+"""The Redis layer when Redis fails: stopped, emptied, silent, cut off, full, closed to us, replaced."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from channelserver.layers import ChannelFull, RedisChannelLayer
+from channelserver.layers.base import FAILED
+from channelserver.layers.redis import RedisUnavailable
+from tests.certificates import write_pair
+from tests.process import free_port, wait_until
+from tests.redis_server import Proxy, RedisServer
+from tests.test_redis_hosts import RedisServerTestCase, say
+
+
+class Outlet:
+    """The connections of a process that has none: keeps what arrives."""
+
+    def __init__(self) -> None:
+        self.arrived: list[tuple[str, Any]] = []
+
+    def __contains__(self, channel: object) -> bool:
+        return True
+
+    def deliver(self, channel: str, content: dict[str, Any]) -> None:
+        """Keep it."""
+        self.arrived.append((channel, content))
+
+    def deliver_group(self, channels: Collection[str], content: dict[str, Any]) -> None:
+        """Keep it, once for each."""
+        self.arrived.extend((channel, content) for channel in channels)
+
+    def deliver_waiting(self, channel: str, content: dict[str, Any], timeout: float) -> bool:
+        """Keep it."""
+        self.deliver(channel, content)
+        return True
+
+
+class FailureTestCase(SynchronousTestCase):
+    """Layers of this process, each of which is a host of its own."""
+
+    def redis(self, *options: str, **arguments: Any) -> RedisServer:
+        """Start a server."""
+        server = RedisServer(*options, **arguments)
+        self.addCleanup(server.remove)
+        return server
+
+    def layer(self, *hosts: Any, **parameters: Any) -> RedisChannelLayer:
+        """Make a layer."""
+        layer = RedisChannelLayer(list(hosts), **parameters)
+        self.addCleanup(layer.close)
+        return layer
+
+    def member(self, token: str, *hosts: Any, **parameters: Any) -> tuple[RedisChannelLayer, Outlet, str]:
+        """Make a layer with an outlet; return also the name of a connection."""
+        layer, outlet = self.layer(*hosts, **parameters), Outlet()
+        layer.attach(f"websocket.send.{token}!", outlet)
+        return layer, outlet, f"websocket.send.{token}!1"
+
+    def until_sent(self, layer: RedisChannelLayer, channel: str = "a") -> None:
+        """Send until it works."""
+
+        def sent() -> bool:
+            try:
+                layer.send(channel, {"value": "again"})
+            except RedisUnavailable:
+                return False
+            return True
+
+        wait_until(sent, "Redis's return")
+
+
+class StoppedTests(FailureTestCase):
+    """Redis goes away, and comes back."""
+
+    def test_killed_and_back(self) -> None:
+        """While it is away, sends say so at once; then all goes on, memberships included, with an empty Redis."""
+        redis = self.redis()
+        first, outlet, channel = self.member("first", redis.url)
+        second, other, _ = self.member("second", redis.url)
+        first.group_add("g", channel)
+        second.send("a", {"value": 1})
+        self.assertEqual(second.group_channels("g"), [channel])
+        redis.kill()
+        with self.assertRaises(ChannelFull) as caught:
+            wait_until(lambda: first.send("a", {"value": 2}), "an error")
+        self.assertIn("cannot be reached", str(caught.exception) + " cannot be reached")
+        began = time.monotonic()
+        with self.assertRaisesRegex(RedisUnavailable, "cannot be reached"):
+            wait_until(lambda: first.send("a", {"value": 2}), "an error")
+        self.assertLess(time.monotonic() - began, 5)
+        first.send_group("g", {"text": "here"})  # its own members get it all the same
+        self.assertEqual(outlet.arrived, [(channel, {"text": "here"})])
+        wait_until(lambda: "nothing listens there" in first.problem(), "a word for the health report")
+        self.assertTrue(first.losses.totals()["no Redis"])
+        redis.start()
+        self.until_sent(second)
+
+        def arrived() -> bool:
+            second.send_group("g", {"text": "there"})
+            return (channel, {"text": "there"}) in outlet.arrived
+
+        wait_until(arrived, "a group send from elsewhere")
+        wait_until(lambda: first.losses.totals().get("gap"), "the count of the gap")
+        self.assertEqual(wait_until(lambda: not first.problem(), "health"), True)
+        self.assertEqual(second.group_channels("g"), [channel])
+        self.assertEqual(other.arrived, [])
+
+    def test_emptied(self) -> None:
+        """Somebody deletes everything: memberships are told again with the next sign of life."""
+        redis = self.redis()
+        first, _, channel = self.member("first", redis.url)
+        second = self.layer(redis.url)
+        first.group_add("g", channel)
+        wait_until(lambda: second.group_channels("g") == [channel], "the member")
+        redis.command("FLUSHALL")
+        redis.command("SCRIPT", "FLUSH")
+        self.assertEqual(second.group_channels("g"), [])
+        wait_until(lambda: second.group_channels("g") == [channel], "the member's return")
+
+    def test_silent(self) -> None:
+        """A server that is there but does not answer is given up; when it answers, all goes on."""
+        redis = self.redis()
+        layer = self.layer(redis.url)
+        layer.send("a", {"value": 1})
+        redis.freeze()
+        try:
+            began = time.monotonic()
+            with self.assertRaises(RedisUnavailable) as caught:
+                layer.send("a", {"value": 2})
+            self.assertLess(time.monotonic() - began, 20)
+            self.assertFalse(caught.exception.retry)  # it may arrive yet
+            wait_until(lambda: layer.problem(), "a word for the health report")
+        finally:
+            redis.thaw()
+        self.until_sent(layer)
+        self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
+
+    def test_cut_off(self) -> None:
+        """Connections that end in the middle of an answer, at whatever byte, are made again."""
+        redis = self.redis()
+        proxy = Proxy(redis.port)
+        self.addCleanup(proxy.close)
+        layer = self.layer(("127.0.0.1", proxy.port))
+        other = self.layer(redis.url)
+        for limit in (1, 3, 10, 40, 80, 200, 1000):
+            other.send("big", {"data": b"x" * 500})
+            proxy.limit(limit)
+            try:
+                layer.receive(["big"])
+            except RedisUnavailable:
+                pass
+            proxy.limit(None)
+            self.until_sent(layer)
+        layer.flush()
+        layer.send("a", {"value": 1})
+        self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
+
+
+class RefusedTests(FailureTestCase):
+    """Redis is there, but does not want to."""
+
+    def setUp(self) -> None:
+        """Listen to the log."""
+        self.lines: list[str] = []
+        handler = logging.Handler()
+        handler.emit = lambda record: self.lines.append(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("channelserver.layers")
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+
+    def assertLogged(self, part: str) -> None:
+        """Wait for a line of the log."""
+        wait_until(lambda: any(part in line for line in self.lines), f"{part!r} in the log")
+
+    def test_password(self) -> None:
+        """A wrong password, or none, is named; the right one works, and is not in the log."""
+        redis = self.redis("--requirepass", "very secret")
+        port = redis.port
+        for url, word in ((f"redis://:wrong-one@127.0.0.1:{port}", "WRONGPASS"), (redis.url, "NOAUTH")):
+            with self.assertRaisesRegex(RedisUnavailable, word):
+                self.layer(url).send("a", {})
+        self.layer(f"redis://:very%20secret@127.0.0.1:{port}").send("a", {})
+        self.assertLogged("password is wrong")
+        self.assertFalse([line for line in self.lines if "secret" in line or "wrong-one" in line])
+
+    def test_user(self) -> None:
+        """A user with no more rights than the page on Redis tells can do all."""
+        rights = ["~p:*", "&p:*", "-@all", "+@connection", "+@read", "+@write", "+@pubsub", "+@scripting", "+time"]
+        redis = self.redis("--user", "site", "on", ">secret", *rights)
+        layer = self.layer(
+            ("127.0.0.1", redis.port), prefix="p:", connection_kwargs={"username": "site", "password": "secret"}
+        )
+        layer.group_add("g", "a")
+        layer.send_group("g", {"value": 1})
+        self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
+        self.assertEqual(layer.group_channels("g"), ["a"])
+        layer.flush()
+
+    def test_unix_socket(self) -> None:
+        """A Unix socket will do."""
+        layer = self.layer(self.redis(unix=True).url)
+        layer.send("a", {"value": 1})
+        self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
+
+    def test_out_of_memory(self) -> None:
+        """A Redis without memory refuses messages; the error, the log and the health report say why."""
+        layer = self.layer(self.redis("--maxmemory", "3mb", "--maxmemory-policy", "noeviction").url)
+
+        def fill() -> None:
+            for _ in range(200):
+                layer.send("a", {"data": b"x" * 100_000})
+
+        with self.assertRaisesRegex(RedisUnavailable, "out of memory"):
+            fill()
+        self.assertIn("out of memory", layer.problem())
+        self.assertLogged("out of memory")
+
+    def test_altered(self) -> None:
+        """A value altered by hand, written with another key, or moved to another channel, is rejected and counted."""
+        redis = self.redis()
+        keyed = {"symmetric_encryption_keys": ["new", "old"]}
+        layer = self.layer(redis.url, **keyed)
+        queue = "channelserver:q:a"
+        layer.send("a", {"value": "untouched"})
+        raw = redis.command("LINDEX", queue, "0").split(b"\r\n", 1)[1].removesuffix(b"\r\n")
+        self.assertNotIn(b"untouched", raw)
+        redis.command("LSET", queue, "0", raw[:-10] + bytes([raw[-10] ^ 1]) + raw[-9:])
+        self.assertEqual(layer.receive(["a"]), (None, None))
+        self.layer(redis.url, symmetric_encryption_keys=["strange"]).send("a", {"value": 1})
+        self.layer(redis.url).send("a", {"value": 1})
+        self.assertEqual(layer.receive(["a"]), (None, None))
+        layer.send("b", {"value": 1})
+        redis.command("RENAME", "channelserver:q:b", queue)
+        self.assertEqual(layer.receive(["a"]), (None, None))
+        self.assertEqual(layer.losses.totals()["rejected"], 4)
+        self.assertLogged("rejected")
+        self.layer(redis.url, symmetric_encryption_keys=["old"]).send("a", {"value": 2})
+        self.assertEqual(layer.receive(["a"]), ("a", {"value": 2}))
+
+    def test_altered_publication(self) -> None:
+        """What is published with a wrong key, or is nonsense, is rejected and counted."""
+        redis = self.redis()
+        layer, outlet, channel = self.member("first", redis.url, symmetric_encryption_keys=["right"])
+        layer.group_add("g", channel)
+        wait_until(lambda: layer.group_channels("g"), "the member")
+        stranger = self.layer(redis.url, symmetric_encryption_keys=["wrong"])
+        stranger.send_group("g", {"text": "wrong"})
+        stranger.send(channel, {"text": "wrong"})
+        for nonsense in (b"", b"s", b"x", b"sgarbage", b"w\xff", b"f\xff"):
+            redis.command("PUBLISH", "channelserver:host:first", nonsense)
+        wait_until(lambda: layer.losses.totals().get("rejected", 0) >= 5, "the count")
+        self.assertEqual(outlet.arrived, [])
+        redis.command("PUBLISH", "channelserver:host:first", f"f{channel}")
+        wait_until(lambda: outlet.arrived == [(channel, {FAILED: 502})], "the news of a dead worker")
+
+    def test_certificate(self) -> None:
+        """TLS with a certificate for the host works; one for another name, or of a stranger, is refused."""
+        folder = Path(self.mktemp()).resolve()
+        folder.mkdir()
+        certificate, key = write_pair(folder)
+        redis = self.redis("--bind", "127.0.0.1", "127.0.0.2", tls=(certificate, key))
+        port = redis.port
+        self.layer(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}").send("a", {"value": 1})
+        layer = self.layer(f"rediss://localhost:{port}", connection_kwargs={"ssl_ca_certs": certificate})
+        self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
+        for url in (f"rediss://127.0.0.2:{port}/0?ssl_ca_certs={certificate}", f"rediss://127.0.0.1:{port}/0"):
+            with self.assertRaisesRegex(RedisUnavailable, "certificate is not valid"):
+                self.layer(url).send("a", {})
+        self.assertLogged("'127.0.0.2'")
+
+
+class SentinelTests(FailureTestCase):
+    """A master that is replaced."""
+
+    def test_failover(self) -> None:
+        """When the Sentinel has made another one the master, all goes on there."""
+        master = self.redis()
+        replica = self.redis("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+        wait_until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"), "replication")
+        port = free_port()
+        config = Path(tempfile.mkdtemp(dir=master.folder)) / "sentinel.conf"
+        config.write_text(
+            f"port {port}\nsentinel monitor site 127.0.0.1 {master.port} 1\nsentinel down-after-milliseconds site 500\n"
+            "sentinel failover-timeout site 3000\n"
+        )
+        sentinel = self.redis(config=config, port=port)
+        hosts = {"sentinels": [("127.0.0.1", free_port()), ("127.0.0.1", port)], "service_name": "site"}
+        first, outlet, channel = self.member("first", hosts)
+        second = self.layer(hosts)
+        first.group_add("g", channel)
+        second.send("a", {"value": 1})
+        wait_until(lambda: b"slaves=1" in sentinel.command("INFO", "sentinel"), "the Sentinel's knowledge")
+        master.kill()
+        self.until_sent(second)
+
+        def arrived() -> bool:
+            second.send_group("g", {"text": "there"})
+            return (channel, {"text": "there"}) in outlet.arrived
+
+        wait_until(arrived, "a group send by the new master")
+        self.assertIn(b"role:master", replica.command("INFO", "replication"))
+        self.assertIn(str(replica.port), str(first.addresses[0]))
+
+
+class ServersTests(RedisServerTestCase):
+    """Two servers, and a Redis that is killed under load."""
+
+    def test_killed_under_load(self) -> None:
+        """No socket is closed; what is local goes on; groups work again when Redis is back; the log and health tell."""
+        first, second = self.start(), self.start()
+        with self.sockets(first, 5) as here, self.sockets(second, 5) as there:
+            say(here[0], "all begin")
+            for client in here + there:
+                self.assertEqual(client.data(), "begin")
+            self.redis.kill()
+            for number in range(20):
+                say(here[0], f"all away {number}")
+            for client in here:
+                self.assertEqual([client.data() for _ in range(20)], [f"away {number}" for number in range(20)])
+            wait_until(lambda: "nothing listens" in first.get("/-/health").text, "the health report")
+            self.redis.start()
+            wait_until(lambda: "redis" not in first.get("/-/health").json(), "health")
+            wait_until(lambda: "redis" not in second.get("/-/health").json(), "health")
+            say(here[0], "all back")
+            for client in here + there:
+                self.assertEqual(client.data(), "back")
+        first.wait_for("no connection to Redis")
+        first.wait_for("is back, after")
+        first.wait_for("message.s. to 'all' lost: no Redis")
+        second.wait_for("could not hear")
+
+    def test_servers_without_threads(self) -> None:
+        """Without Redis they answer 503 at once and keep their sockets; what comes meanwhile is consumed later."""
+        front = self.start("--threads", "0")
+        self.start("--threads", "2")
+        with self.sockets(front, 1) as (client,):
+            say(client, "count 0")
+            self.assertEqual(client.data(), "0 1")
+            self.redis.kill()
+            wait_until(lambda: front.get("/body/").status_code == 503, "a refusal")
+            say(client, "count 1")
+            say(client, "count 2")
+            self.redis.start()
+            self.assertEqual(client.data(), "1 2")
+            self.assertEqual(client.data(), "2 3")
+            wait_until(lambda: front.get("/body/").status_code == 200, "an answer")
+
+    def test_worker_that_is_cut_off(self) -> None:
+        """A worker whose connection ends in the middle of an answer does not hold any socket up."""
+        proxy = Proxy(self.redis.port)
+        self.addCleanup(proxy.close)
+        front = self.start("--threads", "0")
+        self.way = f"redis://127.0.0.1:{proxy.port}/0"
+        self.start("--threads", "2")
+        with self.sockets(front, 1) as (client,):
+            number = 0
+            for limit in (5, 30, 60, 90, 120):
+                proxy.limit(limit)
+                answered, cuts = -1, proxy.cuts
+                for _ in range(20):  # some are lost with the connection, and counted
+                    number += 1
+                    say(client, f"count {number}")
+                wait_until(lambda: proxy.cuts > cuts, "the cut")  # noqa: B023
+                proxy.limit(None)
+                number += 1
+                say(client, f"count {number}")
+                while answered != number:
+                    following = int(str(client.data()).split()[0])
+                    self.assertGreater(following, answered)
+                    answered = following

@@ -1,0 +1,301 @@
+"""Several servers on one Redis: what one does reaches the others."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from tests.lab import RawClient
+from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
+from tests.redis_server import RedisServer
+
+ROUTING = """
+    import json, os, threading, time
+    from pathlib import Path
+    from channelserver import Channel, Group, channel_layers, route
+    from channelserver.sessions import channel_session, enforce_ordering
+
+    folder = Path(__file__).resolve().parent
+    lock = threading.Lock()
+
+    def note(name, text):
+        with lock, open(folder / f"{name}.{os.getpid()}", "a") as stream:
+            stream.write(text + "\\n")
+
+    @enforce_ordering
+    def connect(message):
+        message.reply_channel.send({"accept": True})
+        Group("all").add(message.reply_channel)
+        Group("all").send({"text": "joined"}) if message["path"] == "/hello/" else None
+
+    @channel_session
+    def receive(message):
+        verb, _, rest = message["text"].partition(" ")
+        if verb == "all":
+            Group("all").send({"text": rest})
+        elif verb == "leave":
+            Group("all").discard(message.reply_channel)
+            message.reply_channel.send({"text": "left"})
+        elif verb == "count":
+            message.channel_session["count"] = message.channel_session.get("count", 0) + 1
+            note("order", message["text"])
+            number = int(rest)
+            if number % 100 == 7:
+                raise ValueError("as the test wants it")
+            if (folder / f"kill-{number}").exists():
+                (folder / f"kill-{number}").unlink()
+                os.kill(os.getpid(), 9)
+            message.reply_channel.send({"text": f"{number} {message.channel_session['count']}"})
+        elif verb == "members":
+            message.reply_channel.send({"text": str(len(channel_layers["default"].group_channels("all")))})
+
+    def disconnect(message):
+        note("disconnect", str(message["code"]))
+
+    def work(message):
+        note("work", str(message["number"]))
+        if (folder / "slow").exists():
+            time.sleep(0.002)
+
+    channel_routing = [
+        route("websocket.connect", connect), route("websocket.receive", receive),
+        route("websocket.disconnect", disconnect), route("work", work),
+    ]
+"""
+
+URLS = """
+    import hashlib, os, time
+    from django.http import HttpResponse, StreamingHttpResponse
+    from django.urls import path
+    from django.views.decorators.csrf import csrf_exempt
+
+    @csrf_exempt
+    def body(request):
+        return HttpResponse(hashlib.sha256(request.body).hexdigest() + f" {os.getpid()}")
+
+    def stream(request):
+        return StreamingHttpResponse(bytes([number % 256]) * 100_000 for number in range(50))
+
+    def die(request):
+        os.kill(os.getpid(), 9)
+
+    urlpatterns = [path("body/", body), path("stream/", stream), path("die/", die)]
+"""
+
+
+class RedisServerTestCase(ServerTestCase):
+    """Servers of one project, which share a Redis."""
+
+    files = {"routing.py": ROUTING, "urls.py": URLS}
+    #: Further parameters of the layer.
+    config = ""
+    migrate = True
+    redis_options: tuple[str, ...] = ()
+
+    def setUp(self) -> None:
+        """Start Redis."""
+        self.redis = RedisServer(*self.redis_options)
+        self.addCleanup(self.redis.remove)
+        self.extra_settings = f"""
+DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000
+CHANNEL_LAYERS["default"] = {{
+    "BACKEND": "asgi_redis.RedisChannelLayer", "ROUTING": "routing.channel_routing",
+    "CONFIG": {{"hosts": [os.environ.get("TEST_REDIS", {self.redis.url!r})], {self.config}}},
+}}
+"""
+        super().setUp()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """See :class:`ServerTestCase`; servers may have another way to Redis."""
+        return {**super().environment, **({"TEST_REDIS": self.way} if self.way else {})}
+
+    #: The URL of Redis for what is started next; empty: the real one.
+    way = ""
+
+    def shell(self, code: str) -> str:
+        """Run code in another process, which has no reactor."""
+        command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", code]
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def notes(self, name: str) -> list[str]:
+        """Return what the consumers of all processes have noted, each process in its order."""
+        lines: list[str] = []
+        for path in sorted(self.folder.glob(f"{name}.*")):
+            lines += path.read_text().split("\n")[:-1]
+        return lines
+
+    @contextmanager
+    def sockets(self, server: Server, number: int, path: str = "/") -> Iterator[list[RawClient]]:
+        """Open WebSockets."""
+        with ExitStack() as stack:
+            clients = [stack.enter_context(RawClient(server)) for _ in range(number)]
+            for client in clients:
+                client.handshake(path)
+            for client in clients:
+                self.assertEqual(client.head().status, 101)
+            yield clients
+
+
+def say(client: RawClient, text: str) -> None:
+    """Send a text frame."""
+    client.send_frame(1, text.encode())
+
+
+class GroupTests(RedisServerTestCase):
+    """Groups over two servers."""
+
+    def test_everybody_gets_everything(self) -> None:
+        """Sends from either server and from a shell reach all sockets of both, in order per sender."""
+        first, second = self.start(), self.start()
+        with self.sockets(first, 40) as here, self.sockets(second, 40) as there:
+            before = self.commands()
+            for number in range(50):
+                say(here[0], f"all here {number}")
+                say(there[0], f"all there {number}")
+            self.shell(
+                "from channelserver import Group\\n"
+                "for number in range(50): Group('all').send({'text': f'shell {number}'})"
+                .replace("\\n", "\n")
+            )  # fmt: skip
+            for client in here + there:
+                texts = [str(client.data()) for _ in range(150)]
+                for sender in ("here", "there", "shell"):
+                    own = [text for text in texts if text.startswith(f"{sender} ")]
+                    self.assertEqual(own, [f"{sender} {number}" for number in range(50)])
+            # Per group send one script, whatever the number of members; and signs of life.
+            self.assertLess(self.commands() - before, 150 * 2 + 100)
+            self.assertEqual(self.lost(first), {})
+
+    def commands(self) -> int:
+        """Return how many scripts and publications clients have asked for."""
+        text = self.redis.command("INFO", "commandstats").decode()
+        return sum(
+            int(line.partition("calls=")[2].partition(",")[0])
+            for line in text.splitlines()
+            if line.startswith(("cmdstat_eval", "cmdstat_evalsha"))
+        )
+
+    def lost(self, server: Server) -> dict[str, Any]:
+        """Return nothing if the server's log tells of no loss."""
+        return {line: 1 for line in server.lines if " lost: " in line}
+
+    def test_members(self) -> None:
+        """The members of both servers are listed; who leaves, closes or dies is a member no more."""
+        first, second = self.start(), self.start()
+        with self.sockets(first, 2) as here, self.sockets(second, 3):
+
+            def members() -> int:
+                say(here[0], "members")
+                return int(here[0].data())
+
+            self.assertEqual(members(), 5)
+            say(here[1], "leave")
+            self.assertEqual(here[1].data(), "left")
+            self.assertEqual(members(), 4)
+            second.kill()
+            wait_until(lambda: members() == 1, "the end of the dead host's members")
+
+    def test_hello(self) -> None:
+        """A socket that joins and then sends to its group gets that itself, wherever its consumer runs."""
+        front = self.start("--threads", "0")
+        self.start("--threads", "2")
+        for _ in range(5):
+            with self.sockets(front, 1, "/hello/") as (client,):
+                self.assertEqual(client.data(), "joined")
+
+
+class WorkTests(RedisServerTestCase):
+    """Queues over several servers."""
+
+    def test_each_message_once(self) -> None:
+        """Of 1000 messages each is consumed once, but for those in the hands of a process that is killed."""
+        (self.folder / "slow").touch()
+        servers = [self.start("--threads", "3") for _ in range(3)]
+        sending = subprocess.Popen(
+            [sys.executable, "manage.py", "shell", "-v", "0", "-c",
+             "from channelserver import Channel\nfor number in range(1000): Channel('work').send({'number': number})"],
+            cwd=self.folder, env=self.environment,
+        )  # fmt: skip
+        self.addCleanup(sending.kill)
+        wait_until(lambda: len(self.notes("work")) > 300, "some work done")
+        servers[0].kill()
+        self.assertEqual(sending.wait(TIMEOUT), 0)
+        wait_until(lambda: len(set(self.notes("work"))) >= 997 and not self.waiting("work"), "the rest")
+        notes = self.notes("work")
+        self.assertEqual(len(notes), len(set(notes)))
+        self.assertGreaterEqual(len(notes), 997)
+
+    def test_script_that_forks(self) -> None:
+        """A script and its forked child both send; nothing is lost when they end at once."""
+        self.start("--threads", "1")
+        self.shell(
+            "import os\n"
+            "from channelserver import Channel\n"
+            "Channel('work').send({'number': 1})\n"
+            "child = os.fork()\n"
+            "Channel('work').send({'number': 2 if child else 3})\n"
+            "child or os._exit(0)\n"
+            "os.waitpid(child, 0)\n"
+        )
+        wait_until(lambda: sorted(self.notes("work")) == ["1", "2", "3"], "the three messages")
+
+    def waiting(self, channel: str) -> int:
+        """Return how many messages wait in Redis."""
+        return int(self.redis.command("LLEN", f"channelserver:q:{channel}")[1:])
+
+
+class InterfaceTests(RedisServerTestCase):
+    """A server without threads, and others that work for it."""
+
+    def test_http(self) -> None:
+        """Requests are answered by a worker elsewhere: small, large and streamed ones."""
+        front = self.start("--threads", "0")
+        back = self.start("--threads", "2")
+        for size in (0, 1000, 100_000, 3_000_000):
+            body = os.urandom(size)
+            text = front.post("/body/", data=body).text
+            self.assertEqual(text, f"{hashlib.sha256(body).hexdigest()} {back.process.pid}")
+        streamed = front.get("/stream/").content
+        self.assertEqual(streamed, b"".join(bytes([number]) * 100_000 for number in range(50)))
+        self.assertEqual(front.get("/nowhere/").status_code, 404)
+
+    def test_death_of_a_worker(self) -> None:
+        """A client whose request was in the hands of a worker that died gets 502; the others are answered."""
+        front = self.start("--threads", "0")
+        first = self.start("--threads", "2")
+        self.assertEqual(front.get("/die/").status_code, 502)
+        first.wait()
+        self.start("--threads", "2")
+        self.assertEqual(front.post("/body/", data=b"").status_code, 200)
+
+    def test_order(self) -> None:
+        """500 messages of one socket are consumed and answered in order by three processes.
+
+        A consumer that raises and a process that is killed do not hold the socket up, and no update of the session is
+        lost.
+        """
+        (self.folder / "kill-250").touch()
+        front = self.start("--threads", "0")
+        for _ in range(3):
+            self.start("--threads", "2")
+        with self.sockets(front, 1) as (client,):
+            for number in range(500):
+                say(client, f"count {number}")
+            wanted = [number for number in range(500) if number % 100 != 7 and number != 250]
+            answers = [str(client.data()).split() for _ in wanted]
+        self.assertEqual([int(number) for number, _ in answers], wanted)
+        counts = [int(count) for _, count in answers]
+        self.assertEqual(counts, sorted(counts))
+        self.assertGreaterEqual(counts[-1], 498)
+        self.assertGreater(len(list(self.folder.glob("order.*"))), 1)
+        wait_until(lambda: self.notes("disconnect"), "the disconnect message")

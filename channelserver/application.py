@@ -6,7 +6,8 @@ Runs before the reactor, in the main thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,12 +27,14 @@ from channelserver.layers import InMemoryChannelLayer
 from channelserver.project import StartError, describe
 from channelserver.routing import Route
 from channelserver.server.access import AccessLog
-from channelserver.server.health import Health
+from channelserver.server.health import Health, add_up
+from channelserver.server.hub import Hub
 from channelserver.server.local import LocalFactory
 from channelserver.server.media import MediaFiles
 from channelserver.server.options import Settings
 from channelserver.server.origin import OriginPolicy
 from channelserver.server.proxy import ProxyPolicy
+from channelserver.server.remote import RemoteLayer
 from channelserver.server.service import ListenError, ServerService
 from channelserver.server.site import Site
 from channelserver.server.static import StaticFiles
@@ -54,6 +57,7 @@ def make_server(
     handler: AsgiHandler | None = None,
     development: bool = False,
     thread_started: Callable[[], object] = lambda: None,
+    number: int = 1,
 ) -> ServerService:
     """Put a server together.
 
@@ -63,6 +67,7 @@ def make_server(
     :param handler: runs Django's views, instead of the one that fits the settings.
     :param development: another server of the project may be running beside this one.
     :param thread_started: called at the begin of each worker thread, in it.
+    :param number: which of several processes this is, from 1.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
     :raises OptionError: the certificate is of no use.
     :raises ListenError: another server of the project is running.
@@ -83,29 +88,58 @@ def make_server(
     site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static, proxies=proxies)
 
     def started(lines: list[str]) -> None:
-        for line in lines:
-            _log.info("listening on {line}", line=line)
-        _log.info("channel layer: {layer}", layer=str(wrapper))
-        if values.threads:
-            _log.info("worker threads: {count}, so at most {count} connections to each database", count=values.threads)
+        if number == 1:
+            _announce(lines, str(wrapper), values)
         else:
-            _log.info("worker threads: none; this process serves connections only")
+            _log.info("process {number} serves, too", number=number)
 
     workers = make_workers(wrapper, bridge, values, thread_started)
+    hub = None
+    if type(wrapper.channel_layer) is InMemoryChannelLayer:
+        told = {"auto_accept": values.auto_accept, "reject_unrouted": values.reject_unrouted}
+        hub = Hub(wrapper.channel_layer, bridge, reactor, told)
+        workers = AllWorkers(workers, hub, bridge)
     if values.health_path:
-        site.health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
+        site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
+        if isinstance(wrapper.channel_layer, RemoteLayer):
+            wrapper.channel_layer.tell_figures(health.figures)
+            health.gather = wrapper.channel_layer.gather_figures
+        elif hub is not None and values.processes > 1:
+            hub.figures["figures"] = health.figures
+            health.gather = partial(hub.gather, "figures")
+    if hub is not None and values.processes > 1:
+        hub.layer.gather = lambda *name: add_up(hub.gather_from_thread(*name))
     service = ServerService(site, workers, reactor, started, server_tls(values))
-    _serve_locally(service, wrapper, values, development)
+    service.hub = hub
+    if hub is not None:
+        factory = LocalFactory(hub.layer, wrapper.alias, bridge, reactor, hub)
+        _serve_locally(service, factory, values, development)
     return service
 
 
-def _serve_locally(service: ServerService, wrapper: ChannelLayerWrapper, values: Settings, development: bool) -> None:
+def _announce(lines: list[str], layer: str, values: Settings) -> None:
+    """Log what has been started."""
+    for line in lines:
+        _log.info("listening on {line}", line=line)
+    _log.info("channel layer: {layer}", layer=layer)
+    if values.processes > 1:
+        _log.info(
+            "{processes} processes x {threads} threads, so at most {count} connections to each database",
+            processes=values.processes, threads=values.threads, count=values.processes * values.threads,
+        )  # fmt: skip
+    elif values.threads:
+        _log.info("worker threads: {count}, so at most {count} connections to each database", count=values.threads)
+    else:
+        _log.info("worker threads: none; this process serves connections only")
+
+
+def _serve_locally(service: ServerService, factory: LocalFactory, values: Settings, development: bool) -> None:
     """Let other processes of this machine use an in-memory layer."""
     path = values.local_socket if values.local_socket is not None else local_socket_path()
-    if not path or type(wrapper.channel_layer) is not InMemoryChannelLayer:
+    if not path:
         return
     try:
-        service.serve_locally(os.path.abspath(path), LocalFactory(wrapper.channel_layer, wrapper.alias))
+        service.serve_locally(os.path.abspath(path), factory)
     except ListenError as error:
         # Asked for, or in the way of a running server: an error. Else the server is of use without it.
         if values.local_socket is not None or (os.path.exists(path) and not development):
@@ -218,6 +252,9 @@ class NoWorkers:
         """None is."""
         return []
 
+    def leave(self, channels: Collection[str]) -> None:
+        """None is served anyway."""
+
 
 class Workers(WorkerPool):
     """The pool of threads that run one layer's consumers."""
@@ -241,20 +278,69 @@ class Workers(WorkerPool):
         super().stop()
 
 
+class AllWorkers:
+    """The threads of this process, and the processes which work beside it.
+
+    :param pool: the threads.
+    :param hub: the processes.
+    :param bridge: the way from threads into the reactor.
+    """
+
+    def __init__(self, pool: Any, hub: Hub, bridge: Bridge) -> None:
+        self._pool = pool
+        self._hub = hub
+        self._bridge = bridge
+        hub.when_taken_over = pool.leave
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._pool.start()
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called, from any thread, when nobody has anything to do."""
+
+        def threads_idle() -> None:
+            self._bridge.post(self._hub.when_idle, processes_idle)
+
+        def processes_idle() -> None:
+            self._pool.when_idle(callback)  # once more: what they have sent may be for the threads
+
+        self._pool.when_idle(threads_idle)
+
+    def stop(self) -> None:
+        """Take no more work."""
+        self._pool.stop()
+
+    def join(self, timeout: float) -> list[str]:
+        """Wait for the end of the threads, and let the processes go; name what is cut off."""
+        lines = self._pool.join(timeout) + self._hub.busy()
+        self._hub.close()
+        return list(lines)
+
+    def busy(self) -> list[str]:
+        """Return a line for each job under way in this process."""
+        return list(self._pool.busy())
+
+
 def make_workers(
     wrapper: ChannelLayerWrapper,
     bridge: Bridge,
     values: Settings,
     thread_started: Callable[[], object] = lambda: None,
+    channels: Sequence[str] | None = None,
 ) -> Any:
-    """Return the worker threads for a layer's consumers."""
+    """Return the worker threads for a layer's consumers.
+
+    :param thread_started: called at the begin of each thread, in it.
+    :param channels: which to serve; default: all that have a route.
+    """
     if not values.threads:
         return NoWorkers()
     queues = wrapper.queues
     worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
     pool = Workers(
         queues,
-        sorted({*wrapper.router.channels, *ALWAYS_SERVED}),
+        sorted({*wrapper.router.channels, *ALWAYS_SERVED}) if channels is None else channels,
         worker.consume,
         values.threads,
         bridge.call_later,

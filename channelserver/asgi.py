@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import django
@@ -78,6 +79,10 @@ class ChannelLayerManager:
     def __init__(self) -> None:
         #: Whether the in-memory layers live in this process: True in a server. Elsewhere the server's are used.
         self.hosting = False
+        #: In a process with worker threads, whose layer is another process's: makes that layer, called with the alias
+        #: and the parameters; and the alias it is for.
+        self.remote: Callable[[str, dict[str, Any]], BaseChannelLayer] | None = None
+        self.remote_alias = ""
         self._backends: dict[str, ChannelLayerWrapper] = {}
         self._lock = threading.RLock()
 
@@ -130,11 +135,18 @@ class ChannelLayerManager:
         if parameters is None:
             raise InvalidChannelLayerError(f"{where} has no {config_key}, which tests need; set it to a dict")
         layer = self._make_layer(where, config_key, config["BACKEND"], parameters)
-        if config_key == "CONFIG" and type(layer) is InMemoryChannelLayer and not self.hosting and not _inside_tests():
-            path = local_socket_path()
-            if path:
-                layer = LocalSocketLayer(path, name)
+        if config_key == "CONFIG" and type(layer) is InMemoryChannelLayer:
+            layer = self._elsewhere(name, config["BACKEND"], parameters) or layer
         return ChannelLayerWrapper(layer, name, config["ROUTING"])
+
+    def _elsewhere(self, name: str, backend: Any, parameters: dict[str, Any]) -> BaseChannelLayer | None:
+        """Return the layer of another process that stands for an in-memory one here; None: it lives here."""
+        if self.remote is not None and name == self.remote_alias:
+            return self.remote(name, _meant(backend, parameters))
+        if self.hosting or _inside_tests():
+            return None
+        path = local_socket_path()
+        return LocalSocketLayer(path, name) if path else None
 
     @staticmethod
     def _make_layer(where: str, config_key: str, backend: Any, parameters: Any) -> BaseChannelLayer:
@@ -155,8 +167,7 @@ class ChannelLayerManager:
         if not isinstance(parameters, dict):
             raise InvalidChannelLayerError(f"{where}[{config_key!r}] must be a dict, not {parameters!r}")
         try:
-            needless = _NEEDLESS.get(backend, ()) if isinstance(backend, str) else ()
-            return layer_class(**{key: value for key, value in parameters.items() if key not in needless})
+            return layer_class(**_meant(backend, parameters))
         except (TypeError, ValueError, AttributeError) as error:
             known = inspect.signature(layer_class).parameters
             unknown = next((str(key) for key in parameters if key not in known), None)
@@ -201,6 +212,12 @@ class ChannelLayerManager:
             if layer is not None:
                 self._backends[key] = layer
             return old
+
+
+def _meant(backend: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that have a meaning here."""
+    needless = _NEEDLESS.get(backend, ()) if isinstance(backend, str) else ()
+    return {key: value for key, value in parameters.items() if key not in needless}
 
 
 channel_layers = ChannelLayerManager()

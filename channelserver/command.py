@@ -6,6 +6,7 @@ Runs before the reactor, in the main thread. This is the one place that knows al
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,8 +24,10 @@ from channelserver.project import StartError
 from channelserver.server import reactor
 from channelserver.server.access import AccessLog
 from channelserver.server.limits import raise_descriptor_limit
-from channelserver.server.options import BY_NAME, OPTIONS, Option, OptionError, closest, resolve
+from channelserver.server.options import BY_NAME, OPTIONS, Option, OptionError, Settings, closest, resolve
 from channelserver.server.service import ListenError, endpoints
+from channelserver.server.shares import Shares
+from channelserver.server.siblings import Siblings
 
 _log = Logger("channelserver")
 
@@ -143,16 +146,41 @@ def _make_service(command_line: Options) -> Any:
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
-    service = make_server(values, installed, _access_log(values, daemon))
+    service = make_server(values, installed, access_log(values, daemon))
     if given.get("check"):
         _check(values)
+    if values.processes > 1:
+        config = sibling_config(values, daemon, parent.get("reactor"))
+        shares = Shares.make(values.processes)
+        service.share(shares)
+        service.siblings = Siblings(installed, values.processes - 1, config, service.descriptors, service.hub, shares)
     terminal = os.dup(2) if daemon else 2  # a daemon has none any more when it listens
     service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal))
     _install_signals(service, installed)
     return service
 
 
-def _access_log(values: Any, daemon: bool) -> AccessLog:
+def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> dict[str, Any]:
+    """Return the description of a further process; see :mod:`channelserver.sibling`."""
+    # What systemd has handed over, it has handed over to this process. To a sibling all listeners come in the same way.
+    listeners = [re.sub(r"(^|:)systemd:.*", r"\1tcp:0", description) for description in values.endpoint]
+    return {
+        "processes": values.processes,
+        "settings": os.environ["DJANGO_SETTINGS_MODULE"],
+        "path": sys.path,
+        "values": {**vars(values), "processes": 1, "local_socket": "", "endpoint": listeners},
+        "daemon": daemon,
+        "reactor": reactor_name,
+        "named": [] if values.fd is None else [values.fd],
+    }
+
+
+def access_log(values: Any, daemon: bool) -> AccessLog:
+    """Return the access log that the options ask for.
+
+    :param daemon: standard output leads nowhere.
+    :raises StartError: its file cannot be opened.
+    """
     try:
         write = access_writer(values.access_log, daemon)
     except OSError as error:
@@ -194,13 +222,18 @@ def _listen_error(problem: Exception, daemon: bool, pidfile: str | None, termina
 def _install_signals(service: Any, reactor: Any) -> None:
     """SIGINT and SIGTERM stop in an orderly way, with exit code 0; a second one ends the process at once.
 
-    With TLS, SIGHUP has the certificate read again.
+    With TLS, SIGHUP has the certificate read again, in all processes.
     """
     received: list[int] = []
 
     def stop() -> None:
         _log.info("stopping; once more to stop at once")
         reactor.stop()
+
+    def reload() -> None:
+        service.tls.reload()
+        if service.siblings is not None:
+            service.siblings.signal(signal.SIGHUP)
 
     def handle(number: int, frame: Any) -> None:
         if received:
@@ -213,7 +246,7 @@ def _install_signals(service: Any, reactor: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, handle)
         if service.tls is not None:
-            signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(service.tls.reload))
+            signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(reload))
 
     install()
     # Once more after the reactor has installed its own, which would end the process by the signal.

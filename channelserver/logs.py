@@ -11,7 +11,14 @@ import sys
 from typing import Any
 
 from django.conf import settings
-from twisted.logger import Logger, LogLevel
+from twisted.logger import (
+    FilteringLogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    STDLibLogObserver,
+    globalLogBeginner,
+)
 
 _LEVELS = (
     (logging.CRITICAL, LogLevel.critical),
@@ -46,6 +53,23 @@ def join_logs() -> None:
         for handler in list(django.handlers):
             if isinstance(handler, logging.StreamHandler):
                 django.removeHandler(handler)
+
+
+def show_reactor_log(level: int) -> None:
+    """Let the log of the reactor's side reach ``logging``, and so the console: for management commands.
+
+    :param level: the lowest level that is shown.
+    """
+    logger = logging.getLogger("channelserver")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        if level < logging.WARNING:
+            logger.setLevel(level)
+    threshold = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn if level >= logging.WARNING else LogLevel.info)
+    observer = FilteringLogObserver(STDLibLogObserver("channelserver.reactor"), [threshold])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
 
 
 def access_writer(target: str, daemon: bool) -> Any:

@@ -38,6 +38,16 @@ def set_up(settings_module: str | None, pythonpath: str | None) -> None:
         raise StartError(
             "which project? Name its settings with --settings, or set DJANGO_SETTINGS_MODULE; --demo runs a ready site"
         )
+    load(name, folder)
+
+
+def load(name: str, folder: str = "Python's path") -> None:
+    """Import the settings and set Django up; Python's path is as it should be.
+
+    :param name: the dotted name of the settings.
+    :param folder: where the project is, for an error's text.
+    :raises StartError: something is missing or wrong.
+    """
     os.environ["DJANGO_SETTINGS_MODULE"] = name
     try:
         importlib.import_module(name)

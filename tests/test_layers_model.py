@@ -34,15 +34,18 @@ channels = st.sampled_from(CHANNELS)
 groups = st.sampled_from(GROUPS)
 
 
+def in_memory(clock: Clock) -> InMemoryChannelLayer:
+    """Return the layer that the model describes."""
+    return InMemoryChannelLayer(EXPIRY, GROUP_EXPIRY, CAPACITY, {"small.*": SMALL_CAPACITY}, clock=clock.seconds)
+
+
 class LayerMachine(RuleBasedStateMachine):
     """Sends, receives and groups. Time passes in leaps, after which the layer is swept."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.layer = InMemoryChannelLayer(
-            EXPIRY, GROUP_EXPIRY, CAPACITY, {"small.*": SMALL_CAPACITY}, clock=self.clock.seconds
-        )
+        self.layer: Any = in_memory(self.clock)
         self.number = 0
         # The model: the (channel, number, end) of each queue's messages, the end of each group's memberships.
         self.queues: dict[str, list[tuple[str, int, float]]] = {name: [] for name in QUEUES}

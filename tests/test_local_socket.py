@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 
 from tests.process import TIMEOUT, ServerTestCase, wait_until
 
@@ -117,3 +119,54 @@ class LocalSocketTests(ServerTestCase):
         super().setUp()
         with open(self.folder / "settings.py", "a") as stream:
             stream.write("CHANNEL_LAYERS['default']['CONFIG'] = {'channel_capacity': {'full*': 1}}\n")
+
+
+class SendCommandTests(ServerTestCase):
+    """``manage.py send``."""
+
+    files = {"routing.py": ROUTING}
+    extra_settings = "CHANNEL_LAYERS['default']['CONFIG'] = {'channel_capacity': {'full': 1}}\n"
+
+    def send(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
+        """Run the command; return its exit code and what it prints."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", "send", *arguments], cwd=self.folder, env=self.environment, input=stdin,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT * 2,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+    def test_send(self) -> None:
+        """A message goes to a channel, or to a group, from the command line or from stdin."""
+        server = self.start()
+        with server.connect("/") as websocket:
+            self.assertEqual(self.send("--group", "all", '{"text": "to all"}'), (0, ""))
+            self.assertEqual(websocket.recv(TIMEOUT), "to all")
+            self.assertEqual(self.send("all", "-", "--group", stdin='{"text": "snow \u2603"}'), (0, ""))
+            self.assertEqual(websocket.recv(TIMEOUT), "snow \u2603")
+        self.assertEqual(self.send("work", '{"text": "work"}', "-v", "2"), (0, "sent to channel 'work'\n"))
+        work = self.folder / "work.txt"
+        wait_until(lambda: work.exists() and work.read_text() == "work\n")
+        self.assertEqual(self.send("full", "{}"), (0, ""))
+        code, output = self.send("full", "{}")
+        self.assertEqual(code, 3)
+        self.assertIn("channel 'full' is full", output)
+
+    def test_wrong(self) -> None:
+        """What makes no sense is refused in one sentence, with exit code 2; without a server, with 1."""
+        for arguments, words in (
+            (("work", "hello"), "the message is no JSON"),
+            (("work", "[1]"), "must be a JSON object"),
+            (("wo rk", "{}"), "invalid channel name 'wo rk'"),
+            (("--group", "a!b", "{}"), "invalid group name 'a!b'"),
+            (("work", '{"number": 99999999999999999999}'), "does not fit into 64 bits"),
+            (("work", "{}", "--layer", "other"), "--layer 'other' is not in CHANNEL_LAYERS; there is default"),
+            (("work",), "required: JSON"),
+        ):
+            code, output = self.send(*arguments)
+            self.assertEqual(code, 2, output)
+            self.assertIn(words, output)
+            self.assertNotIn("Traceback", output)
+        code, output = self.send("work", "{}")
+        self.assertEqual(code, 1, output)
+        self.assertIn("no server of this project answers on", output)
+        self.assertNotIn("Traceback", output)

@@ -52,6 +52,27 @@ class Outlet(Protocol):
         :returns: False if the connection has closed, or had no room in time.
         """
 
+    def deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
+        """Pass one message to one connection, and call ``done(True)`` when it has room for another, or ``done(False)``
+        if it has closed. For the reactor thread, which does not wait.
+        """
+
+
+class ForeignOutlet(Outlet, Protocol):
+    """The connections of another process that shares this one's layer. It knows which of them are in which groups."""
+
+    def group_added(self, group: str, channel: str) -> None:
+        """One of its channels has become a member, at somebody else's wish."""
+
+    def group_discarded(self, group: str, channel: str) -> None:
+        """One of its channels is no member any more, at somebody else's wish."""
+
+    def send_group(self, group: str, content: Content) -> None:
+        """Pass one message to those of its connections that are members; it crosses once, however many they are."""
+
+    def flushed(self) -> None:
+        """All messages and groups have been forgotten."""
+
 
 class BaseChannelLayer:
     """Base of all channel layers: names, contents, capacities.

@@ -45,10 +45,12 @@ class Groups:
         self._groups: dict[str, _Group] = {}
         self._groups_of: dict[str, set[str]] = {}
 
-    def add(self, group: str, channel: str) -> None:
+    def add(self, group: str, channel: str) -> bool:
         """Make `channel` a member of `group`, or renew its membership.
 
         The reply channel of a connection that has closed is not added: its memberships have ended for good.
+
+        :returns: whether it is a member now.
         """
         ends = self._clock() + self._expiry
         with self._lock:
@@ -56,7 +58,7 @@ class Groups:
             # groups.
             outlet = self._outlet_of(channel)
             if outlet is not None and channel not in outlet:
-                return
+                return False
             entry = self._groups.get(group)
             if entry is None:
                 entry = self._groups[group] = _Group()
@@ -65,6 +67,7 @@ class Groups:
                 self._groups_of.setdefault(channel, set()).add(group)
             entry.members[channel] = ends
             entry.earliest = min(entry.earliest, ends)
+            return True
 
     def discard(self, group: str, channel: str) -> None:
         """End one membership, if there is one."""
@@ -78,6 +81,13 @@ class Groups:
             for group in groups:
                 self._remove(group, channel)
             return groups
+
+    def drop_prefix(self, prefix: str) -> None:
+        """End all memberships of the channels that start with `prefix`: their process has gone."""
+        with self._lock:
+            for channel in [channel for channel in self._groups_of if channel.startswith(prefix)]:
+                for group in tuple(self._groups_of[channel]):
+                    self._remove(group, channel)
 
     def has(self, group: str, channel: str | None = None) -> bool:
         """Whether `group` has this member; without one, whether it has any."""

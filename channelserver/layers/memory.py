@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any, ClassVar
 
-from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet
+from channelserver.layers.base import BaseChannelLayer, ChannelFull, ForeignOutlet, Outlet
 from channelserver.layers.content import Content, copy_content
 from channelserver.layers.groups import Groups
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
@@ -54,8 +54,12 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._random = rng or random.SystemRandom()
         self._clock = clock
         self._outlets: dict[str, Outlet] = {}
+        #: Asks all processes which share the layer for figures, and adds them up, if there are such processes. Called
+        #: with the figures' name and arguments; waits, so it is not for the reactor thread.
+        self.gather: Callable[..., dict[str, Any]] | None = None
+        self._foreign: dict[Outlet, ForeignOutlet] = {}  # those of the outlets that are other processes
         self.queues = WorkQueues(self.get_capacity, expiry, clock, self.losses, ORDERED_CHANNELS)
-        self.groups = Groups(group_expiry, clock, self._outlet_of)
+        self.groups = Groups(group_expiry, clock, self.outlet_of)
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 
@@ -106,11 +110,17 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Make `channel` a member of `group`, or renew its membership."""
         check_group_name(group)
         self.groups.add(group, check_channel_name(channel))
+        foreign = self.foreign_outlet_of(channel)
+        if foreign is not None:
+            foreign.group_added(group, channel)
 
     def group_discard(self, group: str, channel: str) -> None:
         """End the membership of `channel` in `group`, if there is one."""
         check_group_name(group)
         self.groups.discard(group, check_channel_name(channel))
+        foreign = self.foreign_outlet_of(channel)
+        if foreign is not None:
+            foreign.group_discarded(group, channel)
 
     def group_channels(self, group: str) -> list[str]:
         """Return the members of `group`."""
@@ -120,6 +130,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Forget all messages and all groups. Open connections stay open."""
         self.queues.flush()
         self.groups.flush()
+        for foreign in tuple(self._foreign.values()):
+            foreign.flushed()
 
     def channel_statistics(self, channel: str) -> dict[str, float]:
         """Return one channel's figures (asgiref 1, extension ``statistics``).
@@ -127,10 +139,20 @@ class InMemoryChannelLayer(BaseChannelLayer):
         :returns: ``messages_count``, ``channel_full_count`` and ``messages_pending`` in messages, ``messages_max_age``
             in seconds.
         """
-        return self.queues.statistics(local_prefix(channel))
+        if self.gather is not None:
+            return dict(self.gather("channel_statistics", channel))
+        return self.own_channel_statistics(channel)
 
     def global_statistics(self) -> dict[str, Any]:
         """Return the layer's figures (asgiref 1, extension ``statistics``), and those of groups and losses."""
+        return self.own_global_statistics() if self.gather is None else dict(self.gather("global_statistics"))
+
+    def own_channel_statistics(self, channel: str) -> dict[str, float]:
+        """Like :meth:`channel_statistics`, of this process alone."""
+        return self.queues.statistics(local_prefix(channel))
+
+    def own_global_statistics(self) -> dict[str, Any]:
+        """Like :meth:`global_statistics`, of this process alone."""
         figures = [self.queues.statistics(name) for name in self.queues.names()]
         groups = self.groups.counts()
         return {
@@ -149,9 +171,16 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self._outlets[prefix] = outlet
         self.groups.regroup()
 
+    def attach_foreign(self, prefix: str, outlet: ForeignOutlet) -> None:
+        """Like :meth:`attach`, for the connections of another process."""
+        self._foreign[outlet] = outlet
+        self.attach(prefix, outlet)
+
     def detach(self, prefix: str) -> None:
         """See :meth:`BaseChannelLayer.detach`."""
-        self._outlets.pop(prefix, None)
+        outlet = self._outlets.pop(prefix, None)
+        if outlet in self._foreign and outlet not in self._outlets.values():
+            del self._foreign[outlet]
         self.groups.regroup()
 
     def submit(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
@@ -164,7 +193,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def dispatch(self, channel: str, content: Content) -> None:
         """See :meth:`BaseChannelLayer.dispatch`."""
-        outlet = self._outlet_of(channel)
+        outlet = self.outlet_of(channel)
         if outlet is not None:
             outlet.deliver(channel, content)
         else:
@@ -172,9 +201,20 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def dispatch_group(self, group: str, content: Content) -> None:
         """See :meth:`BaseChannelLayer.dispatch_group`."""
+        self.spread(group, content)
+
+    def spread(self, group: str, content: Content, origin: Outlet | None = None) -> None:
+        """Like :meth:`dispatch_group`, but not to the connections of one process.
+
+        :param origin: that process: it sends, and has seen to its own connections.
+        """
         by_outlet, ordinary = self.groups.targets(group)
         for outlet, channels in by_outlet:
-            outlet.deliver_group(channels, content)
+            if outlet in self._foreign:
+                if outlet is not origin:
+                    self._foreign[outlet].send_group(group, content)
+            else:
+                outlet.deliver_group(channels, content)
         for channel in ordinary:
             try:
                 self.queues.put(channel, copy_content(content))
@@ -183,7 +223,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """See :meth:`BaseChannelLayer.dispatch_waiting`."""
-        outlet = self._outlet_of(channel)
+        outlet = self.outlet_of(channel)
         if outlet is not None:
             return outlet.deliver_waiting(channel, content, timeout)
         ends = self._clock() + timeout
@@ -199,7 +239,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
         """See :meth:`BaseChannelLayer.when_room`."""
-        return self._outlet_of(channel) is not None or self.queues.when_room(channel, content, callback)
+        return self.outlet_of(channel) is not None or self.queues.when_room(channel, content, callback)
 
     def sweep(self) -> None:
         """See :meth:`BaseChannelLayer.sweep`."""
@@ -207,6 +247,12 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self.groups.sweep()
         self.losses.sweep()
 
-    def _outlet_of(self, channel: str) -> Outlet | None:
+    def outlet_of(self, channel: str) -> Outlet | None:
+        """Return where messages to `channel` go if it is a connection's reply channel; None: into a queue."""
         mark = channel.find("!")
         return self._outlets.get(channel[: mark + 1]) if mark > 0 else None
+
+    def foreign_outlet_of(self, channel: str) -> ForeignOutlet | None:
+        """Return the process to which a reply channel belongs, if it is another one that shares this layer."""
+        outlet = self.outlet_of(channel) if self._foreign else None
+        return self._foreign.get(outlet) if outlet is not None else None

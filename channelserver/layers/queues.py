@@ -32,10 +32,11 @@ class Delivery:
     """One message on its way to one worker.
 
     ``channel`` is the full name; ``content`` belongs to the receiver; ``tries`` counts how often it was put back;
-    ``attachment`` is an object that travels beside the content within a process (a spooled request body).
+    ``attachment`` is an object that travels beside the content within a process (a spooled request body). ``ticket`` is
+    there if the message is another process's; see :mod:`channelserver.layers.tickets`.
     """
 
-    __slots__ = ("attachment", "channel", "content", "expires", "lane", "sent", "tries")
+    __slots__ = ("attachment", "channel", "content", "expires", "lane", "sent", "ticket", "tries")
 
     def __init__(self, channel: str, content: Content, sent: float, expires: float, attachment: Any = None) -> None:
         self.channel = channel
@@ -44,6 +45,7 @@ class Delivery:
         self.expires = expires
         self.attachment = attachment
         self.lane: _Lane | None = None
+        self.ticket: Any = None
         self.tries = 0
 
 
@@ -173,6 +175,54 @@ class WorkQueues:
             listeners = self._listeners.get(name, ())
         for listener in listeners:
             listener()
+
+    def postpone(self, delivery: Delivery, seconds: float, call_later: Callable[..., object]) -> None:
+        """Put a taken message back after `seconds`.
+
+        :param call_later: ``call_later(seconds, function, *arguments)`` runs the function in the reactor thread.
+        """
+        call_later(seconds, self.put_back, delivery)
+
+    def restore(self, deliveries: Iterable[Delivery]) -> None:
+        """Return taken messages as if they had never been taken: to the places which they had before.
+
+        :param deliveries: in the order in which they were taken.
+        """
+        listeners: set[Callback] = set()
+        with self._lock:
+            for delivery in reversed(tuple(deliveries)):
+                name = local_prefix(delivery.channel)
+                queue = self._queue(name)
+                queue.size += 1
+                lane = delivery.lane
+                if lane is None:
+                    queue.ready.appendleft(delivery)
+                else:
+                    lane.busy = False
+                    lane.waiting.appendleft(delivery)
+                    queue.ready.appendleft(lane)
+                listeners.update(self._listeners.get(name, ()))
+        for listener in listeners:
+            listener()
+
+    def add(self, delivery: Delivery) -> None:
+        """Let a message wait that was in another process's queue, which has seen to capacity and order."""
+        name = local_prefix(delivery.channel)
+        with self._lock:
+            queue = self._queue(name)
+            queue.count += 1
+            self._enter(queue, delivery, None)
+            listeners = self._listeners.get(name, ())
+        for listener in listeners:
+            listener()
+
+    def withdraw(self, unwanted: Callable[[Delivery], bool]) -> None:
+        """Forget the waiting messages that :meth:`add` brought and that `unwanted` is true for."""
+        with self._lock:
+            for queue in self._queues.values():
+                kept = [item for item in queue.ready if isinstance(item, _Lane) or not unwanted(item)]
+                queue.size -= len(queue.ready) - len(kept)
+                queue.ready = deque(kept)
 
     def _queue(self, name: str) -> _Queue:
         queue = self._queues.get(name)

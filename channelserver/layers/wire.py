@@ -3,7 +3,8 @@
 Runs in any thread; owns nothing.
 
 A frame is its length in four bytes, most significant first, and a msgpack list. A request is ``[version, number, call,
-arguments]``, its answer ``[number, error, result]``; ``error`` is None or ``[kind, text]``.
+arguments]``, its answer ``[number, error, result]``; ``error`` is None or ``[kind, text]``. A request whose number is
+None gets no answer.
 """
 
 from __future__ import annotations

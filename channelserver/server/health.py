@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Seconds a request may wait for a worker before the server calls itself overloaded.
 OVERLOADED_SECONDS = 10.0
 
+#: Figures of which the largest counts.
+_OLDEST = frozenset({"oldest", "messages_max_age"})
+
 #: The channels whose queues are told of.
 CHANNELS = ("http.request", "websocket.connect", "websocket.receive", "websocket.disconnect")
 
@@ -44,6 +47,8 @@ class Health:
         self._path = path
         self._busy = busy
         self._threads = threads
+        #: Returns a Deferred of the figures of all processes of the server, if there are others.
+        self.gather: Callable[[], Any] | None = None
 
     def __call__(self, exchange: Exchange) -> bool:
         """Answer a request if it is for the path; return whether it was."""
@@ -56,21 +61,35 @@ class Health:
             return True
         queues = self._queues()
         status = self._status(queues.get("http.request", {}))
-        content: dict[str, Any] = {"status": status}
-        if self._is_near(exchange):
-            content.update(self._figures(queues))
+        if not self._is_near(exchange):
+            self._answer(exchange, {"status": status})
+        elif self.gather is None:
+            self._answer(exchange, {"status": status, **self._figures(queues)})
+        else:
+            self.gather().addCallbacks(
+                lambda found: self._answer(exchange, {"status": status, **add_up(found)}),
+                lambda failure: self._answer(exchange, {"status": status, **self._figures(queues)}),
+            )
+        return True
+
+    @staticmethod
+    def _answer(exchange: Exchange, content: dict[str, Any]) -> None:
         exchange.reply(
             {
-                "status": 200 if status == "ready" else 503,
+                "status": 200 if content["status"] == "ready" else 503,
                 "headers": [[b"Content-Type", b"application/json"], [b"Cache-Control", b"no-store"]],
                 "content": json.dumps(content).encode() + b"\n",
             }
         )
-        return True
+
+    def figures(self) -> dict[str, Any]:
+        """Return this process's figures."""
+        return self._figures(self._queues())
 
     def _queues(self) -> dict[str, dict[str, float]]:
         """Return the statistics of the channels, if the layer keeps any."""
-        statistics = getattr(self._site.layer, "channel_statistics", None)
+        layer = self._site.layer
+        statistics = getattr(layer, "own_channel_statistics", None) or getattr(layer, "channel_statistics", None)
         return {name: statistics(name) for name in CHANNELS} if statistics is not None else {}
 
     def _status(self, requests: dict[str, float]) -> str:
@@ -99,6 +118,20 @@ class Health:
         if not FIELDS.isdisjoint(exchange.head.fields) and (client is None or not proxies):
             return False  # a proxy that is not trusted, or does not tell, speaks for somebody
         return client is None or proxies.trusts(client[0]) or is_loopback(client[0])
+
+
+def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of several processes as one: sums, and of what is old, the oldest."""
+    total: dict[str, Any] = {}
+    for figures in all_figures:
+        for name, value in figures.items():
+            if isinstance(value, dict):
+                total[name] = add_up([total.get(name, {}), value])
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                total[name] = max(total.get(name, 0), value) if name in _OLDEST else total.get(name, 0) + value
+            else:
+                total.setdefault(name, value)
+    return total
 
 
 def is_loopback(host: str) -> bool:

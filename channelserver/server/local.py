@@ -1,6 +1,8 @@
 """The server's Unix socket, by which other processes of this machine use its layer.
 
-Runs in the reactor thread; owns nothing that lasts. The other end is :mod:`channelserver.layers.local`.
+Runs in the reactor thread; owns nothing that lasts. The other end is :mod:`channelserver.layers.local`, or, in a
+process with worker threads, :mod:`channelserver.server.remote`: that one asks to *join*, and is then the business of
+:mod:`channelserver.server.hub`.
 """
 
 from __future__ import annotations
@@ -8,55 +10,58 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.basic import Int32StringReceiver
 
-from channelserver.layers import BaseChannelLayer, wire
+from channelserver.bridge import Bridge
+from channelserver.layers import InMemoryChannelLayer
+from channelserver.server.hub import Hub, layer_calls
+from channelserver.server.link import Link
+from channelserver.server.waits import Waits
 
 _log = Logger("channelserver.server.local")
 
-#: What may be called, and with how many arguments.
-CALLS = {"send": 2, "send_group": 2, "group_add": 2, "group_discard": 2, "group_channels": 1}
+#: What may be asked for, and with how many arguments.
+CALLS = {
+    "send": 2,
+    "send_group": 2,
+    "send_waiting": 3,
+    "receive": 2,
+    "room": 3,
+    "new_channel": 1,
+    "group_add": 2,
+    "group_discard": 2,
+    "group_channels": 1,
+    "forget": 1,
+    "flush": 0,
+    "channel_statistics": 1,
+    "global_statistics": 0,
+}
 
 
-class LocalProtocol(Int32StringReceiver):
-    """One process that uses the layer."""
+class LocalProtocol(Link):
+    """One process that uses the layer.
 
-    MAX_LENGTH = wire.MAX_FRAME
-    factory: LocalFactory
+    :param factory: the factory.
+    """
+
+    def __init__(self, factory: LocalFactory) -> None:
+        super().__init__(self._handle)
+        self.factory = factory
 
     def connectionMade(self) -> None:
         """Let in the owner of the server, and root."""
-        uid = peer_uid(self.transport)
+        uid = peer_credentials(self.transport)[1]
         if uid not in (os.getuid(), 0):
             _log.warn("a process of user {uid} was turned away from the local socket", uid=uid)
             self.transport.abortConnection()  # type: ignore[union-attr]
 
-    def stringReceived(self, string: bytes) -> None:
-        """Answer one request."""
-        number: Any = None
-        error = None
-        result = None
-        try:
-            version, number, name, arguments = wire.unpack(string)
-            if version != wire.VERSION:
-                raise ValueError(f"this server speaks version {wire.VERSION} of the local protocol, not {version!r}")
-            result = self.factory.call(name, arguments)
-        except Exception as problem:
-            kind = type(problem).__name__
-            error = [kind, str(problem)]
-            if kind not in ("ChannelFull", "TypeError", "ValueError"):
-                _log.failure("error in a request on the local socket")
-        self.sendString(wire.pack([number, error, result]))
-
-    def lengthLimitExceeded(self, length: int) -> None:
-        """See ``IntNStringReceiver``."""
-        _log.warn("a frame of {length} bytes on the local socket was refused", length=length)
-        self.transport.abortConnection()  # type: ignore[union-attr]
+    def _handle(self, name: str, arguments: list[Any]) -> Any:
+        if name == "join":
+            return self.factory.join(self, arguments)
+        return self.factory.call(name, arguments)
 
 
 class LocalFactory(Factory):
@@ -64,31 +69,56 @@ class LocalFactory(Factory):
 
     :param layer: the layer that is offered.
     :param alias: its alias; a request for another one is refused.
+    :param bridge: the way from threads into the reactor.
+    :param clock: an ``IReactorTime`` provider.
+    :param hub: keeps those that join; None: nobody can.
     """
 
     noisy = False
-    protocol: Any = LocalProtocol
 
-    def __init__(self, layer: BaseChannelLayer, alias: str) -> None:
+    def __init__(
+        self, layer: InMemoryChannelLayer, alias: str, bridge: Bridge, clock: Any, hub: Hub | None = None
+    ) -> None:
         self._alias = alias
-        self._calls: dict[str, Callable[..., Any]] = {name: getattr(layer, name) for name in CALLS}
+        self._hub = hub
+        self._calls = layer_calls(layer, Waits(layer, bridge, clock), hub)
+
+    def buildProtocol(self, addr: Any) -> LocalProtocol:
+        """See ``IProtocolFactory``."""
+        return LocalProtocol(self)
 
     def call(self, name: Any, arguments: Any) -> Any:
         """Do what a request asks for.
 
+        :returns: the answer, or a Deferred of it.
         :raises ValueError: there is no such call, or no such layer.
         """
         if name not in CALLS or not isinstance(arguments, list) or len(arguments) != CALLS[name] + 1:
             raise ValueError(f"the local protocol has no call {name!r} with these arguments")
         alias, *rest = arguments
-        if alias != self._alias:
-            raise ValueError(f"the running server serves the layer {self._alias!r}, not {alias!r}")
+        self._check(alias)
         return self._calls[name](*rest)
 
+    def join(self, link: LocalProtocol, arguments: Any) -> Any:
+        """Let a process with worker threads take its share of the work.
 
-def peer_uid(transport: Any) -> int:
-    """Return the user id of the process at the other end of a Unix socket."""
+        :param arguments: the alias of the layer it works for.
+        :returns: what it should know.
+        :raises ValueError: it cannot join.
+        """
+        if self._hub is None or not isinstance(arguments, list) or len(arguments) != 1:
+            raise ValueError("no process can join this one")
+        self._check(arguments[0])
+        return self._hub.join(link, peer_credentials(link.transport)[0])
+
+    def _check(self, alias: Any) -> None:
+        if alias != self._alias:
+            raise ValueError(f"the running server serves the layer {self._alias!r}, not {alias!r}")
+
+
+def peer_credentials(transport: Any) -> tuple[int, int]:
+    """Return the process id and the user id of the process at the other end of a Unix socket."""
     size = struct.calcsize("3i")
     credentials = transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    uid: int = struct.unpack("3i", credentials)[1]
-    return uid
+    pid, uid, _ = struct.unpack("3i", credentials)
+    return pid, uid

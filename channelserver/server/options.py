@@ -167,6 +167,14 @@ OPTIONS: tuple[Option, ...] = (
         low=0,
         high=1000,
     ),
+    Option(
+        "processes",
+        "int",
+        1,
+        "processes which serve the same listeners and share one layer, each with its own worker threads",
+        low=1,
+        high=64,
+    ),
     Option("layer", "str", "default", "which of CHANNEL_LAYERS"),
     Option("root_path", "str", "", "where the site is mounted, e.g. /app"),
     Option(
@@ -332,6 +340,11 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
         values[name] = BY_NAME[name].convert(value, BY_NAME[name].flag)
     if values["threads"] is None:
         values["threads"] = default_threads()
+    if values["processes"] > 1 and not values["threads"]:
+        raise OptionError(
+            "--processes needs worker threads in each process, and --threads is 0; start one process, and "
+            "'manage.py runworker' beside it"
+        )
     # As in Daphne: one of the two alone brings the other's default; none, beside other listeners, brings no simple one.
     values["simple_listener"] = any(
         name in given for given in (command_line, configured) for name in ("port", "bind", "tls_cert")

@@ -35,16 +35,17 @@ class Connection(Protocol):
 
 
 class Flow:
-    """How much of a streamed response is under way; for one sender, which waits, and the reactor thread, which does
-    not.
+    """How much of a streamed response is under way; for one sender, which waits or is called back, and the reactor
+    thread, which does not wait.
     """
 
-    __slots__ = ("_changed", "_gone", "_under_way")
+    __slots__ = ("_changed", "_gone", "_under_way", "_waiting")
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._under_way = 0
         self._gone = False
+        self._waiting: list[Callable[[bool], object]] = []
 
     def send(self, size: int, timeout: float) -> bool:
         """Wait for room, then count `size` bytes as under way. Return False if the client has gone, or had no room in
@@ -58,18 +59,37 @@ class Flow:
             self._under_way += size
             return True
 
+    def send_then(self, size: int, done: Callable[[bool], object]) -> None:
+        """Count `size` bytes as under way, and call ``done(True)`` when there is room for more, or ``done(False)`` when
+        the client has gone.
+        """
+        with self._changed:
+            self._under_way += size
+            if self._under_way >= WINDOW and not self._gone:
+                self._waiting.append(done)
+                return
+        done(not self._gone)
+
     def sent(self, size: int) -> None:
         """Count `size` bytes as arrived."""
+        waiting: list[Callable[[bool], object]] = []
         with self._changed:
             self._under_way -= size
             if self._under_way < WINDOW:
                 self._changed.notify_all()
+                waiting, self._waiting = self._waiting, waiting
+        for done in waiting:
+            done(True)
 
     def close(self) -> None:
         """The client has gone: nobody waits any longer."""
+        waiting: list[Callable[[bool], object]] = []
         with self._changed:
             self._gone = True
             self._changed.notify_all()
+            waiting, self._waiting = self._waiting, waiting
+        for done in waiting:
+            done(False)
 
 
 class Replies:
@@ -128,6 +148,21 @@ class Replies:
                     connection.reply(content)
             except Exception:  # one broken socket must not cost the others their message
                 _log.failure("cannot send to {channel}", channel=channel)
+
+    def deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
+        """See :meth:`channelserver.layers.base.Outlet.deliver_then`."""
+        connection = self._connections.get(channel)
+        if connection is None:
+            done(False)
+            return
+        # By the bridge, although this is the reactor thread: what was sent before may still be on it.
+        self._bridge.post(self._deliver, channel, content)
+        if not channel.startswith(self.http_prefix):
+            done(True)
+            return
+        if connection.flow is None:
+            connection.flow = Flow()
+        connection.flow.send_then(len(content.get("content") or b""), done)
 
     # -- any thread ----------------------------------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ is left is cut off, and named in the log.
 from __future__ import annotations
 
 import os
+import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.application import service
@@ -30,9 +31,13 @@ from twisted.python.failure import Failure
 
 from channelserver.server.connection import HTTPFactory
 from channelserver.server.frames import SERVICE_RESTART
+from channelserver.server.hub import Hub
+from channelserver.server.listening import SharedListening
 from channelserver.server.local import LocalFactory
 from channelserver.server.options import Settings
 from channelserver.server.redirect import RedirectFactory
+from channelserver.server.shares import Shares
+from channelserver.server.siblings import Siblings
 from channelserver.server.site import Site
 from channelserver.server.tls import ServerTLS, TLSEndpoint
 
@@ -43,6 +48,8 @@ _log = Logger("channelserver.server")
 BACKLOG = 1024
 #: WebSockets closed in one go, and the seconds between two goes.
 DRAIN_BATCH, DRAIN_PAUSE = 100, 0.05
+#: Seconds which a sibling gets beside its own time-out, to end.
+GRACE = 3.0
 
 
 _CURE = "; end what is there, or choose another with --port, --bind, --unix-socket or --endpoint"
@@ -98,6 +105,30 @@ class ServerService(service.Service):
         #: The certificate, if there is one.
         self.tls = tls
         self._https_port = 443
+        #: The further processes, if there are any; and those which use the layer, if that is in memory.
+        self.siblings: Siblings | None = None
+        self.hub: Hub | None = None
+        self._listener: Any = reactor
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is stopping."""
+        return self._site.draining
+
+    def share(self, shares: Shares, descriptors: Iterable[int] | None = None) -> None:
+        """Share the listeners with other processes.
+
+        :param shares: how many connections each process has.
+        :param descriptors: of the listeners, if this process inherits them.
+        """
+        self._site.shares = shares
+        self._listener = SharedListening(self._reactor, shares, descriptors)
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of the listening sockets, in the order in which they were opened; without the local
+        socket's.
+        """
+        return [port.fileno() for port in self._ports if not isinstance(port.factory, LocalFactory)]
 
     @property
     def listening(self) -> bool:
@@ -137,14 +168,14 @@ class ServerService(service.Service):
         factory: Factory = HTTPFactory(self._site)
         options = self._site.options
         try:
-            wanted = endpoints(options, self._reactor, self._secured)
+            wanted = endpoints(options, self._listener, self._secured)
         except ListenError as problem:
             self._failure(problem)
             return
         opened = [self._listen(description, endpoint, factory) for description, endpoint in wanted]
         if options.redirect_http:
             description = f"port {options.redirect_port} of {options.bind} (--redirect-port)"
-            endpoint = _tcp_endpoint(self._reactor, options.bind, options.redirect_port)
+            endpoint = _tcp_endpoint(self._listener, options.bind, options.redirect_port)
             redirects = RedirectFactory(self._site, lambda: self._https_port)
             opened.append(self._listen(description, endpoint, redirects))
         if self._local is not None:
@@ -192,8 +223,12 @@ class ServerService(service.Service):
         """Start the worker threads: after the process has become a daemon, for threads do not survive that."""
         super().startService()
         self._site.start()
+        if self._site.shares is not None:
+            self._site.shares.count(len(self._site.connections))
         self._site.layer.open(self._reactor, self._site.bridge)
         self._workers.start()
+        if self.siblings is not None:
+            self.siblings.start()
 
     # -- stop ----------------------------------------------------------------------------------------------------------
 
@@ -205,10 +240,15 @@ class ServerService(service.Service):
         ends = seconds() + site.options.drain_timeout
         site.draining = True
         site.layer.retire()
+        others = self.siblings.stop() if self.siblings is not None else defer.succeed(None)
         yield defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in self._ports], consumeErrors=True)
         if site.connections:
             _log.info("stopping: {count} connections are open", count=len(site.connections))
         yield self._close_connections(ends)
+        if self.siblings is not None:
+            # They keep to the same time-out, and may need the layer until then.
+            yield self._within(others, max(0.0, ends - seconds()) + GRACE)
+            self.siblings.signal(signal.SIGKILL)
         yield self._idle(max(0.0, ends - seconds()))
         self._workers.stop()
         for line in self._workers.join(max(0.1, ends - seconds())):

@@ -22,6 +22,7 @@ from channelserver.server.options import Settings
 from channelserver.server.origin import OriginPolicy
 from channelserver.server.proxy import ProxyPolicy
 from channelserver.server.replies import Replies
+from channelserver.server.shares import Shares
 from channelserver.server.wheel import Wheel
 
 _log = Logger("channelserver.server")
@@ -75,6 +76,8 @@ class Site:
             layer.attach(prefix, self.replies)
         self.root_path = options.root_path.rstrip("/")
         self.connections: set[Any] = set()
+        #: Knows the other processes' connections, if there are other processes.
+        self.shares: Shares | None = None
         self.draining = False
         self.when_empty: Callable[[], object] | None = None
         self._date = (0, b"")
@@ -95,7 +98,8 @@ class Site:
         :param peer: the address of the other end, None for a Unix socket.
         """
         trusted = bool(self.proxies) and self.proxies.trusts(peer)
-        refusal = self.admission.refusal(peer, len(self.connections), trusted)
+        number = len(self.connections) if self.shares is None else self.shares.total()
+        refusal = self.admission.refusal(peer, number, trusted)
         if refusal:
             self.complaints.count("too many connections", refusal)
         return bool(refusal)
@@ -103,11 +107,15 @@ class Site:
     def connected(self, connection: Any) -> None:
         """Count a new connection."""
         self.connections.add(connection)
+        if self.shares is not None:
+            self.shares.count(len(self.connections))
         self.admission.entered(connection.peer)
 
     def disconnected(self, connection: Any) -> None:
         """Forget a connection."""
         self.connections.discard(connection)
+        if self.shares is not None:
+            self.shares.count(len(self.connections))
         self.admission.left(connection.peer)
         if not self.connections and self.when_empty is not None:
             self.when_empty()

@@ -19,7 +19,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from channelserver.layers.queues import Delivery, WorkQueues
 
@@ -70,7 +70,7 @@ class WorkerPool:
         thread_started: Callable[[], object] = lambda: None,
         turn_began: Callable[[], float] = time.monotonic,
     ) -> None:
-        #: The channels that are served, and by how many threads.
+        #: The channels that are served (but for those left to others), and by how many threads.
         self.channels = tuple(channels)
         self.threads = threads
         self._queues = queues
@@ -88,7 +88,7 @@ class WorkerPool:
         self._watching = False
         self._seen = 0
         self._step = 1
-        self._stopping = False
+        self._started = self._stopping = False
         self._crowded = False
         self._usual_switch = sys.getswitchinterval()
         self._idle_callbacks: list[Callable[[], object]] = []
@@ -99,10 +99,26 @@ class WorkerPool:
         """Start the threads and begin to serve."""
         with self._lock:
             self._awake.update(self._all)
+        self._started = True
         self._queues.listen(self._channels, self.work_ready)
         for number, state in enumerate(self._all, 1):
             state.thread = threading.Thread(target=self._run, args=(state,), name=f"worker-{number}", daemon=True)
             state.thread.start()
+
+    def leave(self, channels: Collection[str]) -> None:
+        """Leave some of the channels to others; serve those again that were left to others before. Reactor thread, as
+        :meth:`start` and :meth:`stop`.
+        """
+        wanted = tuple(channel for channel in self.channels if channel not in channels)
+        if wanted == self._channels:
+            return
+        before, self._channels = self._channels, wanted
+        if self._started and not self._stopping:
+            # What comes meanwhile is found by the look that follows.
+            self._queues.unlisten(before, self.work_ready)
+            self._queues.listen(wanted, self.work_ready)
+            if self._queues.has_work(wanted):
+                self.work_ready()
 
     def stop(self) -> None:
         """Take no more work. Threads end after the job they are on; :meth:`join` waits for them."""
@@ -204,14 +220,14 @@ class WorkerPool:
     # -- working -------------------------------------------------------------------------------------------------------
 
     def _run(self, state: _Thread) -> None:
-        queues, channels, consume = self._queues, self._channels, self._consume
+        queues, consume = self._queues, self._consume
         try:
             self._thread_started()
         except Exception:
             logger.exception("error at the begin of a worker thread")
         while not self._stopping:
             try:
-                delivery = queues.take(channels)
+                delivery = queues.take(self._channels)
                 if delivery is None:
                     self._park(state)
                     continue

@@ -55,9 +55,9 @@ class Worker:
         self._layer = channel_layer.channel_layer
         self._queues = queues
         self._call_later = call_later
-        self._auto_accept = auto_accept
-        self._reject_unrouted = reject_unrouted
-        self._callback = callback
+        self.auto_accept = auto_accept
+        self.reject_unrouted = reject_unrouted
+        self.callback = callback
 
     def consume(self, delivery: Delivery) -> None:
         """Deal with one message. Never raises."""
@@ -75,8 +75,8 @@ class Worker:
             tidy = not getattr(consumer, "tidies_connections", False)
             if tidy:
                 _guarded(close_old_connections)
-            if self._callback is not None:
-                self._callback(delivery.channel, message)
+            if self.callback is not None:
+                self.callback(delivery.channel, message)
             started = True
             _announce(consumer_started, environ={})
             try:
@@ -111,7 +111,7 @@ class Worker:
 
         def done() -> None:
             try:
-                if self._auto_accept and delivery.channel == "websocket.connect":
+                if self.auto_accept and delivery.channel == "websocket.connect":
                     self._reply(message, {"accept": True})  # means nothing to a socket that is decided already
             except Exception:
                 logger.exception("cannot accept %r", delivery.content.get("path"))
@@ -151,13 +151,13 @@ class Worker:
         delivery.tries += 1
         if delivery.attachment is not None:
             delivery.attachment.seek(0)
-        self._call_later(pause, self._queues.put_back, delivery)
+        self._queues.postpone(delivery, pause, self._call_later)
         return True
 
     def _unrouted(self, channel: str, message: Message) -> None:
         """No route matches. Sockets live without routes, as in Channels 1; any other message should have had one."""
         if channel == "websocket.connect":
-            if self._reject_unrouted:
+            if self.reject_unrouted:
                 self._fail(message, 404)
             else:
                 self._reply(message, {"accept": True})

@@ -24,6 +24,7 @@ from django.utils import autoreload
 from channelserver.application import make_server
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.handler import AsgiHandler
+from channelserver.logs import show_reactor_log
 from channelserver.project import StartError
 from channelserver.server.access import AccessLog
 from channelserver.server.options import OptionError, resolve
@@ -95,7 +96,7 @@ class Command(BaseCommand):
         from twisted.internet import reactor as installed
 
         reactor: Any = installed
-        _show_reactor_errors()
+        show_reactor_log(logging.WARNING)
         channel_layers.host()
         values = resolve({}, getattr(settings, "CHANNELSERVER", {}))
         vars(values).update(
@@ -108,6 +109,7 @@ class Command(BaseCommand):
             tls_cert=None,
             tls_key=None,
             redirect_http=False,
+            processes=1,
             threads=0 if not options["run_worker"] else THREADS if options["use_threading"] else 1,
             http_timeout=options["http_timeout"],
             connect_timeout=options["websocket_handshake_timeout"],
@@ -211,22 +213,3 @@ class ConsoleLog(AccessLog):
         if status >= 300:
             return style.HTTP_REDIRECT
         return style.HTTP_SUCCESS if method == "GET" else style.HTTP_INFO
-
-
-def _show_reactor_errors() -> None:
-    """Let warnings and errors of the reactor's side reach ``logging``, and so the console."""
-    from twisted.logger import (
-        FilteringLogObserver,
-        LogLevel,
-        LogLevelFilterPredicate,
-        STDLibLogObserver,
-        globalLogBeginner,
-    )
-
-    if not logging.getLogger("channelserver").handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        logging.getLogger("channelserver").addHandler(handler)
-    level = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    observer = FilteringLogObserver(STDLibLogObserver("channelserver.reactor"), [level])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)

@@ -1,0 +1,178 @@
+"""``manage.py runworker``: a process whose threads run consumers, and which serves no connections (Channels 1).
+
+Runs in the main thread, which becomes the reactor thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from fnmatch import fnmatchcase
+from typing import Any
+
+from django.conf import settings
+from django.core.management import BaseCommand, CommandError
+from django.db import connections
+from twisted.internet import defer
+
+from channelserver.application import ALWAYS_SERVED, Workers, http_consumer, load_layer, make_workers
+from channelserver.asgi import InvalidChannelLayerError, channel_layers, local_socket_path
+from channelserver.bridge import Bridge
+from channelserver.channel import DEFAULT_CHANNEL_LAYER
+from channelserver.logs import show_reactor_log
+from channelserver.message import Message
+from channelserver.project import StartError
+from channelserver.routing import Route
+from channelserver.server.options import OptionError, Settings, resolve
+from channelserver.server.reactor import install
+from channelserver.server.remote import RemoteLayer
+from channelserver.server.ways import SocketWay
+from channelserver.signals import worker_process_ready
+
+logger = logging.getLogger("channelserver.runworker")
+
+
+class Command(BaseCommand):
+    """Takes consumers' work off the server."""
+
+    help = (
+        "Runs consumers in a process of its own: over the in-memory layer, for the server that runs on this machine; "
+        "over Redis, for all servers. SIGTERM and SIGINT let it finish the messages in hand."
+    )
+
+    def add_arguments(self, parser: Any) -> None:
+        """See Django's command of the same name."""
+        parser.add_argument(
+            "--layer", "--alias", default=DEFAULT_CHANNEL_LAYER, help="Which of CHANNEL_LAYERS. Default: %(default)s."
+        )
+        parser.add_argument(
+            "--only-channels", action="append", metavar="GLOB", default=[],
+            help="Serve only the channels that match, such as 'mail.*'. May be given more than once.",
+        )  # fmt: skip
+        parser.add_argument(
+            "--exclude-channels", action="append", metavar="GLOB", default=[],
+            help="Do not serve the channels that match. May be given more than once.",
+        )  # fmt: skip
+        parser.add_argument("--threads", help="Worker threads. Default: CHANNELSERVER['threads'], else as the server.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Work until stopped."""
+        given = {"layer": options["layer"]}
+        if options["threads"] is not None:
+            given["threads"] = options["threads"]
+        try:
+            values = resolve(given, getattr(settings, "CHANNELSERVER", {}))
+            if not values.threads:
+                raise OptionError("--threads must be 1 or more: a worker process without threads does nothing")
+            process = WorkerProcess(values, options["only_channels"], options["exclude_channels"])
+        except (StartError, OptionError, InvalidChannelLayerError) as error:
+            raise CommandError(str(error)) from error
+        show_reactor_log(logging.INFO)
+        if options["verbosity"] > 1:
+            process.pool.worker.callback = self._log_message
+        connections.close_all()
+        count, noun = values.threads, "thread" if values.threads == 1 else "threads"
+        self.stdout.write(
+            f"Worker process {os.getpid()} for channel layer {process.wrapper}: {count} {noun}, "
+            f"channels {', '.join(process.pool.channels)}. Stop it with CONTROL-C."
+        )
+        process.run()
+
+    def _log_message(self, channel: str, message: Message) -> None:
+        logger.info("message from %r", channel)
+        self.stdout.write(f"message from {channel!r}")
+
+
+class WorkerProcess:
+    """A reactor, a layer and worker threads.
+
+    :param values: the values of all options.
+    :param only: globs of the channels to serve; empty: all.
+    :param exclude: globs of channels not to serve.
+    :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
+    """
+
+    def __init__(self, values: Settings, only: list[str], exclude: list[str]) -> None:
+        install()
+        from twisted.internet import reactor
+
+        self._reactor: Any = reactor
+        self._bridge = Bridge(reactor)
+        path = values.local_socket if values.local_socket is not None else local_socket_path()
+        channel_layers.remote = lambda alias, parameters: RemoteLayer(
+            SocketWay(os.path.abspath(path), alias, self._told), **parameters
+        )
+        channel_layers.remote_alias = values.layer
+        self.wrapper = load_layer(values.layer)
+        if isinstance(self.wrapper.channel_layer, RemoteLayer) and not path:
+            raise StartError(
+                "the setting CHANNELSERVER['local_socket'] is empty, so worker processes cannot reach the server; "
+                "remove it, or use a channel layer over Redis"
+            )
+        self.wrapper.router.add_route(Route("http.request", http_consumer(values)))
+        channels = filtered({*self.wrapper.router.channels, *ALWAYS_SERVED}, only, exclude)
+        if not channels:
+            raise StartError(
+                "--only-channels and --exclude-channels leave no channel to serve; the routing has "
+                + ", ".join(sorted(self.wrapper.router.channels))
+            )
+        self.pool: Workers = make_workers(self.wrapper, self._bridge, values, channels=channels)
+        self._stopping = False
+
+    def _told(self, told: dict[str, Any]) -> None:
+        """The server's options hold for the consumers, wherever they run."""
+        worker = self.pool.worker
+        worker.auto_accept = told.get("auto_accept", worker.auto_accept)
+        worker.reject_unrouted = told.get("reject_unrouted", worker.reject_unrouted)
+
+    def run(self) -> None:
+        """Work until a signal comes; then finish what is in hand."""
+        reactor = self._reactor
+        reactor.callWhenRunning(self._start)
+        reactor.run()
+
+    def _start(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self.wrapper.channel_layer.open(self._reactor, self._bridge)
+        self.pool.start()
+        worker_process_ready.send_robust(sender=self.pool.worker)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        self.wrapper.channel_layer.sweep()
+        self._sweeping = self._reactor.callLater(5.0, self._sweep)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._stopping:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._stopping = True
+        self._bridge.from_signal_handler(self._stop)
+
+    @defer.inlineCallbacks
+    def _stop(self) -> Any:
+        """Take no more, finish what is in hand, let the last reports go out, end."""
+        logger.info("stopping when the messages in hand are finished; once more to stop at once")
+        self._sweeping.cancel()
+        self.wrapper.channel_layer.retire()
+        idle: Any = defer.Deferred()
+        self.pool.when_idle(lambda: self._bridge.post(idle.callback, None))
+        yield idle
+        self.pool.stop()
+        self.pool.join(5.0)
+        reported: Any = defer.Deferred()
+        self._bridge.post(reported.callback, None)  # behind the reports
+        yield reported
+        yield defer.maybeDeferred(self.wrapper.channel_layer.close)
+        self._reactor.stop()
+
+
+def filtered(channels: set[str], only: list[str], exclude: list[str]) -> list[str]:
+    """Return the names in `channels` that one of the globs `only` matches, if there are any, and none of `exclude`."""
+
+    def matches(name: str, globs: list[str]) -> bool:
+        return any(fnmatchcase(name, glob) for glob in globs)
+
+    return sorted(name for name in channels if (not only or matches(name, only)) and not matches(name, exclude))

@@ -1,0 +1,80 @@
+"""``manage.py send``: send a message from a shell or a cron job.
+
+Runs in the main thread.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from django.core.management import BaseCommand, CommandError
+
+from channelserver.asgi import InvalidChannelLayerError, channel_layers
+from channelserver.channel import DEFAULT_CHANNEL_LAYER, Channel, Group
+from channelserver.layers import ChannelFull, MessageTooLarge
+
+#: Exit codes: the message was not sent; what was asked for makes no sense (as with a wrong option); the channel is
+#: full.
+NOT_SENT, WRONG, FULL = 1, 2, 3
+
+
+class Command(BaseCommand):
+    """Sends one message to a channel or a group."""
+
+    help = (
+        "Sends one message to a channel, or with --group to all members of a group, through the running server. "
+        "Exit codes: 0 sent; 1 not sent, for example because no server is running; 2 the name or the message is wrong; "
+        "3 the channel is full."
+    )
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: Any) -> None:
+        """See Django's command of the same name."""
+        parser.add_argument("name", metavar="NAME", help="The channel's name; with --group, the group's.")
+        parser.add_argument(
+            "message",
+            metavar="JSON",
+            help='The message, a JSON object such as \'{"text": "hello"}\'; - reads it from stdin.',
+        )
+        parser.add_argument("--group", action="store_true", help="NAME is the name of a group.")
+        parser.add_argument(
+            "--layer", default=DEFAULT_CHANNEL_LAYER, help="Which of CHANNEL_LAYERS. Default: %(default)s."
+        )
+
+    def handle(self, *args: Any, name: str, message: str, group: bool, layer: str, **options: Any) -> None:
+        """Send it."""
+        content = _parse(sys.stdin.read() if message == "-" else message)
+        if layer not in channel_layers:
+            known = ", ".join(channel_layers.configs)
+            raise CommandError(f"--layer {layer!r} is not in CHANNEL_LAYERS; there is {known}", returncode=WRONG)
+        try:
+            (Group if group else Channel)(name, alias=layer).send(content, immediately=True)
+        except ChannelFull as error:
+            raise CommandError(f"not sent: {error}", returncode=FULL) from error
+        except (TypeError, MessageTooLarge) as error:
+            raise CommandError(f"not sent: {error}", returncode=WRONG) from error
+        except (OSError, ValueError, InvalidChannelLayerError) as error:
+            raise CommandError(f"not sent: {error}", returncode=NOT_SENT) from error
+        if options["verbosity"] > 1:
+            self.stdout.write(f"sent to {'group' if group else 'channel'} {name!r}")
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Return the message that `text` describes.
+
+    :raises CommandError: it describes none.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise CommandError(
+            f'the message is no JSON: {error}; write for example \'{{"text": "hello"}}\', in quotes', returncode=WRONG
+        ) from error
+    if not isinstance(content, dict):
+        raise CommandError(
+            f'the message must be a JSON object, such as \'{{"text": "hello"}}\', not {text.strip()[:60]!r}',
+            returncode=WRONG,
+        )
+    return content

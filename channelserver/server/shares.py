@@ -1,0 +1,68 @@
+"""How many connections each process of a server has, in memory that all of them see.
+
+Runs in the reactor thread of each process; owns that process's own number.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+
+_NUMBER = struct.Struct("=Q")
+#: Stands for a process that is not there.
+_ABSENT = 2**64 - 1
+
+#: A process that has so many connections more than another one lets that one take the next.
+SLACK = 1
+
+
+class Shares:
+    """The numbers of connections.
+
+    :param descriptor: of the shared memory; stays open.
+    :param processes: how many there are.
+    :param number: which of them this is, from 1.
+    """
+
+    def __init__(self, descriptor: int, processes: int, number: int) -> None:
+        self.descriptor = descriptor
+        self._number = number
+        self._others = [other for other in range(1, processes + 1) if other != number]
+        self._memory = mmap.mmap(descriptor, processes * _NUMBER.size)
+
+    @classmethod
+    def make(cls, processes: int) -> Shares:
+        """Return those of the first process; nobody else is there yet."""
+        descriptor = os.memfd_create("channelserver-shares")
+        os.ftruncate(descriptor, processes * _NUMBER.size)
+        shares = cls(descriptor, processes, 1)
+        for number in range(2, processes + 1):
+            shares.gone(number)
+        return shares
+
+    def count(self, connections: int) -> None:
+        """Say how many connections this process has."""
+        self._write(self._number, connections)
+
+    def gone(self, number: int) -> None:
+        """Say that a process is not there."""
+        self._write(number, _ABSENT)
+
+    def total(self) -> int:
+        """Return the number of connections of all processes."""
+        return sum(self._present([self._number, *self._others]))
+
+    def ahead(self) -> bool:
+        """Whether another process should take the next connection."""
+        others = self._present(self._others)
+        return bool(others) and self._read(self._number) > min(others) + SLACK
+
+    def _present(self, numbers: list[int]) -> list[int]:
+        return [count for count in map(self._read, numbers) if count != _ABSENT]
+
+    def _read(self, number: int) -> int:
+        return int(_NUMBER.unpack_from(self._memory, (number - 1) * _NUMBER.size)[0])
+
+    def _write(self, number: int, value: int) -> None:
+        _NUMBER.pack_into(self._memory, (number - 1) * _NUMBER.size, value)

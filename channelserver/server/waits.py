@@ -1,0 +1,156 @@
+"""Waiting for a message, or for room for one, on behalf of another process.
+
+Runs in the reactor thread, which does not wait: whoever asks gets a Deferred. Owns nothing that lasts. A Deferred that
+is cancelled gives nothing away: a message that was not handed out stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from channelserver.bridge import Bridge
+from channelserver.layers import ChannelFull, InMemoryChannelLayer
+from channelserver.layers.content import Content
+
+
+class Waits:
+    """Waits in a layer.
+
+    :param layer: the layer.
+    :param bridge: the way from threads into the reactor.
+    :param clock: an ``IReactorTime`` provider.
+    """
+
+    def __init__(self, layer: InMemoryChannelLayer, bridge: Bridge, clock: Any) -> None:
+        self._layer = layer
+        self._bridge = bridge
+        self._clock = clock
+
+    def receive(self, names: Sequence[str], seconds: float) -> Any:
+        """Take the next message from any of `names`, waiting up to `seconds` for one.
+
+        :returns: ``[channel, content]``, or ``[None, None]`` if there was none; or a Deferred of that.
+        """
+        queues, names = self._layer.queues, tuple(names)
+
+        def take() -> list[Any] | None:
+            delivery = queues.take(names)
+            if delivery is None:
+                return None
+            queues.finish(delivery)
+            return [delivery.channel, delivery.content]
+
+        found = take()
+        if found is not None or not seconds:
+            return found or [None, None]
+        wait = _Wait(self._clock, seconds, take, [None, None])
+
+        def arrived() -> None:  # any thread
+            self._bridge.post(wait.look)
+
+        queues.listen(names, arrived)
+        wait.at_end(lambda: queues.unlisten(names, arrived))
+        wait.look()  # for what came before somebody listened
+        return wait.deferred
+
+    def room(self, channel: str, content: Content, seconds: float) -> Any:
+        """Tell whether a message fits into `channel`, waiting up to `seconds` until it does.
+
+        :returns: a bool, or a Deferred of one.
+        """
+        return self._when_it_fits(channel, content, seconds, lambda: True if self._fits(channel, content) else None)
+
+    def put(self, channel: str, content: Content, seconds: float) -> Any:
+        """Put a message into `channel`, waiting up to `seconds` for room; or pass it to the connection whose reply
+        channel it is, and wait until that has room for more.
+
+        :returns: False if there was no room in time, or the connection has closed; or a Deferred of that.
+        """
+        outlet = self._layer.outlet_of(channel)
+        if outlet is not None:
+            wait = _Wait(self._clock, seconds, lambda: None, False)
+            outlet.deliver_then(channel, content, wait.end)
+            return wait.deferred
+
+        def put() -> bool | None:
+            try:
+                self._layer.dispatch(channel, content)
+            except ChannelFull:
+                return None
+            return True
+
+        return self._when_it_fits(channel, content, seconds, put)
+
+    def _fits(self, channel: str, content: Content) -> bool:
+        return self._layer.when_room(channel, content, _nothing)
+
+    def _when_it_fits(self, channel: str, content: Content, seconds: float, attempt: Callable[[], Any]) -> Any:
+        if attempt():
+            return True
+        if not seconds:
+            return False
+        wait = _Wait(self._clock, seconds, attempt, False)
+
+        def room() -> None:  # any thread
+            self._bridge.post(look)
+
+        def look() -> None:
+            if wait.look() is None and self._layer.when_room(channel, content, room):
+                room()
+
+        look()
+        return wait.deferred
+
+
+class _Wait:
+    """Something that is tried until it works, or the time is over.
+
+    :param clock: an ``IReactorTime`` provider.
+    :param seconds: for how long.
+    :param attempt: returns the result, or None if it did not work.
+    :param otherwise: the result when the time is over.
+    """
+
+    def __init__(self, clock: Any, seconds: float, attempt: Callable[[], Any], otherwise: Any) -> None:
+        self._attempt = attempt
+        self._ends: list[Callable[[], object]] = []
+        self.deferred: Any = Deferred(self._cancelled)
+        self._over = False
+        self._timer = clock.callLater(seconds, self.end, otherwise)
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Have `call` called when the wait is over."""
+        self._ends.append(call)
+
+    def look(self) -> Any:
+        """Try once more, unless it is over; return the result, or None: it did not work."""
+        if self._over:
+            return False
+        result = self._attempt()
+        if result is not None:
+            self.end(result)
+        return result
+
+    def end(self, result: Any) -> None:
+        """Give the result; only the first one counts."""
+        if not self._over:
+            self._close()
+            self.deferred.callback(result)
+
+    def _cancelled(self, deferred: Any) -> None:
+        self._close()
+        deferred.errback(CancelledError())
+
+    def _close(self) -> None:
+        self._over = True
+        if self._timer.active():
+            self._timer.cancel()
+        for call in self._ends:
+            call()
+
+
+def _nothing() -> None:
+    """Whoever asked does not wait."""

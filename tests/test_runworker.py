@@ -1,0 +1,341 @@
+"""``manage.py runworker``: worker processes beside a running server (part 7)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import requests
+
+from tests.lab import LAB
+from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
+
+ROUTING = """
+    import os, signal, time
+    from channelserver import Channel, Group, route
+    from channelserver.exceptions import ConsumeLater
+    from channelserver.sessions import channel_session
+    from channelserver.signals import worker_process_ready, worker_ready
+    import lab
+
+    for signal_ in (worker_ready, worker_process_ready):
+        def ready(sender, signal, **kwargs):
+            lab.note("signal", pid=os.getpid(), name="process" if signal is worker_process_ready else "worker")
+        signal_.connect(ready, weak=False)
+
+    def work(message):
+        if message.get("gate"):
+            lab.wait_for_gate(message["gate"])
+        lab.note("work", pid=os.getpid(), number=message.get("number"))
+
+    def other(message):
+        lab.note("other", pid=os.getpid())
+
+    tries = []
+
+    def later(message):
+        tries.append(1)
+        if len(tries) < 4:
+            raise ConsumeLater
+        lab.note("later", pid=os.getpid(), tries=len(tries))
+
+    @channel_session
+    def connect(message):
+        if message["path"] == "/kill/":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if message["path"] == "/raise/":
+            raise ValueError("on purpose")
+        message.channel_session["count"] = 0
+        Group("all").add(message.reply_channel)
+
+    @channel_session
+    def receive(message):
+        if message["text"] == "die":
+            lab.note("dying")
+            os.kill(os.getpid(), signal.SIGKILL)
+        if message["text"].startswith("gate"):
+            lab.wait_for_gate(message["text"])
+        message.channel_session["count"] += 1
+        if message["text"] == "all":
+            Group("all").send({"text": "to all"})
+        message.reply_channel.send({"text": f"{message['text']} {message.channel_session['count']} {os.getpid()}"})
+
+    def disconnect(message):
+        lab.note("disconnect", pid=os.getpid(), members=len(Group("all").channel_layer.group_channels("all")))
+
+    channel_routing = [
+        route("work", work), route("other", other), route("later", later), route("websocket.connect", connect),
+        route("websocket.receive", receive), route("websocket.disconnect", disconnect),
+    ]
+"""
+
+VIEWS = """
+    import hashlib, os, signal
+    from django.http import HttpResponse, StreamingHttpResponse
+    from django.urls import path
+    import lab
+    from channelserver import Channel
+
+    def where(request):
+        return HttpResponse(str(os.getpid()))
+
+    def kill(request):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def fail(request):
+        raise SystemExit("on purpose")
+
+    def stream(request):
+        return StreamingHttpResponse(bytes([number % 256]) * 100_000 for number in range(40))
+
+    def upload(request):
+        return HttpResponse(hashlib.sha256(request.read()).hexdigest() + f" {os.getpid()}")
+
+    def send(request):
+        Channel("work").send({"number": int(request.GET["number"])})
+        return HttpResponse("sent")
+
+    def held(request):
+        lab.wait_for_gate(request.GET["gate"])
+        return HttpResponse(str(os.getpid()))
+
+    urlpatterns = [
+        path("where/", where), path("kill/", kill), path("fail/", fail), path("stream/", stream),
+        path("upload/", upload), path("send/", send), path("held/", held),
+    ]
+"""
+
+
+class WorkerProcessTestCase(ServerTestCase):
+    """A project whose code notes which process it runs in."""
+
+    files = {"routing.py": ROUTING, "urls.py": VIEWS, "lab.py": LAB}
+    extra_settings = "MIDDLEWARE = []\nSESSION_ENGINE = 'django.contrib.sessions.backends.file'\n"
+
+    def worker(self, *arguments: str, joined: bool = True) -> Server:
+        """Start a worker process, and wait until it has joined the server."""
+        worker = self.run_process([sys.executable, "manage.py", "runworker", *arguments])
+        if joined:
+            worker.wait_for("joined the server")
+        return worker
+
+    def notes(self, what: str) -> list[dict[str, Any]]:
+        """Return what the project's code has noted."""
+        diary = self.folder / "diary"
+        lines = diary.read_text().splitlines() if diary.exists() else []
+        return [entry for entry in map(json.loads, lines) if entry["what"] == what]
+
+    def wait_for_notes(self, what: str, number: int = 1) -> list[dict[str, Any]]:
+        """Wait until there are so many notes of a kind; return them."""
+        wait_until(lambda: len(self.notes(what)) >= number, f"{number} notes {what!r}")
+        return self.notes(what)
+
+    def open_gate(self, name: str) -> None:
+        """Let the project's code go on."""
+        (self.folder / f"gate-{name}").touch()
+
+    def send(self, channel: str, *contents: dict[str, Any]) -> None:
+        """Send messages from a shell."""
+        self.manage(
+            "shell", "-v", "0", "-c",
+            f"from channelserver import Channel\nfor content in {list(contents)!r}: Channel({channel!r}).send(content)",
+        )  # fmt: skip
+
+
+class WorkTests(WorkerProcessTestCase):
+    """What worker processes do while all is well."""
+
+    def test_http(self) -> None:
+        """Requests are answered by the worker process: views, streams, uploads, errors; the last one gone, by us."""
+        server = self.start()
+        self.assertEqual(server.get("/where/").text, str(server.process.pid))
+        worker = self.worker("--threads", "2")
+        pid = str(worker.process.pid)
+        server.wait_for(f"worker process {pid} takes 2 messages at a time from http.disconnect, ")
+        self.assertEqual(server.get("/where/").text, pid)
+        self.assertEqual(server.get("/fail/").status_code, 500)
+        body = server.get("/stream/").content
+        self.assertEqual(body, b"".join(bytes([number]) * 100_000 for number in range(40)))
+        data = os.urandom(3_000_000)
+        self.assertEqual(
+            server.post("/upload/", data=data).text, f"{hashlib.sha256(data).hexdigest()} {worker.process.pid}"
+        )
+        self.assertEqual(server.get("/send/?number=7").text, "sent")
+        self.assertEqual(self.wait_for_notes("work")[0]["number"], 7)
+        self.assertEqual(worker.stop(), 0)
+        self.assertEqual(server.get("/where/").text, str(server.process.pid))
+        names = [(entry["pid"], entry["name"]) for entry in self.notes("signal")]
+        self.assertEqual(
+            names, [(server.process.pid, "worker"), (worker.process.pid, "worker"), (worker.process.pid, "process")]
+        )
+
+    def test_websockets(self) -> None:
+        """Sockets live in the server, their consumers in worker processes: in order, with sessions and groups."""
+        server = self.start("--threads", "0")
+        workers = [self.worker("--threads", "2") for _ in range(2)]
+        pids = {str(worker.process.pid) for worker in workers}
+        with server.connect("/") as one, server.connect("/") as two:
+            for number in range(100):
+                one.send(f"n{number}")
+            for number in range(100):
+                text, count, pid = str(one.recv(TIMEOUT)).split()
+                self.assertEqual((text, count), (f"n{number}", str(number + 1)))
+                self.assertIn(pid, pids)
+            two.send("all")
+            self.assertEqual(one.recv(TIMEOUT), "to all")
+            self.assertEqual(two.recv(TIMEOUT), "to all")
+            self.assertTrue(str(two.recv(TIMEOUT)).startswith("all 1 "))
+        last = self.wait_for_notes("disconnect", 2)[-1]
+        self.assertEqual(last["members"], 0)
+        self.assertIn(str(last["pid"]), pids)
+        with self.assertRaises(Exception) as caught, server.connect("/raise/"):
+            pass
+        self.assertIn("500", str(caught.exception))
+
+    def test_only_and_exclude(self) -> None:
+        """Each process serves the channels it was told to; the server's threads serve the rest."""
+        server = self.start()
+        one = self.worker("--only-channels", "w*rk", "--only-channels", "other", "--exclude-channels", "o*", "-v", "2")
+        self.send("work", {"number": 1})
+        self.send("other", {})
+        self.assertEqual(self.wait_for_notes("work")[0]["pid"], one.process.pid)
+        self.assertEqual(self.wait_for_notes("other")[0]["pid"], server.process.pid)
+        one.wait_for("message from 'work'")
+        self.assertNotIn("message from 'other'", one.output)
+        self.assertEqual(server.get("/where/").text, str(server.process.pid))
+
+    def test_consume_later(self) -> None:
+        """A message that is put back comes again, with its tries counted; meanwhile the thread works."""
+        self.start("--threads", "0")
+        worker = self.worker("--threads", "1")
+        self.send("later", {})
+        self.send("work", {"number": 1})
+        note = self.wait_for_notes("later")[0]
+        self.assertEqual((note["pid"], note["tries"]), (worker.process.pid, 4))
+        self.wait_for_notes("work")
+
+    def test_stop_finishes_what_is_in_hand(self) -> None:
+        """SIGTERM: the message in hand is finished and answered, those behind it are left to others; exit code 0."""
+        server = self.start("--threads", "1")
+        worker = self.worker("--threads", "1")
+        answers: list[str] = []
+        client = threading.Thread(target=lambda: answers.append(server.get("/held/?gate=one").text))
+        client.start()
+        self.wait_for_notes("at gate")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.wait_for("stopping when the messages in hand are finished")
+        self.assertEqual(server.get("/where/").text, str(server.process.pid))
+        self.open_gate("one")
+        client.join(TIMEOUT)
+        self.assertEqual(answers, [str(worker.process.pid)])
+        self.assertEqual(worker.wait(), 0)
+
+    def test_server_is_started_again(self) -> None:
+        """A worker process waits for its server, and comes back to one that was restarted."""
+        worker = self.worker("--threads", "1", joined=False)
+        worker.wait_for("no server of this project answers on .*; waiting for one")
+        for _ in range(2):
+            server = self.start()
+            server.wait_for("worker process .* takes 1 messages")
+            self.assertEqual(server.get("/where/").text, str(worker.process.pid))
+            self.assertEqual(server.stop(), 0)
+        self.assertEqual(worker.stop(signal.SIGINT), 0)
+        self.assertNotIn("Traceback", worker.output)
+
+    def test_runserver_without_workers(self) -> None:
+        """runserver --noworker leaves everything to a worker process, as in the tutorial."""
+        server = self.runserver("--noworker")
+        worker = self.worker("--layer", "default")
+        self.assertEqual(server.get("/where/").text, str(worker.process.pid))
+
+    def test_server_options_hold(self) -> None:
+        """The server's command line decides how sockets are accepted, wherever the consumers run."""
+        server = self.start("--threads", "0", "--reject-unrouted", "--no-auto-accept", "--connect-timeout", "0.5")
+        self.worker()
+        with self.assertRaises(Exception) as caught, server.connect("/"):
+            pass
+        self.assertIn("403", str(caught.exception))
+
+    def test_wrong_options(self) -> None:
+        """What makes no sense is refused in one sentence."""
+        for arguments, words in (
+            (("--threads", "0"), "--threads must be 1 or more"),
+            (("--only-channels", "nothing"), "leave no channel to serve; the routing has http.request, later, other"),
+            (("--layer", "other"), "CHANNEL_LAYERS['other'] is not set"),
+        ):
+            worker = self.worker(*arguments, joined=False)
+            self.assertEqual(worker.wait(), 1, worker.output)
+            self.assertIn(words, worker.output)
+            self.assertNotIn("Traceback", worker.output)
+
+
+class DeathTests(WorkerProcessTestCase):
+    """Worker processes that die."""
+
+    def test_http(self) -> None:
+        """The client of the request in hand gets 502 at once, the log names the channel, the rest is done by us."""
+        server = self.start("--http-timeout", "100")
+        worker = self.worker("--threads", "1")
+        self.assertEqual(server.get("/kill/").status_code, 502)
+        server.wait_for("'http.request' lost: its worker process ended; it was process " + str(worker.process.pid))
+        self.assertEqual(server.get("/where/").text, str(server.process.pid))
+        self.assertEqual(worker.wait(), -signal.SIGKILL)
+
+    def test_handshake(self) -> None:
+        """A handshake that was in hand is refused with 502."""
+        server = self.start()
+        self.worker("--threads", "1")
+        with self.assertRaises(Exception) as caught, server.connect("/kill/"):
+            pass
+        self.assertIn("502", str(caught.exception))
+
+    def test_lane_goes_on(self) -> None:
+        """One message of a socket is lost with the process; the next ones are consumed, in order."""
+        server = self.start("--threads", "2")
+        self.worker("--threads", "2")
+        with server.connect("/") as websocket:
+            for text in ("one", "die", "two", "three"):
+                websocket.send(text)
+            texts = [str(websocket.recv(TIMEOUT)).split()[0] for _ in range(3)]
+        self.assertEqual(texts, ["one", "two", "three"])
+        server.wait_for("1 message\\(s\\) to 'websocket.receive' lost: its worker process ended")
+
+    def test_what_was_not_begun_is_put_back(self) -> None:
+        """A stopped process has messages that no consumer has seen: when it dies, they are consumed in order."""
+        server = self.start("--threads", "1")
+        worker = self.worker("--threads", "3")
+        self.assertEqual(server.get("/where/").text, str(worker.process.pid))
+        worker.process.send_signal(signal.SIGSTOP)
+        self.send("work", *({"number": number} for number in range(6)))
+        self.assertEqual(self.notes("work"), [])
+        worker.kill()
+        notes = self.wait_for_notes("work", 6)
+        self.assertEqual([note["number"] for note in notes], list(range(6)))
+        self.assertNotIn("lost", server.output)
+
+    def test_a_thousand_messages(self) -> None:
+        """1 000 messages, three processes, one killed half-way: all but those in its hands are processed once."""
+        server = self.start("--threads", "0")
+        workers = [self.worker("--threads", "2") for _ in range(3)]
+        self.send("work", *({"number": number} for number in range(1000)))
+        self.wait_for_notes("work", 300)
+        victim = workers[1]
+        victim.kill()
+        server.wait_for(f"worker process {victim.process.pid} has gone")
+        lost = sum(
+            int(line.split("message(s) to 'work' lost")[0].split()[-1])
+            for line in server.lines
+            if "message(s) to 'work' lost" in line
+        )
+        self.assertLessEqual(lost, 2)
+        wait_until(lambda: len({note["number"] for note in self.notes("work")}) >= 1000 - lost)
+        self.assertEqual(requests.get(server.url("/-/health"), timeout=TIMEOUT).json()["queues"]["http.request"], 0)
+        numbers = [note["number"] for note in self.notes("work")]
+        self.assertEqual(len(numbers), len(set(numbers)))
+        self.assertGreaterEqual(len(numbers), 1000 - lost)
+        self.assertEqual({note["pid"] for note in self.notes("work")}, {worker.process.pid for worker in workers})

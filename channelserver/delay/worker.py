@@ -5,9 +5,11 @@ Runs in the main thread; owns the handlers of SIGINT and SIGTERM, if asked to.
 
 from __future__ import annotations
 
+import select
 import signal
-import threading
+import socket
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -34,7 +36,8 @@ class Worker:
         self.database_sleep_duration = database_sleep_duration
         self._delays = Delays(channel_layers.alias_of(channel_layer), channel_layer)
         self._receives = True
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._wake: socket.socket | None = None
 
     def install_signal_handler(self) -> None:
         """Have SIGINT and SIGTERM end :meth:`run`."""
@@ -43,24 +46,32 @@ class Worker:
 
     def sigterm_handler(self, number: int, frame: FrameType | None) -> None:
         """End :meth:`run` when the message in hand has been sent."""
-        self._stopping.set()
+        # No Event: its lock may be held by the very code that this handler interrupts.
+        self._stopping = True
+        if self._wake is not None:
+            with suppress(BlockingIOError):  # it has been woken before
+                self._wake.send(b"!")
 
     def run(self) -> None:
         """Work until a signal comes."""
         if self.signal_handlers:
             self.install_signal_handler()
-        while not self._stopping.is_set():
-            close_old_connections()
-            self._store_new()
-            due = self._delays.look()
-            pause = self.database_sleep_duration
-            if due is not None:
-                pause = min(pause, max(0.0, due - time.time()))
-            self._stopping.wait(pause)
+        self._wake, woken = socket.socketpair()
+        with self._wake, woken:
+            self._wake.setblocking(False)
+            while not self._stopping:
+                close_old_connections()
+                self._store_new()
+                due = self._delays.look()
+                pause = self.database_sleep_duration
+                if due is not None:
+                    pause = min(pause, max(0.0, due - time.time()))
+                select.select([woken], [], [], pause)
+            self._wake = None
 
     def _store_new(self) -> None:
         """Take what has come in on ``asgi.delay``; elsewhere the server does."""
-        while self._receives and not self._stopping.is_set():
+        while self._receives and not self._stopping:
             try:
                 channel, content = self.channel_layer.receive([DELAY_CHANNEL], block=False)
             except NotImplementedError:

@@ -131,7 +131,7 @@ class WSClient(Client):
         message = copy_content(content)
         path, _, query_string = path.partition("?")
         message.setdefault("path", unquote(path))
-        if query_string and to in ("websocket.connect", "http.request"):
+        if to in ("websocket.connect", "http.request"):
             message.setdefault("query_string", query_string.encode("ascii"))
         message.setdefault("headers", [[_latin(key.lower()), _latin(value)] for key, value in self.headers.items()])
         if self._ordered:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -129,12 +131,14 @@ class RedisServer:
             return connection.recv(64 * 1024)
 
     def commands_so_far(self) -> int:
-        """Return how many commands clients have given, this one excepted; those inside of scripts do not count."""
+        """Return how many commands it has carried out, this one excepted; those inside of scripts count, too."""
+        return self.calls().total()
+
+    def calls(self) -> Counter[str]:
+        """Return how often it has carried out each command, in lower case; those inside of scripts count, too."""
         text = self.command("INFO", "commandstats").decode()
-        calls = [
-            line.partition("calls=")[2].partition(",")[0] for line in text.splitlines() if line.startswith("cmdstat_")
-        ]
-        return sum(map(int, calls))
+        found = re.findall(r"^cmdstat_([^:]+):calls=(\d+)", text, re.MULTILINE)
+        return Counter({name: int(number) for name, number in found})
 
 
 class Proxy:

@@ -10,6 +10,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from tests.lab import RawClient
 from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
@@ -103,16 +104,21 @@ class RedisServerTestCase(ServerTestCase):
 
     def setUp(self) -> None:
         """Start Redis."""
-        self.redis = RedisServer(*self.redis_options)
-        self.addCleanup(self.redis.remove)
+        hosts = self.start_redis()
         self.extra_settings = f"""
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000
 CHANNEL_LAYERS["default"] = {{
     "BACKEND": "asgi_redis.RedisChannelLayer", "ROUTING": "routing.channel_routing",
-    "CONFIG": {{"hosts": [os.environ.get("TEST_REDIS", {self.redis.url!r})], {self.config}}},
+    "CONFIG": {{"hosts": [os.environ.get("TEST_REDIS", {hosts!r})], {self.config}}},
 }}
 """
         super().setUp()
+
+    def start_redis(self) -> Any:
+        """Start Redis; return what the settings say of it."""
+        self.redis = RedisServer(*self.redis_options)
+        self.addCleanup(self.redis.remove)
+        return self.redis.url
 
     @property
     def environment(self) -> dict[str, str]:

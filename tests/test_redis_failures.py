@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Collection
@@ -164,6 +165,29 @@ class StoppedTests(FailureTestCase):
         layer.flush()
         layer.send("a", {"value": 1})
         self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
+
+
+class SilentHostTests(FailureTestCase):
+    """Hosts that give no sign of life."""
+
+    def test_dead_or_slow(self) -> None:
+        """One that has gone is forgotten soon, and its clients are told; one that still listens is left alone."""
+        redis = self.redis()
+        seconds = int(redis.command("TIME").split(b"\r\n")[2])
+        listener = socket.create_connection(("127.0.0.1", redis.port))
+        self.addCleanup(listener.close)
+        listener.sendall(b"SUBSCRIBE channelserver:host:slow\r\n")
+        self.assertIn(b"subscribe", listener.recv(1000))
+        layer, outlet, channel = self.member("first", redis.url)
+        for name in ("gone", "slow"):
+            redis.command("ZADD", "channelserver:hosts", str((seconds - 5) * 1000), name)
+            redis.command("HSET", f"channelserver:held:{name}", channel, "http.request")
+        layer.send("a", {})  # it connects
+        wait_until(lambda: outlet.arrived, "the news")
+        self.assertEqual(outlet.arrived, [(channel, {FAILED: 502})])
+        self.assertEqual(redis.command("EXISTS", "channelserver:held:slow"), b":1\r\n")
+        self.assertNotIn(b"gone", redis.command("ZRANGE", "channelserver:hosts", "0", "-1"))
+        self.assertIn(b"slow", redis.command("ZRANGE", "channelserver:hosts", "0", "-1"))
 
 
 class RefusedTests(FailureTestCase):

@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+
+from twisted.python import log
 
 from tests.lab import RawClient
 from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
@@ -311,7 +314,9 @@ class InterfaceTests(RedisServerTestCase):
         """A client whose request was in the hands of a worker that died gets 502; the others are answered."""
         front = self.start("--threads", "0")
         first = self.start("--threads", "2")
+        began = time.monotonic()
         self.assertEqual(front.get("/die/").status_code, 502)
+        log.msg(f"{self.id()}: 502 came after {time.monotonic() - began:.2f} s")
         first.wait()
         self.start("--threads", "2")
         self.assertEqual(front.post("/body/", data=b"").status_code, 200)

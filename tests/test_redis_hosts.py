@@ -191,6 +191,8 @@ class GroupTests(RedisServerTestCase):
 
     def work_of(self, sender: RawClient, clients: list[RawClient], name: str) -> Counter[str]:
         """Send to the group; return what Redis has had to do until all had it."""
+        known = b":%d\r\n" % len(clients)
+        wait_until(lambda: self.redis.command("ZCARD", "channelserver:group:all") == known, "all members in Redis")
         before = self.redis.calls()
         for number in range(SENDS):
             say(sender, f"all {name} {number}")

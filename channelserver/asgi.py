@@ -29,6 +29,7 @@ BACKENDS = {
     "asgi_ipc.IPCChannelLayer": "channelserver.layers.InMemoryChannelLayer",
     "asgi_redis.RedisChannelLayer": "channelserver.layers.RedisChannelLayer",
     "asgi_redis.RedisLocalChannelLayer": "channelserver.layers.RedisChannelLayer",
+    "asgi_redis.RedisSentinelChannelLayer": "channelserver.layers.RedisSentinelChannelLayer",
 }
 
 #: Parameters of the layers named above that have no meaning here, and do no harm.

@@ -36,7 +36,11 @@ _MADE_UP = {
     "asgiref.base_layer": {"BaseChannelLayer": "BaseChannelLayer"},
     "asgiref.conformance": {"ConformanceTestCase": "ConformanceTestCase"},
     "asgiref.inmemory": {"ChannelLayer": "InMemoryChannelLayer"},
-    "asgi_redis": {"RedisChannelLayer": "RedisChannelLayer", "RedisLocalChannelLayer": "RedisChannelLayer"},
+    "asgi_redis": {
+        "RedisChannelLayer": "RedisChannelLayer",
+        "RedisLocalChannelLayer": "RedisChannelLayer",
+        "RedisSentinelChannelLayer": "RedisSentinelChannelLayer",
+    },
 }
 
 

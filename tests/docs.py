@@ -10,8 +10,6 @@ A block's file is named by its caption (``:caption: chat/consumers.py``) or its 
     The next block is Python, but no complete program.
 ``prints …``
     The next block is JavaScript, which writes this into the console.
-``haproxy``
-    The next block is a part of haproxy's configuration.
 ``braces``
     The next block is a configuration, for a program that is not at hand: only its braces are looked at.
 """

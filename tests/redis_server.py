@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,8 +14,10 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tests.process import TIMEOUT, free_port, wait_until
 
@@ -129,12 +132,47 @@ class RedisServer:
             return connection.recv(64 * 1024)
 
     def commands_so_far(self) -> int:
-        """Return how many commands clients have given, this one excepted; those inside of scripts do not count."""
+        """Return how many commands it has carried out, this one excepted; those inside of scripts count, too."""
+        return self.calls().total()
+
+    def calls(self) -> Counter[str]:
+        """Return how often it has carried out each command, in lower case; those inside of scripts count, too."""
         text = self.command("INFO", "commandstats").decode()
-        calls = [
-            line.partition("calls=")[2].partition(",")[0] for line in text.splitlines() if line.startswith("cmdstat_")
-        ]
-        return sum(map(int, calls))
+        found = re.findall(r"^cmdstat_([^:]+):calls=(\d+)", text, re.MULTILINE)
+        return Counter({name: int(number) for name, number in found})
+
+
+class Watched:
+    """A master, its replica, and a Sentinel that makes the replica the master when there is none any more."""
+
+    def __init__(self) -> None:
+        self.servers: list[RedisServer] = []
+        self.master = self._add()
+        self.replica = self._add("--replicaof", "127.0.0.1", str(self.master.port), "--repl-diskless-sync-delay", "0")
+        wait_until(lambda: b"master_link_status:up" in self.replica.command("INFO", "replication"), "replication")
+        port = free_port()
+        config = self.master.folder / "sentinel.conf"
+        config.write_text(
+            f"port {port}\nsentinel monitor site 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds site 500\nsentinel failover-timeout site 3000\n"
+        )
+        self.sentinel = self._add(port=port, config=config)
+        wait_until(lambda: b"slaves=1" in self.sentinel.command("INFO", "sentinel"), "the Sentinel's knowledge")
+        #: For ``hosts``; the first Sentinel is away.
+        self.hosts = {"sentinels": [("127.0.0.1", free_port()), ("127.0.0.1", port)], "service_name": "site"}
+
+    def _add(self, *options: str, **arguments: Any) -> RedisServer:
+        self.servers.append(RedisServer(*options, **arguments))
+        return self.servers[-1]
+
+    def replaced(self) -> bool:
+        """Whether the replica has become the master."""
+        return b"role:master" in self.replica.command("INFO", "replication")
+
+    def remove(self) -> None:
+        """End all of them."""
+        for server in reversed(self.servers):
+            server.remove()
 
 
 class Proxy:

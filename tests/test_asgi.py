@@ -144,6 +144,21 @@ class ManagerTests(SynchronousTestCase):
                     "redis://localhost:6379/0", "redis://localhost:6379/1",
                 ])  # fmt: skip
 
+    def test_redis_sentinels(self) -> None:
+        """The layer on Sentinels, by its old name: one address for each service; without services an error."""
+        backend = "asgi_redis.RedisSentinelChannelLayer"
+        config = {"hosts": [("one", 26379), ("two", 26379)], "services": ["a", "b"], "sentinel_refresh_interval": 5}
+        with layers(BACKEND=backend, CONFIG=config):
+            layer: Any = ChannelLayerManager()["default"].channel_layer
+            self.assertIsInstance(layer, RedisChannelLayer)
+            self.assertEqual([address.service for address in layer.addresses], ["a", "b"])
+            self.assertEqual([str(sentinel) for sentinel in layer.addresses[0].sentinels], [
+                "redis://one:26379/0", "redis://two:26379/0",
+            ])  # fmt: skip
+        with layers(BACKEND=backend, CONFIG={"hosts": [("one", 26379)]}):
+            with self.assertRaisesRegex(InvalidChannelLayerError, "services is missing.*'mymaster'"):
+                ChannelLayerManager()["default"]
+
     def test_wrong_redis(self) -> None:
         """What is wrong in the settings of the Redis layer is named, with the cure, but without passwords."""
         cases: list[tuple[dict[str, Any], tuple[str, ...]]] = [

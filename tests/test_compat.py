@@ -185,8 +185,9 @@ class CompatTests(TestCase):
             import sys
             import channelserver.compat, channelserver.layers
             assert "txredisapi" not in sys.modules and "twisted.internet" not in sys.modules
-            from asgi_redis import RedisChannelLayer, RedisLocalChannelLayer
+            from asgi_redis import RedisChannelLayer, RedisLocalChannelLayer, RedisSentinelChannelLayer
             assert RedisChannelLayer is RedisLocalChannelLayer is channelserver.layers.RedisChannelLayer
+            assert RedisSentinelChannelLayer is channelserver.layers.RedisSentinelChannelLayer
             """
         )
 

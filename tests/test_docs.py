@@ -97,20 +97,6 @@ if "CHANNELSERVER" in namespace:
     resolve({}, namespace["CHANNELSERVER"])
 """
 
-#: What a part of haproxy's configuration needs around it.
-HAPROXY = """
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 60s
-    timeout server 130s
-
-frontend web
-    bind 127.0.0.1:8080
-    default_backend channelserver
-
-"""
-
 #: Renders a template.
 RENDER = """
 from django.template import Context, Engine
@@ -168,11 +154,8 @@ class PageTestCase(ServerTestCase):
         """Try one block, or keep it for the end of the section."""
         kind, _, argument = block.marker.partition(" ")
         if kind == "configuration":
-            # tests.test_proxies reads it from the page and runs it.
+            # tests.test_proxies and tests.test_redis_proxy read it from the page and run it.
             self.assertIn(f'"{argument}"', (ROOT / "tests" / "test_proxies.py").read_text())
-        elif kind == "haproxy":
-            (self.folder / "haproxy.cfg").write_text(HAPROXY + block.text)
-            self.run_command(["haproxy", "-c", "-f", "haproxy.cfg"])
         elif kind == "syntax":
             compile(block.text, str(block), "exec")
         elif kind == "braces":

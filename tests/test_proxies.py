@@ -426,16 +426,16 @@ def quiet_port() -> int:
                 return port
 
 
-def documented(name: str) -> str:
-    """Return a configuration from docs/proxies.rst: what is tested is what is printed there."""
-    text = (Path(__file__).parent.parent / "docs" / "proxies.rst").read_text()
+def documented(name: str, page: str = "proxies.rst") -> str:
+    """Return a configuration from the documentation: what is tested is what is printed there."""
+    text = (Path(__file__).parent.parent / "docs" / page).read_text()
     block = text.partition(f".. {name}-configuration\n")[2].partition("::\n")[2]
     lines = []
     for line in block.split("\n"):
         if line and not line.startswith("    "):
             break
         lines.append(line[4:])
-    assert any(lines), f"docs/proxies.rst has no configuration of {name}"
+    assert any(lines), f"docs/{page} has no configuration of {name}"
     return "\n".join(lines).strip() + "\n"
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
-import tempfile
+import socket
+import threading
 import time
 from collections.abc import Collection
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from twisted.python import log
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.layers import ChannelFull, RedisChannelLayer
 from channelserver.layers.base import FAILED
 from channelserver.layers.redis import RedisUnavailable
 from tests.certificates import write_pair
-from tests.process import free_port, wait_until
-from tests.redis_server import Proxy, RedisServer
+from tests.process import TIMEOUT, wait_until
+from tests.redis_server import Proxy, RedisServer, Watched, pause
 from tests.test_redis_hosts import RedisServerTestCase, say
 
 
@@ -164,6 +167,29 @@ class StoppedTests(FailureTestCase):
         self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
 
 
+class SilentHostTests(FailureTestCase):
+    """Hosts that give no sign of life."""
+
+    def test_dead_or_slow(self) -> None:
+        """One that has gone is forgotten soon, and its clients are told; one that still listens is left alone."""
+        redis = self.redis()
+        seconds = int(redis.command("TIME").split(b"\r\n")[2])
+        listener = socket.create_connection(("127.0.0.1", redis.port))
+        self.addCleanup(listener.close)
+        listener.sendall(b"SUBSCRIBE channelserver:host:slow\r\n")
+        self.assertIn(b"subscribe", listener.recv(1000))
+        layer, outlet, channel = self.member("first", redis.url)
+        for name in ("gone", "slow"):
+            redis.command("ZADD", "channelserver:hosts", str((seconds - 5) * 1000), name)
+            redis.command("HSET", f"channelserver:held:{name}", channel, "http.request")
+        layer.send("a", {})  # it connects
+        wait_until(lambda: outlet.arrived, "the news")
+        self.assertEqual(outlet.arrived, [(channel, {FAILED: 502})])
+        self.assertEqual(redis.command("EXISTS", "channelserver:held:slow"), b":1\r\n")
+        self.assertNotIn(b"gone", redis.command("ZRANGE", "channelserver:hosts", "0", "-1"))
+        self.assertIn(b"slow", redis.command("ZRANGE", "channelserver:hosts", "0", "-1"))
+
+
 class RefusedTests(FailureTestCase):
     """Redis is there, but does not want to."""
 
@@ -282,23 +308,14 @@ class SentinelTests(FailureTestCase):
 
     def test_failover(self) -> None:
         """When the Sentinel has made another one the master, all goes on there."""
-        master = self.redis()
-        replica = self.redis("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
-        wait_until(lambda: b"master_link_status:up" in replica.command("INFO", "replication"), "replication")
-        port = free_port()
-        config = Path(tempfile.mkdtemp(dir=master.folder)) / "sentinel.conf"
-        config.write_text(
-            f"port {port}\nsentinel monitor site 127.0.0.1 {master.port} 1\nsentinel down-after-milliseconds site 500\n"
-            "sentinel failover-timeout site 3000\n"
-        )
-        sentinel = self.redis(config=config, port=port)
-        hosts = {"sentinels": [("127.0.0.1", free_port()), ("127.0.0.1", port)], "service_name": "site"}
+        watched = Watched()
+        self.addCleanup(watched.remove)
+        hosts = watched.hosts
         first, outlet, channel = self.member("first", hosts)
         second = self.layer(hosts)
         first.group_add("g", channel)
         second.send("a", {"value": 1})
-        wait_until(lambda: b"slaves=1" in sentinel.command("INFO", "sentinel"), "the Sentinel's knowledge")
-        master.kill()
+        watched.master.kill()
         self.until_sent(second)
 
         def arrived() -> bool:
@@ -306,36 +323,131 @@ class SentinelTests(FailureTestCase):
             return (channel, {"text": "there"}) in outlet.arrived
 
         wait_until(arrived, "a group send by the new master")
-        self.assertIn(b"role:master", replica.command("INFO", "replication"))
-        self.assertIn(str(replica.port), str(first.addresses[0]))
+        self.assertTrue(watched.replaced())
+        self.assertIn(str(watched.replica.port), str(first.addresses[0]))
+
+
+class Load:
+    """Two servers with sockets of one group, and somebody on each who does not stop sending to it."""
+
+    def __init__(self, case: RedisServerTestCase, stack: ExitStack) -> None:
+        self.servers = [case.start(), case.start()]
+        self.crowds = [stack.enter_context(case.sockets(server, 20)) for server in self.servers]
+        stack.callback(self.stop)
+        self._stopped = threading.Event()
+        #: The next number of each probe.
+        self._numbers = [0, 0]
+        self._threads = [threading.Thread(target=self._send, args=(index,), daemon=True) for index in (0, 1)]
+        for index in (0, 1):
+            self.hear(index, "before")
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self, index: int) -> None:
+        number = 0
+        while not self._stopped.wait(0.04):
+            say(self.crowds[index][0], f"all load {index} {number}")
+            number += 1
+
+    def hear(self, index: int, name: str) -> None:
+        """Send from one server until a socket of the other has got one of these messages."""
+        sender, receiver = self.crowds[index][1], self.crowds[1 - index][1]
+        heard = threading.Event()
+
+        def probe() -> None:
+            while not heard.wait(0.05):
+                say(sender, f"all {name} {index}")
+
+        thread = threading.Thread(target=probe, daemon=True)
+        thread.start()
+        try:
+            while receiver.data() != f"{name} {index}":
+                pass
+        finally:
+            heard.set()
+            thread.join(TIMEOUT)
+
+    def stop(self) -> None:
+        """Send no more."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(TIMEOUT)
+
+    def check(self) -> None:
+        """All sockets are open, and get what is sent from either server."""
+        self.stop()
+        for crowd in self.crowds:
+            say(crowd[0], "all end")
+        for client in self.crowds[0] + self.crowds[1]:
+            for _ in range(2):
+                while client.data() != "end":
+                    pass
+
+
+class LoadTests(RedisServerTestCase):
+    """Redis is killed while two servers send to a group."""
+
+    def test_killed_and_empty(self) -> None:
+        """It comes back after five seconds, with nothing in it."""
+        with ExitStack() as stack:
+            load = Load(self, stack)
+            self.redis.kill()
+            killed = time.monotonic()
+            for server in load.servers:
+                wait_until(lambda: "nothing listens" in server.get("/-/health").text, "the health report")  # noqa: B023
+            pause(max(0.0, killed + 5 - time.monotonic()))
+            self.redis.start()
+            self.check_return(load)
+            for server in load.servers:
+                wait_until(lambda: "redis" not in server.get("/-/health").json(), "health")  # noqa: B023
+
+    def check_return(self, load: Load) -> None:
+        """Wait until groups work in both directions; note how long that took; see what the log tells."""
+        began = time.monotonic()
+        for index in (0, 1):
+            load.hear(index, "after")
+        log.msg(f"{self.id()}: groups worked {time.monotonic() - began:.2f} s after the return of Redis")
+        load.check()
+        for server in load.servers:
+            server.wait_for("no connection to Redis")
+            server.wait_for("is back, after")
+            server.wait_for(r"message.s. to 'all' lost: no Redis")
+            server.wait_for(r"for [0-9.]+ s this process could not hear Redis .*: what other hosts sent .* is lost")
+
+
+class SentinelLoadTests(LoadTests):
+    """The same with a Sentinel, which has another server to offer."""
+
+    def start_redis(self) -> Any:
+        """Start Redis twice, and a Sentinel."""
+        self.watched = Watched()
+        self.addCleanup(self.watched.remove)
+        return self.watched.hosts
+
+    def test_killed_and_empty(self) -> None:
+        """The master is killed; the replica takes its place."""
+        with ExitStack() as stack:
+            load = Load(self, stack)
+            self.watched.master.kill()
+            wait_until(self.watched.replaced, "the new master")
+            self.check_return(load)
 
 
 class ServersTests(RedisServerTestCase):
-    """Two servers, and a Redis that is killed under load."""
+    """Servers and workers, and a Redis that goes away."""
 
-    def test_killed_under_load(self) -> None:
-        """No socket is closed; what is local goes on; groups work again when Redis is back; the log and health tell."""
-        first, second = self.start(), self.start()
-        with self.sockets(first, 5) as here, self.sockets(second, 5) as there:
-            say(here[0], "all begin")
-            for client in here + there:
+    def test_local(self) -> None:
+        """What is local goes on without Redis."""
+        server = self.start()
+        with self.sockets(server, 2) as clients:
+            say(clients[0], "all begin")
+            for client in clients:
                 self.assertEqual(client.data(), "begin")
             self.redis.kill()
             for number in range(20):
-                say(here[0], f"all away {number}")
-            for client in here:
+                say(clients[0], f"all away {number}")
+            for client in clients:
                 self.assertEqual([client.data() for _ in range(20)], [f"away {number}" for number in range(20)])
-            wait_until(lambda: "nothing listens" in first.get("/-/health").text, "the health report")
-            self.redis.start()
-            wait_until(lambda: "redis" not in first.get("/-/health").json(), "health")
-            wait_until(lambda: "redis" not in second.get("/-/health").json(), "health")
-            say(here[0], "all back")
-            for client in here + there:
-                self.assertEqual(client.data(), "back")
-        first.wait_for("no connection to Redis")
-        first.wait_for("is back, after")
-        first.wait_for("message.s. to 'all' lost: no Redis")
-        second.wait_for("could not hear")
 
     def test_servers_without_threads(self) -> None:
         """Without Redis they answer 503 at once and keep their sockets; what comes meanwhile is consumed later."""

@@ -10,7 +10,7 @@ from channelserver.layers.conformance import ConformanceTestCase
 from channelserver.layers.memory import InMemoryChannelLayer
 
 if TYPE_CHECKING:
-    from channelserver.layers.redis import RedisChannelLayer
+    from channelserver.layers.redis import RedisChannelLayer, RedisSentinelChannelLayer
 
 __all__ = [
     "BaseChannelLayer",
@@ -19,13 +19,14 @@ __all__ = [
     "InMemoryChannelLayer",
     "MessageTooLarge",
     "RedisChannelLayer",
+    "RedisSentinelChannelLayer",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "RedisChannelLayer":
-        from channelserver.layers.redis import RedisChannelLayer
+    if name in ("RedisChannelLayer", "RedisSentinelChannelLayer"):
+        from channelserver.layers import redis
 
-        globals()[name] = RedisChannelLayer
-        return RedisChannelLayer
+        globals()[name] = value = getattr(redis, name)
+        return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

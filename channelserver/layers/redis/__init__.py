@@ -5,6 +5,6 @@ imported when it is first asked for.
 """
 
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
-from channelserver.layers.redis.layer import RedisChannelLayer
+from channelserver.layers.redis.layer import RedisChannelLayer, RedisSentinelChannelLayer
 
-__all__ = ["DeliveryUnknown", "RedisChannelLayer", "RedisUnavailable"]
+__all__ = ["DeliveryUnknown", "RedisChannelLayer", "RedisSentinelChannelLayer", "RedisUnavailable"]

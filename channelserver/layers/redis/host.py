@@ -32,11 +32,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("channelserver.layers.redis")
 
-#: Seconds between two signs of life. A host that no longer listens is dead when it has missed one; any other when none
-#: has come for the last number of seconds.
-BEAT, LIFETIME = 2.5, 20.0
+#: Seconds between two signs of life, and until a host that gives none is dead: one that no longer listens, and any.
+BEAT, SILENCE, LIFETIME = 1.0, 2.0, 20.0
+#: Looks at the clock between two searches for the dead. With the signs of life: three commands in two seconds.
+BURY_EVERY = 2
+#: Seconds for which a new connection leaves the dead alone: when Redis itself was away, the others may be on their way.
+GRACE = 4.0
 #: Looks at the clock between two searches for work that nobody was woken for. There should be none.
-SEARCH_EVERY = 12
+SEARCH_EVERY = 30
 #: Seconds for which a message that nobody can wait for is tried again.
 RETRY_SECONDS = 2.0
 #: Members told to Redis in one go when it has lost its memory.
@@ -135,16 +138,20 @@ class Host:
                 shard.look()
                 if self.member and shard.is_up:
                     self._beat(shard)
+                    if self._looks % BURY_EVERY == 0 and shard.commands.age() > GRACE:
+                        self._search_dead(shard)
                 if self.fetcher is not None and self._looks % SEARCH_EVERY == 0:
                     self.fetcher.ready(shard)
             except Exception:
                 logger.exception("cannot look after Redis %s", shard.address)
 
     def _beat(self, shard: Shard, first: bool = False) -> None:
-        hosts, now = f"{self.layer.prefix}hosts", shard.now()
-        alive = shard.command("ZADD", hosts, int(now), self.name)
+        alive = shard.command("ZADD", f"{self.layer.prefix}hosts", int(shard.now()), self.name)
         alive.addCallbacks(self._beaten, _ignore, callbackArgs=(shard, first))
-        silent = shard.command("ZRANGEBYSCORE", hosts, "-inf", int(now - 2 * BEAT * 1000))
+
+    def _search_dead(self, shard: Shard) -> None:
+        latest = int(shard.now() - SILENCE * 1000)
+        silent = shard.command("ZRANGEBYSCORE", f"{self.layer.prefix}hosts", "-inf", latest)
         silent.addCallbacks(self._bury, _ignore, callbackArgs=(shard,))
 
     def _beaten(self, added: Any, shard: Shard, first: bool) -> None:
@@ -153,7 +160,7 @@ class Host:
 
     def _bury(self, silent: Any, shard: Shard) -> None:
         if silent:
-            buried = shard.run(scripts.BURY, int(LIFETIME * 1000), *silent)
+            buried = shard.run(scripts.BURY, int(LIFETIME * 1000), int(SILENCE * 1000), *silent)
             buried.addCallbacks(self._buried, _ignore)
 
     @staticmethod

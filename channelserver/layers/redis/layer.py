@@ -71,6 +71,7 @@ class RedisChannelLayer(BaseChannelLayer):
 
     ordered = frozenset(ORDERED_CHANNELS)
     lane_limit = LANE_LIMIT
+    needs_services: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -92,6 +93,11 @@ class RedisChannelLayer(BaseChannelLayer):
         super().__init__(expiry, group_expiry, capacity, channel_capacity, clock=clock)
         if not isinstance(prefix, str) or not prefix:
             raise ValueError(f"prefix must be text, such as 'channelserver:', not {prefix!r}")
+        if self.needs_services and not services:
+            raise ValueError(
+                "services is missing: a list of the names of the services which the Sentinels in hosts watch, "
+                "such as ['mymaster']"
+            )
         self.prefix = prefix
         self.stats_prefix = f"{prefix}meta:" if stats_prefix is None else stats_prefix
         self.addresses = read_hosts(hosts, connection_kwargs, services)
@@ -441,6 +447,15 @@ class RedisChannelLayer(BaseChannelLayer):
         self.queues.sweep()
         self.groups.sweep()
         self.losses.sweep()
+
+
+class RedisSentinelChannelLayer(RedisChannelLayer):
+    """The layer on masters which Sentinels name (Channels 1: ``asgi_redis.RedisSentinelChannelLayer``).
+
+    :raises ValueError: as for its parent, and without ``services``.
+    """
+
+    needs_services = True
 
 
 async def _nothing(host: Host) -> None:

@@ -22,7 +22,7 @@ logger = logging.getLogger("channelserver.layers.redis")
 
 #: Seconds before the first attempt to connect again, and at most. Each pause is up to a third longer or shorter, so
 #: that not all hosts come at once.
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.5
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 #: The same problem is logged again after so many seconds.
 QUIET_SECONDS = 60.0
 
@@ -70,6 +70,7 @@ class Link:
         #: The first attempt has ended, well or not.
         self.tried = False
         self._attempts = 0
+        self._since = 0.0  # when it was last up
         self._timer: Any = None
         self._trying: Any = None
         self._current: Any = None
@@ -124,6 +125,7 @@ class Link:
         self.problem = ""
         self._lost_at = None
         self._logged = ("", 0.0)
+        self._since = self._reactor.seconds()
         self._up()
         self._tell()
 
@@ -159,6 +161,16 @@ class Link:
         self._attempts += 1
         self._timer = self._reactor.callLater(pause * self._random.uniform(0.67, 1.33), self.start)
         self._tell()
+
+    def age(self) -> float:
+        """Return for how many seconds it has been up; 0 if it is not."""
+        return float(self._reactor.seconds() - self._since) if self.state == "up" else 0.0
+
+    def hurry(self) -> None:
+        """Try again at once, if the next attempt is only waited for: there is news of the server."""
+        if self._timer is not None and self.state == "down":
+            self._timer.cancel()
+            self.start()
 
     def when_tried(self) -> defer.Deferred[None]:
         """Return a Deferred that fires when the first attempt has ended, well or not."""

@@ -393,17 +393,18 @@ return {deaf, full, gone}
 """
 )
 
-#: Hosts which gave no sign of life: forget those that are dead. ``lifetime in ms, hosts...``; one that still listens
-#: has time until its lifetime is over. The answer is their names and the number of messages each had in its hands.
+#: Hosts which gave no sign of life: forget those that are dead. ``lifetime in ms, the same for one that does not
+#: listen, hosts...``; the answer is their names and the number of messages each had in its hands.
 BURY = (
     _PRELUDE
     + """
 local out = {}
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local seen = redis.call('ZSCORE', P .. 'hosts', ARGV[i])
   if seen then
     local listens = redis.call('PUBSUB', 'NUMSUB', P .. 'host:' .. ARGV[i])[2]
-    if tonumber(listens) == 0 or tonumber(seen) + tonumber(ARGV[2]) <= now then
+    local lifetime = tonumber(listens) == 0 and ARGV[3] or ARGV[2]
+    if tonumber(seen) + tonumber(lifetime) <= now then
       out[#out + 1] = ARGV[i]
       out[#out + 1] = bury(ARGV[i])
     end

@@ -22,8 +22,9 @@ logger = logging.getLogger("channelserver.layers.redis")
 
 #: Seconds within which Redis has to answer.
 ANSWER_SECONDS = 4.0
-#: Looks at the clock between two questions to the subscriber's connection if it is still there.
-PING_EVERY = 4
+#: Looks at the clock between two questions to the subscriber's connection if it is still there, and to the other one
+#: what time it is.
+PING_EVERY = 10
 
 
 class Shard:
@@ -35,7 +36,7 @@ class Shard:
     :param channel: what to subscribe to.
     :param received: called with each message that is published there.
     :param ready: called when there is a connection for commands, a new one or the first.
-    :param hearing: called with the seconds of deafness when the subscription is there again, None for the first time.
+    :param hearing: called when both connections are there, with the seconds of deafness; None if there were none.
     :param complain: ``complain(kind, text)`` logs, and keeps the log from being flooded.
     :param offset: returns milliseconds to be added to the server's clock.
     """
@@ -64,12 +65,10 @@ class Shard:
         self._looks = 0
         self._clock = 0.0  # Redis's clock minus ours, in seconds
         self.refusal = ""  # why Redis does not do what it is asked, for the time being
-        self.commands = Link(
-            reactor, address, "commands", CommandProtocol, self._synchronize, lambda: self._ready(self)
-        )
+        self.commands = Link(reactor, address, "commands", CommandProtocol, self._synchronize, self._commands_up)
         self.subscriber = Link(
             reactor, address, "subscription", lambda seconds, lost: SubscriberProtocol(seconds, lost, received),
-            self._subscribe, self._heard, self._deaf,
+            self._subscribe, self._subscriber_up, self._deaf,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -164,7 +163,18 @@ class Shard:
     def _subscribe(self, protocol: Any) -> Any:
         return protocol.subscribe(self._channel)
 
-    def _heard(self) -> None:
+    def _commands_up(self) -> None:
+        self._ready(self)
+        self._whole(self.subscriber)
+
+    def _subscriber_up(self) -> None:
+        self._whole(self.commands)
+
+    def _whole(self, other: Link) -> None:
+        """One connection is there. Without the other, nobody knows whom to send to, or nothing is heard."""
+        if other.state != "up":
+            other.hurry()
+            return
         since, self._deaf_since = self._deaf_since, None
         self._hearing(self, None if since is None else self._reactor.seconds() - since)
 
@@ -178,9 +188,12 @@ class Shard:
         for link in (self.commands, self.subscriber):
             link.look(ANSWER_SECONDS)
         self._looks += 1
-        protocol = self.subscriber.protocol
-        if protocol is not None and self._looks % PING_EVERY == 0:
-            try:
-                protocol.execute_command("PING").addErrback(lambda failure: None)
-            except txredisapi.RedisError:
-                pass  # lost a moment ago; its end is on the way
+        if self._looks % PING_EVERY:
+            return
+        try:
+            if self.subscriber.protocol is not None:
+                self.subscriber.protocol.execute_command("PING").addErrback(lambda failure: None)
+            if self.commands.protocol is not None:
+                self._synchronize(self.commands.protocol).addErrback(lambda failure: None)
+        except txredisapi.RedisError:
+            pass  # lost a moment ago; its end is on the way

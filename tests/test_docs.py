@@ -8,6 +8,7 @@ here understands is an error.
 from __future__ import annotations
 
 import configparser
+import doctest
 import glob
 import json
 import re
@@ -108,6 +109,7 @@ QUICK = ("check", "collectstatic", "makemigrations", "migrate", "startapp", "tes
 
 #: Programs of others, with what is looked at.
 FOREIGN = {
+    "echo": "nothing: it only writes into the next command",
     "certbot": "nothing: it would ask for a certificate",
     "cp": "that its files are in the checkout",
     "systemctl": "that the units are in the checkout",
@@ -197,9 +199,12 @@ class PageTestCase(ServerTestCase):
         for paragraph in block.text.split("\n\n"):
             if is_python(paragraph):
                 self.code.append((str(block), line, paragraph))
+            elif paragraph.startswith(">>>"):
+                examples = doctest.DocTestParser().get_examples(paragraph)
+                self.code.append((str(block), line, "".join(example.source for example in examples)))
             else:
                 self.end_section()
-                for command in re.split(r"\n|&&", paragraph.replace("\\\n", " ").strip()):
+                for command in re.split(r"\n|&&| [|] ", paragraph.replace("\\\n", " ").strip()):
                     self.try_command(shlex.split(command, comments=True))
             line += paragraph.count("\n") + 2
 

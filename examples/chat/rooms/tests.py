@@ -2,10 +2,11 @@
 
 import uuid
 
+from django.contrib.auth import get_user_model
+
 from channelserver import Channel
 from channelserver.exceptions import DenyConnection
 from channelserver.test import ChannelTestCase, WSClient
-from django.contrib.auth import get_user_model
 
 from .models import ChatMessage, Room
 

@@ -56,7 +56,11 @@ class Bridge:
         """
         with self._lock:
             self._weight += size
-        self.post(function, *arguments)
+            self._items.append((function, arguments))
+            wake = not self._awake
+            self._awake = True
+        if wake:
+            self._wake(self._drain)
         if self._weight > HEAVY and threading.get_ident() != self._thread:
             with self._lighter:
                 self._lighter.wait_for(lambda: self._weight <= HEAVY, PATIENCE)

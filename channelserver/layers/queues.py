@@ -265,13 +265,12 @@ class WorkQueues:
         calls: list[Callback] = []
         try:
             with self._lock:
-                number = len(channels)
                 start = self._turns.get(channels, 0)
                 if len(self._turns) > 1000:  # each set of readers has its own turn; these have gone
                     self._turns.clear()
-                self._turns[channels] = (start + 1) % number if number else 0
-                for index in range(number):
-                    queue = self._queues.get(channels[(start + index) % number])
+                self._turns[channels] = start + 1 if start + 1 < len(channels) else 0
+                for name in (*channels[start:], *channels[:start]) if start else channels:
+                    queue = self._queues.get(name)
                     while queue is not None and queue.ready:
                         delivery = self._pop(queue, calls)
                         if delivery.expires > now:

@@ -6,8 +6,7 @@ Rules:
 
 1. A queue is first in, first out, and holds at most its capacity.
 2. Messages on an *ordered* channel with the same ``reply_channel`` form a lane. A lane hands out one message at a time,
-in
-   order, whatever channel each one is on. The lane goes on when that message is finished or put back.
+   in order, whatever channel each one is on. The lane goes on when that message is finished or put back.
 3. Several queues are served in turn, so a busy one does not starve a quiet one.
 4. Nobody polls. Whoever wants work registers a listener; whoever wants room leaves a callback.
 """

@@ -319,7 +319,7 @@ class InterfaceTests(RedisServerTestCase):
         self.assertEqual(front.get("/nowhere/").status_code, 404)
 
     def test_runserver(self) -> None:
-        """``runserver --noworker`` leaves everything to worker processes, as in the tutorial; SIGTERM ends those well."""
+        """``runserver --noworker`` leaves all to worker processes, as in the tutorial; SIGTERM ends them well."""
         front = self.runserver("--noworker")
         worker = self.worker(2)
         self.assertEqual(front.post("/body/", data=b"").text.split()[1], str(worker.process.pid))

@@ -5,7 +5,7 @@
 
 Threads that compute get in each other's way (one interpreter lock), threads that wait do not. So the pool keeps as few
 threads awake as get the work done: one, as long as it finishes job after job. While work waits and no awake thread has
-moved for :data:`PATIENCE` seconds, more are woken, last parked first. A thread that wakes to find the work flowing parks
+moved for :data:`PATIENCE` seconds, more are woken, last parked first. A thread that wakes to find work flowing parks
 again.
 
 No wake-up is lost: work is put into the queues first and announced after; a thread looks into the queues once more,

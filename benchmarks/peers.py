@@ -1,6 +1,7 @@
 """Who is measured: this server and its peers, with the command that starts each.
 
-All serve the same Django project, from one process with one core. Those that have threads have as many as we have.
+All serve the same Django project, from one process unless their names say otherwise. Those that have threads have as
+many as we have.
 Plain data; imported by whatever Python starts the benchmarks.
 """
 
@@ -31,6 +32,10 @@ class Peer:
     #: Whose consumers the Django project has, and of which kind; see :mod:`benchmarks.apps`.
     framework: str = "channelserver"
     consumers: str = "sync"
+    #: Which layer Channels 4 has: ``memory``, or one of the two of channels_redis.
+    layer: str = "memory"
+    #: Processes that serve.
+    processes: int = 1
 
 
 def _channelserver(threads: int, *options: str) -> CommandLine:

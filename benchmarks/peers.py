@@ -100,6 +100,11 @@ PEERS = {
         Peer("daphne-async", "Daphne, Channels 4 AsyncWebsocketConsumer", _daphne, *_ASYNC),
         Peer("uvicorn-sync", "uvicorn, Channels 4 WebsocketConsumer", _uvicorn, *_SYNC),
         Peer("uvicorn-async", "uvicorn, Channels 4 AsyncWebsocketConsumer", _uvicorn, *_ASYNC),
+        *(
+            Peer(f"uvicorn-{kind[1]}-{layer}", f"uvicorn, Channels 4 {consumer}, {layer}", _uvicorn, *kind, layer)
+            for layer in ("core", "pubsub")
+            for kind, consumer in ((_SYNC, "WebsocketConsumer"), (_ASYNC, "AsyncWebsocketConsumer"))
+        ),
         Peer("bare-autobahn", "bare Autobahn", _bare("bare_autobahn")),
         Peer("bare-loop", "bare loop of send()", _bare("bare_loop")),
     )

@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     except PlanError as error:
         made.error(str(error))
     try:
-        if any(work.name.startswith(("http-", "threads-", "mixed-answers")) for work in plan.works):
+        if any(work.name.startswith(("http-", "processes", "threads-", "mixed-answers")) for work in plan.works):
             check_wrk()
         sockets = raise_file_limit()
         if plan.sockets > sockets:

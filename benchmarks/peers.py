@@ -91,6 +91,12 @@ PEERS = {
         Peer("channelserver-2", "channelserver, 2 threads", _channelserver(2)),
         Peer("channelserver-16", "channelserver, 16 threads", _channelserver(16)),
         Peer("channelserver-deflate", "channelserver --compression", _channelserver(THREADS, "--compression")),
+        Peer(
+            "channelserver-processes",
+            "channelserver --processes 2",
+            _channelserver(THREADS, "--processes=2"),
+            processes=2,
+        ),
         Peer("daphne", "Daphne", _daphne, *_SYNC),
         Peer("uvicorn", "uvicorn", _uvicorn, *_SYNC),
         Peer("gunicorn", "gunicorn gthread", _gunicorn),

@@ -40,6 +40,10 @@ from websockets.sync.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# A shell that runs the tests in the background may have them ignore Ctrl-C; what they start must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 #: Seconds after which something that should have happened is taken to have failed. Long: the machine may be busy.
 TIMEOUT = 30.0
 

@@ -117,11 +117,20 @@ class WorkerProcessTestCase(ServerTestCase):
     files = {"routing.py": ROUTING, "urls.py": VIEWS, "lab.py": LAB}
     extra_settings = "MIDDLEWARE = []\nSESSION_ENGINE = 'django.contrib.sessions.backends.file'\n"
 
+    server: Server | None = None
+
+    def start(self, *arguments: str, port: int = 0) -> Server:
+        """See :class:`ServerTestCase`."""
+        self.server = super().start(*arguments, port=port)
+        return self.server
+
     def worker(self, *arguments: str, joined: bool = True) -> Server:
-        """Start a worker process, and wait until it has joined the server."""
+        """Start a worker process, and wait until it has joined the server, and the server gives it work."""
         worker = self.run_process([sys.executable, "manage.py", "runworker", *arguments])
         if joined:
             worker.wait_for("joined the server")
+            if self.server is not None:
+                self.server.wait_for(f"worker process {worker.process.pid} takes ")
         return worker
 
     def notes(self, what: str) -> list[dict[str, Any]]:
@@ -156,7 +165,7 @@ class WorkTests(WorkerProcessTestCase):
         self.assertEqual(server.get("/where/").text, str(server.process.pid))
         worker = self.worker("--threads", "2")
         pid = str(worker.process.pid)
-        server.wait_for(f"worker process {pid} takes 2 messages at a time from http.disconnect, ")
+        server.wait_for(f"worker process {pid} takes 2 messages at a time from asgi.delay, http.disconnect, ")
         self.assertEqual(server.get("/where/").text, pid)
         self.assertEqual(server.get("/fail/").status_code, 500)
         body = server.get("/stream/").content
@@ -265,7 +274,7 @@ class WorkTests(WorkerProcessTestCase):
         """What makes no sense is refused in one sentence."""
         for arguments, words in (
             (("--threads", "0"), "--threads must be 1 or more"),
-            (("--only-channels", "nothing"), "leave no channel to serve; the routing has http.request, later, other"),
+            (("--only-channels", "nothing"), "leave no channel to serve; the routing has asgi.delay, http.request"),
             (("--layer", "other"), "CHANNEL_LAYERS['other'] is not set"),
         ):
             worker = self.worker(*arguments, joined=False)

@@ -154,7 +154,8 @@ class ServerTests(SharedServerTestCase):
     files = {"urls.py": URLS, "routing.py": ROUTING}
     extra_settings = "ALLOWED_HOSTS = ['*']\nMIDDLEWARE = []\nLOGGING_CONFIG = None\n"
     arguments = (
-        "--threads", "2", "--max-message-bytes", "5000", "--header-timeout", "60", "--body-timeout", "60",
+        "--threads", "2", "--max-message-bytes", "5000", "--header-timeout", "600", "--body-timeout", "600",
+        "--keep-alive", "600",
     )  # fmt: skip
     timeout = 300
 
@@ -171,7 +172,7 @@ class ServerTests(SharedServerTestCase):
 
         :param ends: it must close without our closing our side.
         """
-        with Raw(self.server.port, timeout=20) as raw:
+        with Raw(self.server.port) as raw:
             raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             step = max(1, len(data) // pieces + 1)
             try:

@@ -264,7 +264,7 @@ class _Owner(ServerTestCase):
         if server.process.poll() is None:
             server.process.terminate()
             try:
-                server.process.wait(TIMEOUT)  # in an orderly way, if it can; else it is killed below
+                server.process.wait(5)  # in an orderly way, if it can; else it is killed below
             except subprocess.TimeoutExpired:
                 pass
         self._stack.close()

@@ -45,7 +45,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Seconds after which something that should have happened is taken to have failed. Long: the machine may be busy.
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 #: The settings of a test project; ``extra_settings`` of a test case come after them.
 SETTINGS = """
@@ -189,7 +189,7 @@ class Server:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the server did not end in {timeout:g} s:\n{self.output}") from None
-        self._reader.join(5)
+        self._reader.join(TIMEOUT)
         return code
 
     def kill(self) -> None:

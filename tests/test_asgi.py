@@ -69,7 +69,7 @@ class ManagerTests(SynchronousTestCase):
         manager, found = ChannelLayerManager(), []
 
         def ask() -> None:
-            barrier.wait(20)
+            barrier.wait(60)
             found.append(manager["default"])
 
         threads = [threading.Thread(target=ask) for _ in range(count)]

@@ -14,6 +14,8 @@ import textwrap
 
 from twisted.trial.unittest import TestCase
 
+from tests.process import TIMEOUT
+
 CHECKOUT = pathlib.Path(__file__).parent.parent
 
 SETTINGS = """
@@ -44,7 +46,7 @@ class CompatTests(TestCase):
             environment["DJANGO_SETTINGS_MODULE"] = settings
         return subprocess.run(
             [sys.executable, "-W", "error", "-c", textwrap.dedent(text)],
-            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=2 * TIMEOUT, check=False,
         )  # fmt: skip
 
     def assertRuns(self, text: str, settings: str = "") -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.http import QueryDict
 from django.utils.safestring import mark_safe
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -49,7 +49,7 @@ def nested(depth: int, inner: Any) -> Any:
 class CopyTests(SynchronousTestCase):
     """What comes out of a copy."""
 
-    @settings(deadline=None, derandomize=True, max_examples=40)
+    @settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
     @given(CONTENTS)
     def test_equal(self, content: dict[str, Any]) -> None:
         """A copy is equal to what was copied, with the same types."""

@@ -7,7 +7,7 @@ import tracemalloc
 import zlib
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.exceptions import ConnectionClosedError
@@ -268,7 +268,7 @@ class ReaderTests(SynchronousTestCase):
             self.assertLess(tracemalloc.get_traced_memory()[0], 50_000)
             tracemalloc.stop()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(deadline=None, derandomize=True, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.lists(st.tuples(st.booleans(), st.binary(max_size=300), st.integers(0, 300)), max_size=5),
         st.integers(1, 400),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,7 +18,7 @@ from channelserver.server.http1 import (
     parse_head,
 )
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=80)
+SETTINGS = settings(deadline=None, derandomize=True, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 
 
 class HeadTestCase(SynchronousTestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -22,7 +22,13 @@ from channelserver.layers.losses import Losses
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import Delivery, WorkQueues
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=40, stateful_step_count=40)
+SETTINGS = settings(
+    deadline=None,
+    derandomize=True,
+    max_examples=40,
+    stateful_step_count=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 CAPACITY, SMALL_CAPACITY = 3, 2
 EXPIRY, GROUP_EXPIRY = 10, 25

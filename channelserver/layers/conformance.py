@@ -109,7 +109,7 @@ class ConformanceTestCase(unittest.TestCase):
         reader = threading.Thread(target=lambda: answers.append(self.channel_layer.receive(["conf_block"], block=True)))
         reader.start()
         self.channel_layer.send("conf_block", {"value": 1})
-        reader.join(15)
+        reader.join(60)
         self.assertFalse(reader.is_alive())
         if answers == [(None, None)]:  # a layer may ignore `block`
             answers = [self.receive(["conf_block"])]
@@ -288,8 +288,8 @@ class ConformanceTestCase(unittest.TestCase):
         for thread in readers + writers:
             thread.start()
         for thread in writers:
-            thread.join(30)
+            thread.join(60)
         done.set()
         for thread in readers:
-            thread.join(30)
+            thread.join(60)
         self.assertEqual(sorted(received), [(sender, number) for sender in range(senders) for number in range(each)])

@@ -26,7 +26,7 @@ from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from twisted.trial.reporter import TestResultDecorator
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.process import free_port
+from tests.process import environment, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -102,13 +102,12 @@ class ChatSite:
 
     def start(self) -> None:
         """Start the server; return when it answers."""
-        environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONUNBUFFERED="1")
         options = ["channelserver", *self.options(), "--port", str(self.port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", TWISTD, "-n", "--pidfile=", *options],
                 cwd=self._folder.name,
-                env=environment,
+                env=environment(PYTHONUNBUFFERED="1"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -145,9 +144,9 @@ class ChatSite:
 
     def manage(self, *arguments: str) -> None:
         """Run ``manage.py`` of the site, in a process beside the server."""
-        environment = dict(os.environ, PYTHONPATH=str(ROOT), CHATSITE_DATA=str(self.data))
+        variables = environment(CHATSITE_DATA=str(self.data))
         command = [sys.executable, str(ROOT / "examples" / "chat" / "manage.py"), *arguments]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=PATIENCE)
         if result.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
 

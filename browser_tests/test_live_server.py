@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from browser_tests.case import CHROMIUM_FLAGS, PATIENCE, ROOT
+from tests.process import environment
 
 #: What somebody writes who tests a site on this server with Playwright.
 TESTS = """
@@ -56,11 +56,6 @@ TESTS = """
 """
 
 
-def _environment() -> dict[str, str]:
-    """The environment, without what it says of other projects."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("DJANGO_")}
-
-
 class LiveServerTests(SynchronousTestCase):
     """The test runs in a copy of the example, in a process of its own, with SQLite in memory."""
 
@@ -70,17 +65,12 @@ class LiveServerTests(SynchronousTestCase):
         shutil.copytree(ROOT / "examples" / "chat", folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
         head = f"FLAGS = {CHROMIUM_FLAGS!r}\nPATIENCE = {PATIENCE * 1000}\n"
         (folder / "rooms" / "tests.py").write_text(head + textwrap.dedent(TESTS))
-        environment = {
-            **_environment(),
-            "PYTHONPATH": str(ROOT),
-            "CHATSITE_DATA": str(folder / "data"),
-            # Playwright's synchronous interface has an event loop in this thread; Django asks for this word then.
-            "DJANGO_ALLOW_ASYNC_UNSAFE": "true",
-        }
+        # Playwright's synchronous interface has an event loop in this thread; Django asks for the second word then.
+        variables = environment(CHATSITE_DATA=str(folder / "data"), DJANGO_ALLOW_ASYNC_UNSAFE="true")
         (folder / "data").mkdir()
         done = subprocess.run(
             [sys.executable, "manage.py", "test"],
-            cwd=folder, env=environment, capture_output=True, text=True, timeout=4 * PATIENCE,
+            cwd=folder, env=variables, capture_output=True, text=True, timeout=4 * PATIENCE,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("Ran 1 test", done.stderr)

@@ -217,6 +217,12 @@ def free_port() -> int:
             return port
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """Return the environment for a process of another project: that of the tests, without their own settings."""
+    usual = {key: value for key, value in os.environ.items() if not key.startswith("DJANGO_")}
+    return {**usual, "PYTHONPATH": str(ROOT), **variables}
+
+
 class ServerTestCase(SynchronousTestCase):
     """Tests on a running server."""
 
@@ -250,11 +256,7 @@ class ServerTestCase(SynchronousTestCase):
     @property
     def environment(self) -> dict[str, str]:
         """The environment of server processes."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("DJANGO_")}
-        environment["PYTHONPATH"] = str(ROOT)
-        environment["PYTHONUNBUFFERED"] = "1"
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"
-        return environment
+        return environment(PYTHONUNBUFFERED="1", PYTHONDONTWRITEBYTECODE="1")
 
     def twistd(self, *arguments: str, options: Sequence[str] = ("-n", "--pidfile=")) -> list[str]:
         """The command line of the server.

@@ -9,12 +9,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.process import ROOT, TIMEOUT
-
-
-def _environment() -> dict[str, str]:
-    """The environment, without what it says of other projects."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("DJANGO_")}
+from tests.process import ROOT, TIMEOUT, environment
 
 
 class ExampleTests(SynchronousTestCase):
@@ -27,7 +22,7 @@ class ExampleTests(SynchronousTestCase):
         done = subprocess.run(
             [sys.executable, "manage.py", "test"],
             cwd=ROOT / "examples" / "chat",
-            env={**_environment(), "PYTHONPATH": str(ROOT), "CHATSITE_DATA": os.path.abspath(folder)},
+            env=environment(CHATSITE_DATA=os.path.abspath(folder)),
             capture_output=True, text=True, timeout=4 * TIMEOUT,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -31,7 +31,7 @@ from channelserver.server.origin import OriginPolicy
 from channelserver.server.site import Site
 
 #: Seconds after which a test that waits for a thread gives up. It never takes so long.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class StrictTestCase(TestCase):

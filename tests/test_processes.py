@@ -122,7 +122,13 @@ class ProcessesTestCase(ServerTestCase):
     """A server of two processes."""
 
     files = {"routing.py": ROUTING, "urls.py": VIEWS}
-    extra_settings = "MIDDLEWARE = []\nSESSION_ENGINE = 'django.contrib.sessions.backends.file'\n"
+    # On a busy machine a process may need more than some milliseconds to take what is left to it.
+    extra_settings = """
+        from channelserver.server import listening
+        listening.COURTESY = 0.05
+        MIDDLEWARE = []
+        SESSION_ENGINE = 'django.contrib.sessions.backends.file'
+    """
 
     def start(self, *arguments: str, port: int = 0) -> Server:
         """Start it; wait until both are there."""
@@ -329,10 +335,15 @@ class LifeTests(ProcessesTestCase):
             websocket, _ = found[first][0]
             websocket.send("members")
             self.assertEqual(websocket.recv(TIMEOUT), f"{len(found[first])} 0")
+            wait_until(lambda: sum("process 2 serves, too" in line for line in server.lines) == 2, "its successor")
             new = self.until(server, lambda pid: pid not in (first, other))
-            self.assertEqual(set(self.sockets(server, stack, 4)), {first, new})
+            later: list[int] = []
+            while not {first, new} <= set(later):  # the new one is given those that the other one had more, at first
+                self.assertLess(len(later), 100)
+                later += self.sockets(server, stack, 1)
+            self.assertEqual(set(later), {first, new})
             websocket.send("members")
-            self.assertEqual(websocket.recv(TIMEOUT), f"{len(found[first]) + 4} 0")
+            self.assertEqual(websocket.recv(TIMEOUT), f"{len(found[first]) + len(later)} 0")
         self.assertEqual(server.stop(), 0)
 
     def test_first_process_dies(self) -> None:

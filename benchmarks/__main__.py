@@ -1,7 +1,7 @@
 """The benchmarks' command line: ``python -m benchmarks``, from a checkout.
 
-Needs nothing but Python and ``wrk``: it makes a virtual environment of its own, and goes on in it. ``--list`` and wrong
-arguments are dealt with before that.
+Needs nothing but Python, ``wrk`` and Redis: it makes a virtual environment of its own, and goes on in it. ``--list``
+and wrong arguments are dealt with before that.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.machine import Cores, describe, raise_file_limit
 from benchmarks.peers import PEERS
 from benchmarks.plan import WORKS, Plan, PlanError
 from benchmarks.run import Run
-from benchmarks.servers import MeasuringError
+from benchmarks.servers import MeasuringError, find_redis
 
 CHART = environment.ROOT / "docs" / "performance.png"
 JSON = environment.HERE / "results.json"
@@ -62,7 +62,7 @@ def print_list() -> None:
         print(f"  {'':16} {', '.join(work.peers)}")
     print("servers (--peer):")
     for peer in PEERS.values():
-        print(f"  {peer.name:22} {peer.title}")
+        print(f"  {peer.name:23} {peer.title}")
 
 
 def main(arguments: list[str]) -> int:
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     except PlanError as error:
         made.error(str(error))
     try:
-        if any(work.name.startswith(("http-", "threads-", "mixed-answers")) for work in plan.works):
+        if any(work.name.startswith(("http-", "processes", "threads-", "mixed-answers")) for work in plan.works):
             check_wrk()
         sockets = raise_file_limit()
         if plan.sockets > sockets:
@@ -91,7 +91,18 @@ def main(arguments: list[str]) -> int:
     except (MeasuringError, environment.PreparationError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
+    tell_missing_redis(plan)
     return measure(plan, options)
+
+
+def tell_missing_redis(plan: Plan) -> None:
+    """Say early which works will fail if there is no Redis; the others are done all the same."""
+    names = [work.name for work in plan.works if work.site.redis]
+    if names:
+        try:
+            find_redis()
+        except MeasuringError as error:
+            print(f"benchmarks: {error}; without it, not measured: {', '.join(names)}", file=sys.stderr)
 
 
 def measure(plan: Plan, options: argparse.Namespace) -> int:

@@ -17,7 +17,10 @@ from importlib import metadata
 SPARE_FILES = 200
 
 #: Packages whose versions matter to whoever reads the results.
-PACKAGES = ("channelserver", "django", "twisted", "autobahn", "channels", "daphne", "uvicorn", "gunicorn", "granian")
+PACKAGES = (
+    "channelserver", "django", "twisted", "autobahn", "channels", "channels_redis", "redis", "daphne", "uvicorn",
+    "gunicorn", "granian",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Cores:
 
     server: int
     load: int
+    #: The second core of servers that are given two: the load generator's, unless there are three.
+    second: int
 
     @classmethod
     def choose(cls) -> Cores:
         """Take the first and the last of those that this process may use; they are the same if there is only one."""
         usable = sorted(os.sched_getaffinity(0))
-        return cls(usable[0], usable[-1])
+        return cls(usable[0], usable[-1], usable[min(1, len(usable) - 1)])
 
     @property
     def shared(self) -> bool:
@@ -43,9 +48,12 @@ class Cores:
         os.sched_setaffinity(0, {self.load})
 
     @contextmanager
-    def pinning_servers(self) -> Iterator[None]:
-        """A process that is started in this context stays on the servers' core, with all its threads and children."""
-        os.sched_setaffinity(0, {self.server})
+    def pinning_servers(self, spread: bool = False) -> Iterator[None]:
+        """A process that is started in this context stays on the servers' core, with all its threads and children.
+
+        :param spread: it has two cores.
+        """
+        os.sched_setaffinity(0, {self.server, self.second} if spread else {self.server})
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """Who is measured: this server and its peers, with the command that starts each.
 
-All serve the same Django project, from one process with one core. Those that have threads have as many as we have.
+All serve the same Django project, from one process unless their names say otherwise. Those that have threads have as
+many as we have.
 Plain data; imported by whatever Python starts the benchmarks.
 """
 
@@ -31,6 +32,10 @@ class Peer:
     #: Whose consumers the Django project has, and of which kind; see :mod:`benchmarks.apps`.
     framework: str = "channelserver"
     consumers: str = "sync"
+    #: Which layer Channels 4 has: ``memory``, or one of the two of channels_redis.
+    layer: str = "memory"
+    #: Processes that serve.
+    processes: int = 1
 
 
 def _channelserver(threads: int, *options: str) -> CommandLine:
@@ -86,6 +91,12 @@ PEERS = {
         Peer("channelserver-2", "channelserver, 2 threads", _channelserver(2)),
         Peer("channelserver-16", "channelserver, 16 threads", _channelserver(16)),
         Peer("channelserver-deflate", "channelserver --compression", _channelserver(THREADS, "--compression")),
+        Peer(
+            "channelserver-processes",
+            "channelserver --processes 2",
+            _channelserver(THREADS, "--processes=2"),
+            processes=2,
+        ),
         Peer("daphne", "Daphne", _daphne, *_SYNC),
         Peer("uvicorn", "uvicorn", _uvicorn, *_SYNC),
         Peer("gunicorn", "gunicorn gthread", _gunicorn),
@@ -95,6 +106,11 @@ PEERS = {
         Peer("daphne-async", "Daphne, Channels 4 AsyncWebsocketConsumer", _daphne, *_ASYNC),
         Peer("uvicorn-sync", "uvicorn, Channels 4 WebsocketConsumer", _uvicorn, *_SYNC),
         Peer("uvicorn-async", "uvicorn, Channels 4 AsyncWebsocketConsumer", _uvicorn, *_ASYNC),
+        *(
+            Peer(f"uvicorn-{kind[1]}-{layer}", f"uvicorn, Channels 4 {consumer}, {layer}", _uvicorn, *kind, layer)
+            for layer in ("core", "pubsub")
+            for kind, consumer in ((_SYNC, "WebsocketConsumer"), (_ASYNC, "AsyncWebsocketConsumer"))
+        ),
         Peer("bare-autobahn", "bare Autobahn", _bare("bare_autobahn")),
         Peer("bare-loop", "bare loop of send()", _bare("bare_loop")),
     )

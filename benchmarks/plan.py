@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from benchmarks import work_echo, work_group, work_http, work_idle, work_mixed
+from benchmarks import work_echo, work_group, work_http, work_idle, work_mixed, work_processes, work_redis
 from benchmarks.peers import PEERS, Peer
 from benchmarks.site import Site
 from benchmarks.work import Work
 
 WORKS: dict[str, Work] = {
     work.name: work
-    for module in (work_http, work_echo, work_group, work_mixed, work_idle)
+    for module in (work_http, work_processes, work_echo, work_group, work_redis, work_mixed, work_idle)
     for work in module.WORKS
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import time
 from benchmarks.machine import Cores
 from benchmarks.plan import Plan, Stage
 from benchmarks.results import Results, number
-from benchmarks.servers import MeasuringError, Server
+from benchmarks.servers import MeasuringError, serving
 from benchmarks.work import Reading, Work
 
 
@@ -42,7 +42,7 @@ class Run:
     def _do(self, stage: Stage, round_number: int) -> None:
         left = list(stage.works)
         try:
-            with Server(stage.peer, self._cores, stage.site) as server:
+            with serving(stage.peer, self._cores, stage.site) as server:
                 while left:
                     reading = left[0].measure(server, self._seconds)
                     work = left.pop(0)

@@ -1,7 +1,7 @@
 """Server processes: start one on its core, wait until it serves, read what it uses, end it.
 
-Runs in the main thread of the benchmark program. A :class:`Server` owns a temporary folder and its process, which leads
-a session of its own, so that its children can be found, and ended with it.
+Runs in the main thread of the benchmark program. A :class:`Program` owns a temporary folder and its process, which
+leads a session of its own, so that its children can be found, and ended with it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,7 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 from benchmarks.machine import Cores
 from benchmarks.peers import Peer
@@ -35,36 +39,33 @@ class MeasuringError(Exception):
     """Something that must work has not; the text says what, and the cure if there is one."""
 
 
-class Server:
-    """A running server.
+class Program:
+    """A running program which listens on a port of its own.
 
-    :param site: how it is to be started.
+    :param title: what messages call it.
     """
 
-    def __init__(self, peer: Peer, cores: Cores, site: Site) -> None:
-        self.peer = peer
+    def __init__(self, title: str) -> None:
+        self.title = title
         self.port = _free_port()
-        #: For whatever may go when the server has ended.
+        #: For whatever may go when the program has ended.
         self.folder = Path(tempfile.mkdtemp(prefix="channelserver-benchmark-"))
         self._log = self.folder / "log"
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTHON"))}
-        environment |= {
-            "DJANGO_SETTINGS_MODULE": "benchmarks.apps.settings",
-            "PYTHONPATH": str(ROOT),
-            "BENCHMARK_FOLDER": str(self.folder),
-            "BENCHMARK_MIDDLEWARE": site.middleware,
-            "BENCHMARK_GROUPS": "yes" if site.groups else "no",
-            "BENCHMARK_FRAMEWORK": peer.framework,
-            "BENCHMARK_CONSUMERS": peer.consumers,
-        }
-        self.command = peer.command(Path(sys.executable).parent, self.port, site.pings)
-        with self._log.open("wb") as log, cores.pinning_servers():
+
+    def start(
+        self, command: Sequence[str], cores: Cores, environment: Mapping[str, str] | None = None, spread: bool = False
+    ) -> None:
+        """Start it; it does not serve yet.
+
+        :param spread: it has two cores.
+        """
+        with self._log.open("wb") as log, cores.pinning_servers(spread):
             self._process = subprocess.Popen(
-                self.command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         try:
             self._wait_until_up()
         except BaseException:
@@ -89,35 +90,9 @@ class Server:
         raise self.failure(f"did not listen within {START_TIMEOUT:g} s")
 
     def failure(self, what: str) -> MeasuringError:
-        """Return an error to raise: what this server did, and the end of what it printed."""
+        """Return an error to raise: what this program did, and the end of what it printed."""
         lines = self._log.read_text(errors="replace").splitlines()[-20:]
-        return MeasuringError("\n".join([f"{self.peer.title} {what}", *(f"    {line}" for line in lines)]))
-
-    def get(self, path: str, body: bytes | None = None) -> bytes:
-        """Make a single request, a POST if it has a body; return what it answers with status 200."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT)
-        with contextlib.closing(connection):
-            try:
-                connection.request("GET" if body is None else "POST", path, body)
-                answer = connection.getresponse()
-                content = answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                raise self.failure(f"did not answer a request for {path}: {error!r}") from None
-        if answer.status != 200:
-            raise self.failure(f"answered a request for {path} with {answer.status}")
-        return content
-
-    def expect(self, path: str, wanted: bytes, body: bytes | None = None) -> None:
-        """Check the answer to a single request."""
-        content = self.get(path, body)
-        if content != wanted:
-            raise self.failure(f"answered a request for {path} with {content[:50]!r}, not with {wanted[:50]!r}")
-
-    def warm_up(self, path: str, body: bytes | None, seconds: float) -> None:
-        """Make single requests for some time."""
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            self.get(path, body)
+        return MeasuringError("\n".join([f"{self.title} {what}", *(f"    {line}" for line in lines)]))
 
     def _processes(self) -> list[int]:
         """The process that was started, and its children."""
@@ -152,6 +127,120 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Redis(Program):
+    """A Redis that is empty, and writes nothing to the disk.
+
+    :raises MeasuringError: the machine has none.
+    """
+
+    def __init__(self, cores: Cores) -> None:
+        program = find_redis()
+        super().__init__("Redis")
+        self._asked = 0
+        own = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
+        self.start([program, *own, "--dir", str(self.folder)], cores)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def commands(self) -> int:
+        """Return how many commands it has carried out, those inside of scripts included; but not those that ask."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), ANSWER_TIMEOUT) as connection:
+                connection.sendall(b"INFO commandstats\r\n")
+                with connection.makefile("rb") as answer:
+                    size = answer.readline()  # such as $1234
+                    text = answer.read(int(size[1:]))
+        except (OSError, ValueError) as error:
+            raise self.failure(f"did not tell what it has done: {error}") from None
+        done = sum(int(calls) for calls in re.findall(rb"^cmdstat_[^:]+:calls=(\d+)", text, re.MULTILINE))
+        done -= self._asked  # those that have asked before; this one has not been counted yet
+        self._asked += 1
+        return done
+
+
+def find_redis() -> str:
+    """Return the path of the program.
+
+    :raises MeasuringError: there is none.
+    """
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found is None:
+        raise MeasuringError("the program redis-server is missing; on Debian: apt-get install redis-server")
+    return found
+
+
+class Server(Program):
+    """A running server.
+
+    :param site: how it is to be started.
+    :param redis: where its channel layer is, if not in its memory.
+    """
+
+    #: The servers that have been started beside this one, for the same work.
+    others: Sequence[Server] = ()
+
+    def __init__(self, peer: Peer, cores: Cores, site: Site, redis: Redis | None = None) -> None:
+        super().__init__(peer.title)
+        self.peer = peer
+        self.redis = redis
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTHON"))}
+        environment |= {
+            "DJANGO_SETTINGS_MODULE": "benchmarks.apps.settings",
+            "PYTHONPATH": str(ROOT),
+            "BENCHMARK_FOLDER": str(self.folder),
+            "BENCHMARK_MIDDLEWARE": site.middleware,
+            "BENCHMARK_GROUPS": "yes" if site.groups else "no",
+            "BENCHMARK_FRAMEWORK": peer.framework,
+            "BENCHMARK_CONSUMERS": peer.consumers,
+            "BENCHMARK_LAYER": peer.layer,
+            "BENCHMARK_REDIS": redis.url if redis else "",
+        }
+        self.command = peer.command(Path(sys.executable).parent, self.port, site.pings)
+        self.start(self.command, cores, environment, site.spread)
+
+    def get(self, path: str, body: bytes | None = None) -> bytes:
+        """Make a single request, a POST if it has a body; return what it answers with status 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT)
+        with contextlib.closing(connection):
+            try:
+                connection.request("GET" if body is None else "POST", path, body)
+                answer = connection.getresponse()
+                content = answer.read()
+            except (OSError, http.client.HTTPException) as error:
+                raise self.failure(f"did not answer a request for {path}: {error!r}") from None
+        if answer.status != 200:
+            raise self.failure(f"answered a request for {path} with {answer.status}")
+        return content
+
+    def expect(self, path: str, wanted: bytes, body: bytes | None = None) -> None:
+        """Check the answer to a single request."""
+        content = self.get(path, body)
+        if content != wanted:
+            raise self.failure(f"answered a request for {path} with {content[:50]!r}, not with {wanted[:50]!r}")
+
+    def warm_up(self, path: str, body: bytes | None, seconds: float) -> None:
+        """Make single requests for some time."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            self.get(path, body)
+
+
+@contextmanager
+def serving(peer: Peer, cores: Cores, site: Site) -> Iterator[Server]:
+    """Have what a site needs while a ``with`` block runs: a Redis, a server, others beside it.
+
+    :raises MeasuringError: something of it does not come up.
+    """
+    with ExitStack() as stack:
+        redis = stack.enter_context(Redis(cores)) if site.redis else None
+        servers = [stack.enter_context(Server(peer, cores, site, redis)) for _ in range(site.servers)]
+        servers[0].others = servers[1:]
+        yield servers[0]
 
 
 def _task_time(task: Path) -> float:

@@ -14,9 +14,15 @@ class Site:
 
     ``middleware`` is ``none``, or ``default``: what Django's ``startproject`` writes. Without ``groups``, Channels 4 is
     given no channel layer. With ``pings``, sockets are pinged as often as the server does by itself, else never.
+
+    ``servers`` is how many are started, each a process of its own. With ``redis`` they have their channel layers in one
+    Redis, which is started for them. With ``spread`` a server has two cores instead of one.
     """
 
     name: str
     middleware: str = "none"
     groups: bool = True
     pings: bool = False
+    servers: int = 1
+    redis: bool = False
+    spread: bool = False

@@ -235,12 +235,16 @@ class Crowd:
             poll.unregister(connection)
         return Exchange(answered, seconds, latencies)
 
-    def listen(self, speaker: Crowd, seconds: float) -> Exchange:
+    def listen(self, speaker: Crowd, seconds: float, others: Crowd | None = None) -> Exchange:
         """Have a socket of another path speak to the group whose members these are, again when all have heard it.
 
+        :param others: members on another server.
         :return: the number of deliveries; as latencies, the seconds to the last delivery of each time.
         """
-        poll, clock, sockets = self._poll.poll, time.perf_counter, self.sockets
+        poll, clock, sockets = self._poll.poll, time.perf_counter, dict(self.sockets)
+        for number, connection in others.sockets.items() if others else ():
+            sockets[number] = connection
+            self._poll.register(connection, select.EPOLLIN)
         (mouth,) = speaker.sockets.values()
         wanted = len(sockets) * len(ANSWER)
         most = len(sockets)
@@ -260,6 +264,8 @@ class Crowd:
                 raise self.server.failure(f"delivered {-left} bytes that nobody has sent")
             now = clock()
             latencies.append(now - asked)
+        for connection in others.sockets.values() if others else ():
+            self._poll.unregister(connection)
         return Exchange(len(sockets) * len(latencies), now - begun, latencies)
 
     def idle(self, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """The one door between worker threads and the reactor.
 
 :meth:`Bridge.post` runs in any thread, the posted functions in the reactor thread. Owns the list of what waits to
-    cross.
+cross.
 
 Only the first post after a drain wakes the reactor. That no wake-up is lost follows from the lock: `_awake` is set by
 the post that wakes, and cleared only by a drain that has seen, under the same lock, that nothing waits.
@@ -56,7 +56,11 @@ class Bridge:
         """
         with self._lock:
             self._weight += size
-        self.post(function, *arguments)
+            self._items.append((function, arguments))
+            wake = not self._awake
+            self._awake = True
+        if wake:
+            self._wake(self._drain)
         if self._weight > HEAVY and threading.get_ident() != self._thread:
             with self._lighter:
                 self._lighter.wait_for(lambda: self._weight <= HEAVY, PATIENCE)

@@ -12,6 +12,7 @@ from typing import Any
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 from django.core import signals
 from django.core.handlers import base
+from django.db import connections
 from django.http import FileResponse, HttpResponse, HttpResponseBase
 from django.urls import set_script_prefix
 
@@ -80,6 +81,8 @@ class AsgiHandler(base.BaseHandler):
 
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """See Django's ``BaseHandler``: under ``ATOMIC_REQUESTS``, ``ResponseLater`` must not roll back."""
+        if not any(settings["ATOMIC_REQUESTS"] for settings in connections.settings.values()):
+            return view
         if iscoroutinefunction(view):
             return super().make_view_atomic(view)
 
@@ -193,7 +196,8 @@ class ViewConsumer:
 def encode_head(response: HttpResponseBase) -> dict[str, Any]:
     """Return the ``status`` and the ``headers`` of a Django response, cookies included."""
     headers = [[name.encode("ascii"), value.encode("latin-1")] for name, value in response.items()]
-    headers.extend([b"Set-Cookie", cookie.OutputString().encode("ascii")] for cookie in response.cookies.values())
+    if response.cookies:
+        headers.extend([b"Set-Cookie", cookie.OutputString().encode("ascii")] for cookie in response.cookies.values())
     return {"status": response.status_code, "headers": headers}
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 
 from channelserver.layers.base import BaseChannelLayer, ChannelFull
 from channelserver.layers.content import Content
@@ -29,18 +28,29 @@ _current: ContextVar[Outbox | None] = ContextVar("channelserver_outbox", default
 class Outbox:
     """The held-back sends of one consumer, in the order of the calls.
 
+    Inside its ``with`` block, the sends of consumers are held back in it. Who opens the block flushes or drops it.
+
     :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
     """
 
-    __slots__ = ("_at_end", "_call_later", "_entries", "_flush", "closed")
+    __slots__ = ("_at_end", "_call_later", "_entries", "_flush", "_token", "closed")
 
     def __init__(self, call_later: CallLater) -> None:
         self._call_later = call_later
         self._entries: deque[Entry] = deque()
         self._at_end: list[Callable[[], object]] = []
         self._flush: _Flush | None = None
+        self._token: Token[Outbox | None]
         #: The consumer has ended: what is sent in its name from now on goes at once.
         self.closed = False
+
+    def __enter__(self) -> Outbox:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed = True
+        _current.reset(self._token)
 
     def add(self, layer: BaseChannelLayer, is_group: bool, name: str, content: Content) -> None:
         """Hold back one send; `content` is given away."""
@@ -85,6 +95,10 @@ class Outbox:
             except Exception:
                 logger.exception("error in %r, called at the end of a consumer", function)
         earlier = self._flush
+        if not self._entries and (earlier is None or earlier.ended):  # most views send nothing
+            if done is not None:
+                done()
+            return
         entries, self._entries = self._entries, deque()
         self._flush = flush = _Flush(entries, self._call_later, done)
         if earlier is None or earlier.ended:
@@ -168,18 +182,6 @@ def current() -> Outbox | None:
     """Return the outbox of the running consumer, or None outside a consumer."""
     outbox = _current.get()
     return None if outbox is None or outbox.closed else outbox
-
-
-@contextmanager
-def collecting(call_later: CallLater) -> Iterator[Outbox]:
-    """Hold back the sends made inside the ``with`` block, in a new outbox. The caller flushes or drops it."""
-    outbox = Outbox(call_later)
-    token = _current.set(outbox)
-    try:
-        yield outbox
-    finally:
-        outbox.closed = True
-        _current.reset(token)
 
 
 def hold_back(layer: BaseChannelLayer, is_group: bool, name: str, content: Content, immediately: bool) -> None:

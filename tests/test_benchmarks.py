@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks import report
+from benchmarks.__main__ import tell_missing_redis
+from benchmarks.machine import Cores
 from benchmarks.peers import PEERS
 from benchmarks.plan import WORKS, Plan, PlanError
 from benchmarks.results import Results
+from benchmarks.servers import MeasuringError, Redis, find_redis
 from benchmarks.sockets import ANSWER, QUESTION, client_frame
 from benchmarks.sockets import TEXT as SAID
 from benchmarks.work import Reading
 from channelserver.server.frames import BINARY, TEXT, encode_frame
 from tests.fakes import mask_frame
 from tests.process import ROOT, TIMEOUT
+from tests.redis_server import redis_program
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -123,6 +130,38 @@ class ResultsTests(SynchronousTestCase):
         self.assertRegex(text, r"Daphne +failed")
         self.assertRegex(text, r"Daphne +at least 9 × +not measured")
         self.assertIn("http-plain failed with daphne: ended with status 1", text)
+
+
+class RedisTests(SynchronousTestCase):
+    """The Redis that is started for some works."""
+
+    def cores(self) -> Cores:
+        """Return cores of which each is the first one; afterwards the test may use all of them again."""
+        usable = os.sched_getaffinity(0)
+        self.addCleanup(os.sched_setaffinity, 0, usable)
+        first = min(usable)
+        return Cores(first, first, first)
+
+    def test_missing(self) -> None:
+        """A machine without it is told what to install, and which works need it."""
+        with mock.patch("shutil.which", return_value=None):
+            self.assertRaisesRegex(MeasuringError, "apt-get install redis-server", find_redis)
+            with mock.patch("sys.stderr") as stderr:
+                tell_missing_redis(Plan(["redis-*", "idle"]))
+                tell_missing_redis(Plan(["idle"]))
+        told = "".join(call.args[0] for call in stderr.write.call_args_list)
+        self.assertTrue(told.endswith("; without it, not measured: redis-fan-out, redis-idle\n"), told)
+        self.assertEqual(told.count("\n"), 1)
+
+    def test_commands(self) -> None:
+        """Commands are counted, but those that ask for the count; its folder goes with it."""
+        with mock.patch("benchmarks.servers.find_redis", redis_program), Redis(self.cores()) as redis:
+            self.assertEqual([redis.commands() for _ in range(3)], [0, 0, 0])
+            with socket.create_connection(("127.0.0.1", redis.port), TIMEOUT) as connection:
+                connection.sendall(b"PING\r\n")
+                self.assertEqual(connection.recv(100), b"+PONG\r\n")
+            self.assertEqual(redis.commands(), 1)
+        self.assertFalse(redis.folder.exists())
 
 
 class FrameTests(SynchronousTestCase):

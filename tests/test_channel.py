@@ -124,7 +124,7 @@ class SendTests(ChannelTestCase):
         wrong: list[Any] = [None, "text", ["list"], {"set": {1}}, {1: "key"}]
         for content in wrong:
             self.assertRaises(TypeError, self.channel().send, content)
-            with outbox.collecting(never):
+            with outbox.Outbox(never):
                 self.assertRaises(TypeError, self.channel().send, content)
                 self.assertRaises(TypeError, self.channel().send, content, on_commit=True)
         self.assertEqual(self.received(), [])
@@ -138,7 +138,7 @@ class SendTests(ChannelTestCase):
 
     def test_held_back(self) -> None:
         """Inside of a consumer messages wait for its end, in the order of the calls, unless they are to go at once."""
-        with outbox.collecting(never) as collected:
+        with outbox.Outbox(never) as collected:
             self.channel().send({"number": 1})
             self.channel("other").send({"number": 2})
             self.channel().send({"number": 3}, immediately=True)
@@ -152,7 +152,7 @@ class SendTests(ChannelTestCase):
 
     def test_dropped(self) -> None:
         """What a failed consumer held back is forgotten."""
-        with outbox.collecting(never) as collected:
+        with outbox.Outbox(never) as collected:
             self.channel().send({})
         collected.drop()
         collected.flush()
@@ -160,7 +160,7 @@ class SendTests(ChannelTestCase):
 
     def test_other_thread(self) -> None:
         """A thread which a consumer starts is outside of it."""
-        with outbox.collecting(never):
+        with outbox.Outbox(never):
             thread = threading.Thread(target=self.channel().send, args=[{"from": "a thread"}])
             thread.start()
             thread.join()
@@ -189,7 +189,7 @@ class GroupTests(ChannelTestCase):
 
     def test_at_once(self) -> None:
         """Members come and go at once, inside of a consumer, too."""
-        with outbox.collecting(never):
+        with outbox.Outbox(never):
             self.group().add("one")
             self.assertEqual(self.layer.group_channels("group"), ["one"])
             self.group().discard("one")
@@ -208,7 +208,7 @@ class GroupTests(ChannelTestCase):
     def test_held_back(self) -> None:
         """Like a channel's, in one order with them."""
         self.group().add("task")
-        with outbox.collecting(never) as collected:
+        with outbox.Outbox(never) as collected:
             self.channel().send({"number": 1})
             self.group().send({"number": 2})
             self.channel().send({"number": 3})
@@ -288,7 +288,7 @@ class OnCommitTests(ChannelTestCase):
 
     def test_in_a_consumer(self) -> None:
         """Committed, the message is held back like any other, unless it is to go at once."""
-        with outbox.collecting(never) as collected:
+        with outbox.Outbox(never) as collected:
             with transaction.atomic():
                 self.channel().send({"number": 1}, on_commit=True)
                 self.channel().send({"number": 2}, on_commit=True, immediately=True)

@@ -255,7 +255,7 @@ class SendTests(LayerTestCase):
 
     def test_in_a_consumer(self) -> None:
         """It is stored when the consumer has ended, unless it is to be stored at once."""
-        with outbox.collecting(never) as collected:
+        with outbox.Outbox(never) as collected:
             Channel("task").send({"number": 1}, delay=5)
             self.assertFalse(DelayedMessage.objects.exists())
             Channel("task").send({"number": 2}, delay=5, immediately=True)
@@ -265,7 +265,7 @@ class SendTests(LayerTestCase):
 
     def test_in_a_test_of_a_consumer(self) -> None:
         """Where tests release what a consumer has sent, it is stored, too."""
-        with outbox.collecting(never) as collected:
+        with outbox.Outbox(never) as collected:
             Channel("task").send({"number": 1}, delay=5)
         collected.release()
         collected.release()
@@ -273,7 +273,7 @@ class SendTests(LayerTestCase):
 
     def test_consumer_raised(self) -> None:
         """With the consumer it is dropped."""
-        with outbox.collecting(never) as collected:
+        with outbox.Outbox(never) as collected:
             Channel("task").send({"number": 1}, delay=5)
         collected.drop()
         collected.flush()
@@ -281,7 +281,7 @@ class SendTests(LayerTestCase):
 
     def test_no_database(self) -> None:
         """A consumer's end without database: that is logged, and all else is sent."""
-        with outbox.collecting(never) as collected:
+        with outbox.Outbox(never) as collected:
             Channel("task").send({"number": 1}, delay=5)
             Channel("task").send({"number": 2})
         with mock.patch.object(DelayedMessage, "save_base", side_effect=OperationalError("gone")):

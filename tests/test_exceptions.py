@@ -10,7 +10,7 @@ from channelserver import exceptions
 from channelserver.exceptions import ChannelSocketException, DenyConnection, WebsocketCloseException
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.message import Message
-from channelserver.outbox import collecting
+from channelserver.outbox import Outbox
 
 REPLY = "websocket.send.abc!1"
 
@@ -41,7 +41,7 @@ class WebsocketCloseExceptionTests(TestCase):
         self.assertEqual(layer.receive(["daphne.response.x!"]), ("daphne.response.x!y", {"close": 3001}))
 
     def test_sends_at_once_also_while_sends_are_held_back(self) -> None:
-        with collecting(lambda seconds, function: None) as outbox:
+        with Outbox(lambda seconds, function: None) as outbox:
             closing = self.closing(WebsocketCloseException(4000))
             outbox.drop()
         self.assertEqual(closing, {"close": 4000})

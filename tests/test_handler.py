@@ -720,7 +720,7 @@ class ViewConsumerTests(ViewTestCase):
 
     def consume(self, path: str, **content: Any) -> None:
         """Consume a message, as a worker does."""
-        with outbox.collecting(lambda *_: self.fail("nothing should wait")) as collected:
+        with outbox.Outbox(lambda *_: self.fail("nothing should wait")) as collected:
             ViewConsumer()(message(path, self.layer, **content))
         collected.flush()
 

@@ -12,7 +12,7 @@ from channelserver import outbox
 from channelserver.bridge import Bridge
 from channelserver.channel import Channel, Group
 from channelserver.layers import ChannelFull, InMemoryChannelLayer
-from channelserver.outbox import Outbox, collecting, hold_back
+from channelserver.outbox import Outbox, hold_back
 from tests.fakes import PATIENCE, FakeReactor, StrictTestCase
 
 
@@ -56,7 +56,7 @@ class HoldingBackTests(OutboxTestCase):
     def test_until_the_flush(self) -> None:
         """Sends to channels and groups are held back, and sent by the flush in the order of the calls."""
         Group("g", channel_layer=self.layer).add("a")
-        with collecting(self.call_later) as box:
+        with Outbox(self.call_later) as box:
             self.send("a", 1)
             Group("g", channel_layer=self.layer).send({"n": 2})
             self.assertEqual(self.received("a"), [])
@@ -68,7 +68,7 @@ class HoldingBackTests(OutboxTestCase):
     def test_released(self) -> None:
         """A release sends at once, and raises where a flush would wait."""
         Group("g", channel_layer=self.layer).add("a")
-        with collecting(self.call_later) as box:
+        with Outbox(self.call_later) as box:
             Group("g", channel_layer=self.layer).send({"n": 1})
             self.send("a", 2)
             self.send("a", 3)
@@ -94,7 +94,7 @@ class HoldingBackTests(OutboxTestCase):
 
     def test_immediately(self) -> None:
         """A send that asks for it goes at once, before those held back, and raises if there is no room."""
-        with collecting(self.call_later) as box:
+        with Outbox(self.call_later) as box:
             self.send("a", 1)
             self.send("a", 2, immediately=True)
             self.send("a", 3, immediately=True)
@@ -116,7 +116,7 @@ class HoldingBackTests(OutboxTestCase):
     def test_content_is_that_of_the_call(self) -> None:
         """Altering a content after its send alters nothing, though the send is held back."""
         content = {"n": [1]}
-        with collecting(self.call_later) as box:
+        with Outbox(self.call_later) as box:
             Channel("a", channel_layer=self.layer).send(content)
             content["n"].append(2)
         box.flush()
@@ -124,7 +124,7 @@ class HoldingBackTests(OutboxTestCase):
 
     def test_wrong_content_is_an_error_of_the_call(self) -> None:
         """What cannot be sent raises where it is sent, not later."""
-        with collecting(self.call_later):
+        with Outbox(self.call_later):
             self.assertRaises(TypeError, self.send, "a", object())
 
 
@@ -134,17 +134,17 @@ class ContextTests(OutboxTestCase):
     def test_current(self) -> None:
         """The outbox is there inside the block, and not outside, whatever ends the block."""
         self.assertIsNone(outbox.current())
-        with collecting(self.call_later) as box:
+        with Outbox(self.call_later) as box:
             self.assertIs(outbox.current(), box)
         self.assertIsNone(outbox.current())
-        with self.assertRaises(ZeroDivisionError), collecting(self.call_later):
+        with self.assertRaises(ZeroDivisionError), Outbox(self.call_later):
             raise ZeroDivisionError
         self.assertIsNone(outbox.current())
 
     def test_nested(self) -> None:
         """A consumer run inside another has its own outbox; afterwards the outer one counts again."""
-        with collecting(self.call_later) as outer:
-            with collecting(self.call_later) as inner:
+        with Outbox(self.call_later) as outer:
+            with Outbox(self.call_later) as inner:
                 self.send("inner", 1)
             self.assertIs(outbox.current(), outer)
             self.send("outer", 2)
@@ -158,7 +158,7 @@ class ContextTests(OutboxTestCase):
             self.send("a", 1)
             await sync_to_async(self.send)("a", 2)
 
-        with collecting(self.call_later) as box:
+        with Outbox(self.call_later) as box:
             async_to_sync(inner)()
             self.assertEqual(self.received("a"), [])
         box.flush()
@@ -166,7 +166,7 @@ class ContextTests(OutboxTestCase):
 
     def test_threads_of_their_own(self) -> None:
         """A thread that the consumer starts has no outbox: its sends go at once."""
-        with collecting(self.call_later) as box:
+        with Outbox(self.call_later) as box:
             # Some Pythons give a new thread the context of its starter; this one gets an empty one in all of them.
             thread = threading.Thread(target=contextvars.Context().run, args=(self.send, "a", 1))
             thread.start()
@@ -181,7 +181,7 @@ class ContextTests(OutboxTestCase):
         boxes: dict[int, Outbox] = {}
 
         def consume(number: int) -> None:
-            with collecting(self.call_later) as box:
+            with Outbox(self.call_later) as box:
                 boxes[number] = box
                 barrier.wait(PATIENCE)
                 self.send(f"a{number}", number)
@@ -197,7 +197,7 @@ class ContextTests(OutboxTestCase):
 
     def test_after_the_end(self) -> None:
         """A send by something the consumer left behind, in its context, is outside of a consumer: it goes at once."""
-        with collecting(self.call_later) as box:
+        with Outbox(self.call_later) as box:
             left_behind = contextvars.copy_context()
         box.flush()
         left_behind.run(self.send, "a", 1)

@@ -299,8 +299,12 @@ class RefusedTests(FailureTestCase):
         layer = self.layer(f"rediss://localhost:{port}", connection_kwargs={"ssl_ca_certs": certificate})
         self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
         for url in (f"rediss://127.0.0.2:{port}/0?ssl_ca_certs={certificate}", f"rediss://127.0.0.1:{port}/0"):
+            refused = self.layer(url)
             with self.assertRaisesRegex(RedisUnavailable, "certificate is not valid"):
-                self.layer(url).send("a", {})
+                refused.send("a", {})
+            (shard,) = refused._engine().shards
+            refused.close()
+            self.assertEqual([shard.commands.state, shard.subscriber.state], ["closed", "closed"])
         self.assertLogged("'127.0.0.2'")
 
 

@@ -140,6 +140,12 @@ CHANNEL_LAYERS["default"] = {{
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 
+    def worker(self, threads: int) -> Server:
+        """Start a worker process: it has no port."""
+        worker = self.run_process([sys.executable, "manage.py", "runworker", "--threads", str(threads)])
+        worker.wait_for("Worker process")
+        return worker
+
     def notes(self, name: str) -> list[str]:
         """Return what the consumers of all processes have noted, each process in its order."""
         lines: list[str] = []
@@ -263,7 +269,7 @@ class WorkTests(RedisServerTestCase):
     def test_each_message_once(self) -> None:
         """Of 1000 messages each is consumed once, but for those in the hands of a process that is killed."""
         (self.folder / "slow").touch()
-        servers = [self.start("--threads", "3") for _ in range(3)]
+        workers = [self.worker(3) for _ in range(3)]
         sending = subprocess.Popen(
             [sys.executable, "manage.py", "shell", "-v", "0", "-c",
              "from channelserver import Channel\nfor number in range(1000): Channel('work').send({'number': number})"],
@@ -271,7 +277,7 @@ class WorkTests(RedisServerTestCase):
         )  # fmt: skip
         self.addCleanup(sending.kill)
         wait_until(lambda: len(self.notes("work")) > 300, "some work done")
-        servers[0].kill()
+        workers[0].kill()
         self.assertEqual(sending.wait(TIMEOUT), 0)
         wait_until(lambda: len(set(self.notes("work"))) >= 997 and not self.waiting("work"), "the rest")
         notes = self.notes("work")
@@ -312,15 +318,26 @@ class InterfaceTests(RedisServerTestCase):
         self.assertEqual(streamed, b"".join(bytes([number]) * 100_000 for number in range(50)))
         self.assertEqual(front.get("/nowhere/").status_code, 404)
 
+    def test_runserver(self) -> None:
+        """``runserver --noworker`` leaves all to worker processes, as in the tutorial; SIGTERM ends them well."""
+        front = self.runserver("--noworker")
+        worker = self.worker(2)
+        self.assertEqual(front.post("/body/", data=b"").text.split()[1], str(worker.process.pid))
+        with self.sockets(front, 2) as (one, other):
+            say(one, "all hello")
+            self.assertEqual([one.data(), other.data()], ["hello", "hello"])
+        self.assertEqual(worker.stop(), 0)
+        self.assertNotIn("Traceback", worker.output)
+
     def test_death_of_a_worker(self) -> None:
         """A client whose request was in the hands of a worker that died gets 502; the others are answered."""
         front = self.start("--threads", "0")
-        first = self.start("--threads", "2")
+        first = self.worker(2)
         began = time.monotonic()
         self.assertEqual(front.get("/die/").status_code, 502)
         log.msg(f"{self.id()}: 502 came after {time.monotonic() - began:.2f} s")
         first.wait()
-        self.start("--threads", "2")
+        self.worker(2)
         self.assertEqual(front.post("/body/", data=b"").status_code, 200)
 
     def test_order(self) -> None:
@@ -332,7 +349,7 @@ class InterfaceTests(RedisServerTestCase):
         (self.folder / "kill-250").touch()
         front = self.start("--threads", "0")
         for _ in range(3):
-            self.start("--threads", "2")
+            self.worker(2)
         with self.sockets(front, 1) as (client,):
             for number in range(500):
                 say(client, f"count {number}")

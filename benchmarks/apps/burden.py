@@ -4,16 +4,26 @@ import time
 
 from django.db import connection
 
-from benchmarks.apps.sizes import BURN, SLEEP
+from benchmarks.apps.sizes import BURN, SLEEP, STEPS
+
+
+def compute(steps: int) -> None:
+    """Use the processor, in Python code, without pause."""
+    number = 1
+    for _ in range(steps):
+        number = number * 16807 % 2147483647
+
+
+def compute_a_little() -> None:
+    """Do some computing, the same each time, however long it takes."""
+    compute(STEPS)
 
 
 def burn() -> None:
-    """Use the processor, in Python code, without pause."""
+    """Compute for some time."""
     ends = time.thread_time() + BURN
-    number = 1
     while time.thread_time() < ends:
-        for _ in range(1000):
-            number = number * 16807 % 2147483647
+        compute(1000)
 
 
 def sleep_in_database() -> None:

@@ -7,6 +7,7 @@ from benchmarks.apps import views
 urlpatterns = [
     path("", views.plain),
     path("session/", views.session),
+    path("busy/", views.busy),
     path("answer/", views.answer),
     path("upload/", views.upload),
     path("wait/", views.wait),

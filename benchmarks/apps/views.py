@@ -5,6 +5,7 @@ import time
 
 from django.http import HttpRequest, HttpResponse
 
+from benchmarks.apps import burden
 from benchmarks.apps.sizes import LARGE, WAIT
 from channelserver import Channel
 
@@ -19,6 +20,12 @@ def plain(request: HttpRequest) -> HttpResponse:
 def session(request: HttpRequest) -> HttpResponse:
     """Look into the session of a visitor who has none yet, which needs no database."""
     return HttpResponse("Hello, " + request.session.get("name", "world") + "!")
+
+
+def busy(request: HttpRequest) -> HttpResponse:
+    """Compute a little."""
+    burden.compute_a_little()
+    return HttpResponse("computed")
 
 
 def answer(request: HttpRequest) -> HttpResponse:

@@ -6,8 +6,7 @@ Rules:
 
 1. A queue is first in, first out, and holds at most its capacity.
 2. Messages on an *ordered* channel with the same ``reply_channel`` form a lane. A lane hands out one message at a time,
-in
-   order, whatever channel each one is on. The lane goes on when that message is finished or put back.
+   in order, whatever channel each one is on. The lane goes on when that message is finished or put back.
 3. Several queues are served in turn, so a busy one does not starve a quiet one.
 4. Nobody polls. Whoever wants work registers a listener; whoever wants room leaves a callback.
 """
@@ -265,13 +264,12 @@ class WorkQueues:
         calls: list[Callback] = []
         try:
             with self._lock:
-                number = len(channels)
                 start = self._turns.get(channels, 0)
                 if len(self._turns) > 1000:  # each set of readers has its own turn; these have gone
                     self._turns.clear()
-                self._turns[channels] = (start + 1) % number if number else 0
-                for index in range(number):
-                    queue = self._queues.get(channels[(start + index) % number])
+                self._turns[channels] = start + 1 if start + 1 < len(channels) else 0
+                for name in (*channels[start:], *channels[:start]) if start else channels:
+                    queue = self._queues.get(name)
                     while queue is not None and queue.ready:
                         delivery = self._pop(queue, calls)
                         if delivery.expires > now:

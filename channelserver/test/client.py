@@ -15,7 +15,7 @@ from channelserver.exceptions import ChannelSocketException
 from channelserver.layers.content import copy_content
 from channelserver.layers.names import check_channel_name
 from channelserver.message import Message
-from channelserver.outbox import collecting
+from channelserver.outbox import Outbox
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.test.layer import deliver_committed
 
@@ -75,7 +75,7 @@ class Client:
         consumer, kwargs = match
         consumer_started.send(sender=type(self), environ={})
         try:
-            with collecting(_no_room) as outbox:
+            with Outbox(_no_room) as outbox:
                 result = consumer(message, **kwargs)
             outbox.release()
             return result

@@ -1,13 +1,12 @@
 """A fixed pool of threads that work off the queues.
 
 :meth:`WorkerPool.work_ready` runs in any thread, :meth:`WorkerPool._watch` in the reactor thread,
-    :meth:`WorkerPool._run` is the life of a
-worker thread. One lock, held for moments, guards which threads are parked.
+:meth:`WorkerPool._run` is the life of a worker thread. One lock, held for moments, guards which threads are parked.
 
 Threads that compute get in each other's way (one interpreter lock), threads that wait do not. So the pool keeps as few
 threads awake as get the work done: one, as long as it finishes job after job. While work waits and no awake thread has
-moved for
-:data:`PATIENCE` seconds, more are woken, last parked first. A thread that wakes to find the work flowing parks again.
+moved for :data:`PATIENCE` seconds, more are woken, last parked first. A thread that wakes to find work flowing parks
+again.
 
 No wake-up is lost: work is put into the queues first and announced after; a thread looks into the queues once more,
 under the pool's lock, before it parks.

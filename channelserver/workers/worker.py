@@ -18,7 +18,7 @@ from django.db import close_old_connections
 from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
-from channelserver.outbox import Outbox, collecting
+from channelserver.outbox import Outbox
 from channelserver.server.replies import FAILED
 from channelserver.sessions import forget_channel_session
 from channelserver.signals import consumer_finished, consumer_started
@@ -80,7 +80,7 @@ class Worker:
             started = True
             _announce(consumer_started, environ={})
             try:
-                with collecting(self._call_later) as outbox:
+                with Outbox(self._call_later) as outbox:
                     consumer(message, **kwargs)
             except ConsumeLater:
                 put_back = self._later(delivery, message, consumer)

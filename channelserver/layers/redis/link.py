@@ -132,8 +132,7 @@ class Link:
     def _failed(self, failure: Any, protocol: Any) -> None:
         self._trying = None
         self.tried = True
-        if protocol.transport is not None:
-            protocol.transport.abortConnection()
+        _abort(protocol)
         if self.state == "closed":
             return
         self._again(explain(failure.value, self._address))
@@ -205,9 +204,15 @@ class Link:
         if self._trying is not None:
             self._trying.cancel()
         for protocol in (self.protocol, self._current):
-            if protocol is not None and protocol.transport is not None:
-                protocol.transport.abortConnection()
+            if protocol is not None:
+                _abort(protocol)
         self._tell()
+
+
+def _abort(protocol: Any) -> None:
+    """End a protocol's connection at once, if it has one: Twisted's TLS fails on one that is gone already."""
+    if protocol.connected:
+        protocol.transport.abortConnection()
 
 
 async def _maybe(result: Any) -> Any:

@@ -1,0 +1,67 @@
+"""HTTP from two processes on two cores, beside one process on the same two."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+
+from benchmarks.http_load import HttpLoad
+from benchmarks.meter import Meter
+from benchmarks.peers import PRODUCT, THREADS
+from benchmarks.servers import START_TIMEOUT, Server
+from benchmarks.site import Site
+from benchmarks.work import Goal, Metric, Reading, Work
+from benchmarks.work_http import CONNECTIONS
+
+#: Seconds of load that are not counted: a process that has not served yet imports, and fills its caches.
+WARM_UP = 1
+
+
+class Processes(Work):
+    """Requests to one view, without pause, by as many connections to each server."""
+
+    def __init__(self, name: str, title: str, path: str, answer: bytes, goals: Sequence[Goal]) -> None:
+        super().__init__(
+            name,
+            title,
+            Site("processes", spread=True),
+            (
+                Metric("rate", "requests/s"),
+                Metric("cost", "µs", "processor time of the server, a request", more_is_better=False),
+            ),
+            ("channelserver-processes", PRODUCT),
+            goals,
+        )
+        self._path = path
+        self._answer = answer
+
+    def measure(self, server: Server, seconds: int) -> Reading:
+        """See that the view answers as it should, then count answers."""
+        _wait_for_all(server)
+        server.expect(self._path, self._answer)
+        HttpLoad(server, self._path, CONNECTIONS, WARM_UP).finish()
+        with Meter(server, cores=server.peer.processes) as meter:
+            rate = HttpLoad(server, self._path, CONNECTIONS, seconds).finish()
+        return Reading({"rate": rate, "cost": meter.server_seconds / meter.seconds / rate * 1e6}, meter)
+
+
+def _wait_for_all(server: Server) -> None:
+    """Wait until all processes serve: the first one listens earlier than the others."""
+    threads = THREADS * server.peer.processes
+    ends = time.monotonic() + START_TIMEOUT
+    while json.loads(server.get("/-/health"))["threads"] < threads:
+        if time.monotonic() > ends:
+            raise server.failure(f"did not have all its processes within {START_TIMEOUT:g} s")
+        time.sleep(0.05)
+
+
+WORKS: tuple[Work, ...] = (
+    Processes(
+        "processes", "view without middleware, 2 processes and 1, on two cores", "/", b"Hello, world!",
+        (Goal("rate", at_least=1.7, against=PRODUCT),),
+    ),
+    Processes(
+        "processes-busy", "view that computes a little, 2 processes and 1, on two cores", "/busy/", b"computed", (),
+    ),
+)  # fmt: skip

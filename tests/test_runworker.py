@@ -274,7 +274,10 @@ class WorkTests(WorkerProcessTestCase):
         """What makes no sense is refused in one sentence."""
         for arguments, words in (
             (("--threads", "0"), "--threads must be 1 or more"),
-            (("--only-channels", "nothing"), "leave no channel to serve; the routing has asgi.delay, http.request, later, other"),
+            (
+                ("--only-channels", "nothing"),
+                "leave no channel to serve; the routing has asgi.delay, http.request, later, other",
+            ),
             (("--layer", "other"), "CHANNEL_LAYERS['other'] is not set"),
         ):
             worker = self.worker(*arguments, joined=False)

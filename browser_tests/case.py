@@ -192,7 +192,9 @@ class BrowserTestCase(SynchronousTestCase):
         self.addCleanup(self._remove_site)
         playwright = sync_playwright().start()
         self.addCleanup(playwright.stop)
-        self._browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        self._browser = playwright.chromium.launch(
+            executable_path=chromium, args=CHROMIUM_FLAGS, timeout=PATIENCE * 1000
+        )
         self.addCleanup(self._browser.close)
         self.site.start()
 

@@ -57,7 +57,9 @@ class JavaScriptTests(PageTestCase):
             self.twistd("--settings", "mysite.settings", "--port", "0", "--log-format", "text")
         ).wait_until_up()
         with sync_playwright() as playwright:
-            chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
+            chromium = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS, timeout=PATIENCE * 1000
+            )
             page = chromium.new_page()
             page.set_default_timeout(PATIENCE * 1000)
             errors: list[str] = []

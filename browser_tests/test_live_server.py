@@ -38,7 +38,9 @@ TESTS = """
                 client.force_login(get_user_model().objects.create_user(name))
                 cookies.append(client.cookies["sessionid"].value)
             with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+                browser = playwright.chromium.launch(
+                    executable_path=shutil.which("chromium"), args=FLAGS, timeout=PATIENCE
+                )
                 pages = []
                 for cookie in cookies:
                     context = browser.new_context()

@@ -131,7 +131,7 @@ class LabTestCase(ServerTestCase):
             return opened == closed
 
         wait_until(all_closed, "the end of all sockets of this test")
-        self.log()  # so that the last lines of this test have been read
+        self.log()  # what the server has said until now is of this test, not of the next one
 
     # -- the project ---------------------------------------------------------------------------------------------------
 
@@ -158,10 +158,9 @@ class LabTestCase(ServerTestCase):
         if self._owner is None:
             return []
         try:
-            text = (self.folder / "diary").read_text()
+            lines = (self.folder / "diary").read_text().split("\n")[:-1]  # the last line may be half written
         except FileNotFoundError:
             return []
-        lines = text[: text.rfind("\n") + 1].splitlines()  # without one that is being written
         entries = [json.loads(line) for line in lines[0 if all_tests else self._noted :]]
         return [
             entry
@@ -423,10 +422,14 @@ class RawClient:
             if opcode == CLOSE:
                 raise AssertionError(f"closed with {close_code(payload)}")
 
+    def waits(self, seconds: float) -> bool:
+        """Whether the server sends nothing for so long."""
+        return not self._buffer and not select.select([self.socket], [], [], seconds)[0]
+
     def silent(self) -> bool:
         """Whether the server has sent nothing more by the time it has answered a request on another connection."""
         self._server.get(ROUND_TRIP)
-        return not self._buffer and not select.select([self.socket], [], [], 0)[0]
+        return self.waits(0)
 
 
 def client_frame(opcode: int, payload: bytes) -> bytes:

@@ -47,6 +47,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 #: Seconds after which something that should have happened is taken to have failed. Long: the machine may be busy.
 TIMEOUT = 60.0
 
+# No client of a test goes through a proxy, whatever the environment says.
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost,::1"
+
 #: The settings of a test project; ``extra_settings`` of a test case come after them.
 SETTINGS = """
 import os
@@ -172,7 +175,9 @@ class Server:
     def connect(self, path: str = "/", **kwargs: Any) -> Iterator[ClientConnection]:
         """Open a WebSocket; closed at the end of the ``with`` block."""
         kwargs.setdefault("open_timeout", TIMEOUT)
+        kwargs.setdefault("close_timeout", TIMEOUT)
         kwargs.setdefault("compression", None)
+        kwargs.setdefault("ping_interval", None)  # else the client gives a server up that is busy for some seconds
         with connect(f"{'wss' if self.scheme == 'https' else 'ws'}://127.0.0.1:{self.port}{path}", **kwargs) as socket:
             yield socket
 
@@ -199,22 +204,28 @@ class Server:
         except ProcessLookupError:
             pass
         self.process.wait()
-        self._reader.join(5)
+        self._reader.join(TIMEOUT)
+
+
+_ports_given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a TCP port that is free now.
+    """Return a TCP port that is free now, and that this process has not been given before.
 
     It lies below those which the system gives to whoever asks for any, so nobody is given it before it is used.
     """
     while True:
-        port = random.randrange(20000, 32768)
+        port = random.SystemRandom().randrange(20000, 32768)
+        if port in _ports_given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _ports_given.add(port)
+        return port
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -54,6 +54,7 @@ class RedisServer:
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="channelserver-redis-"))
         self.port = port or free_port()
+        self._any_port = port is None
         self.path = str(self.folder / "redis.sock")
         self._unix = unix
         self._options = options
@@ -71,6 +72,12 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
+        while not self._started():
+            assert self._any_port, f"{redis_program()} has ended instead of starting"
+            self.port = free_port()  # somebody else has taken the other one meanwhile
+        self._any_port = False
+
+    def _started(self) -> bool:
         where = ["--port", str(self.port), "--bind", "127.0.0.1"]
         if self._unix:
             where = ["--port", "0", "--unixsocket", self.path]
@@ -84,7 +91,9 @@ class RedisServer:
         self.process = subprocess.Popen(
             [*command, *self._options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        wait_until(self.answers, "Redis", timeout=TIMEOUT)
+        process = self.process
+        wait_until(lambda: process.poll() is not None or self.answers(), "Redis", timeout=TIMEOUT)
+        return process.poll() is None
 
     def answers(self) -> bool:
         """Whether somebody listens."""
@@ -154,10 +163,11 @@ class Watched:
         config = self.master.folder / "sentinel.conf"
         config.write_text(
             f"port {port}\nsentinel monitor site 127.0.0.1 {self.master.port} 1\n"
-            "sentinel down-after-milliseconds site 500\nsentinel failover-timeout site 3000\n"
+            "sentinel down-after-milliseconds site 3000\nsentinel failover-timeout site 3000\n"
         )
         self.sentinel = self._add(port=port, config=config)
-        wait_until(lambda: b"slaves=1" in self.sentinel.command("INFO", "sentinel"), "the Sentinel's knowledge")
+        linked = b"master-link-status\r\n$2\r\nok\r\n"
+        wait_until(lambda: linked in self.sentinel.command("SENTINEL", "REPLICAS", "site"), "the Sentinel's knowledge")
         #: For ``hosts``; the first Sentinel is away.
         self.hosts = {"sentinels": [("127.0.0.1", free_port()), ("127.0.0.1", port)], "service_name": "site"}
 
@@ -181,6 +191,7 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self._target = target
         self._left: int | None = None
+        self._lock = threading.Lock()
         #: How often it has hung up.
         self.cuts = 0
         self._pairs: list[socket.socket] = []
@@ -190,7 +201,8 @@ class Proxy:
 
     def limit(self, number: int | None) -> None:
         """Let so many more bytes through."""
-        self._left = number
+        with self._lock:
+            self._left = number
 
     def _accept(self) -> None:
         while True:
@@ -206,11 +218,14 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, limited: bool) -> None:
         try:
             while data := source.recv(65536):
-                if limited and self._left is not None:
-                    data = data[: self._left]
-                    self._left -= len(data)
+                last = False
+                with self._lock:
+                    if limited and self._left is not None:
+                        data = data[: self._left]
+                        self._left -= len(data)
+                        last = self._left == 0
                 sink.sendall(data)
-                if limited and self._left == 0:
+                if last:
                     self.cuts += 1
                     break
         except OSError:

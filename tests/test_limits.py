@@ -349,8 +349,8 @@ class CrowdTests(SharedServerTestCase):
 
     files = {"urls.py": URLS}
     arguments = (
-        "--header-timeout", "2", "--body-timeout", "2", "--min-body-rate", "1000", "--http-timeout", "3",
-        "--keep-alive", "2", "--max-connections", "120", "--threads", "4", "--trust-proxy", "192.0.2.1",
+        "--header-timeout", "4", "--body-timeout", "4", "--min-body-rate", "1000", "--http-timeout", "6",
+        "--keep-alive", "3", "--threads", "4", "--trust-proxy", "192.0.2.1",
     )  # fmt: skip
 
     @contextmanager
@@ -386,14 +386,14 @@ class CrowdTests(SharedServerTestCase):
         """
         selector = selectors.DefaultSelector()
         received: dict[Raw, bytes] = {}
+        began = time.monotonic()
         for _ in range(CROWD):
             raw = Raw(self.server.port).send(begin)
             self.addCleanup(raw.socket.close)
             raw.socket.setblocking(False)
             received[raw] = b""
             selector.register(raw.socket, selectors.EVENT_READ, raw)
-        began = time.monotonic()
-        drop = began
+        drop = time.monotonic()
         while selector.get_map() and time.monotonic() < began + end:
             for key, _ in selector.select(0.1):
                 try:
@@ -416,18 +416,18 @@ class CrowdTests(SharedServerTestCase):
     def test_heads_that_drip(self) -> None:
         """All are answered with 408 and gone when the time for a head is over, though they go on sending."""
         with self.others():
-            received, seconds = self.drip(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: ", 40)
+            received, seconds = self.drip(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: ", 60)
         self.assertEqual({answer[:12] for answer in received}, {b"HTTP/1.1 408"})
-        self.assertGreater(seconds, 1.5)
-        self.assertLess(seconds, 30)
+        self.assertGreater(seconds, 3.5)
+        self.assertLess(seconds, 50)
 
     def test_bodies_that_drip(self) -> None:
         """The same for bodies that come below the least rate."""
         with self.others():
-            received, seconds = self.drip(head("POST /post HTTP/1.1", "Content-Length: 100000"), 40)
+            received, seconds = self.drip(head("POST /post HTTP/1.1", "Content-Length: 100000"), 60)
         self.assertEqual({answer[:12] for answer in received}, {b"HTTP/1.1 408"})
-        self.assertGreater(seconds, 1.5)
-        self.assertLess(seconds, 30)
+        self.assertGreater(seconds, 3.5)
+        self.assertLess(seconds, 50)
 
     def connections(self) -> int:
         """How many connections the server has, but for the one that asks."""
@@ -436,17 +436,20 @@ class CrowdTests(SharedServerTestCase):
     def test_answers_that_are_not_read(self) -> None:
         """Who does not read an answer is gone when its time is over; no worker waits for them."""
         wait_until(lambda: self.connections() == 0, "the end of earlier connections")
-        crowd = []
+
+        def slow_readers() -> int:
+            return int(self.server.get("/-/health").json()["refused"].get("slow reader", 0))
+
+        before, began = slow_readers(), time.monotonic()
         for _ in range(CROWD):
             raw = Raw(self.server.port, receive_buffer=4096)
             self.addCleanup(raw.socket.close)
-            crowd.append(raw.send(head("GET /big HTTP/1.1")))
-        began = time.monotonic()
-        wait_until(lambda: self.connections() == CROWD, "all connections")
+            raw.send(head("GET /big HTTP/1.1"))
         with self.others():
-            wait_until(lambda: self.connections() <= 1, "the end of those who do not read")
-        self.assertGreater(time.monotonic() - began, 2)
-        self.assertIn("slow reader: an answer was not read in time", self.server.output)
+            wait_until(lambda: slow_readers() == before + CROWD, "the end of those who do not read")
+        self.assertGreater(time.monotonic() - began, 5)
+        wait_until(lambda: self.connections() == 0, "the end of their connections")
+        self.server.wait_for("slow reader: an answer was not read in time")
 
     def test_streams_that_are_not_read(self) -> None:
         """The same for streamed answers, whose workers are free again afterwards."""
@@ -462,32 +465,33 @@ class CrowdTests(SharedServerTestCase):
     def test_idle_connections(self) -> None:
         """A connection that is kept is closed when nothing is asked for on it."""
         with Raw(self.server.port) as raw:
-            self.assertEqual(raw.request("/").status, 200)
             began = time.monotonic()
+            self.assertEqual(raw.request("/").status, 200)
             self.assertTrue(raw.is_closed())
-            self.assertGreater(time.monotonic() - began, 1.5)
+            self.assertGreater(time.monotonic() - began, 2.5)
 
     def test_too_many_connections(self) -> None:
         """One more than there may be gets 503 and is closed; when others have gone, there is room again."""
-        wait_until(lambda: self.connections() == 0, "the end of earlier connections")
-        crowd = [Raw(self.server.port) for _ in range(120)]
+        server = self.start("--max-connections", "120", "--header-timeout", "600", "--local-socket", "")
+        crowd = [Raw(server.port) for _ in range(120)]
         for raw in crowd:
             self.addCleanup(raw.socket.close)
-        with Raw(self.server.port) as one_more:
+        with Raw(server.port) as one_more:
             answer = one_more.send(head("GET / HTTP/1.1")).answer()
             self.assertEqual((answer.status, answer.get("connection")), (503, "close"))
             self.assertTrue(one_more.is_closed())
-        with Raw(self.server.port) as another:
+        with Raw(server.port) as another:
             self.assertEqual(another.answer().status, 503, "answered before anything is asked")
         for raw in crowd[:10]:
             raw.socket.close()
 
         def room() -> bool:
-            with Raw(self.server.port) as raw:
+            with Raw(server.port) as raw:
                 return raw.send(head("GET / HTTP/1.1")).answer().status == 200
 
         wait_until(room, "room for another connection")
-        lines = [line for line in self.server.lines if "too many connections" in line]
+        server.wait_for("too many connections")
+        lines = [line for line in server.lines if "too many connections" in line]
         self.assertEqual(len(lines), 1, lines)
 
 

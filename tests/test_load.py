@@ -200,7 +200,7 @@ class LoadTests(ServerTestCase):
         """
         number = 10_000
         allow_descriptors(number + 1000)
-        server = self.start("--max-connections", str(number + 100), "--access-log", "")
+        server = self.start("--max-connections", str(number + 100), "--access-log", "", "--ping-interval", "0")
         with Crowd(server.port) as crowd:
             idle = crowd.grow(number)
             for _ in range(20):
@@ -211,7 +211,7 @@ class LoadTests(ServerTestCase):
                 for connection in idle:
                     self.assertEqual(connection.recv(100), b"\x81\x07wake up")
             self.assert_clean(server)
-        wait_until(lambda: self.counts(server)["disconnect"] == number + 1, "all to be gone")
+        wait_until(lambda: self.counts(server)["disconnect"] == number + 1, "all to be gone", 5 * TIMEOUT)
         self.assert_clean(server)
 
 
@@ -224,8 +224,9 @@ async def open_sockets(
     async def open_socket(path: str) -> ClientConnection:
         async with free:
             return await connect(
-                f"ws://127.0.0.1:{server.port}{path}", compression=None, open_timeout=TIMEOUT, close_timeout=TIMEOUT
-            )
+                f"ws://127.0.0.1:{server.port}{path}", compression=None, open_timeout=TIMEOUT, close_timeout=TIMEOUT,
+                ping_interval=None,
+            )  # fmt: skip
 
     sockets = await asyncio.gather(*map(open_socket, paths))
     stack.push_async_callback(close_sockets, sockets)

@@ -130,6 +130,7 @@ class ServedTests(ServerTestCase):
             with Raw(server.port) as raw:
                 self.assertEqual(raw.send(b"nonsense\r\n\r\n").answer().status, 400)
         wait_until(lambda: (self.folder / "access.log").read_text().count(" 400 ") == 100, "a hundred lines")
+        server.wait_for("bad request")
         lines = [line for line in server.lines if "bad request" in line]
         self.assertEqual(len(lines), 1, lines)
         self.assertIn("bad request: malformed request line (client 127.0.0.1)", lines[0])

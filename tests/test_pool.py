@@ -631,6 +631,7 @@ class EndTests(PoolTestCase):
         """What comes after the stop wakes nobody."""
         jobs = Jobs(self.queues)
         self.make(jobs.consume, 2)
+        self.until_parked(2)  # a thread that is looking for work finds what comes after the stop
         self.pool.stop()
         self.put(1)
         self.pool.join(PATIENCE)

@@ -20,11 +20,11 @@ from websockets.sync.client import ClientConnection
 
 from tests.certificates import write_pair
 from tests.lab import TEXT, RawClient
-from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
 from tests.test_deploy import ACTIVATED
 
 ROUTING = """
-    import os, signal
+    import os, time
     from pathlib import Path
     from channelserver import Channel, Group, route
     from channelserver.sessions import channel_session
@@ -34,6 +34,10 @@ ROUTING = """
     def note(text):
         with open(HERE / "notes.txt", "a") as stream:
             stream.write(f"{text} {os.getpid()}\\n")
+
+    def works():
+        lines = (HERE / "notes.txt").read_text().split("\\n")[:-1]
+        return [line for line in lines if line.startswith("work ")]
 
     @channel_session
     def connect(message):
@@ -73,6 +77,10 @@ ROUTING = """
 
     def work(message):
         note("work %s" % message["number"])
+        # Nobody is done with all of them before the other process has taken one.
+        ends = time.monotonic() + 60
+        while len(set(line.split()[-1] for line in works())) < 2 and time.monotonic() < ends:
+            time.sleep(0.005)
 
     channel_routing = [
         route("websocket.connect", connect), route("websocket.receive", receive),
@@ -114,7 +122,13 @@ class ProcessesTestCase(ServerTestCase):
     """A server of two processes."""
 
     files = {"routing.py": ROUTING, "urls.py": VIEWS}
-    extra_settings = "MIDDLEWARE = []\nSESSION_ENGINE = 'django.contrib.sessions.backends.file'\n"
+    # On a busy machine a process may need more than some milliseconds to take what is left to it.
+    extra_settings = """
+        from channelserver.server import listening
+        listening.COURTESY = 0.05
+        MIDDLEWARE = []
+        SESSION_ENGINE = 'django.contrib.sessions.backends.file'
+    """
 
     def start(self, *arguments: str, port: int = 0) -> Server:
         """Start it; wait until both are there."""
@@ -153,7 +167,7 @@ class ProcessesTestCase(ServerTestCase):
     def notes(self) -> list[str]:
         """Return what the consumers have noted."""
         path = self.folder / "notes.txt"
-        return path.read_text().splitlines() if path.exists() else []
+        return path.read_text().split("\n")[:-1] if path.exists() else []  # the last line may be half written
 
 
 class OneServerTests(ProcessesTestCase):
@@ -161,7 +175,7 @@ class OneServerTests(ProcessesTestCase):
 
     def test_groups(self) -> None:
         """Members of both processes get every group send of either, and of a shell, in order for each sender."""
-        server = self.start()
+        server = self.start("--ping-interval", "0")
         with ExitStack() as stack:
             found: dict[str, list[RawClient]] = {}
             for _ in range(400):
@@ -321,15 +335,20 @@ class LifeTests(ProcessesTestCase):
             websocket, _ = found[first][0]
             websocket.send("members")
             self.assertEqual(websocket.recv(TIMEOUT), f"{len(found[first])} 0")
+            wait_until(lambda: sum("process 2 serves, too" in line for line in server.lines) == 2, "its successor")
             new = self.until(server, lambda pid: pid not in (first, other))
-            self.assertEqual(set(self.sockets(server, stack, 4)), {first, new})
+            later: list[int] = []
+            while not {first, new} <= set(later):  # the new one is given those that the other one had more, at first
+                self.assertLess(len(later), 100)
+                later += self.sockets(server, stack, 1)
+            self.assertEqual(set(later), {first, new})
             websocket.send("members")
-            self.assertEqual(websocket.recv(TIMEOUT), f"{len(found[first]) + 4} 0")
+            self.assertEqual(websocket.recv(TIMEOUT), f"{len(found[first]) + len(later)} 0")
         self.assertEqual(server.stop(), 0)
 
     def test_first_process_dies(self) -> None:
         """The others end, too, and set the port free."""
-        server = self.start()
+        server = self.start(port=free_port())
         first, other = self.pids(server)
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: not _alive(other), "the end of the other process")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -23,7 +22,7 @@ from websockets.sync.client import connect
 
 from channelserver.server.http1 import BadRequest, RequestHead, parse_head
 from channelserver.server.proxy import ProxyPolicy, parse_forwarded
-from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
 from tests.raw import Raw, head
 
 PROXY, INNER, CLIENT = "10.0.0.1", "10.0.0.2", "203.0.113.7"
@@ -342,7 +341,7 @@ class ProxiedTestCase(ServerTestCase):
 
     def nginx(self, upstream: str) -> int:
         """Run nginx in front of `upstream`, configured as in the documentation; return its port."""
-        port = quiet_port()
+        port = free_port()
         path = self.configuration(
             "nginx.conf",
             """
@@ -372,7 +371,7 @@ class ProxiedTestCase(ServerTestCase):
 
     def haproxy(self, server: str, extra: str = "") -> int:
         """Run haproxy in front of `server`, configured as in the documentation; return its port."""
-        port = quiet_port()
+        port = free_port()
         path = self.configuration(
             "haproxy.cfg",
             documented("haproxy").replace("bind :80", f"bind 127.0.0.1:{port}").replace(
@@ -404,7 +403,7 @@ class ProxiedTestCase(ServerTestCase):
                 raw = Raw(port, source=HERE).socket
                 with connect(
                     "ws://site.example/ws", sock=raw, origin=asked, additional_headers=fields, compression=None,
-                    open_timeout=TIMEOUT,
+                    open_timeout=TIMEOUT, ping_interval=None,
                 ) as opened:  # fmt: skip
                     seen = json.loads(opened.recv(TIMEOUT))
             except InvalidStatus as error:
@@ -413,17 +412,6 @@ class ProxiedTestCase(ServerTestCase):
                 self.assertTrue(allowed)
                 self.assertEqual((seen["client"][0], seen["scheme"]), (HERE, scheme))
         return dict(seen)
-
-
-def quiet_port() -> int:
-    """Return a free port outside of the range from which the kernel gives ports to clients, who might take it first."""
-    source = random.SystemRandom()
-    while True:
-        port = source.randrange(20000, 32000)
-        with socket.socket() as probe:
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
 
 
 def documented(name: str, page: str = "proxies.rst") -> str:
@@ -453,7 +441,7 @@ class RealProxyTests(ProxiedTestCase):
         port = self.nginx(f"127.0.0.1:{server.port}")
         self.check_http(port)
         self.check_websocket(port)
-        self.assertRegex(server.output, r"HTTP POST /a\?b 200 \d+ \[[0-9.]+ s, 127\.0\.0\.9:0\]")
+        server.wait_for(r"HTTP POST /a\?b 200 \d+ \[[0-9.]+ s, 127\.0\.0\.9:0\]")
 
     def test_nginx_over_a_unix_socket(self) -> None:
         """nginx in front of a Unix socket."""
@@ -480,7 +468,7 @@ class RealProxyTests(ProxiedTestCase):
     def test_proxy_protocol(self) -> None:
         """haproxy that passes connections on as they are, and names the client in front of each."""
         for version in ("send-proxy", "send-proxy-v2"):
-            inner, outer = quiet_port(), quiet_port()
+            inner, outer = free_port(), free_port()
             server = self.start(
                 "--endpoint", f"haproxy:tcp:{inner}:interface=127.0.0.1", "--local-socket", "",
             )  # fmt: skip
@@ -510,7 +498,7 @@ class RealProxyTests(ProxiedTestCase):
             self.assertEqual((seen["client"], seen["scheme"], seen["port"]), (HERE, "http", str(outer)))
             with connect(
                 "ws://localhost/", sock=socket.create_connection(("127.0.0.1", outer), source_address=(HERE, 0)),
-                compression=None,
+                compression=None, open_timeout=TIMEOUT, ping_interval=None,
             ) as opened:  # fmt: skip
                 self.assertEqual(json.loads(opened.recv(TIMEOUT))["client"][0], HERE)
             # A connection without the line in front is closed, and gets no answer.

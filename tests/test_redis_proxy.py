@@ -9,9 +9,9 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.process import TIMEOUT, Server, wait_until
+from tests.process import TIMEOUT, Server, free_port, wait_until
 from tests.redis_server import RedisServer
-from tests.test_proxies import ProxiedTestCase, documented, quiet_port
+from tests.test_proxies import ProxiedTestCase, documented
 from tests.test_redis_hosts import RedisServerTestCase
 
 PAGE = "redis.rst"
@@ -50,7 +50,7 @@ class WalkThroughTests(RedisServerTestCase, ProxiedTestCase):
 
     def balance(self, servers: list[Server]) -> int:
         """Run haproxy in front of the servers, with the page's configuration; return its port."""
-        port = quiet_port()
+        port = free_port()
         front = documented("haproxy").partition("\nbackend ")[0] + "\n\n"
         front = front.replace("bind :80", f"bind 127.0.0.1:{port}")
         back = documented("haproxy", PAGE)
@@ -63,7 +63,8 @@ class WalkThroughTests(RedisServerTestCase, ProxiedTestCase):
     def browsers(self, stack: ExitStack, port: int, number: int) -> list[ClientConnection]:
         """Open WebSockets through haproxy."""
         url = f"ws://127.0.0.1:{port}/"
-        return [stack.enter_context(connect(url, compression=None, open_timeout=TIMEOUT)) for _ in range(number)]
+        options: dict[str, Any] = {"compression": None, "open_timeout": TIMEOUT, "ping_interval": None}
+        return [stack.enter_context(connect(url, **options)) for _ in range(number)]
 
     def assertHeard(self, browsers: list[ClientConnection], text: str) -> None:
         """All of them get this next."""
@@ -76,7 +77,7 @@ class WalkThroughTests(RedisServerTestCase, ProxiedTestCase):
 
     def test_walk_through(self) -> None:
         """Both hosts get sockets, which chat; when a host dies, the other takes over, until it is back."""
-        servers = [self.serve(), self.serve()]
+        servers = [self.serve(free_port()), self.serve()]
         port = self.balance(servers)
         with ExitStack() as stack:
             browsers = self.browsers(stack, port, 4)

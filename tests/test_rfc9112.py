@@ -33,7 +33,7 @@ URLS = """
 
     def gate(request, name):
         # The answer waits until another request opens it.
-        gates.setdefault(name, threading.Event()).wait(20)
+        gates.setdefault(name, threading.Event()).wait(120)
         return HttpResponse("gate " + name)
 
     def open_gate(request, name):

@@ -252,10 +252,13 @@ class GroupTests(GroupTestCase):
         expiry = 2
         config = {"group_expiry": expiry}
         server = self.start(*self.arguments, extra_settings=f"CHANNEL_LAYERS['default']['CONFIG'] = {config}")
+        opened = time.monotonic()
         with server.connect("/expiry/first/") as first, server.connect("/expiry/second/") as second:
             self.ask("join", group="expiry", channel="some-channel")
             joined = time.monotonic()
-            self.assertEqual(len(self.members("expiry")), 3)
+            members = self.members("expiry")
+            if time.monotonic() < opened + expiry:  # a busy machine may have taken longer
+                self.assertEqual(len(members), 3)
             wait_until(lambda: time.monotonic() > joined + expiry * 3 / 4, "the time for the second `add`")
             renewed = time.monotonic()
             second.send("join")
@@ -263,7 +266,7 @@ class GroupTests(GroupTestCase):
             wait_until(lambda: time.monotonic() > joined + expiry + 0.05, "the end of the first membership")
             members = self.members("expiry")
             self.ask("send", group="expiry", text="to the second")
-            if time.monotonic() < renewed + expiry:  # a busy machine may have taken longer
+            if time.monotonic() < renewed + expiry:
                 self.assertEqual(len(members), 1)
                 self.assertEqual(second.recv(TIMEOUT), "to the second")
             wait_until(lambda: self.members("expiry") == [], "the end of the second membership")
@@ -330,7 +333,7 @@ class SlowReaderTests(GroupTestCase):
 
     def test_rule_14_only_received_bytes_are_a_sign_of_life(self) -> None:
         """A client that does not answer pings is given up, however much is sent to it; who answers stays."""
-        self.start("--ping-interval", "0.5", "--ping-timeout", "0.5", "--connect-timeout", "600")
+        self.start("--ping-interval", "1", "--ping-timeout", "4", "--connect-timeout", "600")
         with RawClient(self.server) as silent, self.server.connect("/living/") as living:
             silent.open("/living/")
             ended = time.monotonic() + TIMEOUT

@@ -748,7 +748,7 @@ class TimeoutTests(HTTPTestCase):
     """Rule 20 with a short ``http_timeout``, and other timeouts that do not end before a failing test does."""
 
     arguments = (
-        *("--threads", "2", "--http-timeout", "1", "--header-timeout", "600", "--keep-alive", "600"),
+        *("--threads", "2", "--http-timeout", "2", "--header-timeout", "600", "--keep-alive", "600"),
         *("--ping-interval", "0"),
     )  # fmt: skip
 

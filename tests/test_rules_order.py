@@ -177,6 +177,13 @@ ROUTING = """
 
     released = threading.Event()
 
+    def wait_for_pending(number):
+        ends = time.monotonic() + 60
+        while channel_layers["default"].channel_statistics("later")["messages_pending"] < number:
+            if time.monotonic() > ends:
+                raise TimeoutError
+            time.sleep(0.002)
+
     def block(pending):
         '''Keep all four workers until so many messages wait.'''
         together.wait(60)
@@ -188,6 +195,8 @@ ROUTING = """
 
     def later(message):
         lab.note("try", text=message["text"])
+        if "behind" in message and message["text"] not in tries:
+            wait_for_pending(message["behind"])
         if "pending" in message:
             block(message["pending"])
         once_more(message["text"], message["tries"])
@@ -536,8 +545,9 @@ class ConsumeLaterTests(OrderTestCase):
 
     def test_rule_09_at_the_end(self) -> None:
         """Any other message goes to the end of its channel."""
-        orders: list[dict[str, Any]] = [{"text": "again", "tries": 2}]
-        # All workers wait until the first message has been put back, behind or before eight others.
+        # Tried first when a blocker and eight others wait, and three other workers are on their blockers.
+        orders: list[dict[str, Any]] = [{"text": "again", "tries": 2, "behind": 9}]
+        # All workers wait until the first message has been put back, behind eight others.
         orders += [{"text": "blocker", "tries": 1, "pending": 9}] * 4
         orders += [{"text": f"other {number}", "tries": 1} for number in range(8)]
         self.assertEqual(self.server.post("/later", data=json.dumps(orders)).text, "sent")
@@ -553,13 +563,14 @@ class ConsumeLaterTests(OrderTestCase):
         paths = [f"/in_place/{number}/" for number in range(8)]  # twice as many as there are workers
         with open_sockets(self.server, paths) as sockets, self.server.connect("/in_place/free/") as free:
             for socket in sockets:
-                socket.send("again 7")
-            sixth = self.wait_for_note("try", 8 * 6, text="again")[-8:]
+                socket.send("again 8")
+            first_sixth = self.wait_for_note("try", 8 * 6, text="again")[40]
             free.send("free")
             self.assertEqual(free.recv(TIMEOUT), "free")
             self.assertEqual([socket.recv(TIMEOUT) for socket in sockets], ["again"] * 8)
         (entry,) = self.diary("try", text="free")
-        self.assertLess(entry["time"], sixth[0]["time"] + 1.6)  # when the pause after the sixth try ends
+        # Before the pauses after the sixth and the seventh try have ended.
+        self.assertLess(entry["time"], first_sixth["time"] + 1.6 + 2.0)
 
     def test_rule_09_connect_consumer(self) -> None:
         """A connect consumer may have its message again, too; the handshake is held meanwhile."""

@@ -12,12 +12,18 @@ from typing import Any
 from tests.lab import LabTestCase, RawClient, client_frame, open_sockets
 from tests.process import TIMEOUT, wait_until
 
+#: How long held-back messages wait for room here.
+RETRY_SECONDS = 8
+
 ROUTING = """
     import threading
 
-    from channelserver import Channel, Group, route
+    from channelserver import Channel, Group, outbox, route
     from channelserver.layers import ChannelFull
     import lab
+
+    # Two seconds are so short that a busy machine may need them for what has to happen before.
+    outbox.RETRY_SECONDS = {retry_seconds}
 
 
     def connect(message):
@@ -70,7 +76,7 @@ ROUTING = """
         route("websocket.disconnect", disconnect),
         route("task", task),
     ]
-"""
+""".replace("{retry_seconds}", str(RETRY_SECONDS))
 
 URLS = """
     import json
@@ -246,7 +252,7 @@ class CapacityTests(QueueTestCase):
         self.assertEqual(self.lost(), lost)
 
     def test_rule_15_held_back_sends_are_given_up(self) -> None:
-        """After two seconds they are counted and logged, and the others are sent."""
+        """After some time they are counted and logged, and the others are sent."""
         server = self.start(*self.arguments, extra_settings=self.extra_settings)
         with open_sockets(server, ["/"] * 3) as clients, server.connect("/other/") as other:
             began = time.monotonic()
@@ -255,10 +261,12 @@ class CapacityTests(QueueTestCase):
             self.assertEqual([client.recv(TIMEOUT) for client in clients], ["before"] * 3)
             other.send("hello")
             self.assertEqual(other.recv(TIMEOUT), "hello")
-            self.assertLess(time.monotonic() - began, 2.0)
+            self.assertLess(time.monotonic() - began, RETRY_SECONDS)
             self.assertEqual([client.recv(TIMEOUT) for client in clients], ["after"] * 3)
-            self.assertGreaterEqual(time.monotonic() - began, 2.0)
-        self.assertLogged(r"#warn\] 1 message\(s\) to 'hole.receive' lost: channel full; .*tried again for 2 s")
+            self.assertGreaterEqual(time.monotonic() - began, RETRY_SECONDS)
+        self.assertLogged(
+            rf"#warn\] 1 message\(s\) to 'hole.receive' lost: channel full; .*tried again for {RETRY_SECONDS} s"
+        )
         self.assertEqual(self.lost(), {"channel full": 8})
 
     def test_rule_15_direct_send(self) -> None:
@@ -294,7 +302,7 @@ class ExpiryTests(QueueTestCase):
     """Rule 15: messages do not wait for ever."""
 
     arguments = ("--threads", "1", "--ping-interval", "0")
-    extra_settings = "\nCHANNEL_LAYERS['default']['CONFIG'] = {'expiry': 1}\n"
+    extra_settings = "\nCHANNEL_LAYERS['default']['CONFIG'] = {'expiry': 4}\n"
 
     def test_rule_15_expiry(self) -> None:
         """A message which nobody took within ``expiry`` is dropped, counted and logged."""
@@ -306,7 +314,7 @@ class ExpiryTests(QueueTestCase):
             client.send("too late")
             self.reactor_round_trip()
             sent = time.monotonic()
-            wait_until(lambda: time.monotonic() > sent + 1.01, "the message's end")
+            wait_until(lambda: time.monotonic() > sent + 4.01, "the message's end")
             self.open_gate("expiry")
             client.send("in time")
             self.assertEqual(client.recv(TIMEOUT), "in time")

@@ -136,7 +136,7 @@ class WorkerProcessTestCase(ServerTestCase):
     def notes(self, what: str) -> list[dict[str, Any]]:
         """Return what the project's code has noted."""
         diary = self.folder / "diary"
-        lines = diary.read_text().splitlines() if diary.exists() else []
+        lines = diary.read_text().split("\n")[:-1] if diary.exists() else []  # the last line may be half written
         return [entry for entry in map(json.loads, lines) if entry["what"] == what]
 
     def wait_for_notes(self, what: str, number: int = 1) -> list[dict[str, Any]]:
@@ -325,7 +325,8 @@ class DeathTests(WorkerProcessTestCase):
         worker.kill()
         notes = self.wait_for_notes("work", 6)
         self.assertEqual([note["number"] for note in notes], list(range(6)))
-        self.assertNotIn("lost", server.output)
+        # The request before may count as lost: it was answered, but the process may not have said that it was done.
+        self.assertNotIn("'work' lost", server.output)
 
     def test_a_thousand_messages(self) -> None:
         """1 000 messages, three processes, one killed half-way: all but those in its hands are processed once."""
@@ -336,15 +337,19 @@ class DeathTests(WorkerProcessTestCase):
         victim = workers[1]
         victim.kill()
         server.wait_for(f"worker process {victim.process.pid} has gone")
-        lost = sum(
-            int(line.split("message(s) to 'work' lost")[0].split()[-1])
-            for line in server.lines
-            if "message(s) to 'work' lost" in line
-        )
-        self.assertLessEqual(lost, 2)
-        wait_until(lambda: len({note["number"] for note in self.notes("work")}) >= 1000 - lost)
+
+        def lost() -> int:
+            """Return how many are lost, as far as the log has told."""
+            return sum(
+                int(line.split("message(s) to 'work' lost")[0].split()[-1])
+                for line in server.lines
+                if "message(s) to 'work' lost" in line
+            )
+
+        wait_until(lambda: len({note["number"] for note in self.notes("work")}) >= 1000 - lost(), "the rest")
+        self.assertLessEqual(lost(), 2)
         self.assertEqual(requests.get(server.url("/-/health"), timeout=TIMEOUT).json()["queues"]["http.request"], 0)
         numbers = [note["number"] for note in self.notes("work")]
         self.assertEqual(len(numbers), len(set(numbers)))
-        self.assertGreaterEqual(len(numbers), 1000 - lost)
+        self.assertGreaterEqual(len(numbers), 1000 - lost())
         self.assertEqual({note["pid"] for note in self.notes("work")}, {worker.process.pid for worker in workers})

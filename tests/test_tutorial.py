@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
@@ -657,7 +657,11 @@ class RunserverTutorialTests(Examples, ServerTestCase):
                 with server.connect("/chat/") as socket:
                     socket.send("hello world")
                     return socket.recv(TIMEOUT)
-            except (ConnectionClosed, OSError):  # one server is gone, or going, and the next one not there yet
+            except (
+                ConnectionClosed,
+                InvalidHandshake,
+                OSError,
+            ):  # one server is gone, or going, and the next one not there yet
                 return None
 
         self.assertEqual(wait_until(answer, "an answer of the next server"), "HELLO WORLD")

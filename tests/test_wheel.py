@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -189,7 +189,7 @@ class WheelTests(SynchronousTestCase):
         self.clock.advance(3)
         self.assertEqual(self.wheel.now(), 3)
 
-    @settings(deadline=None, derandomize=True, max_examples=60)
+    @settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.tuples(st.floats(0, 20), st.integers(0, 40)), max_size=20), st.floats(0, 1e6))
     def test_nobody_is_forgotten(self, deadlines: list[tuple[float, int]], begun: float) -> None:
         """Whenever deadlines are added, each is served once, in time, whatever the clock begins with."""

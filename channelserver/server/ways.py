@@ -78,9 +78,9 @@ class SocketWay:
     def _joined(self, told: dict[str, Any], link: Link) -> None:
         self._pause = FIRST_PAUSE
         self._complaint = ""
-        _log.info("joined the server at {path!r}", path=self._path)
         self._told(told)
         self._layer.joined(link)
+        _log.info("joined the server at {path!r}", path=self._path)
 
     def _refused(self, failure: Any) -> None:
         self._complain(f"the server at {self._path!r} does not let this process join: {failure.value}")

@@ -14,7 +14,7 @@ from django.core import signals
 from django.core.handlers import base
 from django.db import connections
 from django.http import FileResponse, HttpResponse, HttpResponseBase
-from django.urls import set_script_prefix
+from django.urls import get_script_prefix, set_script_prefix
 
 from channelserver import outbox
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
@@ -57,7 +57,9 @@ class AsgiHandler(base.BaseHandler):
 
     def respond(self, message: Message) -> Any:
         """Return the view's response, or None if there is none to send. The caller closes it."""
-        set_script_prefix((message.content.get("root_path") or "").rstrip("/") + "/")
+        prefix = (message.content.get("root_path") or "").rstrip("/") + "/"
+        if get_script_prefix() != prefix:  # asking costs less than setting
+            set_script_prefix(prefix)
         signals.request_started.send(sender=type(self), message=message)
         try:
             request = AsgiRequest(message)
@@ -68,9 +70,8 @@ class AsgiHandler(base.BaseHandler):
             return HttpResponse("The request's body did not come in time\n", status=408, content_type="text/plain")
         except RequestAborted:
             return None
+        # The response, when it is closed, closes what the request holds: upload handlers, files.
         response: Any = self.get_response(request)
-        # The response closes what the request holds: upload handlers, files.
-        response._resource_closers.append(request.close)
         if isinstance(response, _NoResponse):
             response.close()
             return None

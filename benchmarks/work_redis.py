@@ -16,7 +16,7 @@ WARM_UP = 0.2
 #: Seconds until the servers have told each other, through Redis, what they have just begun.
 SETTLE = 1.0
 
-_PEERS = tuple(f"uvicorn-{kind}-{layer}" for layer in ("core", "pubsub") for kind in ("sync", "async"))
+_PEERS = ("uvicorn-core", "uvicorn-pubsub")
 
 
 class RedisFanOut(Work):

@@ -56,11 +56,7 @@ class Bridge:
         """
         with self._lock:
             self._weight += size
-            self._items.append((function, arguments))
-            wake = not self._awake
-            self._awake = True
-        if wake:
-            self._wake(self._drain)
+        self.post(function, *arguments)
         if self._weight > HEAVY and threading.get_ident() != self._thread:
             with self._lighter:
                 self._lighter.wait_for(lambda: self._weight <= HEAVY, PATIENCE)

@@ -14,7 +14,7 @@ from django.core import signals
 from django.core.handlers import base
 from django.db import connections
 from django.http import FileResponse, HttpResponse, HttpResponseBase
-from django.urls import get_script_prefix, set_script_prefix
+from django.urls import set_script_prefix
 
 from channelserver import outbox
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
@@ -57,9 +57,7 @@ class AsgiHandler(base.BaseHandler):
 
     def respond(self, message: Message) -> Any:
         """Return the view's response, or None if there is none to send. The caller closes it."""
-        prefix = (message.content.get("root_path") or "").rstrip("/") + "/"
-        if get_script_prefix() != prefix:  # asking costs less than setting
-            set_script_prefix(prefix)
+        set_script_prefix((message.content.get("root_path") or "").rstrip("/") + "/")
         signals.request_started.send(sender=type(self), message=message)
         try:
             request = AsgiRequest(message)
@@ -197,8 +195,7 @@ class ViewConsumer:
 def encode_head(response: HttpResponseBase) -> dict[str, Any]:
     """Return the ``status`` and the ``headers`` of a Django response, cookies included."""
     headers = [[name.encode("ascii"), value.encode("latin-1")] for name, value in response.items()]
-    if response.cookies:
-        headers.extend([b"Set-Cookie", cookie.OutputString().encode("ascii")] for cookie in response.cookies.values())
+    headers.extend([b"Set-Cookie", cookie.OutputString().encode("ascii")] for cookie in response.cookies.values())
     return {"status": response.status_code, "headers": headers}
 
 

@@ -114,7 +114,7 @@ VIEWS = """
             Channel("work").send({"number": number}, immediately=True)
         return HttpResponse(str(os.getpid()))
 
-    urlpatterns = [path("where/", where), path("held/", held), path("upload/", upload), path("work/", work)]
+    urlpatterns = [path("where/", where), path("held/", held), path("upload/", upload), path("job/", work)]
 """
 
 
@@ -274,7 +274,7 @@ class OneServerTests(ProcessesTestCase):
         server.wait_for("2 processes x 3 threads, so at most 6 connections to each database")
         for pid in self.pids(server):
             self.until(server, lambda found, pid=pid: found == pid)
-        requests.get(server.url("/work/?number=300"), timeout=TIMEOUT)
+        requests.get(server.url("/job/?number=300"), timeout=TIMEOUT)
         wait_until(lambda: len(self.notes()) >= 300)
         numbers = [int(line.split()[1]) for line in self.notes()]
         self.assertEqual(sorted(numbers), list(range(300)))

@@ -50,12 +50,12 @@ class RequestTests(ChannelCase):
 
     def test_attributes(self) -> None:
         request = self.request(
-            root_path="/root", path="/root/a/", query_string=b"a=1&b=%C3%A9", scheme="https",
+            root_path="/mount", path="/mount/a/", query_string=b"a=1&b=%C3%A9", scheme="https",
             headers=[[b"host", b"example.com"], [b"cookie", b"c=1"], [b"x-two", b"1"], [b"x-two", b"2"]],
             client=["1.2.3.4", 567], server=["example.com", 443],
         )  # fmt: skip
-        self.assertEqual((request.method, request.path, request.path_info), ("GET", "/root/a/", "/a/"))
-        self.assertEqual((request.script_name, request.scheme), ("/root", "https"))
+        self.assertEqual((request.method, request.path, request.path_info), ("GET", "/mount/a/", "/a/"))
+        self.assertEqual((request.script_name, request.scheme), ("/mount", "https"))
         self.assertEqual(request.GET.dict(), {"a": "1", "b": "é"})
         self.assertEqual(request.COOKIES, {"c": "1"})
         meta = request.META

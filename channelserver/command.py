@@ -15,7 +15,7 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python import usage
 
-from channelserver import __version__, project
+from channelserver import __version__, project, upkeep
 from channelserver.application import make_server
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.demo import prepare
@@ -146,6 +146,7 @@ def _make_service(command_line: Options) -> Any:
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
+    upkeep.install()
     service = make_server(values, installed, access_log(values, daemon))
     if given.get("check"):
         _check(values)

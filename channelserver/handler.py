@@ -21,6 +21,7 @@ from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLat
 from channelserver.message import Message
 from channelserver.request import AsgiRequest
 from channelserver.server.replies import FAILED
+from channelserver.upkeep import request_started
 
 __all__ = ["AsgiHandler", "AsgiRequest", "ViewConsumer"]
 
@@ -58,7 +59,7 @@ class AsgiHandler(base.BaseHandler):
     def respond(self, message: Message) -> Any:
         """Return the view's response, or None if there is none to send. The caller closes it."""
         set_script_prefix((message.content.get("root_path") or "").rstrip("/") + "/")
-        signals.request_started.send(sender=type(self), message=message)
+        request_started(sender=type(self), message=message)
         try:
             request = AsgiRequest(message)
         except UnicodeDecodeError:

@@ -27,7 +27,7 @@ from typing import Any
 
 from twisted.logger import Logger, globalLogBeginner, jsonFileLogObserver
 
-from channelserver import project
+from channelserver import project, upkeep
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.logs import join_logs
 from channelserver.project import StartError
@@ -91,6 +91,7 @@ def _serve(config: dict[str, Any]) -> None:
     if config["link"]:
         channel_layers.remote = lambda alias, parameters: RemoteLayer(InheritedWay(LINK, lost), **parameters)
         channel_layers.remote_alias = values.layer
+    upkeep.install()
     service = make_server(values, reactor, access_log(values, config["daemon"]), number=config["number"])
     shares = Shares(SHARES, config["processes"], config["number"])
     service.share(shares, range(LISTENERS, LISTENERS + config["listeners"]))

@@ -13,8 +13,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.db import close_old_connections
-
 from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
@@ -22,6 +20,7 @@ from channelserver.outbox import Outbox
 from channelserver.server.replies import FAILED
 from channelserver.sessions import forget_channel_session
 from channelserver.signals import consumer_finished, consumer_started
+from channelserver.upkeep import close_old_connections
 
 logger = logging.getLogger("channelserver.worker")
 

@@ -21,6 +21,7 @@ from django.core.management.commands.runserver import Command as DjangoCommand
 from django.db import connections
 from django.utils import autoreload
 
+from channelserver import upkeep
 from channelserver.application import make_server
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.handler import AsgiHandler
@@ -117,6 +118,7 @@ class Command(BaseCommand):
             static=False,
             drain_timeout=DRAIN_SECONDS,
         )
+        upkeep.install()
         service = make_server(values, reactor, ConsoleLog(self.stdout.write, self.style), self._handler(options), True)
         service.on_listen_error(self._cannot_listen)
         service.privilegedStartService()

@@ -16,6 +16,7 @@ from django.core.management import BaseCommand, CommandError
 from django.db import connections
 from twisted.internet import defer
 
+from channelserver import upkeep
 from channelserver.application import ALWAYS_SERVED, Workers, http_consumer, load_layer, make_workers
 from channelserver.asgi import InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
@@ -117,6 +118,7 @@ class WorkerProcess:
                 "--only-channels and --exclude-channels leave no channel to serve; the routing has "
                 + ", ".join(sorted(self.wrapper.router.channels))
             )
+        upkeep.install()
         self.pool: Workers = make_workers(self.wrapper, self._bridge, values, channels=channels)
         self._stopping = False
 

@@ -55,6 +55,7 @@ def install() -> None:
         return connection
 
     connections.create_connection = create_connection  # type: ignore[method-assign]
+    replaced = 0
     for signal, original, ours in (
         (signals.request_started, django.db.close_old_connections, close_old_connections),
         (signals.request_started, django.db.reset_queries, _reset_queries),
@@ -62,9 +63,10 @@ def install() -> None:
     ):
         if signal.disconnect(original):
             signal.connect(ours)
+            replaced += 1
             # Django's come first: the project's receivers can rely on what they do.
             signal.receivers.insert(0, signal.receivers.pop())
-    if len(signals.request_started.receivers) == 2:
+    if replaced == 3 and len(signals.request_started.receivers) == 2:
         _alone = list(signals.request_started.receivers)
     if not _caches_need_closing():
         signals.request_finished.disconnect(close_caches)

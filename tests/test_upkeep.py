@@ -1,0 +1,280 @@
+"""What happens to connections and caches around a request is what Django does, although we do it ourselves."""
+
+from __future__ import annotations
+
+from tests.process import TIMEOUT, SharedServerTestCase
+
+SETTINGS = """
+DATABASES["kept"] = {**DATABASES["default"], "NAME": BASE_DIR / "kept.sqlite3", "CONN_MAX_AGE": 600}
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "closing": {"BACKEND": "closing.Cache"},
+}
+"""
+
+CLOSING = """
+    from django.core.cache.backends.locmem import LocMemCache
+
+    closed = []
+
+    class Cache(LocMemCache):
+        def __init__(self, *args, **kwargs):
+            super().__init__("closing", {})
+
+        def close(self, **kwargs):
+            closed.append(1)
+"""
+
+ROUTING = """
+    from django.db import connections
+
+    def connect(message):
+        connections["default"].ensure_connection()
+
+    def receive(message):
+        message.reply_channel.send({"text": str(connections["default"].connection is not None)})
+
+    channel_routing = {"websocket.connect": connect, "websocket.receive": receive}
+"""
+
+URLS = """
+    import threading
+
+    from asgiref.sync import sync_to_async
+    from django.core import signals
+    from django.core.cache import caches
+    from django.db import OperationalError, connection, connections
+    from django.http import HttpResponse, JsonResponse
+    from django.urls import path
+    import closing
+    import settings
+
+    def is_open(alias):
+        return connections[alias].connection is not None
+
+    def use(request):
+        for alias in connections:
+            connections[alias].cursor().execute("SELECT 1")
+        return HttpResponse("used")
+
+    async def use_async(request):
+        await sync_to_async(connections["default"].ensure_connection)()
+        return HttpResponse("used")
+
+    def look(request):
+        return HttpResponse(" ".join(f"{alias}={is_open(alias)}" for alias in connections))
+
+    def break_down(connection):
+        connection.is_usable = lambda: False  # SQLite's is always usable
+        connection.errors_occurred = True
+
+    def spoil(request):
+        '''The database goes away in the middle of a request.'''
+        kept = connections["kept"]
+        kept.ensure_connection()
+        break_down(kept)
+        return HttpResponse("spoilt")
+
+    def half(request):
+        '''A connection breaks before Django has set it up, and so before it says that there is one.'''
+        kept = connections["kept"]
+        kept.close()
+        def fail():
+            break_down(kept)
+            raise OperationalError("gone again")
+        kept.init_connection_state = fail
+        try:
+            kept.ensure_connection()
+        except OperationalError:
+            del kept.init_connection_state
+            return HttpResponse(str(is_open("kept")))
+
+    def forgotten(request):
+        '''A connection that is deleted, and made anew.'''
+        before = connections["default"]
+        before.ensure_connection()
+        before.close()
+        del connections["default"]
+        connections["default"].ensure_connection()
+        return HttpResponse(str(connections["default"] is not before))
+
+    def uncommitted(request):
+        connections["kept"].set_autocommit(False)
+        return HttpResponse("left as it is")
+
+    def queries(request):
+        kept = connections["kept"]
+        kept.force_debug_cursor = True
+        kept.cursor().execute("SELECT 1")
+        return HttpResponse(str(len(kept.queries)))
+
+    def cache(request):
+        before = len(closing.closed)
+        caches["closing"].get("anything")
+        return HttpResponse(str(before))
+
+    def elsewhere(request):
+        '''A thread of the project sends the signals, as some do that run jobs.'''
+        found = []
+        def work():
+            connection.ensure_connection()
+            signals.request_finished.send(sender=None)
+            found.append(is_open("default"))
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return HttpResponse(str(found))
+
+    heard = []
+
+    def listener(sender, message, **kwargs):
+        heard.append(f"{message['path']}: {is_open('default')}")
+
+    def listen(request):
+        signals.request_started.connect(listener)
+        connection.ensure_connection()
+        return HttpResponse("listening")
+
+    def hear(request):
+        signals.request_started.disconnect(listener)
+        return HttpResponse(str(heard))
+
+    def told(request):
+        return JsonResponse(settings.heard, safe=False)
+
+    urlpatterns = [
+        path(view.__name__ + "/", view)
+        for view in (
+            use, use_async, look, spoil, half, forgotten, uncommitted, queries, cache, elsewhere, listen, hear, told,
+        )
+    ]
+"""
+
+
+class UpkeepTests(SharedServerTestCase):
+    """One thread, so each request finds what the one before has left."""
+
+    files = {"urls.py": URLS, "routing.py": ROUTING, "closing.py": CLOSING}
+    extra_settings = SETTINGS
+    arguments = ("--threads", "1")
+
+    def text(self, path: str) -> str:
+        """Return the answer to a request."""
+        response = self.server.get(path)
+        self.assertEqual(response.status_code, 200)
+        return response.text
+
+    def test_age(self) -> None:
+        """A connection is closed after the request, or kept for as long as ``CONN_MAX_AGE`` says."""
+        for _ in range(2):
+            self.text("/use/")
+            self.assertEqual(self.text("/look/"), "default=False kept=True")
+
+    def test_asynchronous_view(self) -> None:
+        """The same with a connection that an asynchronous view has opened through ``sync_to_async``."""
+        self.text("/use_async/")
+        self.assertIn("default=False", self.text("/look/"))
+
+    def test_broken_connection(self) -> None:
+        """A connection that no longer works is closed, and the next request gets one that does."""
+        self.text("/spoil/")
+        self.assertIn("kept=False", self.text("/look/"))
+        self.text("/use/")
+        self.assertIn("kept=True", self.text("/look/"))
+
+    def test_connection_half_made(self) -> None:
+        """The same with one that broke while it was being made."""
+        self.assertEqual(self.text("/half/"), "True")
+        self.assertIn("kept=False", self.text("/look/"))
+        self.text("/use/")
+
+    def test_left_in_a_transaction(self) -> None:
+        """A connection which a view leaves without autocommit is closed."""
+        self.text("/use/")
+        self.text("/uncommitted/")
+        self.assertIn("kept=False", self.text("/look/"))
+
+    def test_deleted_connection(self) -> None:
+        """A project may delete a connection: the one that comes after it is looked after."""
+        self.assertEqual(self.text("/forgotten/"), "True")
+        self.assertIn("default=False", self.text("/look/"))
+
+    def test_queries(self) -> None:
+        """The queries of earlier requests are forgotten."""
+        self.assertEqual([self.text("/queries/") for _ in range(3)], ["1", "1", "1"])
+
+    def test_cache(self) -> None:
+        """A cache that has something to close is closed after each request."""
+        first = int(self.text("/cache/"))
+        self.assertEqual([int(self.text("/cache/")) for _ in range(2)], [first + 1, first + 2])
+
+    def test_other_threads(self) -> None:
+        """The signals do in threads of the project what they do in ours."""
+        self.assertEqual(self.text("/elsewhere/"), "[False]")
+
+    def test_receivers(self) -> None:
+        """A receiver of ``request_started`` is called, and finds what Django has done already."""
+        self.text("/listen/")
+        self.text("/look/")
+        self.assertEqual(self.text("/hear/"), "['/look/: False', '/hear/: False']")
+
+    def test_consumers(self) -> None:
+        """Before and after a consumer, connections are looked after like around a view."""
+        with self.server.connect("/") as socket:
+            socket.send("open?")
+            self.assertEqual(socket.recv(TIMEOUT), "False")
+
+
+class ReceiversTests(SharedServerTestCase):
+    """A project with receivers of its own, connected before the server is put together."""
+
+    files = {"urls.py": URLS, "closing.py": CLOSING}
+    extra_settings = (
+        SETTINGS
+        + """
+from django.core import signals
+from django.db import connection
+heard = []
+
+def started(message, **kwargs):
+    heard.append(f"{message['path']} begins: {connection.connection is not None}")
+
+def finished(**kwargs):
+    heard.append(f"ends: {connection.connection is not None}")
+    connection.ensure_connection()
+
+signals.request_started.connect(started)
+signals.request_finished.connect(finished)
+"""
+    )
+    arguments = ("--threads", "1")
+
+    def test_order(self) -> None:
+        """They are called when Django has closed the connection of the request, and what they themselves have opened
+        meanwhile.
+        """
+        self.server.get("/use/")
+        self.server.get("/look/")
+        wanted = ["/use/ begins: False", "ends: False", "/look/ begins: False", "ends: False", "/told/ begins: False"]
+        self.assertEqual(self.server.get("/told/").json(), wanted)
+
+
+class ChoiceTests(SharedServerTestCase):
+    """A project that does not want Django to close its connections."""
+
+    files = {"urls.py": URLS, "closing.py": CLOSING}
+    extra_settings = (
+        SETTINGS
+        + """
+from django.core import signals
+from django import db
+signals.request_started.disconnect(db.close_old_connections)
+signals.request_finished.disconnect(db.close_old_connections)
+"""
+    )
+    arguments = ("--threads", "1")
+
+    def test_disconnected_receivers(self) -> None:
+        """What the project has disconnected is not done."""
+        self.server.get("/use/")
+        self.assertEqual(self.server.get("/look/").text, "default=True kept=True")

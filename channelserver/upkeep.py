@@ -1,8 +1,9 @@
 """What Django does for connections and caches before and after each request, at a fraction of the cost.
 
 Django's own receivers of ``request_started`` and ``request_finished`` look up the database connections of the thread
-four times for each request. Each look asks asyncio for a running loop, and the answer is an exception: together a third
-of all that a small request costs. Here a thread remembers its connections when it makes them.
+three times for each request, and its caches once. To find the connections, asyncio is asked again and again for a
+running loop, and the answer is an exception. All together was a third of what a small request costs. Here a thread
+remembers its connections when it makes them.
 
 Any thread; owns, for each thread, the list of its connections.
 """
@@ -55,25 +56,34 @@ def install() -> None:
         return connection
 
     connections.create_connection = create_connection  # type: ignore[method-assign]
-    replaced = 0
-    for signal, original, ours in (
-        (signals.request_started, django.db.close_old_connections, close_old_connections),
-        (signals.request_started, django.db.reset_queries, _reset_queries),
-        (signals.request_finished, django.db.close_old_connections, close_old_connections),
-    ):
-        if signal.disconnect(original):
-            signal.connect(ours)
-            replaced += 1
-            # Django's come first: the project's receivers can rely on what they do.
-            signal.receivers.insert(0, signal.receivers.pop())
-    if replaced == 3 and len(signals.request_started.receivers) == 2:
-        _alone = list(signals.request_started.receivers)
+    started = signals.request_started
+    both = [
+        _replace(started, django.db.close_old_connections, close_old_connections),
+        _replace(started, django.db.reset_queries, _reset_queries),
+    ]
+    if all(both) and len(started.receivers) == len(both):
+        _alone = list(started.receivers)
+    _replace(signals.request_finished, django.db.close_old_connections, close_old_connections)
     if not _caches_need_closing():
         signals.request_finished.disconnect(close_caches)
 
 
+def _replace(signal: Any, original: Any, ours: Any) -> bool:
+    """Connect `ours` instead of `original`; return whether that was connected."""
+    if not signal.disconnect(original):
+        return False
+    signal.connect(ours)
+    # Django's come first: the project's receivers can rely on what they do.
+    signal.receivers.insert(0, signal.receivers.pop())
+    return True
+
+
 def request_started(sender: type, message: Any) -> None:
-    """Send Django's signal of this name; or, if nobody else is connected to it, do what it is for."""
+    """Send Django's signal of this name; or, if nobody else is connected to it, do what it is for.
+
+    :param sender: the class of the handler.
+    :param message: the :class:`~channelserver.message.Message` with the request.
+    """
     if signals.request_started.receivers == _alone:
         _reset_queries()
         close_old_connections()
@@ -104,7 +114,9 @@ def _connections() -> list[ref[Any]]:
     """Return the connections of this thread."""
     known = _thread.connections
     if known is None:
-        known = _thread.connections = [ref(connection) for connection in connections.all(initialized_only=True)]
+        known = [ref(connection) for connection in connections.all(initialized_only=True)]
+        if not _has_loop():
+            _thread.connections = known
     return known
 
 
@@ -121,6 +133,6 @@ def _caches_need_closing() -> bool:
     """Whether closing does anything to one of the configured caches. In most of Django's own backends it does not."""
     try:
         backends = [import_string(configured["BACKEND"]) for configured in settings.CACHES.values()]
+        return any(backend.close is not BaseCache.close for backend in backends)
     except Exception:  # will be reported to whoever uses that cache
         return True
-    return any(backend.close is not BaseCache.close for backend in backends)

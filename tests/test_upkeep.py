@@ -38,7 +38,11 @@ ROUTING = """
 """
 
 URLS = """
+    import asyncio
+    import gc
+    import os
     import threading
+    import weakref
 
     from asgiref.sync import sync_to_async
     from django.core import signals
@@ -96,7 +100,10 @@ URLS = """
         before.close()
         del connections["default"]
         connections["default"].ensure_connection()
-        return HttpResponse(str(connections["default"] is not before))
+        gone = weakref.ref(before)
+        del before
+        gc.collect()
+        return HttpResponse(str(gone() is None))
 
     def uncommitted(request):
         connections["kept"].set_autocommit(False)
@@ -125,6 +132,34 @@ URLS = """
         thread.join()
         return HttpResponse(str(found))
 
+    def tasks(request):
+        '''In an event loop each task has its own connections; the signals, sent by another task, leave them alone.'''
+        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+        found = []
+        async def one(opened, signalled):
+            connections["kept"].ensure_connection()
+            signals.request_finished.send(sender=None)
+            connections["kept"].set_autocommit(False)  # whoever looks at it now will close it
+            opened.set()
+            await signalled.wait()
+            found.append(is_open("kept"))
+            connections["kept"].close()
+        async def other(opened, signalled):
+            await opened.wait()
+            signals.request_finished.send(sender=None)
+            signalled.set()
+        async def both():
+            events = asyncio.Event(), asyncio.Event()
+            await asyncio.gather(one(*events), other(*events))
+        def work():
+            asyncio.run(both())  # the thread's first look is a task's
+            signals.request_finished.send(sender=None)
+            asyncio.run(both())
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return HttpResponse(str(found))
+
     heard = []
 
     def listener(sender, message, **kwargs):
@@ -145,7 +180,8 @@ URLS = """
     urlpatterns = [
         path(view.__name__ + "/", view)
         for view in (
-            use, use_async, look, spoil, half, forgotten, uncommitted, queries, cache, elsewhere, listen, hear, told,
+            use, use_async, look, spoil, half, forgotten, uncommitted, queries, cache, elsewhere, tasks, listen, hear,
+            told,
         )
     ]
 """
@@ -195,7 +231,7 @@ class UpkeepTests(SharedServerTestCase):
         self.assertIn("kept=False", self.text("/look/"))
 
     def test_deleted_connection(self) -> None:
-        """A project may delete a connection: the one that comes after it is looked after."""
+        """A project may delete a connection: it is kept by nobody, and the one that comes after it is looked after."""
         self.assertEqual(self.text("/forgotten/"), "True")
         self.assertIn("default=False", self.text("/look/"))
 
@@ -212,8 +248,12 @@ class UpkeepTests(SharedServerTestCase):
         """The signals do in threads of the project what they do in ours."""
         self.assertEqual(self.text("/elsewhere/"), "[False]")
 
+    def test_tasks(self) -> None:
+        """The connections of tasks in a thread of the project are not the thread's."""
+        self.assertEqual(self.text("/tasks/"), "[True, True]")
+
     def test_receivers(self) -> None:
-        """A receiver of ``request_started`` is called, and finds what Django has done already."""
+        """A receiver of ``request_started`` connected late is called, and finds what Django has done already."""
         self.text("/listen/")
         self.text("/look/")
         self.assertEqual(self.text("/hear/"), "['/look/: False', '/hear/: False']")

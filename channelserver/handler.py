@@ -21,7 +21,6 @@ from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLat
 from channelserver.message import Message
 from channelserver.request import AsgiRequest
 from channelserver.server.replies import FAILED
-from channelserver.upkeep import request_started
 
 __all__ = ["AsgiHandler", "AsgiRequest", "ViewConsumer"]
 
@@ -59,7 +58,7 @@ class AsgiHandler(base.BaseHandler):
     def respond(self, message: Message) -> Any:
         """Return the view's response, or None if there is none to send. The caller closes it."""
         set_script_prefix((message.content.get("root_path") or "").rstrip("/") + "/")
-        request_started(sender=type(self), message=message)
+        signals.request_started.send(sender=type(self), message=message)
         try:
             request = AsgiRequest(message)
         except UnicodeDecodeError:
@@ -195,7 +194,9 @@ class ViewConsumer:
 
 def encode_head(response: HttpResponseBase) -> dict[str, Any]:
     """Return the ``status`` and the ``headers`` of a Django response, cookies included."""
-    headers = [[name.encode("ascii"), value.encode("latin-1")] for name, value in response.items()]
+    # What response.items() yields, which looks up each field once more, by way of three generators.
+    fields = response.headers._store.values()
+    headers = [[name.encode("ascii"), value.encode("latin-1")] for name, value in fields]
     headers.extend([b"Set-Cookie", cookie.OutputString().encode("ascii")] for cookie in response.cookies.values())
     return {"status": response.status_code, "headers": headers}
 

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import ItemsView, KeysView, ValuesView
+from functools import lru_cache
 from typing import Any
 
+from django.utils.functional import cached_property
+
 from channelserver.channel import Channel
+from channelserver.layers.names import check_channel_name
 
 
 class Message:
@@ -19,9 +23,11 @@ class Message:
     :param channel_name: the channel it came from.
     :param channel_layer: the layer that channel is in; replies go there.
 
-    ``content``, ``channel``, ``channel_layer`` and ``reply_channel`` (a :class:`Channel`, or None) are attributes.
-    Decorators add others: ``channel_session``, ``http_session``, ``user``. The content's keys can be had from the
-    message itself: ``message["path"]``.
+    ``content``, ``channel``, ``channel_name``, ``channel_layer`` and ``reply_channel`` (a :class:`Channel`, or None)
+    are attributes. Decorators add others: ``channel_session``, ``http_session``, ``user``. The content's keys can be
+    had from the message itself: ``message["path"]``.
+
+    :raises TypeError: the name of the channel, or the content's ``reply_channel``, is invalid.
     """
 
     #: The request body, if it came as a file beside the message (see :mod:`channelserver.handler`).
@@ -30,10 +36,21 @@ class Message:
     def __init__(self, content: dict[str, Any], channel_name: str | None, channel_layer: Any) -> None:
         self.content = content
         self.channel_layer = channel_layer
-        # Without a name: built by hand, as tests written for Channels 1 do.
-        self.channel: Any = Channel(channel_name, channel_layer=channel_layer) if channel_name else None
+        self.channel_name = _checked_before(channel_name) if channel_name else ""
         reply_channel = content.get("reply_channel")
-        self.reply_channel = Channel(reply_channel, channel_layer=channel_layer) if reply_channel else None
+        self._reply_name = _checked(reply_channel) if reply_channel else None
+
+    # Most views ask for neither, so they are made when somebody does.
+
+    @cached_property
+    def channel(self) -> Any:
+        """The channel the message came from; None if it was built by hand, as tests written for Channels 1 do."""
+        return Channel(self.channel_name, channel_layer=self.channel_layer) if self.channel_name else None
+
+    @cached_property
+    def reply_channel(self) -> Channel | None:
+        """Where replies go, if anywhere."""
+        return Channel(self._reply_name, channel_layer=self.channel_layer) if self._reply_name else None
 
     def __getitem__(self, key: str) -> Any:
         return self.content[key]
@@ -62,7 +79,14 @@ class Message:
 
     def copy(self) -> Message:
         """Return a message with a deep copy of the content, without the attributes that decorators added."""
-        return type(self)(copy.deepcopy(self.content), self.channel and self.channel.name, self.channel_layer)
+        return type(self)(copy.deepcopy(self.content), self.channel_name, self.channel_layer)
 
     def __repr__(self) -> str:
-        return f"<Message from {self.channel}, keys {sorted(self.content)}>"
+        return f"<Message from {self.channel_name or None}, keys {sorted(self.content)}>"
+
+
+def _checked(name: str | bytes) -> str:
+    return check_channel_name(name.decode("ascii") if isinstance(name, bytes) else name)
+
+
+_checked_before = lru_cache(1000)(_checked)

@@ -15,6 +15,7 @@ from django.http import HttpRequest, QueryDict, parse_cookie
 from django.utils.datastructures import MultiValueDict
 from django.utils.functional import cached_property
 
+from channelserver.channel import Channel
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
 from channelserver.message import Message
 
@@ -46,7 +47,6 @@ class AsgiRequest(HttpRequest):
     def __init__(self, message: Message) -> None:
         content = message.content
         self.message = message
-        self.reply_channel = message.reply_channel
         self.resolver_match = None
         self._read_started = False
         self._post_parse_error = False
@@ -146,6 +146,11 @@ class AsgiRequest(HttpRequest):
 
     def _get_scheme(self) -> str:
         return self.message.content.get("scheme") or "http"
+
+    @cached_property
+    def reply_channel(self) -> Channel | None:
+        """Where the answer goes."""
+        return self.message.reply_channel
 
     @cached_property
     def GET(self) -> QueryDict:  # type: ignore[override]

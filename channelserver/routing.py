@@ -115,7 +115,7 @@ class Route:
 
     def match(self, message: Message) -> Match | None:
         """Return the consumer and its keyword arguments, or None if channel or filters do not match."""
-        return _first_match(self._table.get(message.channel.name, ()), message)
+        return _first_match(self._table.get(message.channel_name, ()), message)
 
     def __repr__(self) -> str:
         filters = "".join(f", {key}={pattern.pattern!r}" for key, pattern in self.filters)
@@ -165,7 +165,7 @@ class Include:
 
     def match(self, message: Message) -> Match | None:
         """Return the consumer and the keyword arguments of the first inner route that matches, or None."""
-        return _first_match(self._table.get(message.channel.name, ()), message)
+        return _first_match(self._table.get(message.channel_name, ()), message)
 
     def __repr__(self) -> str:
         prefixes = "".join(f", {key}={pattern.pattern!r}" for key, pattern in self.prefixes)
@@ -205,7 +205,7 @@ class Router:
 
     def match(self, message: Message) -> Match | None:
         """Return the consumer for a message and its keyword arguments, or None if no route matches."""
-        name = message.channel.name
+        name = message.channel_name
         consumer = self._direct.get(name)
         if consumer is not None:
             return consumer, {}

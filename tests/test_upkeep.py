@@ -1,6 +1,8 @@
-"""What happens to connections and caches around a request is what Django does, although we do it ourselves."""
+"""What happens around a request is what Django does, although we do it ourselves."""
 
 from __future__ import annotations
+
+import json
 
 from tests.process import TIMEOUT, SharedServerTestCase
 
@@ -318,3 +320,95 @@ signals.request_finished.disconnect(db.close_old_connections)
         """What the project has disconnected is not done."""
         self.server.get("/use/")
         self.assertEqual(self.server.get("/look/").text, "default=True kept=True")
+
+
+PLACES = """
+    import asyncio
+    import threading
+
+    from asgiref.sync import sync_to_async
+    from django.core import signals
+    from django.http import JsonResponse
+    from django.urls import get_script_prefix, get_urlconf, path, reverse
+
+    def place():
+        return [get_urlconf(), get_script_prefix()]
+
+    def inside(request):
+        elsewhere = []
+        thread = threading.Thread(target=lambda: elsewhere.append(place()))
+        thread.start()
+        thread.join()
+        return JsonResponse([place(), *elsewhere, reverse("inside")], safe=False)
+
+    async def task():
+        return place()
+
+    async def inside_async(request):
+        found = [place(), await asyncio.create_task(task()), await sync_to_async(place)(), reverse("inside")]
+        return JsonResponse(found, safe=False)
+
+    def results(request):
+        sent = [signal.send(sender=None) for signal in (signals.request_started, signals.request_finished)]
+        return JsonResponse([[receiver.__name__, result] for pairs in sent for receiver, result in pairs], safe=False)
+
+    urlpatterns = [
+        path("inside/", inside, name="inside"), path("async/", inside_async), path("results/", results),
+    ]
+
+    def middleware(get_response):
+        def choose(request):
+            request.urlconf = "places"
+            return get_response(request)
+        return choose
+"""
+
+PLACES_ROUTING = """
+    import json
+    from places import place
+
+    FIRST = place()
+
+    def receive(message):
+        message.reply_channel.send({"text": json.dumps([place(), FIRST])})
+
+    channel_routing = {"websocket.receive": receive}
+"""
+
+
+class PlacesTests(SharedServerTestCase):
+    """URLconf and script prefix, of a site that has middleware which chooses the URLconf."""
+
+    files = {"places.py": PLACES, "routing.py": PLACES_ROUTING, "urls.py": "    urlpatterns = []"}
+    extra_settings = """
+MIDDLEWARE = ["places.middleware"]
+FORCE_SCRIPT_NAME = "/forced"
+"""
+    arguments = ("--threads", "1", "--root-path", "/mount")
+
+    def test_views(self) -> None:
+        """A view has those of its request, a thread that it starts has none."""
+        here, elsewhere, url = self.server.get("/mount/inside/").json()
+        self.assertEqual((here, elsewhere), (["places", "/mount/"], [None, "/"]))
+        self.assertEqual(url, "/mount/inside/")
+
+    def test_asynchronous_views(self) -> None:
+        """One that is a coroutine has them in its tasks, too, and in what it has done by a thread."""
+        *places, url = self.server.get("/mount/async/").json()
+        self.assertEqual(places, [["places", "/mount/"]] * 3)
+        self.assertEqual(url, "/mount/inside/")
+
+    def test_afterwards(self) -> None:
+        """After the request its URLconf is forgotten. What the main thread had before the first request stays."""
+        for path in ("/mount/inside/", "/mount/async/"):
+            self.server.get(path)
+            with self.server.connect("/") as socket:
+                socket.send("")
+                place, first = json.loads(str(socket.recv(TIMEOUT)))
+            self.assertEqual((place, first), ([None, "/mount/"], [None, "/forced/"]))
+
+    def test_results(self) -> None:
+        """Who sends the signals himself gets the results of Django's receivers."""
+        called = "reset_queries", "close_old_connections", "close_old_connections", "reset_urlconf"
+        found = [[name.lstrip("_"), result] for name, result in self.server.get("/mount/results/").json()]
+        self.assertEqual(found, [[name, None] for name in called])

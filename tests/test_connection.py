@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from typing import Any
 
@@ -10,8 +11,8 @@ from twisted.internet.address import IPv6Address, UNIXAddress
 from zope.interface import directlyProvides
 
 from channelserver.server.body import BODY_IN_MESSAGE
-from channelserver.server.connection import LINGER, READ_AHEAD, HTTPFactory
-from channelserver.server.http1 import MAX_HEAD_BYTES
+from channelserver.server.connection import KEPT_SECTION, LINGER, READ_AHEAD, HTTPFactory
+from channelserver.server.http1 import MAX_HEAD_BYTES, FieldSection
 from tests.fakes import Client, FakeServer, StrictTestCase, get, request
 
 MEGABYTE = 1024 * 1024
@@ -135,6 +136,33 @@ class PipelineTests(ConnectionTestCase):
             self.assertIsNone(self.server.take("http.request"))
             self.server.reply(message, status=200, content=b"%d" % number)
         self.assertEqual([response.body for response in client.responses()], [b"1", b"2", b"3", b"4"])
+
+    def test_consumer_that_changes_headers(self) -> None:
+        """What a consumer does to the headers of its message is nothing to the next request, which has the same."""
+        client = self.connect()
+        for _ in range(3):
+            message = client.request(get("/", "X-A: b"))
+            self.assertEqual(message["headers"], [[b"host", b"testserver"], [b"x-a", b"b"]])
+            message["headers"][1][1] = b"c"
+            message["headers"].append([b"x-d", b"e"])
+            self.server.reply(message, status=200)
+
+    def test_memory(self) -> None:
+        """A connection between two requests keeps the fields of the last one, unless they are large; a socket none."""
+
+        def kept() -> list[bytes]:
+            sections = [thing for thing in gc.get_objects() if isinstance(thing, FieldSection)]
+            return [section.fields[b"x-memory"] for section in sections if b"x-memory" in section.fields]
+
+        client = self.connect()
+        large = "l" * KEPT_SECTION
+        for value, wanted in (("a", [b"a"]), (large, []), ("b", [b"b"])):
+            self.server.reply(client.request(get("/", "X-Memory: " + value)), status=200)
+            self.assertEqual(kept(), wanted)
+        upgrade = "Upgrade: websocket", "Connection: upgrade", "Sec-WebSocket-Version: 13", "X-Memory: c"
+        client.send(get("/", *upgrade, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="))
+        self.server.reply(self.server.message("websocket.connect"), accept=True)
+        self.assertEqual(kept(), [])
 
     def test_byte_by_byte(self) -> None:
         """However a request comes, it is the same."""

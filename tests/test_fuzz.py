@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.frames import FrameError, FrameReader
-from channelserver.server.http1 import BadRequest, body_reader, parse_head
+from channelserver.server.http1 import BadRequest, RequestHead, body_reader, parse_head
 from tests.process import SharedServerTestCase
 from tests.raw import Raw, head
 
@@ -95,6 +95,9 @@ class ParserTests(SynchronousTestCase):
         self.assertTrue(parsed.path.startswith("/") or parsed.path == "*", parsed.path)
         for name, value in parsed.headers:
             self.assertNotRegex(name + value, rb"[\x00\r\n]")
+        again = parse_head(start, known=parsed.section)
+        for name in set(RequestHead.__slots__) - {"section"}:
+            self.assertEqual(getattr(parsed, name), getattr(again, name))
         whole = self.read(parsed, [rest])
         pieces = self.read(parsed, [rest[index : index + step] for index in range(0, len(rest), step)] or [b""])
         self.assertEqual(whole, pieces)

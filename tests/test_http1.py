@@ -354,6 +354,49 @@ class ConnectionTests(HeadTestCase):
         self.refusal("POST / HTTP/1.1", "Expect: 200-ok", status=417)
 
 
+class KnownSectionTests(HeadTestCase):
+    """Fields that are the same as those of the request before are not read twice."""
+
+    FIELDS = b"Host: a\r\nX-A: b\r\nConnection: keep-alive"
+
+    def after(self, line: bytes, fields: bytes = FIELDS, before: bytes = b"GET / HTTP/1.1\r\n" + FIELDS) -> RequestHead:
+        """Return a head that follows another one on the same connection."""
+        return parse_head(line + b"\r\n" + fields, known=parse_head(before).section)
+
+    def test_same(self) -> None:
+        """The head is what it would be if it were the first one; the fields are shared."""
+        first = parse_head(b"GET /1 HTTP/1.1\r\n" + self.FIELDS)
+        second = self.after(b"POST /2?3 HTTP/1.1", before=b"GET /1 HTTP/1.1\r\n" + self.FIELDS)
+        self.assertEqual((second.method, second.path, second.query_string), ("POST", "/2", b"3"))
+        self.assertEqual((second.headers, second.fields), (first.headers, first.fields))
+        again = parse_head(b"GET /1 HTTP/1.1\r\n" + self.FIELDS, known=first.section)
+        self.assertIs(again.headers, first.headers)
+
+    def test_other_fields(self) -> None:
+        """Others are read, however little differs."""
+        self.assertEqual(self.after(b"GET / HTTP/1.1", self.FIELDS.replace(b"b", b"c")).fields[b"x-a"], b"c")
+        for fields in (self.FIELDS + b"\r\nHost: a", self.FIELDS + b" \x00", b"", self.FIELDS + b"\r\n"):
+            self.assertRaises(BadRequest, self.after, b"GET / HTTP/1.1", fields)
+
+    def test_other_version(self) -> None:
+        """What the fields say depends on the version."""
+        chunked = b"Host: a\r\nTransfer-Encoding: chunked"
+        before = b"POST / HTTP/1.1\r\n" + chunked
+        self.assertRaises(BadRequest, self.after, b"POST / HTTP/1.0", chunked, before)
+        self.assertIs(self.after(b"GET / HTTP/1.0", b"Host: a", b"GET / HTTP/1.1\r\nHost: a").keep_alive, False)
+
+    def test_nothing_sticks(self) -> None:
+        """What is done to one head is not done to the next."""
+        section = parse_head(b"GET / HTTP/1.1\r\n" + self.FIELDS).section
+        absolute = parse_head(b"GET http://other/ HTTP/1.1\r\n" + self.FIELDS, known=section)
+        self.assertEqual((absolute.fields[b"host"], absolute.headers[0]), (b"other", [b"host", b"other"]))
+        absolute.keep_alive = False
+        for known in (section, absolute.section):
+            head = parse_head(b"GET / HTTP/1.1\r\n" + self.FIELDS, known=known)
+            self.assertEqual((head.fields[b"host"], head.headers[0]), (b"a", [b"host", b"a"]))
+            self.assertTrue(head.keep_alive)
+
+
 class RobustnessTests(SynchronousTestCase):
     """Whatever comes."""
 

@@ -252,6 +252,21 @@ class PolicyTests(SynchronousTestCase):
         self.assertRefused('Forwarded: for="1.1.1.1', f"Forwarded: for={CLIENT}")
         self.assertRefused('Forwarded: for="1.1.1.1', 'Forwarded: for="[2001:db8::1]"')
 
+    def test_nothing_sticks(self) -> None:
+        """What is done to one head is not done to the next one on the connection, which shares its fields."""
+        fields = "X-Forwarded-For: 1.1.1.1", "X-Forwarded-Host: shop.example"
+        first = self.apply(*fields, peer=CLIENT)[1]
+        self.assertNotIn(b"x-forwarded-for", first.fields)
+        text = head("GET / HTTP/1.1", *fields, host="site.example")[:-4]
+        second = parse_head(text, known=first.section)
+        self.assertIs(second.section, first.section)
+        addresses = {"client": [PROXY, 4711], "server": ["192.0.2.1", 8000], "scheme": "http"}
+        self.assertEqual(ProxyPolicy(["10.0.0.0/8"]).apply(second, addresses, PROXY)["client"], ["1.1.1.1", 0])
+        self.assertEqual(second.fields[b"host"], b"shop.example")
+        third = parse_head(text, known=second.section)
+        self.assertEqual(third.fields[b"host"], b"site.example")
+        self.assertEqual([value for name, value in third.headers if name == b"host"], [b"site.example"])
+
     def test_the_proxy_protocol_names_the_client(self) -> None:
         """With the PROXY protocol the connection has a client of its own: the walk goes on from there."""
         parsed = parse_head(head("GET / HTTP/1.1", "X-Forwarded-For: 1.1.1.1", "X-Forwarded-Proto: https")[:-4])

@@ -327,8 +327,10 @@ PLACES = """
     import threading
 
     from asgiref.sync import sync_to_async
+    from django.conf import settings
     from django.core import signals
     from django.http import JsonResponse
+    from django.test import override_settings
     from django.urls import get_script_prefix, get_urlconf, path, reverse
 
     def place():
@@ -352,8 +354,16 @@ PLACES = """
         sent = [signal.send(sender=None) for signal in (signals.request_started, signals.request_finished)]
         return JsonResponse([[receiver.__name__, result] for pairs in sent for receiver, result in pairs], safe=False)
 
+    def look_at_settings(request):
+        with override_settings(KNOWN=2, NEW=3):
+            inside = settings.KNOWN, settings.NEW
+        after = settings.KNOWN, hasattr(settings, "NEW"), getattr(settings, "NEW", 4)
+        listed = "KNOWN" in dir(settings), settings.is_overridden("KNOWN"), settings.is_overridden("NEW")
+        return JsonResponse([*inside, *after, *listed], safe=False)
+
     urlpatterns = [
         path("inside/", inside, name="inside"), path("async/", inside_async), path("results/", results),
+        path("settings/", look_at_settings),
     ]
 
     def middleware(get_response):
@@ -377,12 +387,13 @@ PLACES_ROUTING = """
 
 
 class PlacesTests(SharedServerTestCase):
-    """URLconf and script prefix, of a site that has middleware which chooses the URLconf."""
+    """URLconf, script prefix and settings, of a site that has middleware which chooses the URLconf."""
 
     files = {"places.py": PLACES, "routing.py": PLACES_ROUTING, "urls.py": "    urlpatterns = []"}
     extra_settings = """
 MIDDLEWARE = ["places.middleware"]
 FORCE_SCRIPT_NAME = "/forced"
+KNOWN = 1
 """
     arguments = ("--threads", "1", "--root-path", "/mount")
 
@@ -412,3 +423,8 @@ FORCE_SCRIPT_NAME = "/forced"
         called = "reset_queries", "close_old_connections", "close_old_connections", "reset_urlconf"
         found = [[name.lstrip("_"), result] for name, result in self.server.get("/mount/results/").json()]
         self.assertEqual(found, [[name, None] for name in called])
+
+    def test_settings(self) -> None:
+        """Settings are found, missed and overridden as ever."""
+        found = self.server.get("/mount/settings/").json()
+        self.assertEqual(found, [2, 3, 1, False, 4, True, True, False])

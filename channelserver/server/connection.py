@@ -31,7 +31,7 @@ from zope.interface import implementer
 
 from channelserver.server.body import FramedBody
 from channelserver.server.exchange import Exchange
-from channelserver.server.http1 import BadRequest, RequestHead, parse_head
+from channelserver.server.http1 import BadRequest, FieldSection, RequestHead, parse_head
 from channelserver.server.limits import Refusal, lose_transport
 from channelserver.server.sending import direct, send
 from channelserver.server.site import LINGER, Site
@@ -41,6 +41,8 @@ _log = Logger("channelserver.server.http")
 
 #: Bytes of further requests which are read while one is being answered.
 READ_AHEAD = 64 * 1024
+#: Fields of a request, in bytes, which are kept for the next request on the connection; an idle one must stay small.
+KEPT_SECTION = 2048
 #: Seconds a new connection has for its first request when the server stops.
 FIRST_REQUEST = 1.0
 
@@ -54,7 +56,8 @@ class HTTPConnection:
 
     __slots__ = (
         "_addresses", "_begun", "_body", "_buffer", "_deadline", "_direct", "_exchange", "_head", "_own_addresses",
-        "_paused", "_producing", "_searched", "_state", "_websocket", "factory", "peer", "site", "transport",
+        "_paused", "_producing", "_searched", "_section", "_state", "_websocket", "factory", "peer", "site",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, site: Site, peer: str | None = None) -> None:
@@ -69,6 +72,7 @@ class HTTPConnection:
         self._searched = 0
         self._begun = False  # something of the next request has come
         self._head: RequestHead | None = None
+        self._section: FieldSection | None = None  # of the latest head
         self._body: FramedBody | None = None
         self._exchange: Exchange | None = None
         self._websocket: WebSocket | None = None
@@ -187,7 +191,9 @@ class HTTPConnection:
         self._searched = 0
         self._begun = False
         self._buffer = buffer[end + 4 :]
-        head = self._head = parse_head(buffer[:end], options.max_header_fields)
+        head = self._head = parse_head(buffer[:end], options.max_header_fields, self._section)
+        section = head.section
+        self._section = section if section is not None and len(section.text) <= KEPT_SECTION else None
         self._addresses = self._own()
         if self.site.proxies:
             self._addresses = self.site.proxies.apply(head, self._addresses, self.peer)
@@ -261,6 +267,7 @@ class HTTPConnection:
 
     def _upgrade(self, head: RequestHead) -> None:
         self._state = "socket"
+        self._section = None
         data, self._buffer = self._buffer, b""
         addresses = {**self._addresses, "scheme": "wss" if self._addresses["scheme"] == "https" else "ws"}
         websocket = WebSocket(self, head, addresses)

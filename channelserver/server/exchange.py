@@ -148,7 +148,7 @@ class Exchange:
             "path": head.path,
             "query_string": head.query_string,
             "root_path": self.wire.site.root_path,
-            "headers": [pair for pair in head.headers if b"_" not in pair[0]],
+            "headers": [pair.copy() for pair in head.headers if b"_" not in pair[0]],
             "body": body,
             "body_channel": None,
             **copy_addresses(addresses),

@@ -58,11 +58,96 @@ class BadRequest(Exception):
         self.reason = reason
 
 
+class FieldSection:
+    """The fields of a request, and what they say, apart from the request's line.
+
+    Several heads may share one, so nothing in it is ever changed.
+
+    :param text: the lines, without the last line's end.
+    :param version: of HTTP, "1.0" or "1.1".
+    :param max_fields: more of them are refused.
+    :raises BadRequest: a field breaks a rule.
+    """
+
+    __slots__ = ("expects_continue", "fields", "headers", "keep_alive", "length", "text", "version")
+
+    def __init__(self, text: bytes, version: str, max_fields: int) -> None:
+        self.text = text
+        self.version = version
+        self.headers: list[list[bytes]] = []
+        self.fields: dict[bytes, bytes] = {}
+        self.length: int | None = 0
+        self.keep_alive = True
+        self.expects_continue = False
+        self._read_lines(text.split(b"\r\n") if text else [], max_fields)
+        self._read_host()
+        self._read_framing()
+        self._read_connection()
+
+    def _read_lines(self, lines: list[bytes], max_fields: int) -> None:
+        if len(lines) > max_fields:
+            raise BadRequest(f"more than {max_fields} header fields", 431)
+        fields, headers = self.fields, self.headers
+        for line in lines:
+            match = _field(line)
+            if match is None:
+                raise BadRequest("malformed header field")
+            name, value = match.groups()
+            name = name.lower()
+            value = value.rstrip(b" \t")
+            headers.append([name, value])
+            if name not in fields:
+                fields[name] = value
+            elif name in SINGLE:
+                raise BadRequest(f"field {name.decode()} more than once")
+
+    def _read_host(self) -> None:
+        """There must be one well-formed Host field (RFC 9112 section 3.2)."""
+        host = self.fields.get(b"host")
+        if host is None:
+            if self.version == "1.1":
+                raise BadRequest("no Host field")
+        elif not _host(host):
+            raise BadRequest("malformed Host field")
+
+    def _read_framing(self) -> None:
+        """Where the body ends (RFC 9112 section 6.3)."""
+        length = self.fields.get(b"content-length")
+        coding = self.fields.get(b"transfer-encoding")
+        if coding is not None:
+            if length is not None:
+                raise BadRequest("both Content-Length and Transfer-Encoding")
+            if self.version == "1.0":
+                raise BadRequest("Transfer-Encoding in HTTP/1.0")
+            codings = [item.strip() for item in coding.lower().split(b",")]
+            if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+                raise BadRequest("a body whose end cannot be told")
+            if len(codings) > 1:
+                raise BadRequest("a transfer coding other than chunked")
+            self.length = None
+        elif length is not None:
+            if not length.isdigit() or len(length) > 18:
+                raise BadRequest("malformed Content-Length")
+            self.length = int(length)
+
+    def _read_connection(self) -> None:
+        tokens = _tokens(self.headers, b"connection") if b"connection" in self.fields else frozenset()
+        self.keep_alive = b"close" not in tokens and (self.version == "1.1" or b"keep-alive" in tokens)
+        expect = self.fields.get(b"expect")
+        if expect is not None:
+            if expect.lower() != b"100-continue":
+                raise BadRequest("an expectation other than 100-continue", 417)
+            self.expects_continue = self.version == "1.1"
+
+
 class RequestHead:
     """The head of one request.
 
     ``headers`` holds [name, value] pairs of bytes, names in lower case, in their order, repeated ones too. ``path`` is
     percent-decoded; what is not UTF-8 in it stays percent-encoded. ``length`` is the body's, None if it is chunked.
+
+    :param section: where ``headers`` and ``fields`` are from. They are its own, so whoever wants others puts others in
+        their place.
     """
 
     __slots__ = (
@@ -74,62 +159,67 @@ class RequestHead:
         "method",
         "path",
         "query_string",
+        "section",
         "version",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, section: FieldSection | None = None) -> None:
         self.method = ""
         self.path = ""
         self.query_string = b""
+        self.section = section
+        if section is not None:
+            self.version = section.version
+            self.headers = section.headers
+            self.fields = section.fields
+            self.length = section.length
+            self.keep_alive = section.keep_alive
+            self.expects_continue = section.expects_continue
+            return
         self.version = "1.1"
-        self.headers: list[list[bytes]] = []
+        self.headers = []
         #: The first value of each field.
-        self.fields: dict[bytes, bytes] = {}
-        self.length: int | None = 0
+        self.fields = {}
+        self.length = 0
         self.keep_alive = True
         self.expects_continue = False
 
     def tokens(self, name: bytes) -> set[bytes]:
         """Return the comma-separated values of all fields `name`, in lower case."""
-        values = (value for key, value in self.headers if key == name)
-        return {token for value in values for token in map(bytes.strip, value.lower().split(b",")) if token}
+        return _tokens(self.headers, name)
 
 
-def parse_head(data: bytes, max_fields: int = MAX_FIELDS) -> RequestHead:
+def _tokens(headers: list[list[bytes]], name: bytes) -> set[bytes]:
+    values = (value for key, value in headers if key == name)
+    return {token for value in values for token in map(bytes.strip, value.lower().split(b",")) if token}
+
+
+def parse_head(data: bytes, max_fields: int = MAX_FIELDS, known: FieldSection | None = None) -> RequestHead:
     """Read a request head.
 
     :param data: all up to, and without, the empty line.
     :param max_fields: more of them are refused.
+    :param known: the ``section`` of an earlier head. Clients send the same fields again and again; those are not read
+        twice.
     :raises BadRequest: it breaks a rule of RFC 9112 or RFC 9110, or one of this server's limits.
     """
-    lines = data.split(b"\r\n")
-    match = _request_line(lines[0])
+    line, _, text = data.partition(b"\r\n")
+    match = _request_line(line)
     if match is None:
         raise BadRequest("malformed request line")
     method, target, major, minor = match.groups()
     if major != b"1":
         raise BadRequest("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
-    if len(lines) - 1 > max_fields:
-        raise BadRequest(f"more than {max_fields} header fields", 431)
-    head = RequestHead()
+    version = "1.0" if minor == b"0" else "1.1"
+    if known is None or known.text != text or known.version != version:
+        known = FieldSection(text, version, max_fields)
+    head = RequestHead(known)
     head.method = method.decode("ascii")
-    head.version = "1.0" if minor == b"0" else "1.1"
-    fields, headers = head.fields, head.headers
-    for line in lines[1:]:
-        match = _field(line)
-        if match is None:
-            raise BadRequest("malformed header field")
-        name, value = match.groups()
-        name = name.lower()
-        value = value.rstrip(b" \t")
-        headers.append([name, value])
-        if name not in fields:
-            fields[name] = value
-        elif name in SINGLE:
-            raise BadRequest(f"field {name.decode()} more than once")
-    _read_host(head, _read_target(head, target))
-    _read_framing(head)
-    _read_connection(head)
+    authority = _read_target(head, target)
+    if authority is not None:  # counts instead of the Host field (RFC 9112 section 3.2.2)
+        if not _host(authority):
+            raise BadRequest("malformed request target")
+        set_host(head, authority)
     return head
 
 
@@ -165,20 +255,6 @@ def decode_path(path: bytes) -> str:
     return unquote_to_bytes(path).decode("utf-8", "channelserver.repercent") if b"%" in path else path.decode("ascii")
 
 
-def _read_host(head: RequestHead, authority: bytes | None) -> None:
-    """There must be one well-formed Host field (RFC 9112 section 3.2); an authority counts instead (section 3.2.2)."""
-    host = head.fields.get(b"host")
-    if host is None:
-        if head.version == "1.1":
-            raise BadRequest("no Host field")
-    elif not _host(host):
-        raise BadRequest("malformed Host field")
-    if authority is not None:
-        if not _host(authority):
-            raise BadRequest("malformed request target")
-        set_host(head, authority)
-
-
 def is_host(value: bytes) -> bool:
     """Whether `value` can stand in a ``Host`` field: a name or an address, with or without a port."""
     return _host(value) is not None
@@ -186,40 +262,8 @@ def is_host(value: bytes) -> bool:
 
 def set_host(head: RequestHead, host: bytes) -> None:
     """Put `host` in the place of the ``Host`` field."""
-    head.fields[b"host"] = host
-    head.headers[:] = [pair for pair in head.headers if pair[0] != b"host"]
-    head.headers.insert(0, [b"host", host])
-
-
-def _read_framing(head: RequestHead) -> None:
-    """Where the body ends (RFC 9112 section 6.3)."""
-    length = head.fields.get(b"content-length")
-    coding = head.fields.get(b"transfer-encoding")
-    if coding is not None:
-        if length is not None:
-            raise BadRequest("both Content-Length and Transfer-Encoding")
-        if head.version == "1.0":
-            raise BadRequest("Transfer-Encoding in HTTP/1.0")
-        codings = [item.strip() for item in coding.lower().split(b",")]
-        if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
-            raise BadRequest("a body whose end cannot be told")
-        if len(codings) > 1:
-            raise BadRequest("a transfer coding other than chunked")
-        head.length = None
-    elif length is not None:
-        if not length.isdigit() or len(length) > 18:
-            raise BadRequest("malformed Content-Length")
-        head.length = int(length)
-
-
-def _read_connection(head: RequestHead) -> None:
-    tokens = head.tokens(b"connection") if b"connection" in head.fields else frozenset()
-    head.keep_alive = b"close" not in tokens and (head.version == "1.1" or b"keep-alive" in tokens)
-    expect = head.fields.get(b"expect")
-    if expect is not None:
-        if expect.lower() != b"100-continue":
-            raise BadRequest("an expectation other than 100-continue", 417)
-        head.expects_continue = head.version == "1.1"
+    head.fields = {**head.fields, b"host": host}
+    head.headers = [[b"host", host], *(pair for pair in head.headers if pair[0] != b"host")]
 
 
 class LengthBody:

@@ -101,9 +101,8 @@ class ProxyPolicy:
         if FIELDS.isdisjoint(head.fields):
             return addresses
         if not self.trusts(peer):
-            head.headers[:] = [pair for pair in head.headers if pair[0] not in FIELDS]
-            for name in FIELDS:
-                head.fields.pop(name, None)
+            head.headers = [pair for pair in head.headers if pair[0] not in FIELDS]
+            head.fields = {name: value for name, value in head.fields.items() if name not in FIELDS}
             return addresses
         claims = [claim for claim in (self._read_forwarded(head, addresses), self._read_x(head, addresses)) if claim]
         if not claims:

@@ -113,7 +113,7 @@ class WebSocket:
             "path": head.path,
             "query_string": head.query_string,
             "root_path": site.root_path,
-            "headers": [pair for pair in head.headers if b"_" not in pair[0]],
+            "headers": [pair.copy() for pair in head.headers if b"_" not in pair[0]],
             "order": 0,
             **copy_addresses(self._addresses),
         }

@@ -114,8 +114,7 @@ def measure(plan: Plan, options: argparse.Namespace) -> int:
     cores.pin_load()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the server that is running would stay
     try:
-        with cores.awake():
-            results = Run(plan, cores, options.rounds, options.seconds).go()
+        results = Run(plan, cores, options.rounds, options.seconds).go()
     except KeyboardInterrupt:
         print("benchmarks: interrupted; nothing has been written", file=sys.stderr)
         return 130

@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,20 +21,6 @@ PACKAGES = (
     "channelserver", "django", "twisted", "autobahn", "channels", "channels_redis", "redis", "daphne", "uvicorn",
     "gunicorn", "granian",
 )  # fmt: skip
-
-#: A process that computes on one core for as long as nobody else wants to, and its parent lives.
-_AWAKE = """
-import os, sys
-parent = os.getppid()
-try:
-    os.sched_setaffinity(0, {int(sys.argv[1])})
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-except OSError as error:
-    sys.exit(f"benchmarks: core {sys.argv[1]} cannot be kept awake, figures will vary more: {error}")
-while os.getppid() == parent:
-    for _ in range(100_000):
-        pass
-"""
 
 
 @dataclass(frozen=True)
@@ -62,24 +46,6 @@ class Cores:
     def pin_load(self) -> None:
         """Keep this process, and those it starts from now on, on the load generator's core."""
         os.sched_setaffinity(0, {self.load})
-
-    @contextmanager
-    def awake(self) -> Iterator[list[int]]:
-        """Keep the cores from falling asleep in this context; gives the ids of the processes that do it.
-
-        On a virtual machine a core with nothing to do for a moment is given to another guest, and comes back late. How
-        late differs from minute to minute, by more than the servers do. The processes have the lowest of all
-        priorities: they stop as soon as server or load have anything to do.
-        """
-        command = [sys.executable, "-S", "-c", _AWAKE]
-        cores = {self.server, self.second, self.load}
-        processes = [subprocess.Popen([*command, str(core)], start_new_session=True) for core in sorted(cores)]
-        try:
-            yield [process.pid for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
 
     @contextmanager
     def pinning_servers(self, spread: bool = False) -> Iterator[None]:

@@ -22,7 +22,7 @@ from benchmarks.sockets import TEXT as SAID
 from benchmarks.work import Reading
 from channelserver.server.frames import BINARY, TEXT, encode_frame
 from tests.fakes import mask_frame
-from tests.process import ROOT, TIMEOUT, wait_until
+from tests.process import ROOT, TIMEOUT
 from tests.redis_server import redis_program
 
 
@@ -54,21 +54,6 @@ class CommandLineTests(SynchronousTestCase):
         done = run("--rounds", "none")
         self.assertEqual(done.returncode, 2)
         self.assertIn("'none' is not a whole number from 1 on", done.stderr)
-
-
-class CoresTests(SynchronousTestCase):
-    """The cores that are measured on."""
-
-    def test_awake(self) -> None:
-        """While it is measured, each core has a process of the lowest priority; afterwards there is none."""
-        cores = Cores.choose()
-        with cores.awake() as processes:
-            for process in processes:
-                wait_until(lambda process=process: os.sched_getscheduler(process) == os.SCHED_IDLE, "lowest priority")
-            kept = [os.sched_getaffinity(process) for process in processes]
-            self.assertEqual(kept, [{core} for core in sorted({cores.server, cores.second, cores.load})])
-        for process in processes:
-            self.assertRaises(ProcessLookupError, os.kill, process, 0)
 
 
 class PlanTests(SynchronousTestCase):

@@ -6,7 +6,7 @@ Runs in worker threads. A handler is built once, with its middleware, and shared
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
@@ -14,6 +14,7 @@ from django.core import signals
 from django.core.handlers import base
 from django.db import connections
 from django.http import FileResponse, HttpResponse, HttpResponseBase
+from django.http.response import ResponseHeaders
 from django.urls import set_script_prefix
 
 from channelserver import outbox
@@ -194,8 +195,10 @@ class ViewConsumer:
 
 def encode_head(response: HttpResponseBase) -> dict[str, Any]:
     """Return the ``status`` and the ``headers`` of a Django response, cookies included."""
-    # What response.items() yields, which looks up each field once more, by way of three generators.
-    fields = response.headers._store.values()
+    fields: Iterable[tuple[str, str]] = response.items()
+    if type(response).items is HttpResponseBase.items and type(response.headers) is ResponseHeaders:
+        # The same at a third of the cost: items() looks up each field once more, by way of three generators.
+        fields = response.headers._store.values()
     headers = [[name.encode("ascii"), value.encode("latin-1")] for name, value in fields]
     headers.extend([b"Set-Cookie", cookie.OutputString().encode("ascii")] for cookie in response.cookies.values())
     return {"status": response.status_code, "headers": headers}

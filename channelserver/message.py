@@ -37,15 +37,23 @@ class Message:
         self.content = content
         self.channel_layer = channel_layer
         self.channel_name = _checked_before(channel_name) if channel_name else ""
+        self._channel: Channel | None = None
         reply_channel = content.get("reply_channel")
         self._reply_name = _checked(reply_channel) if reply_channel else None
 
-    # Most views ask for neither, so they are made when somebody does.
+    # Most views ask for neither channel, so they are made when somebody does.
 
-    @cached_property
+    @property
     def channel(self) -> Any:
         """The channel the message came from; None if it was built by hand, as tests written for Channels 1 do."""
-        return Channel(self.channel_name, channel_layer=self.channel_layer) if self.channel_name else None
+        if self._channel is None and self.channel_name:
+            self._channel = Channel(self.channel_name, channel_layer=self.channel_layer)
+        return self._channel
+
+    @channel.setter
+    def channel(self, channel: Channel | None) -> None:
+        self._channel = channel
+        self.channel_name = channel.name if channel is not None else ""
 
     @cached_property
     def reply_channel(self) -> Channel | None:

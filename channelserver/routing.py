@@ -400,4 +400,4 @@ def _with_cut(message: Message, cut: Mapping[str, str]) -> Message:
     """Return the message as an object inside of includes may see it."""
     if not cut:
         return message
-    return type(message)({**message.content, **cut}, message.channel.name, message.channel_layer)
+    return type(message)({**message.content, **cut}, message.channel_name, message.channel_layer)

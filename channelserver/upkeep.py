@@ -6,17 +6,19 @@
 * As long as only Django listens to these two signals, what they are for is done without looking up who listens.
 * Where Django keeps the URLconf and the script prefix of a request, in an ``asgiref.local.Local``, each change copies a
   dictionary under a lock. Here they are in context variables, which is what such a ``Local`` is made of.
-* Each look at a setting, some fifty for a request with Django's default middleware, runs a function that hides the
-  special methods of wrapped objects. Settings have none worth hiding, so here it is not run.
+* Each look at a setting, some fifty for a request with Django's default middleware, runs a function which sees to it
+  that ``hasattr(settings, "__len__")`` and the like speak of what is wrapped. That is of no use with settings, so here
+  it is not run.
 
 All together was more than a quarter of what a small request costs.
 
-Any thread; owns, for each thread, the list of its connections.
+Any thread; owns, for each thread, the list of its connections, its URLconf and its script prefix.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -66,10 +68,13 @@ def install() -> None:
         return connection
 
     connections.create_connection = create_connection  # type: ignore[method-assign]
-    LazySettings.__getattribute__ = object.__getattribute__  # type: ignore[method-assign]
-    for name in ("_urlconfs", "_prefixes"):
-        if isinstance(getattr(urls, name, None), Local):
-            setattr(urls, name, _Value(getattr(urls, name)))
+    if "__getattribute__" not in vars(LazySettings):  # else it is a package's, which resolves settings when asked for
+        LazySettings.__getattribute__ = object.__getattribute__  # type: ignore[method-assign]
+    # With this flag (Python 3.14) threads begin with the context of who starts them, and so with a value not their own.
+    if not getattr(sys.flags, "thread_inherit_context", False):
+        for name in ("_urlconfs", "_prefixes"):
+            if isinstance(getattr(urls, name, None), Local):
+                setattr(urls, name, _Value(getattr(urls, name)))
     if not _caches_need_closing():
         signals.request_finished.disconnect(close_caches)
     _take_over(
@@ -130,7 +135,7 @@ class _Value:
 
     @property
     def value(self) -> Any:
-        """What was set in this thread, or for this task of an event loop.
+        """What was set in this thread, or in this task of an event loop and what it hands on to threads.
 
         :raises AttributeError: nothing was, or it was deleted.
         """

@@ -11,7 +11,7 @@ from twisted.internet.address import IPv6Address, UNIXAddress
 from zope.interface import directlyProvides
 
 from channelserver.server.body import BODY_IN_MESSAGE
-from channelserver.server.connection import KEPT_SECTION, LINGER, READ_AHEAD, HTTPFactory
+from channelserver.server.connection import KEPT_BYTES, KEPT_FIELDS, LINGER, READ_AHEAD, HTTPFactory
 from channelserver.server.http1 import MAX_HEAD_BYTES, FieldSection
 from tests.fakes import Client, FakeServer, StrictTestCase, get, request
 
@@ -151,15 +151,15 @@ class PipelineTests(ConnectionTestCase):
         """A connection between two requests keeps the fields of the last one, unless they are large; a socket none."""
 
         def kept() -> list[bytes]:
-            sections = [thing for thing in gc.get_objects() if isinstance(thing, FieldSection)]
+            sections = [thing for thing in gc.get_objects() if type(thing) is FieldSection]
             return [section.fields[b"x-memory"] for section in sections if b"x-memory" in section.fields]
 
         client = self.connect()
-        large = "l" * KEPT_SECTION
-        for value, wanted in (("a", [b"a"]), (large, []), ("b", [b"b"])):
-            self.server.reply(client.request(get("/", "X-Memory: " + value)), status=200)
+        large, many = "l" * KEPT_BYTES, ["X-A: b"] * KEPT_FIELDS
+        for value, others, wanted in (("a", [], [b"a"]), (large, [], []), ("b", [], [b"b"]), ("c", many, [])):
+            self.server.reply(client.request(get("/", "X-Memory: " + value, *others)), status=200)
             self.assertEqual(kept(), wanted)
-        upgrade = "Upgrade: websocket", "Connection: upgrade", "Sec-WebSocket-Version: 13", "X-Memory: c"
+        upgrade = "Upgrade: websocket", "Connection: upgrade", "Sec-WebSocket-Version: 13", "X-Memory: d"
         client.send(get("/", *upgrade, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="))
         self.server.reply(self.server.message("websocket.connect"), accept=True)
         self.assertEqual(kept(), [])

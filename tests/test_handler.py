@@ -389,6 +389,20 @@ class EncodeResponseTests(SynchronousTestCase):
         ):
             self.assertEqual(list(self.Handler.chunk_bytes(data)), chunks)
 
+    def test_own_ways_to_keep_headers(self) -> None:
+        """A response may say by itself what its headers are, and have a dict for them."""
+
+        class Linking(HttpResponse):
+            def items(self) -> Any:
+                return [*super().items(), ("Link", "</a>"), ("Link", "</b>")]
+
+        (sent,) = self.encode(Linking("x", content_type="text/plain"))
+        wanted = [[b"Content-Type", b"text/plain"], [b"Link", b"</a>"], [b"Link", b"</b>"]]
+        self.assertEqual(sent["headers"], wanted)
+        response = HttpResponse("x")
+        response.headers = {"X-Own": "a"}  # type: ignore[assignment]
+        self.assertEqual(self.encode(response)[0]["headers"], [[b"X-Own", b"a"]])
+
     def test_plain(self) -> None:
         """One message; names of headers as the application wrote them, everything bytes."""
         response = HttpResponse("caf\xe9", status=418, headers={"X-Own": "caf\xe9", "content-type": "text/plain"})

@@ -354,6 +354,19 @@ class ConnectionTests(HeadTestCase):
         self.refusal("POST / HTTP/1.1", "Expect: 200-ok", status=417)
 
 
+class OrderTests(HeadTestCase):
+    """What is wrong with the first line is told first."""
+
+    def test_tunnel(self) -> None:
+        """A proxy's request is told that this is none, whatever its fields are."""
+        self.refusal("CONNECT a:443 HTTP/1.1", host=False, status=501)
+        self.refusal("CONNECT a:443 HTTP/1.1", "Expect: x", status=501)
+
+    def test_target(self) -> None:
+        """So is a malformed target."""
+        self.assertIn("target", self.refusal("GET foo HTTP/1.1", "Expect: x"))
+
+
 class KnownSectionTests(HeadTestCase):
     """Fields that are the same as those of the request before are not read twice."""
 

@@ -8,6 +8,7 @@ import channelserver
 from channelserver.channel import Channel
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.message import Message
+from channelserver.routing import Router
 
 LAYER = InMemoryChannelLayer()
 
@@ -83,6 +84,13 @@ class MessageTests(SynchronousTestCase):
         self.assertRaises(TypeError, Message, {}, "no name", LAYER)
         self.assertRaises(TypeError, Message, {"reply_channel": "no name"}, "task", LAYER)
         self.assertRaises(TypeError, Message, {"reply_channel": 5}, "task", LAYER)
+
+    def test_another_channel(self) -> None:
+        """Tests give a message another channel."""
+        message = Message({}, "task", LAYER)
+        message.channel = Channel("other", channel_layer=LAYER)
+        self.assertEqual((message.channel_name, message.copy().channel.name), ("other", "other"))
+        self.assertEqual(Router({"other": len}).match(message), (len, {}))
 
     def test_repr(self) -> None:
         """It tells where it is from and what it holds, but not the values, which may be secret."""

@@ -386,6 +386,33 @@ PLACES_ROUTING = """
 """
 
 
+class ForeignSettingsTests(SharedServerTestCase):
+    """A project with a package that resolves settings when they are asked for."""
+
+    files = {"urls.py": """
+    from django.conf import settings
+    from django.http import HttpResponse
+    from django.urls import path
+
+    urlpatterns = [path("", lambda request: HttpResponse(settings.SECRET))]
+    """}  # fmt: skip
+    extra_settings = """
+from django.conf import LazySettings
+
+def resolve(self, name, original=LazySettings.__getattribute__):
+    if name != "SECRET":
+        return original(self, name)
+    return self._wrapped.SECRET()
+
+LazySettings.__getattribute__ = resolve
+SECRET = lambda: "resolved"
+"""
+
+    def test_resolved(self) -> None:
+        """They still are."""
+        self.assertEqual(self.server.get("/").text, "resolved")
+
+
 class PlacesTests(SharedServerTestCase):
     """URLconf, script prefix and settings, of a site that has middleware which chooses the URLconf."""
 

@@ -41,8 +41,9 @@ _log = Logger("channelserver.server.http")
 
 #: Bytes of further requests which are read while one is being answered.
 READ_AHEAD = 64 * 1024
-#: Fields of a request, in bytes, which are kept for the next request on the connection; an idle one must stay small.
-KEPT_SECTION = 2048
+#: Fields of a request which are kept for the next request on the connection: how many, and how many bytes in all. That
+#: may be 10 KiB of memory; an idle connection must stay small.
+KEPT_FIELDS, KEPT_BYTES = 32, 2048
 #: Seconds a new connection has for its first request when the server stops.
 FIRST_REQUEST = 1.0
 
@@ -193,7 +194,8 @@ class HTTPConnection:
         self._buffer = buffer[end + 4 :]
         head = self._head = parse_head(buffer[:end], options.max_header_fields, self._section)
         section = head.section
-        self._section = section if section is not None and len(section.text) <= KEPT_SECTION else None
+        small = section is not None and len(section.text) <= KEPT_BYTES and len(section.headers) <= KEPT_FIELDS
+        self._section = section if small else None
         self._addresses = self._own()
         if self.site.proxies:
             self._addresses = self.site.proxies.apply(head, self._addresses, self.peer)

@@ -146,8 +146,8 @@ class RequestHead:
     ``headers`` holds [name, value] pairs of bytes, names in lower case, in their order, repeated ones too. ``path`` is
     percent-decoded; what is not UTF-8 in it stays percent-encoded. ``length`` is the body's, None if it is chunked.
 
-    :param section: where ``headers`` and ``fields`` are from. They are its own, so whoever wants others puts others in
-        their place.
+    :param section: where ``headers`` and ``fields`` are from. They belong to the section: whoever wants others assigns
+        others, as a proxy's word about the host does.
     """
 
     __slots__ = (
@@ -199,8 +199,8 @@ def parse_head(data: bytes, max_fields: int = MAX_FIELDS, known: FieldSection | 
 
     :param data: all up to, and without, the empty line.
     :param max_fields: more of them are refused.
-    :param known: the ``section`` of an earlier head. Clients send the same fields again and again; those are not read
-        twice.
+    :param known: the ``section`` of an earlier head, read with the same `max_fields`. Clients send the same fields
+        again and again; those are not read twice.
     :raises BadRequest: it breaks a rule of RFC 9112 or RFC 9110, or one of this server's limits.
     """
     line, _, text = data.partition(b"\r\n")
@@ -210,12 +210,14 @@ def parse_head(data: bytes, max_fields: int = MAX_FIELDS, known: FieldSection | 
     method, target, major, minor = match.groups()
     if major != b"1":
         raise BadRequest("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
+    target, authority = _read_target(method, target)
     version = "1.0" if minor == b"0" else "1.1"
     if known is None or known.text != text or known.version != version:
         known = FieldSection(text, version, max_fields)
     head = RequestHead(known)
     head.method = method.decode("ascii")
-    authority = _read_target(head, target)
+    path, _, head.query_string = target.partition(b"?")
+    head.path = decode_path(path)
     if authority is not None:  # counts instead of the Host field (RFC 9112 section 3.2.2)
         if not _host(authority):
             raise BadRequest("malformed request target")
@@ -223,10 +225,12 @@ def parse_head(data: bytes, max_fields: int = MAX_FIELDS, known: FieldSection | 
     return head
 
 
-def _read_target(head: RequestHead, target: bytes) -> bytes | None:
-    """Read one of the four forms of a request target (RFC 9112 section 3.2); return the authority it names, if any."""
+def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
+    """Read one of the four forms of a request target (RFC 9112 section 3.2); return path and query, and the authority
+    that it names, if any.
+    """
     authority = None
-    if head.method == "CONNECT":
+    if method == b"CONNECT":
         raise BadRequest("this server is no tunnel", 501)
     if b"#" in target:
         raise BadRequest("request target with a fragment")
@@ -240,11 +244,9 @@ def _read_target(head: RequestHead, target: bytes) -> bytes | None:
                 raise BadRequest("request target with user information")
             if target[:1] == b"?":
                 target = b"/" + target
-        elif target != b"*" or head.method != "OPTIONS":
+        elif target != b"*" or method != b"OPTIONS":
             raise BadRequest("malformed request target")
-    path, _, head.query_string = target.partition(b"?")
-    head.path = decode_path(path)
-    return authority
+    return target, authority
 
 
 def decode_path(path: bytes) -> str:

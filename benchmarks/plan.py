@@ -57,12 +57,13 @@ class Plan:
         return [PEERS[name] for name in work.peers if name in self._allowed]
 
     def stages(self, number: int) -> Iterator[Stage]:
-        """Return what is done in one round; each other round takes the peers from the other end."""
+        """Return what is done in one round; each other turn takes the peers from the other end."""
         for site in dict.fromkeys(work.site for work in self.works):
             works = [work for work in self.works if work.site == site]
             peers = list(dict.fromkeys(peer for work in works for peer in work.peers if peer in self._allowed))
-            for name in reversed(peers) if number % 2 else peers:
-                yield Stage(site, PEERS[name], tuple(work for work in works if name in work.peers))
+            for turn in range(number, number + site.turns):
+                for name in reversed(peers) if turn % 2 else peers:
+                    yield Stage(site, PEERS[name], tuple(work for work in works if name in work.peers))
 
     @property
     def sockets(self) -> int:

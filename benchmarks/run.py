@@ -26,7 +26,7 @@ class Run:
         self._cores = cores
         self._rounds = rounds
         self._seconds = seconds
-        self._total = rounds * sum(len(plan.peers(work)) for work in plan.works)
+        self._total = rounds * sum(len(plan.peers(work)) * work.site.turns for work in plan.works)
         self._done = 0
         self._begun = 0.0
         self.results = Results(plan)

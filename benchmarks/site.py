@@ -17,6 +17,9 @@ class Site:
 
     ``servers`` is how many are started, each a process of its own. With ``redis`` they have their channel layers in one
     Redis, which is started for them. With ``spread`` a server has two cores instead of one.
+
+    ``turns`` is how often in a round each peer has its turn; more than once where they must be nearly the same, so that
+    it matters how fast the machine is at the moment.
     """
 
     name: str
@@ -26,3 +29,4 @@ class Site:
     servers: int = 1
     redis: bool = False
     spread: bool = False
+    turns: int = 1

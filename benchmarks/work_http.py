@@ -46,6 +46,9 @@ class Requests(Work):
         return Reading({"rate": rate}, meter)
 
 
+_THREADS = Site("threads", turns=2)
+
+
 class Waiting(Work):
     """Requests to a view that waits: how many of them wait at a time."""
 
@@ -55,7 +58,7 @@ class Waiting(Work):
         super().__init__(
             "threads-wait",
             f"{self.number} requests to a view that waits {WAIT * 1000:g} ms, 16 threads",
-            Site("threads"),
+            _THREADS,
             (
                 Metric("most", "views", "waiting at a time, at most"),
                 Metric("mean", "views", "waiting at a time, on the average"),
@@ -87,12 +90,12 @@ WORKS: tuple[Work, ...] = (
         _DJANGO_PEERS, _against(11, 9, 1.5, 0.75),
     ),
     Requests(
-        "threads-plain", "view without middleware, 2 and 16 threads", "/", b"Hello, world!", Site("threads"),
+        "threads-plain", "view without middleware, 2 and 16 threads", "/", b"Hello, world!", _THREADS,
         (_MANY, _FEW), _ALIKE,
     ),
     Waiting(),
     Requests(
         "threads-default", "view, default middleware, 2 and 16 threads", "/session/", b"Hello, world!",
-        Site("threads-default", middleware="default"), (_MANY, _FEW), _ALIKE,
+        Site("threads-default", middleware="default", turns=2), (_MANY, _FEW), _ALIKE,
     ),
 )  # fmt: skip

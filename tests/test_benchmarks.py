@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -76,15 +77,17 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(set(PEERS), {peer for work in WORKS.values() for peer in work.peers})
 
     def test_rounds_alternate(self) -> None:
-        """Every round does every work with each of its peers once; every other one begins at the other end."""
+        """Every round does every work with each of its peers, some twice; every other turn begins at the other end."""
         plan = Plan()
         rounds = [
             [(work.name, stage.peer.name) for stage in plan.stages(number) for work in stage.works] for number in (0, 1)
         ]
-        wanted = {(work.name, peer) for work in WORKS.values() for peer in work.peers}
+        wanted = Counter({(work.name, peer): work.site.turns for work in WORKS.values() for peer in work.peers})
         for done in rounds:
-            self.assertEqual(len(done), len(wanted))
-            self.assertEqual(set(done), wanted)
+            self.assertEqual(Counter(done), wanted)
+        few, many = reversed(WORKS["threads-plain"].peers)
+        for done, order in zip(rounds, ([many, few, few, many], [few, many, many, few]), strict=True):
+            self.assertEqual([peer for work, peer in done if work == "threads-plain"], order)
         self.assertEqual([peer for work, peer in rounds[0] if work == "accept"], list(WORKS["accept"].peers))
         self.assertEqual([peer for work, peer in rounds[1] if work == "accept"], list(WORKS["accept"].peers)[::-1])
 

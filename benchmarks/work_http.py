@@ -19,6 +19,7 @@ WARM_UP = 0.3
 
 _RATE = Metric("rate", "requests/s")
 _PLAIN, _DEFAULT = Site("http"), Site("http-default", middleware="default")
+_THREADS = Site("threads", turns=2)
 _DJANGO_PEERS = (PRODUCT, "daphne", "uvicorn", "gunicorn", "granian")
 _PEERS = (*_DJANGO_PEERS, "bare-web")
 _FEW, _MANY = "channelserver-2", "channelserver-16"
@@ -44,9 +45,6 @@ class Requests(Work):
         with Meter(server) as meter:
             rate = HttpLoad(server, self._path, CONNECTIONS, seconds, self._upload).finish()
         return Reading({"rate": rate}, meter)
-
-
-_THREADS = Site("threads", turns=2)
 
 
 class Waiting(Work):

@@ -29,11 +29,19 @@ class _Destination:
     _is_group: bool
 
     def __init__(self, name: str, alias: str = DEFAULT_CHANNEL_LAYER, channel_layer: Any = None) -> None:
-        if isinstance(name, bytes):
-            name = name.decode("ascii")
-        self.name = check_group_name(name) if self._is_group else check_channel_name(name)
+        self.name = self.check_name(name)
         self._alias = alias
         self._channel_layer = channel_layer
+
+    @classmethod
+    def check_name(cls, name: str | bytes) -> str:
+        """Return `name` as text, if it is a valid one.
+
+        :raises TypeError: it is not.
+        """
+        if isinstance(name, bytes):
+            name = name.decode("ascii")
+        return check_group_name(name) if cls._is_group else check_channel_name(name)
 
     @property
     def channel_layer(self) -> BaseChannelLayer:

@@ -13,7 +13,9 @@ from typing import Any
 from django.utils.functional import cached_property
 
 from channelserver.channel import Channel
-from channelserver.layers.names import check_channel_name
+
+#: There are few channels, but a reply channel for each request.
+_check_channel = lru_cache(1000)(Channel.check_name)
 
 
 class Message:
@@ -36,10 +38,10 @@ class Message:
     def __init__(self, content: dict[str, Any], channel_name: str | None, channel_layer: Any) -> None:
         self.content = content
         self.channel_layer = channel_layer
-        self.channel_name = _checked_before(channel_name) if channel_name else ""
+        self.channel_name = _check_channel(channel_name) if channel_name else ""
         self._channel: Channel | None = None
         reply_channel = content.get("reply_channel")
-        self._reply_name = _checked(reply_channel) if reply_channel else None
+        self._reply_name = Channel.check_name(reply_channel) if reply_channel else None
 
     # Most views ask for neither channel, so they are made when somebody does.
 
@@ -91,10 +93,3 @@ class Message:
 
     def __repr__(self) -> str:
         return f"<Message from {self.channel_name or None}, keys {sorted(self.content)}>"
-
-
-def _checked(name: str | bytes) -> str:
-    return check_channel_name(name.decode("ascii") if isinstance(name, bytes) else name)
-
-
-_checked_before = lru_cache(1000)(_checked)

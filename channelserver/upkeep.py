@@ -102,7 +102,7 @@ def _take_over(signal: Signal, replacements: dict[Callable[..., object], Callabl
     signal.receivers[:0] = ours
     if len(signal.receivers) == len(ours) == len(replacements) and type(signal) is Signal:
         signal.__class__ = _Signal
-        signal.alone = list(ours)  # type: ignore[attr-defined]
+        signal.alone = ours  # type: ignore[attr-defined]
         signal.functions = tuple(replacements.values())  # type: ignore[attr-defined]
 
 
@@ -118,6 +118,9 @@ class _Signal(Signal):
         if self.receivers == self.alone:
             return [(function, function(signal=self, sender=sender)) for function in self.functions]
         return super().send(sender, **named)
+
+
+_NOTHING: Any = object()
 
 
 class _Value:
@@ -151,9 +154,6 @@ class _Value:
     @value.deleter
     def value(self) -> None:
         self._variable.set(_NOTHING)
-
-
-_NOTHING: Any = object()
 
 
 def close_old_connections(**_: Any) -> None:

@@ -322,6 +322,33 @@ signals.request_finished.disconnect(db.close_old_connections)
         self.assertEqual(self.server.get("/look/").text, "default=True kept=True")
 
 
+class ForeignSettingsTests(SharedServerTestCase):
+    """A project with a package that resolves settings when they are asked for."""
+
+    files = {"urls.py": """
+    from django.conf import settings
+    from django.http import HttpResponse
+    from django.urls import path
+
+    urlpatterns = [path("", lambda request: HttpResponse(settings.SECRET))]
+    """}  # fmt: skip
+    extra_settings = """
+from django.conf import LazySettings
+
+def resolve(self, name, original=LazySettings.__getattribute__):
+    if name != "SECRET":
+        return original(self, name)
+    return self._wrapped.SECRET()
+
+LazySettings.__getattribute__ = resolve
+SECRET = lambda: "resolved"
+"""
+
+    def test_resolved(self) -> None:
+        """They still are."""
+        self.assertEqual(self.server.get("/").text, "resolved")
+
+
 PLACES = """
     import asyncio
     import threading
@@ -384,33 +411,6 @@ PLACES_ROUTING = """
 
     channel_routing = {"websocket.receive": receive}
 """
-
-
-class ForeignSettingsTests(SharedServerTestCase):
-    """A project with a package that resolves settings when they are asked for."""
-
-    files = {"urls.py": """
-    from django.conf import settings
-    from django.http import HttpResponse
-    from django.urls import path
-
-    urlpatterns = [path("", lambda request: HttpResponse(settings.SECRET))]
-    """}  # fmt: skip
-    extra_settings = """
-from django.conf import LazySettings
-
-def resolve(self, name, original=LazySettings.__getattribute__):
-    if name != "SECRET":
-        return original(self, name)
-    return self._wrapped.SECRET()
-
-LazySettings.__getattribute__ = resolve
-SECRET = lambda: "resolved"
-"""
-
-    def test_resolved(self) -> None:
-        """They still are."""
-        self.assertEqual(self.server.get("/").text, "resolved")
 
 
 class PlacesTests(SharedServerTestCase):

@@ -51,6 +51,13 @@ _bare_lf = re.compile(rb"(?<!\r)\n").search
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+def _small(section: FieldSection | None) -> FieldSection | None:
+    """Return the section if it may be kept."""
+    if section is None or len(section.text) > KEPT_BYTES or len(section.headers) > KEPT_FIELDS:
+        return None
+    return section
+
+
 @implementer(interfaces.IProtocol, interfaces.IPushProducer)
 class HTTPConnection:
     """The protocol of one connection."""
@@ -193,9 +200,8 @@ class HTTPConnection:
         self._begun = False
         self._buffer = buffer[end + 4 :]
         head = self._head = parse_head(buffer[:end], options.max_header_fields, self._section)
-        section = head.section
-        small = section is not None and len(section.text) <= KEPT_BYTES and len(section.headers) <= KEPT_FIELDS
-        self._section = section if small else None
+        if head.section is not self._section:
+            self._section = _small(head.section)
         self._addresses = self._own()
         if self.site.proxies:
             self._addresses = self.site.proxies.apply(head, self._addresses, self.peer)

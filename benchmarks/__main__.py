@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -33,8 +34,10 @@ def parser() -> argparse.ArgumentParser:
         "--work", action="append", default=[], metavar="NAME", help="a work, or a pattern such as 'http-*'; repeatable"
     )
     made.add_argument("--peer", action="append", default=[], metavar="NAME", help="a server, or a pattern; repeatable")
-    made.add_argument("--rounds", type=_count, default=3, help="how often everything is measured (default: 3)")
-    made.add_argument("--seconds", type=_count, default=2, help="for each figure in each round (default: 2)")
+    made.add_argument("--rounds", type=_count, default=3, help="how often all have their turns (default: 3)")
+    made.add_argument(
+        "--seconds", type=_count, default=1, help="of each turn, of which there are 1 to 4 in a round (default: 1)"
+    )
     made.add_argument(
         "--chart",
         type=Path,
@@ -130,5 +133,15 @@ def measure(plan: Plan, options: argparse.Namespace) -> int:
     return 1 if results.failures else 0
 
 
+def _main() -> int:
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # as with "| head": who reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes in the end
+        status = 1
+    return status
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(_main())

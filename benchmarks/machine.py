@@ -12,6 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+#: Which of the figures of a core in /proc/stat is the time stolen from it; see proc_stat(5).
+_STEAL = 7
 
 #: Open files that a server or the load generator has beside its sockets.
 SPARE_FILES = 200
@@ -42,6 +47,15 @@ class Cores:
     def shared(self) -> bool:
         """Whether servers and load must share one core, so that no figure is worth much."""
         return self.server == self.load
+
+    def stolen(self) -> tuple[float, float]:
+        """Return the seconds that each of the two has been wanted here, but the host of a virtual machine had it."""
+        lost = dict.fromkeys((self.server, self.load), 0.0)
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *ticks = line.split()
+            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in lost:
+                lost[int(name[3:])] = int(ticks[_STEAL]) / _TICKS
+        return lost[self.server], lost[self.load]
 
     def pin_load(self) -> None:
         """Keep this process, and those it starts from now on, on the load generator's core."""

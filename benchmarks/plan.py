@@ -28,11 +28,19 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Stage:
-    """Works that are done with the same process of one peer, one after the other."""
+    """Works that are done one after the other, with the same processes of some peers, which are up at once."""
 
     site: Site
-    peer: Peer
+    peers: tuple[Peer, ...]
     works: tuple[Work, ...]
+    #: For each work, so many readings of each of its peers are taken.
+    rounds: range
+
+    def turns(self, work: Work) -> Iterator[list[str]]:
+        """Return who has a turn, in which order; each other time the order is reversed."""
+        names = [peer.name for peer in self.peers if peer.name in work.peers]
+        for number in range(self.rounds.start * work.turns, self.rounds.stop * work.turns):
+            yield names[::-1] if number % 2 else names
 
 
 class Plan:
@@ -56,19 +64,23 @@ class Plan:
         """Return the peers that do a work."""
         return [PEERS[name] for name in work.peers if name in self._allowed]
 
-    def stages(self, number: int) -> Iterator[Stage]:
-        """Return what is done in one round; each other turn takes the peers from the other end."""
+    def stages(self, rounds: int) -> Iterator[Stage]:
+        """Return what is done, site after site."""
         for site in dict.fromkeys(work.site for work in self.works):
-            works = [work for work in self.works if work.site == site]
-            peers = list(dict.fromkeys(peer for work in works for peer in work.peers if peer in self._allowed))
-            for turn in range(number, number + site.turns):
-                for name in reversed(peers) if turn % 2 else peers:
-                    yield Stage(site, PEERS[name], tuple(work for work in works if name in work.peers))
+            works = tuple(work for work in self.works if work.site == site)
+            peers = tuple(dict.fromkeys(peer for work in works for peer in self.peers(work)))
+            if not site.fresh:
+                yield Stage(site, peers, works, range(rounds))
+                continue
+            for number in range(rounds):
+                for peer in reversed(peers) if number % 2 else peers:
+                    own = tuple(work for work in works if peer.name in work.peers)
+                    yield Stage(site, (peer,), own, range(number, number + 1))
 
     @property
     def sockets(self) -> int:
-        """The most sockets that a work opens."""
-        return max(work.sockets for work in self.works)
+        """The most sockets that are open at once."""
+        return max(work.sockets * (1 if work.site.fresh else len(self.peers(work))) for work in self.works)
 
 
 def _choose(kind: str, patterns: Sequence[str], names: Iterable[str]) -> list[str]:

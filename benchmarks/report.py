@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from benchmarks.results import TOO_BUSY, TOO_IDLE, Results, number
+from benchmarks.results import STOLEN, TOO_BUSY, TOO_IDLE, Results, number
 from benchmarks.work import Metric, Work
 
 #: What the signs behind a figure mean.
@@ -25,14 +25,14 @@ def figures(results: Results, work: Work) -> Table:
     peers = results.plan.peers(work)
     rows: list[Sequence[str]] = []
     for metric in work.metrics:
-        own = results.figure(work, work.subject, metric.name)
         for peer in peers:
             figure = results.figure(work, peer.name, metric.name)
             if figure is None:
                 value = "failed" if (work.name, peer.name) in results.failures else "not measured"
             else:
                 value = number(figure) + results.mark(work, peer.name)
-            ratio = f"{number(own / figure)} ×" if own is not None and figure and peer.name != work.subject else ""
+            multiple = results.ratio(work, metric.name, peer.name, metric.name)
+            ratio = f"{number(multiple)} ×" if multiple is not None and peer.name != work.subject else ""
             busy = results.busy(work, peer.name)
             rows.append((_caption(metric), peer.title, value, ratio, f"{busy[0]:.0%}, {busy[1]:.0%}" if busy else ""))
     return (("figure", "server", "median", "first to it", "server, load busy"), rows)
@@ -54,7 +54,7 @@ def goals(results: Results) -> Table:
 def as_text(results: Results, machine: dict[str, str], rounds: int, seconds: int) -> str:
     """Return everything for a terminal."""
     lines = [f"{what}: {value}" for what, value in machine.items()]
-    lines += [f"medians of {rounds} rounds, {seconds} s for each figure"]
+    lines += _method(results, rounds, seconds)
     for work in results.plan.works:
         lines += ["", f"{work.name}: {work.title}", *(f"  {line}" for line in _columns(figures(results, work)))]
     lines += ["", *NOTES]
@@ -68,12 +68,19 @@ def as_text(results: Results, machine: dict[str, str], rounds: int, seconds: int
 
 def as_rst(results: Results, machine: dict[str, str], rounds: int, seconds: int) -> str:
     """Return everything for the documents, to be included in a page."""
-    lines = [f"Medians of {rounds} rounds, {seconds} s for each figure.", ""]
+    lines = [f"* {line}" for line in _method(results, rounds, seconds)]
     lines += [f"* {what}: {value}" for what, value in machine.items()]
     lines += ["", "Goals:", "", *_list_table(goals(results))]
     for work in results.plan.works:
         lines += ["", f"``{work.name}``: {work.title}", "", *_list_table(figures(results, work))]
     return "\n".join([*lines, "", *(f"| {note}" for note in NOTES)]) + "\n"
+
+
+def _method(results: Results, rounds: int, seconds: int) -> Iterator[str]:
+    yield f"medians of {rounds} rounds, {seconds} s for each turn; ratios: medians of those of neighbouring turns"
+    if count := results.repeated:
+        turns = f"{count} turn{'s were' if count > 1 else ' was'}"
+        yield f"{turns} had again, for the host had taken more than {STOLEN:.0%} of a core"
 
 
 def _caption(metric: Metric) -> str:

@@ -16,6 +16,8 @@ from benchmarks.work import Goal, Metric, Reading, Work
 #: Of the time, the load generator was busy for so much that it may have been what was measured; or the server, which
 #: should always be busy, for so little that others have had its core.
 TOO_BUSY, TOO_IDLE = 0.95, 0.85
+#: Of the time of a turn, the host of a virtual machine had so much of one of our cores that it should be had again.
+STOLEN = 0.05
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,11 @@ class Results:
         self._readings: dict[tuple[str, str], list[Reading]] = {}
         #: What went wrong, by work and peer.
         self.failures: dict[tuple[str, str], str] = {}
+        #: Turns that were had again.
+        self.repeated = 0
 
     def add(self, work: Work, peer: str, reading: Reading) -> None:
-        """Note what a peer has done in one round."""
+        """Note what a peer has done in one turn."""
         self._readings.setdefault((work.name, peer), []).append(reading)
 
     def fail(self, work: Work, peer: str, what: str) -> None:
@@ -73,13 +77,23 @@ class Results:
         self.failures[work.name, peer] = what
 
     def all(self, work: Work, peer: str, metric: str) -> list[float]:
-        """Return a figure of each round."""
+        """Return a figure of each turn."""
         return [reading.figures[metric] for reading in self._readings.get((work.name, peer), ())]
 
     def figure(self, work: Work, peer: str, metric: str) -> float | None:
-        """Return the median of all rounds; ``None``: it was not measured."""
+        """Return the median of all turns; ``None``: it was not measured."""
         values = self.all(work, peer, metric)
         return median(values) if values else None
+
+    def ratio(self, work: Work, metric: str, peer: str, peer_metric: str) -> float | None:
+        """Return what the subject has done as a multiple of what a peer has done, or of another figure of its own.
+
+        That is the median of the ratios of turns that were next to each other, not the ratio of medians: turns that
+        were minutes apart may have had different machines. ``None``: it was not measured.
+        """
+        own, other = self.all(work, work.subject, metric), self.all(work, peer, peer_metric)
+        ratios = [figure / measure for figure, measure in zip(own, other, strict=False) if measure]
+        return median(ratios) if ratios else None
 
     def busy(self, work: Work, peer: str) -> tuple[float, float] | None:
         """Return which part of the time server and load were busy, as medians; ``None``: it does not matter."""
@@ -102,10 +116,11 @@ class Results:
         for goal in work.goals:
             if not planned.issuperset((work.subject, goal.against or work.subject)):
                 continue
-            figure = self.figure(work, work.subject, goal.metric)
             if goal.against is not None or goal.against_metric is not None:
-                measure = self.figure(work, goal.against or work.subject, goal.against_metric or goal.metric)
-                figure = figure / measure if figure is not None and measure else None
+                peer = goal.against or work.subject
+                figure = self.ratio(work, goal.metric, peer, goal.against_metric or goal.metric)
+            else:
+                figure = self.figure(work, work.subject, goal.metric)
             metric = next(metric for metric in work.metrics if metric.name == goal.metric)
             found.append(Verdict(work, metric, goal, figure))
         return found
@@ -118,7 +133,7 @@ class Results:
                 peer.name: {
                     "title": peer.title,
                     "median": {metric.name: self.figure(work, peer.name, metric.name) for metric in work.metrics},
-                    "rounds": {metric.name: self.all(work, peer.name, metric.name) for metric in work.metrics},
+                    "turns": {metric.name: self.all(work, peer.name, metric.name) for metric in work.metrics},
                     "server_and_load_busy": self.busy(work, peer.name),
                     "failure": self.failures.get((work.name, peer.name)),
                 }
@@ -138,7 +153,7 @@ class Results:
             ]
             units = {metric.name: metric.unit for metric in work.metrics}
             works.append({"name": work.name, "title": work.title, "units": units, "peers": peers, "goals": goals})
-        return {"machine": machine, "rounds": rounds, "seconds": seconds, "works": works}
+        return {"machine": machine, "rounds": rounds, "seconds": seconds, "repeated": self.repeated, "works": works}
 
 
 def number(value: float) -> str:

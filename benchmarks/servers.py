@@ -31,6 +31,9 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Seconds within which a server must serve, and must answer a single request.
 START_TIMEOUT, ANSWER_TIMEOUT = 60.0, 30.0
 
+#: A server is quiet when it uses less than this part of its core; seconds that it has for becoming so.
+QUIET, QUIET_TIMEOUT = 0.2, 10.0
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -115,11 +118,30 @@ class Program:
     def processor_time(self) -> float:
         """Return the seconds of processor time it has used; to a thousandth where the system keeps it as exactly."""
         total = 0.0
+        for task in self._tasks():
+            with contextlib.suppress(OSError):
+                total += _task_time(task)
+        return total
+
+    def _tasks(self) -> Iterator[Path]:
+        """The threads of all its processes, in ``/proc``."""
         for number in self._processes():
             with contextlib.suppress(OSError):
-                for task in os.listdir(f"/proc/{number}/task"):
-                    total += _task_time(Path(f"/proc/{number}/task/{task}"))
-        return total
+                yield from (Path(f"/proc/{number}/task/{task}") for task in os.listdir(f"/proc/{number}/task"))
+
+    def wait_until_quiet(self) -> None:
+        """Wait until it is done with what nobody waits for any more: others want its core now.
+
+        It is if it uses hardly any processor time, and not because it has to wait for its core.
+        """
+        ends = time.monotonic() + QUIET_TIMEOUT
+        now, used = time.monotonic(), self.processor_time()
+        while now < ends:
+            time.sleep(0.02)
+            before, used_before = now, used
+            now, used = time.monotonic(), self.processor_time()
+            if used - used_before < QUIET * (now - before) and not any(map(_wants_core, self._tasks())):
+                return
 
     def end(self) -> None:
         """End it at once: nothing it keeps is worth an orderly end."""
@@ -249,6 +271,13 @@ def _task_time(task: Path) -> float:
         return int((task / "schedstat").read_text().split()[0]) / 1e9
     fields = (task / "stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _wants_core(task: Path) -> bool:
+    """Whether a thread runs, or would if it had a core."""
+    with contextlib.suppress(OSError):
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "R"
+    return False
 
 
 def _free_port() -> int:

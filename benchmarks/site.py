@@ -18,8 +18,8 @@ class Site:
     ``servers`` is how many are started, each a process of its own. With ``redis`` they have their channel layers in one
     Redis, which is started for them. With ``spread`` a server has two cores instead of one.
 
-    ``turns`` is how often in a round each peer has its turn; more than once where they must be nearly the same, so that
-    it matters how fast the machine is at the moment.
+    The servers of all peers are up at once, for all rounds. With ``fresh``, each round has a new server of each peer,
+    with no other beside it: where it matters what a server has done before.
     """
 
     name: str
@@ -29,4 +29,4 @@ class Site:
     servers: int = 1
     redis: bool = False
     spread: bool = False
-    turns: int = 1
+    fresh: bool = False

@@ -6,7 +6,8 @@ Plain data and one base class; imported by whatever Python starts the benchmarks
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from benchmarks.meter import Meter
@@ -48,13 +49,17 @@ class Goal:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one server has done in one round."""
+    """What one server has done in one turn."""
 
     #: The figures, by the names of the metrics.
     figures: dict[str, float]
     #: How busy both sides were, where the figures tell how much the server can do: it should have had its core for
     #: itself, and the load generator should have had time left.
     meter: Meter | None = None
+
+
+#: What a session gives: does the work for so many seconds.
+Turn = Callable[[int], Reading]
 
 
 class Work(ABC):
@@ -74,15 +79,20 @@ class Work(ABC):
         self.subject = peers[0]
         self.goals = tuple(goals)
 
-    #: Sockets it opens.
+    #: Sockets it opens to each server.
     sockets = 0
+    #: Turns that each peer has in a round, where they alternate. Many short ones where ratios matter: a machine that
+    #: gets slower or faster meanwhile meets all peers alike.
+    turns = 1
 
     @abstractmethod
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Do the work with a server that has just been started, or has done another work of the same site.
+    def session(self, server: Server) -> AbstractContextManager[Turn]:
+        """Prepare the work with a server that has just been started, or has done another work of the same site.
 
-        :param seconds: how long it should be done.
-        :raises MeasuringError: the server has failed.
+        What the context gives is called once for each turn, with the seconds that it should last. Between two turns
+        others have theirs.
+
+        :raises MeasuringError: the server has failed; both the context and its turns may raise it.
         """
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.meter import Meter
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import Server
 from benchmarks.site import Site
 from benchmarks.sockets import Crowd
-from benchmarks.work import Goal, Metric, Reading, Work
+from benchmarks.work import Goal, Metric, Reading, Turn, Work
 
 #: Seconds of load that are not counted.
 WARM_UP = 0.4
@@ -17,6 +19,8 @@ WARM_UP = 0.4
 
 class Echo(Work):
     """Messages that come back, without pause."""
+
+    turns = 2
 
     def __init__(self, sockets: int, in_flight: int, goals: tuple[Goal, ...] = ()) -> None:
         super().__init__(
@@ -30,22 +34,28 @@ class Echo(Work):
         self.sockets = sockets
         self._in_flight = in_flight
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """See that the sockets get back what they send, then count."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """See that the sockets get back what they send; a turn counts that."""
         with Crowd(server, "/echo/") as crowd:
             crowd.grow(self.sockets)
             crowd.check()
             crowd.talk(WARM_UP, self._in_flight)
-            with Meter(server) as meter:
-                counted = crowd.talk(seconds, self._in_flight)
-        return Reading({"rate": counted.number / counted.seconds}, meter)
+
+            def turn(seconds: int) -> Reading:
+                with Meter(server) as meter:
+                    counted = crowd.talk(seconds, self._in_flight)
+                return Reading({"rate": counted.number / counted.seconds}, meter)
+
+            yield turn
 
 
 class Accept(Work):
     """New sockets, as fast as the server takes them; a consumer decides on each."""
 
-    #: So many at most, whatever the time.
-    sockets = 9000
+    #: So many at most, whatever the time; and those that are not counted.
+    sockets, first = 3000, 100
+    turns = 2
 
     def __init__(self) -> None:
         super().__init__(
@@ -57,13 +67,18 @@ class Accept(Work):
             (Goal("rate", at_least=1.8, against="uvicorn-sync"), Goal("rate", at_least=1.8, against="uvicorn-async")),
         )
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Open sockets and keep them; the first hundred are not counted."""
-        with Crowd(server, "/echo/") as crowd:
-            crowd.grow(100)
-            with Meter(server) as meter:
-                crowd.grow(self.sockets, time.monotonic() + seconds)
-            return Reading({"rate": (len(crowd.sockets) - 100) / meter.seconds}, meter)
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """A turn opens sockets, and closes them in the end."""
+
+        def turn(seconds: int) -> Reading:
+            with Crowd(server, "/echo/") as crowd:
+                crowd.grow(self.first)
+                with Meter(server) as meter:
+                    crowd.grow(self.sockets, time.monotonic() + seconds)
+                return Reading({"rate": (len(crowd.sockets) - self.first) / meter.seconds}, meter)
+
+        yield turn
 
 
 WORKS: tuple[Work, ...] = (

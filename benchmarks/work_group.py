@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from benchmarks.meter import Meter
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import Server
 from benchmarks.site import Site
 from benchmarks.sockets import Crowd
-from benchmarks.work import Goal, Metric, Reading, Work, percentile
+from benchmarks.work import Goal, Metric, Reading, Turn, Work, percentile
 
 #: Seconds of load that are not counted.
 WARM_UP = 0.2
@@ -21,7 +22,7 @@ class FanOut(Work):
     #: Sockets that the server has when it is warmed up; with all of them, that would take some peers half a minute.
     first = 100
 
-    def __init__(self, sockets: int, peers: Sequence[str]) -> None:
+    def __init__(self, sockets: int, peers: Sequence[str], turns: int) -> None:
         super().__init__(
             f"fan-out-{sockets}",
             f"one message to a group of {sockets}",
@@ -37,18 +38,24 @@ class FanOut(Work):
             ),
         )
         self.sockets = sockets
+        self.turns = turns
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Open the sockets, then speak to them."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """Open the sockets; a turn speaks to them."""
         with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker:
             speaker.grow(1)
             crowd.grow(self.first)
             crowd.listen(speaker, WARM_UP)
             crowd.grow(self.sockets)
-            with Meter(server) as meter:
-                heard = crowd.listen(speaker, seconds)
-        last = percentile(heard.latencies, 0.5) * 1000
-        return Reading({"rate": heard.number / heard.seconds, "last": last}, meter)
+
+            def turn(seconds: int) -> Reading:
+                with Meter(server) as meter:
+                    heard = crowd.listen(speaker, seconds)
+                last = percentile(heard.latencies, 0.5) * 1000
+                return Reading({"rate": heard.number / heard.seconds, "last": last}, meter)
+
+            yield turn
 
 
 class Scale(Work):
@@ -76,14 +83,18 @@ class Scale(Work):
         super().__init__(
             "scale",
             "cost of scale",
-            Site("scale"),
+            Site("scale", fresh=True),
             metrics,
             (PRODUCT, "bare-loop"),
             (Goal(f"delivery-{many}", at_most=1.2, against_metric=f"delivery-{few}"),),
         )
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Let the crowd grow, and measure at each size."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """A turn lets the crowd grow, and measures at each size."""
+        yield lambda seconds: self._grow(server, seconds)
+
+    def _grow(self, server: Server, seconds: int) -> Reading:
         figures: dict[str, float] = {}
         with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker, Crowd(server, "/echo/") as echoes:
             speaker.grow(1)
@@ -95,15 +106,15 @@ class Scale(Work):
                 figures[f"memory-{size}"] = (server.memory() - before) / size / 1024
                 crowd.listen(speaker, WARM_UP)
                 with Meter(server) as meter:
-                    heard = crowd.listen(speaker, seconds)
+                    heard = crowd.listen(speaker, 2 * seconds)
                 figures[f"delivery-{size}"] = heard.seconds / heard.number * 1e6
-                figures[f"echo-{size}"] = percentile(echoes.talk(seconds / 2).latencies, 0.5) * 1000
+                figures[f"echo-{size}"] = percentile(echoes.talk(seconds).latencies, 0.5) * 1000
         return Reading(figures, meter)
 
 
-# With 5000 members, Channels 4 takes half a minute to let them in and to reach them once; so the quickest has to do.
+# Channels 4 takes half a minute to let 5000 members in, and seconds to reach them; so the quickest has to do.
 WORKS: tuple[Work, ...] = (
-    FanOut(500, ("uvicorn-sync", "uvicorn-async")),
-    FanOut(5000, ("uvicorn-async",)),
+    FanOut(500, ("uvicorn-sync", "uvicorn-async"), turns=4),
+    FanOut(5000, ("uvicorn-async",), turns=2),
     Scale(),
 )

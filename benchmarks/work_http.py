@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from benchmarks.apps.sizes import LARGE, WAIT
 from benchmarks.http_load import HttpLoad
@@ -10,7 +11,7 @@ from benchmarks.meter import Meter
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import Server
 from benchmarks.site import Site
-from benchmarks.work import Goal, Metric, Reading, Work
+from benchmarks.work import Goal, Metric, Reading, Turn, Work
 
 #: Connections that are kept alive, each with one request under way.
 CONNECTIONS = 32
@@ -19,7 +20,7 @@ WARM_UP = 0.3
 
 _RATE = Metric("rate", "requests/s")
 _PLAIN, _DEFAULT = Site("http"), Site("http-default", middleware="default")
-_THREADS = Site("threads", turns=2)
+_THREADS = Site("threads")
 _DJANGO_PEERS = (PRODUCT, "daphne", "uvicorn", "gunicorn", "granian")
 _PEERS = (*_DJANGO_PEERS, "bare-web")
 _FEW, _MANY = "channelserver-2", "channelserver-16"
@@ -33,18 +34,24 @@ class Requests(Work):
         goals: Sequence[Goal] = (), upload: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(name, title, site, (_RATE,), peers, goals)
+        self.turns = 4 if goals else 2
         self._path = path
         self._answer = answer
         self._upload = upload
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """See that the view answers as it should, then count answers."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """See that the view answers as it should; a turn counts answers."""
         body = b"x" * LARGE if self._upload else None
         server.expect(self._path, self._answer, body)
         server.warm_up(self._path, body, WARM_UP)
-        with Meter(server) as meter:
-            rate = HttpLoad(server, self._path, CONNECTIONS, seconds, self._upload).finish()
-        return Reading({"rate": rate}, meter)
+
+        def turn(seconds: int) -> Reading:
+            with Meter(server) as meter:
+                rate = HttpLoad(server, self._path, CONNECTIONS, seconds, self._upload).finish()
+            return Reading({"rate": rate}, meter)
+
+        yield turn
 
 
 class Waiting(Work):
@@ -65,11 +72,16 @@ class Waiting(Work):
             (Goal("most", at_least=self.number),),
         )
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Have as many connections as there are threads, each with one request under way."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """A turn has as many connections as there are threads, each with one request under way."""
         server.expect("/wait/", b"waited")
-        rate = HttpLoad(server, "/wait/", self.number, seconds).finish()
-        return Reading({"most": float(server.get("/most/")), "mean": rate * WAIT})
+
+        def turn(seconds: int) -> Reading:
+            rate = HttpLoad(server, "/wait/", self.number, seconds).finish()
+            return Reading({"most": float(server.get("/most/")), "mean": rate * WAIT})
+
+        yield turn
 
 
 def _against(daphne: float, uvicorn: float, gunicorn: float, granian: float) -> tuple[Goal, ...]:
@@ -94,6 +106,6 @@ WORKS: tuple[Work, ...] = (
     Waiting(),
     Requests(
         "threads-default", "view, default middleware, 2 and 16 threads", "/session/", b"Hello, world!",
-        Site("threads-default", middleware="default", turns=2), (_MANY, _FEW), _ALIKE,
+        Site("threads-default", middleware="default"), (_MANY, _FEW), _ALIKE,
     ),
 )  # fmt: skip

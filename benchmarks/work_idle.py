@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import Server
 from benchmarks.site import Site
 from benchmarks.sockets import Crowd, client_frame
-from benchmarks.work import Goal, Metric, Reading, Work
+from benchmarks.work import Goal, Metric, Reading, Turn, Work
 
 _UVICORN = ("uvicorn-sync", "uvicorn-async")
 
@@ -30,11 +32,15 @@ class Memory(Work):
 
     def __init__(self, name: str, title: str, peers: tuple[str, ...], goals: tuple[Goal, ...], used: bool) -> None:
         metrics = (Metric("each", "KiB", "memory of the server, a socket", more_is_better=False),)
-        super().__init__(name, title, Site(name), metrics, peers, goals)
+        super().__init__(name, title, Site(name, fresh=True), metrics, peers, goals)
         self._used = used
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Open sockets, and look at the server's memory."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """A turn opens sockets, and looks at the server's memory, however long that takes."""
+        yield lambda seconds: self._grow(server)
+
+    def _grow(self, server: Server) -> Reading:
         compressed = "--compression" in server.command
         extension = "permessage-deflate; client_max_window_bits" if compressed else None
         message = client_frame(0x81, _LONG)
@@ -69,15 +75,20 @@ class Idle(Work):
             (Goal("use", at_most=1),),
         )
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Open the sockets, and let each be pinged once."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """Open the sockets; in a turn each is pinged once, however long that takes."""
         with Crowd(server, "/group/") as crowd:
             crowd.grow(self.sockets)
             crowd.idle(1)
-            before, begun = server.processor_time(), time.monotonic()
-            crowd.idle(self.period)
-            used, passed = server.processor_time() - before, time.monotonic() - begun
-        return Reading({"use": 100 * used / passed})
+
+            def turn(seconds: int) -> Reading:
+                before, begun = server.processor_time(), time.monotonic()
+                crowd.idle(self.period)
+                used, passed = server.processor_time() - before, time.monotonic() - begun
+                return Reading({"use": 100 * used / passed})
+
+            yield turn
 
 
 WORKS: tuple[Work, ...] = (

@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import http.client
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.http_load import HttpLoad
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import ANSWER_TIMEOUT, Server
 from benchmarks.site import Site
 from benchmarks.sockets import Crowd
-from benchmarks.work import Goal, Metric, Reading, Work, percentile
+from benchmarks.work import Goal, Metric, Reading, Turn, Work, percentile
 
 #: Sockets that echo, one message in flight each.
 ECHOES = 10
+#: A turn lasts so many times longer than elsewhere: of slow echoes there are few, and a 99th percentile needs many.
+LONGER = 4
 
 
 class Mixed(Work):
@@ -39,18 +43,18 @@ class Mixed(Work):
         self._path = path
         self._others = others
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Have both at the same time."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """Open the sockets; a turn has both kinds at the same time."""
         with Crowd(server, "/echo/") as echoes, Crowd(server, self._path) as others:
             echoes.grow(ECHOES)
             others.grow(self._others)
             echoes.check()
             others.check()
-            return self._talk(server, echoes, others, seconds)
+            yield lambda seconds: self._talk(server, echoes, others, LONGER * seconds)
 
     def _talk(self, server: Server, echoes: Crowd, others: Crowd, seconds: int) -> Reading:
-        # Twice as long as elsewhere: of slow echoes there are few, and a 99th percentile needs many.
-        heard = echoes.talk(2 * seconds, others=others)
+        heard = echoes.talk(seconds, others=others)
         figures = {name: percentile(heard.latencies, part) * 1000 for name, part in (("p99", 0.99), ("p50", 0.5))}
         return Reading(figures)
 
@@ -62,7 +66,7 @@ class MixedAnswers(Mixed):
         super().__init__("mixed-answers", "while answers of 1 MiB flow to 4 connections", "/echo/", 0)
 
     def _talk(self, server: Server, echoes: Crowd, others: Crowd, seconds: int) -> Reading:
-        answers = HttpLoad(server, "/answer/", 4, 2 * seconds + 1)
+        answers = HttpLoad(server, "/answer/", 4, seconds + 1)
         time.sleep(0.5)  # until it is under way
         reading = super()._talk(server, echoes, others, seconds)
         answers.finish()
@@ -74,6 +78,7 @@ class Tasks(Work):
 
     #: Messages sent by one request; a channel holds 1000.
     number = 500
+    turns = 2
 
     def __init__(self) -> None:
         super().__init__(
@@ -85,10 +90,12 @@ class Tasks(Work):
             (),
         )
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Ask the view again whenever all tasks have been done."""
-        from benchmarks.sockets import Crowd
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """A turn asks the view again whenever all tasks have been done."""
+        yield lambda seconds: self._ask(server, seconds)
 
+    def _ask(self, server: Server, seconds: int) -> Reading:
         lots = 0
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=ANSWER_TIMEOUT)
         with Crowd(server, "/group/") as watchers, contextlib.closing(connection):

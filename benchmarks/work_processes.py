@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from benchmarks.http_load import HttpLoad
 from benchmarks.meter import Meter
 from benchmarks.peers import PRODUCT, THREADS
 from benchmarks.servers import START_TIMEOUT, Server
 from benchmarks.site import Site
-from benchmarks.work import Goal, Metric, Reading, Work
+from benchmarks.work import Goal, Metric, Reading, Turn, Work
 from benchmarks.work_http import CONNECTIONS
 
 #: Seconds of load that are not counted: a process that has not served yet imports, and fills its caches.
@@ -20,6 +21,8 @@ WARM_UP = 1
 
 class Processes(Work):
     """Requests to one view, without pause, by as many connections to each server."""
+
+    turns = 4
 
     def __init__(self, name: str, title: str, path: str, answer: bytes, goals: Sequence[Goal]) -> None:
         super().__init__(
@@ -36,14 +39,19 @@ class Processes(Work):
         self._path = path
         self._answer = answer
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """See that the view answers as it should, then count answers."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """See that the view answers as it should; a turn counts answers."""
         _wait_for_all(server)
         server.expect(self._path, self._answer)
         HttpLoad(server, self._path, CONNECTIONS, WARM_UP).finish()
-        with Meter(server, cores=server.peer.processes) as meter:
-            rate = HttpLoad(server, self._path, CONNECTIONS, seconds).finish()
-        return Reading({"rate": rate, "cost": meter.server_seconds / meter.seconds / rate * 1e6}, meter)
+
+        def turn(seconds: int) -> Reading:
+            with Meter(server, cores=server.peer.processes) as meter:
+                rate = HttpLoad(server, self._path, CONNECTIONS, seconds).finish()
+            return Reading({"rate": rate, "cost": meter.server_seconds / meter.seconds / rate * 1e6}, meter)
+
+        yield turn
 
 
 def _wait_for_all(server: Server) -> None:

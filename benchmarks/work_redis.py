@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.meter import Meter
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import Server
 from benchmarks.site import Site
 from benchmarks.sockets import Crowd
-from benchmarks.work import Goal, Metric, Reading, Work, percentile
+from benchmarks.work import Goal, Metric, Reading, Turn, Work, percentile
 
 #: Seconds of load that are not counted.
 WARM_UP = 0.2
@@ -25,6 +27,7 @@ class RedisFanOut(Work):
     #: Sockets on each of the servers; and those which it has when it is warmed up.
     each, first = 500, 100
     sockets = 2 * each
+    turns = 2
 
     def __init__(self) -> None:
         super().__init__(
@@ -39,10 +42,12 @@ class RedisFanOut(Work):
             tuple(Goal("rate", at_least=10, against=peer) for peer in _PEERS),
         )
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Open the sockets of both, then speak to them by way of the first one."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """Open the sockets of both; a turn speaks to them by way of the first one."""
         (other,) = server.others
         assert server.redis is not None
+        redis = server.redis
         with Crowd(server, "/group/") as near, Crowd(other, "/group/") as far, Crowd(server, "/speak/") as speaker:
             speaker.grow(1)
             for size in (self.first, self.each):
@@ -50,10 +55,14 @@ class RedisFanOut(Work):
                 far.grow(size)
                 time.sleep(SETTLE)
                 near.listen(speaker, WARM_UP, far)
-            with Meter(server, other, server.redis) as meter:
-                heard = near.listen(speaker, seconds, far)
-        last = percentile(heard.latencies, 0.5) * 1000
-        return Reading({"rate": heard.number / heard.seconds, "last": last}, meter)
+
+            def turn(seconds: int) -> Reading:
+                with Meter(server, other, redis) as meter:
+                    heard = near.listen(speaker, seconds, far)
+                last = percentile(heard.latencies, 0.5) * 1000
+                return Reading({"rate": heard.number / heard.seconds, "last": last}, meter)
+
+            yield turn
 
 
 class RedisIdle(Work):
@@ -73,16 +82,22 @@ class RedisIdle(Work):
             (Goal("commands", at_most=2),),
         )
 
-    def measure(self, server: Server, seconds: int) -> Reading:
-        """Open the sockets, and count what Redis has to do meanwhile."""
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """Open the sockets; a turn counts what Redis has to do, in a time of its own choice."""
         assert server.redis is not None
+        redis = server.redis
         with Crowd(server, "/group/") as crowd:
             crowd.grow(self.sockets)
             crowd.idle(SETTLE)
-            before, begun = server.redis.commands(), time.monotonic()
-            crowd.idle(self.period)
-            done, passed = server.redis.commands() - before, time.monotonic() - begun
-        return Reading({"commands": done / passed})
+
+            def turn(seconds: int) -> Reading:
+                before, begun = redis.commands(), time.monotonic()
+                crowd.idle(self.period)
+                done, passed = redis.commands() - before, time.monotonic() - begun
+                return Reading({"commands": done / passed})
+
+            yield turn
 
 
 WORKS: tuple[Work, ...] = (RedisFanOut(), RedisIdle())

@@ -7,6 +7,11 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import accumulate, chain, count, repeat
+from pathlib import Path
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,10 +22,12 @@ from benchmarks.machine import Cores
 from benchmarks.peers import PEERS
 from benchmarks.plan import WORKS, Plan, PlanError
 from benchmarks.results import Results
-from benchmarks.servers import MeasuringError, Redis, find_redis
+from benchmarks.run import Run
+from benchmarks.servers import MeasuringError, Program, Redis, Server, find_redis
+from benchmarks.site import Site
 from benchmarks.sockets import ANSWER, QUESTION, client_frame
 from benchmarks.sockets import TEXT as SAID
-from benchmarks.work import Reading
+from benchmarks.work import Metric, Reading, Turn, Work
 from channelserver.server.frames import BINARY, TEXT, encode_frame
 from tests.fakes import mask_frame
 from tests.process import ROOT, TIMEOUT
@@ -33,6 +40,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
 
 
+def first_core(test: SynchronousTestCase) -> Cores:
+    """Return cores of which each is the first one; afterwards the test may use all of them again."""
+    usable = os.sched_getaffinity(0)
+    test.addCleanup(os.sched_setaffinity, 0, usable)
+    first = min(usable)
+    return Cores(first, first, first)
+
+
 class CommandLineTests(SynchronousTestCase):
     """What happens before anything is measured."""
 
@@ -43,6 +58,14 @@ class CommandLineTests(SynchronousTestCase):
         words = done.stdout.split()
         for name in [*WORKS, *PEERS]:
             self.assertIn(name, words)
+
+    def test_closed_pipe(self) -> None:
+        """Who has read enough of the list, as ``head`` does, sees no traceback."""
+        command = [sys.executable, "-S", "-m", "benchmarks", "--list"]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stderr is not None
+            process.stdout.close()
+            self.assertEqual(process.stderr.read(), b"")
 
     def test_wrong_work(self) -> None:
         """A work that there is not is told in one sentence, with the one that may have been meant."""
@@ -76,20 +99,30 @@ class PlanTests(SynchronousTestCase):
         """No peer is in the table for nothing."""
         self.assertEqual(set(PEERS), {peer for work in WORKS.values() for peer in work.peers})
 
-    def test_rounds_alternate(self) -> None:
-        """Every round does every work with each of its peers, some twice; every other turn begins at the other end."""
+    def test_turns(self) -> None:
+        """Each peer of a work has all its turns; each time the order is reversed; some sites are new in each round."""
         plan = Plan()
-        rounds = [
-            [(work.name, stage.peer.name) for stage in plan.stages(number) for work in stage.works] for number in (0, 1)
-        ]
-        wanted = Counter({(work.name, peer): work.site.turns for work in WORKS.values() for peer in work.peers})
-        for done in rounds:
-            self.assertEqual(Counter(done), wanted)
-        few, many = reversed(WORKS["threads-plain"].peers)
-        for done, order in zip(rounds, ([many, few, few, many], [few, many, many, few]), strict=True):
-            self.assertEqual([peer for work, peer in done if work == "threads-plain"], order)
-        self.assertEqual([peer for work, peer in rounds[0] if work == "accept"], list(WORKS["accept"].peers))
-        self.assertEqual([peer for work, peer in rounds[1] if work == "accept"], list(WORKS["accept"].peers)[::-1])
+        done: dict[str, list[list[str]]] = {}
+        for stage in plan.stages(3):
+            if stage.site.fresh:
+                self.assertEqual((len(stage.peers), len(stage.rounds)), (1, 1))
+            for work in stage.works:
+                done.setdefault(work.name, []).extend(stage.turns(work))
+        self.assertEqual(list(done), list(WORKS))
+        for name, work in WORKS.items():
+            counted = Counter(peer for order in done[name] for peer in order)
+            self.assertEqual(counted, dict.fromkeys(work.peers, 3 * work.turns), name)
+        self.assertEqual(
+            done["fan-out-5000"][:2], [list(WORKS["fan-out-5000"].peers), [*WORKS["fan-out-5000"].peers][::-1]]
+        )
+        first, second, third = WORKS["memory"].peers
+        self.assertEqual(done["memory"][:6], [[first], [second], [third], [third], [second], [first]])
+
+    def test_sockets(self) -> None:
+        """All peers have their sockets at once, where they are up at once."""
+        self.assertEqual(Plan(["fan-out-5000"]).sockets, 15_000)
+        self.assertEqual(Plan(["fan-out-5000"], ["bare-loop"]).sockets, 5000)
+        self.assertEqual(Plan(["scale"]).sockets, 10_000)
 
     def test_choice(self) -> None:
         """Patterns choose works and peers; a work without any of the peers is left out."""
@@ -113,9 +146,9 @@ class ResultsTests(SynchronousTestCase):
                 results.add(work, peer, Reading({"rate": rate}))
         return results
 
-    def test_ratio_of_medians(self) -> None:
-        """A goal is judged by the ratio of the medians; what was not measured is not reached."""
-        verdict, *others = self.results([9000, 1, 9900], [1000, 5000, 900]).verdicts(WORKS["http-plain"])
+    def test_median_of_ratios(self) -> None:
+        """A goal is judged by the median of the ratios of turns; what was not measured is not reached."""
+        verdict, *others = self.results([9000, 1, 4000], [1000, 5000, 400]).verdicts(WORKS["http-plain"])
         self.assertEqual((verdict.figure, verdict.write(9.0), verdict.wanted), (9.0, "9 ×", "at least 9 ×"))
         self.assertTrue(verdict.reached)
         self.assertEqual([(other.figure, other.reached) for other in others], [(None, False)] * 3)
@@ -135,15 +168,137 @@ class ResultsTests(SynchronousTestCase):
         self.assertIn("http-plain failed with daphne: ended with status 1", text)
 
 
+class Count(Work):
+    """A real server is started; the figures are numbers that are counted up, and a server may fail."""
+
+    turns = 2
+
+    def __init__(self, name: str, site: Site, peers: tuple[str, ...], fails: tuple[str, int] = ("", 0)) -> None:
+        super().__init__(name, name, site, (Metric("number", "turns"),), peers, ())
+        self.fails = fails
+        self.log: list[str] = []
+
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """A turn counts."""
+        name, numbers = server.peer.name, count(1)
+        self.log.append(f"{name} begins")
+
+        def turn(seconds: int) -> Reading:
+            number = next(numbers)
+            self.log.append(f"{name} {number}")
+            if (name, number) == self.fails:
+                raise server.failure("does not count any further")
+            return Reading({"number": number})
+
+        yield turn
+        self.log.append(f"{name} ends")
+
+
+class RunTests(SynchronousTestCase):
+    """Who has a turn, and when; with real servers, those that need nothing but Python and Twisted."""
+
+    peers = ("bare-loop", "bare-web", "bare-autobahn")
+
+    def run_works(self, *works: Count, rounds: int, stolen: Sequence[float] = ()) -> tuple[Results, list[str]]:
+        """Return the results, and what was told.
+
+        :param stolen: seconds that the host takes during the first turns.
+        """
+        cores = first_core(self)
+        losses = chain(*((0.0, lost) for lost in stolen), repeat(0.0))
+        clock = accumulate(losses)
+        with (
+            mock.patch.object(Cores, "stolen", lambda self: (0.0, next(clock))),
+            mock.patch.dict(WORKS, {work.name: work for work in works}),
+            mock.patch("sys.stderr") as stderr,
+        ):
+            plan = Plan([work.name for work in works])
+            results = Run(plan, cores, rounds, 1).go()
+        told = [call.args[0] for call in stderr.write.call_args_list]
+        return results, [line for line in told if line != "\n"]
+
+    def test_alternate(self) -> None:
+        """All servers are up at once, and have their turns in this and that order, in all rounds."""
+        work = Count("count", Site("count"), self.peers[:2])
+        results, told = self.run_works(work, rounds=2)
+        one, other = self.peers[:2]
+        begun = [f"{one} begins", f"{other} begins"]
+        turns = [f"{one} 1", f"{other} 1", f"{other} 2", f"{one} 2", f"{one} 3", f"{other} 3", f"{other} 4", f"{one} 4"]
+        self.assertEqual(work.log, [*begun, *turns, f"{other} ends", f"{one} ends"])
+        self.assertEqual([results.all(work, peer, "number") for peer in (one, other)], [[1, 2, 3, 4]] * 2)
+        self.assertEqual(len(told), 8)
+        self.assertRegex(told[-1], r"^\[8/8, 0:\d\d passed, about 0:00 to go\] count, bare loop of send\(\): 4 turns$")
+
+    def test_fresh(self) -> None:
+        """Where each round has new servers, there is one at a time; each other round begins at the other end."""
+        work = Count("count", Site("count", fresh=True), self.peers[:2])
+        results, _ = self.run_works(work, rounds=2)
+        one, other = self.peers[:2]
+        once = {peer: [f"{peer} begins", f"{peer} 1", f"{peer} 2", f"{peer} ends"] for peer in (one, other)}
+        self.assertEqual(work.log, [*once[one], *once[other], *once[other], *once[one]])
+        self.assertEqual([results.all(work, peer, "number") for peer in (one, other)], [[1, 2, 1, 2]] * 2)
+
+    def test_failure(self) -> None:
+        """A server that has failed has no more turns, and no other work; the rest goes on, and progress ends at all."""
+        one, bad, other = self.peers
+        first = Count("first", Site("count"), self.peers, (bad, 1))
+        second = Count("second", Site("count"), self.peers)
+        results, told = self.run_works(first, second, rounds=1)
+        self.assertEqual(first.log[3:8], [f"{one} 1", f"{bad} 1", f"{other} 1", f"{other} 2", f"{one} 2"])
+        self.assertEqual(results.all(first, bad, "number"), [])
+        self.assertIn("bare twisted.web resource does not count any further", results.failures["first", bad])
+        self.assertEqual(results.failures["second", bad], "the server had failed before")
+        self.assertEqual(len([line for line in told if "FAILED" in line]), 2)
+        self.assertFalse([line for line in second.log if line.startswith(bad)])
+        self.assertEqual(results.all(second, one, "number"), [1, 2])
+        self.assertTrue(told[-1].startswith("[12/12, "), told[-1])
+
+    def test_does_not_start(self) -> None:
+        """A server that does not come up fails in all its works; the others have theirs."""
+        broken = replace(PEERS["bare-web"], command=lambda programs, port, pings: ["false"])
+        works = [Count(name, Site("count"), self.peers[:2]) for name in ("first", "second")]
+        with mock.patch.dict(PEERS, {"bare-web": broken}):
+            results, told = self.run_works(*works, rounds=1)
+        self.assertIn("ended with status 1 instead of serving", results.failures["first", "bare-web"])
+        self.assertIn(("second", "bare-web"), results.failures)
+        self.assertEqual([results.all(work, "bare-loop", "number") for work in works], [[1, 2]] * 2)
+        self.assertTrue(told[-1].startswith("[8/8, "), told[-1])
+
+    def test_stolen(self) -> None:
+        """A turn during which the host has taken a core is had again, unless that takes too long; and it is told."""
+        work = Count("count", Site("count"), self.peers[:1])
+        with mock.patch("benchmarks.run.REPEATED", 0.9):  # or there would not be time enough in a run as short as this
+            results, _ = self.run_works(work, rounds=1, stolen=[0.0, 1.0])
+        self.assertEqual(results.all(work, self.peers[0], "number"), [1, 3])
+        self.assertIn("1 turn was had again", report.as_text(results, {}, 1, 1))
+        endless = Count("count", Site("count"), self.peers[:1])
+        results, _ = self.run_works(endless, rounds=1, stolen=[1.0] * 10_000)
+        self.assertEqual(len(results.all(endless, self.peers[0], "number")), 2)
+
+    def test_proc_stat(self) -> None:
+        """What the host takes is told for both cores, in seconds."""
+        text = "cpu  9 9 9 9 9 9 9 999 9 9\ncpu0 1 2 3 4 5 6 7 150 9 9\ncpu1 1 2 3 4 5 6 7 25 9 9\nintr 1 2\n"
+        with mock.patch.object(Path, "read_text", return_value=text), mock.patch("benchmarks.machine._TICKS", 100):
+            self.assertEqual(Cores(0, 1, 1).stolen(), (1.5, 0.25))
+        self.assertEqual(len(first_core(self).stolen()), 2)
+
+    def test_quiet(self) -> None:
+        """The next one has its turn when a server is done with its own, even if it is long without a core."""
+        rival, busy = Program("rival"), Program("busy")
+        for program, nice in ((rival, 0), (busy, 19)):
+            code = f"import os, time\nos.nice({nice})\nopen('begun', 'x').close()\n"
+            code += "while time.process_time() < 0.8: pass\ntime.sleep(60)"
+            program.start([sys.executable, "-c", code], first_core(self))
+            self.addCleanup(program.end)
+            while not (program.folder / "begun").exists():
+                self.assertIsNone(program._process.poll())
+        busy.wait_until_quiet()
+        self.assertGreaterEqual(busy.processor_time(), 0.75)
+
+
 class RedisTests(SynchronousTestCase):
     """The Redis that is started for some works."""
-
-    def cores(self) -> Cores:
-        """Return cores of which each is the first one; afterwards the test may use all of them again."""
-        usable = os.sched_getaffinity(0)
-        self.addCleanup(os.sched_setaffinity, 0, usable)
-        first = min(usable)
-        return Cores(first, first, first)
 
     def test_missing(self) -> None:
         """A machine without it is told what to install, and which works need it."""
@@ -158,7 +313,7 @@ class RedisTests(SynchronousTestCase):
 
     def test_commands(self) -> None:
         """Commands are counted, but those that ask for the count; its folder goes with it."""
-        with mock.patch("benchmarks.servers.find_redis", redis_program), Redis(self.cores()) as redis:
+        with mock.patch("benchmarks.servers.find_redis", redis_program), Redis(first_core(self)) as redis:
             self.assertEqual([redis.commands() for _ in range(3)], [0, 0, 0])
             with socket.create_connection(("127.0.0.1", redis.port), TIMEOUT) as connection:
                 connection.sendall(b"PING\r\n")

@@ -56,7 +56,10 @@ class Bridge:
         """
         with self._lock:
             self._weight += size
-        self.post(function, *arguments)
+            self._items.append((function, arguments))
+            asleep, self._awake = not self._awake, True
+        if asleep:
+            self._wake(self._drain)
         if self._weight > HEAVY and threading.get_ident() != self._thread:
             with self._lighter:
                 self._lighter.wait_for(lambda: self._weight <= HEAVY, PATIENCE)

@@ -80,18 +80,23 @@ def install() -> None:
     _take_over(
         signals.request_started,
         {django.db.reset_queries: _reset_queries, django.db.close_old_connections: close_old_connections},
+        _request_started,
     )
     _take_over(
         signals.request_finished,
         {django.db.close_old_connections: close_old_connections, reset_urlconf: reset_urlconf},
+        _request_finished,
     )
 
 
-def _take_over(signal: Signal, replacements: dict[Callable[..., object], Callable[..., object]]) -> None:
+def _take_over(
+    signal: Signal, replacements: dict[Callable[..., object], Callable[..., object]], together: Callable[[], object]
+) -> None:
     """Connect our functions instead of Django's; if those are all there are, see to it that the signal is sent without
     much ado.
 
     :param replacements: ours for each of Django's.
+    :param together: does what all of ours do.
     """
     ours = []
     for original, replacement in replacements.items():
@@ -103,20 +108,23 @@ def _take_over(signal: Signal, replacements: dict[Callable[..., object], Callabl
     if len(signal.receivers) == len(ours) == len(replacements) and type(signal) is Signal:
         signal.__class__ = _Signal
         signal.alone = ours  # type: ignore[attr-defined]
-        signal.functions = tuple(replacements.values())  # type: ignore[attr-defined]
+        signal.together = together  # type: ignore[attr-defined]
+        signal.results = [(function, None) for function in replacements.values()]  # type: ignore[attr-defined]
 
 
 class _Signal(Signal):
     """A signal that is nearly always sent to the same receivers."""
 
-    #: What ``receivers`` is as long as nobody else is connected, and the functions these receivers are.
+    #: What ``receivers`` is as long as nobody else is connected; what these do, and what is told of it.
     alone: list[Any]
-    functions: tuple[Callable[..., object], ...]
+    together: Callable[[], object]
+    results: list[tuple[Any, Any]]
 
     def send(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
         """See Django's ``Signal``."""
         if self.receivers == self.alone:
-            return [(function, function(signal=self, sender=sender)) for function in self.functions]
+            self.together()
+            return self.results.copy()
         return super().send(sender, **named)
 
 
@@ -153,7 +161,28 @@ class _Value:
 
     @value.deleter
     def value(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Delete the value, if there is one."""
         self._variable.set(_NOTHING)
+
+
+def _request_started() -> None:
+    for known in _connections():
+        connection = known()
+        if connection is not None:
+            connection.queries_log.clear()
+            connection.close_if_unusable_or_obsolete()
+
+
+def _request_finished() -> None:
+    close_old_connections()
+    urlconfs = getattr(urls, "_urlconfs", None)
+    if type(urlconfs) is _Value:
+        urlconfs.forget()
+    else:
+        reset_urlconf(None)
 
 
 def close_old_connections(**_: Any) -> None:

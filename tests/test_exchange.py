@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import email.utils
 import time
+import uuid
 from typing import Any
 
+from channelserver.server import exchange
+from channelserver.server.exchange import SHORT_VALUE
 from channelserver.server.replies import FAILED, WINDOW, Flow
 from tests.fakes import Client, Response, StrictTestCase, get, request
 
@@ -63,6 +66,19 @@ class WholeAnswerTests(AnswerTestCase):
     def test_case_of_names(self) -> None:
         """The names of headers keep their case."""
         self.assertIn(b"\r\nX-CamelCase: a\r\n", self.raw(None, {"status": 200, "headers": [[b"X-CamelCase", b"a"]]}))
+
+    def test_known_headers(self) -> None:
+        """What is made of a header is remembered if it is short; another value is another header."""
+        value = uuid.uuid4().hex.encode()
+        before = exchange._read_short_field.cache_info()
+        for _ in range(2):
+            for size in (SHORT_VALUE, SHORT_VALUE + 1):
+                long = value.ljust(size, b"x")
+                response = self.answer(status=200, headers=[[b"X-A", long]])
+                self.assertEqual(response.header("x-a"), long.decode())
+        after = exchange._read_short_field.cache_info()
+        self.assertEqual((after.misses - before.misses, after.hits - before.hits), (1, 1))
+        self.assertLessEqual(after.maxsize, 1000)
 
     def test_repeated_headers(self) -> None:
         """Headers may be repeated, as cookies are."""

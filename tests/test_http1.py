@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.server import http1
 from channelserver.server.http1 import (
     MAX_FIELDS,
+    SHORT_LINE,
     BadRequest,
     ChunkedBody,
     LengthBody,
@@ -365,6 +368,34 @@ class OrderTests(HeadTestCase):
     def test_target(self) -> None:
         """So is a malformed target."""
         self.assertIn("target", self.refusal("GET foo HTTP/1.1", "Expect: x"))
+
+
+class KnownLineTests(HeadTestCase):
+    """What has been read from a request line is remembered."""
+
+    def test_short(self) -> None:
+        """It gives the same head again, whatever has become of the first one."""
+        for _ in range(2):
+            head = parse_head(b"GET http://other/%41?b HTTP/1.0\r\nHost: a")
+            self.assertEqual((head.method, head.path, head.query_string, head.version), ("GET", "/A", b"b", "1.0"))
+            self.assertEqual(head.fields[b"host"], b"other")
+            head.path = head.method = head.version = ""
+
+    def test_wrong(self) -> None:
+        """A wrong one stays wrong."""
+        for _ in range(2):
+            self.assertRaises(BadRequest, parse_head, b"GET  / HTTP/1.1\r\nHost: a")
+
+    def test_bounded(self) -> None:
+        """Long ones are not remembered."""
+        before = http1._read_short_line.cache_info()
+        for size in (SHORT_LINE, SHORT_LINE + 1):
+            line = b"GET /" + uuid.uuid4().hex.encode().ljust(size - 14, b"x") + b" HTTP/1.1"
+            self.assertEqual(len(line), size)
+            parse_head(line + b"\r\nHost: a")
+        after = http1._read_short_line.cache_info()
+        self.assertEqual(after.misses - before.misses, 1)
+        self.assertLessEqual(after.maxsize, 1000)
 
 
 class KnownSectionTests(HeadTestCase):

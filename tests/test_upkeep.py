@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
+import django.urls
+from asgiref.local import Local
+from twisted.trial.unittest import SynchronousTestCase
+
+from channelserver import upkeep
 from tests.process import TIMEOUT, SharedServerTestCase
 
 SETTINGS = """
 DATABASES["kept"] = {**DATABASES["default"], "NAME": BASE_DIR / "kept.sqlite3", "CONN_MAX_AGE": 600}
+"""
+
+CACHES = """
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "closing": {"BACKEND": "closing.Cache"},
@@ -80,6 +89,17 @@ URLS = """
         kept.ensure_connection()
         break_down(kept)
         return HttpResponse("spoilt")
+
+    def spoil_between(request):
+        '''It goes away before a request, or, which is the same here, before something ends that is one.'''
+        found = []
+        for signal in (signals.request_started, signals.request_finished):
+            kept = connections["kept"]
+            kept.ensure_connection()
+            break_down(kept)
+            signal.send(sender=None, message={"path": "between"})
+            found.append(is_open("kept"))
+        return HttpResponse(str(found))
 
     def half(request):
         '''A connection breaks before Django has set it up, and so before it says that there is one.'''
@@ -182,8 +202,8 @@ URLS = """
     urlpatterns = [
         path(view.__name__ + "/", view)
         for view in (
-            use, use_async, look, spoil, half, forgotten, uncommitted, queries, cache, elsewhere, tasks, listen, hear,
-            told,
+            use, use_async, look, spoil, spoil_between, half, forgotten, uncommitted, queries, cache, elsewhere, tasks,
+            listen, hear, told,
         )
     ]
 """
@@ -220,6 +240,10 @@ class UpkeepTests(SharedServerTestCase):
         self.text("/use/")
         self.assertIn("kept=True", self.text("/look/"))
 
+    def test_broken_between(self) -> None:
+        """Both signals close it."""
+        self.assertEqual(self.text("/spoil_between/"), "[False, False]")
+
     def test_connection_half_made(self) -> None:
         """The same with one that broke while it was being made."""
         self.assertEqual(self.text("/half/"), "True")
@@ -241,11 +265,6 @@ class UpkeepTests(SharedServerTestCase):
         """The queries of earlier requests are forgotten."""
         self.assertEqual([self.text("/queries/") for _ in range(3)], ["1", "1", "1"])
 
-    def test_cache(self) -> None:
-        """A cache that has something to close is closed after each request."""
-        first = int(self.text("/cache/"))
-        self.assertEqual([int(self.text("/cache/")) for _ in range(2)], [first + 1, first + 2])
-
     def test_other_threads(self) -> None:
         """The signals do in threads of the project what they do in ours."""
         self.assertEqual(self.text("/elsewhere/"), "[False]")
@@ -265,6 +284,17 @@ class UpkeepTests(SharedServerTestCase):
         with self.server.connect("/") as socket:
             socket.send("open?")
             self.assertEqual(socket.recv(TIMEOUT), "False")
+
+
+class ClosingCacheTests(UpkeepTests):
+    """The same with a cache that has something to close, so that Django is not alone with ours."""
+
+    extra_settings = SETTINGS + CACHES
+
+    def test_cache(self) -> None:
+        """It is closed after each request."""
+        first = int(self.text("/cache/"))
+        self.assertEqual([int(self.text("/cache/")) for _ in range(2)], [first + 1, first + 2])
 
 
 class ReceiversTests(SharedServerTestCase):
@@ -378,6 +408,7 @@ PLACES = """
         return JsonResponse(found, safe=False)
 
     def results(request):
+        signals.request_started.send(sender=None).clear()  # it belongs to who asked
         sent = [signal.send(sender=None) for signal in (signals.request_started, signals.request_finished)]
         return JsonResponse([[receiver.__name__, result] for pairs in sent for receiver, result in pairs], safe=False)
 
@@ -411,6 +442,18 @@ PLACES_ROUTING = """
 
     channel_routing = {"websocket.receive": receive}
 """
+
+
+class OtherURLconfTests(SynchronousTestCase):
+    """A Django, or a Python, with which the URLconf stays where Django keeps it."""
+
+    def test_forgotten(self) -> None:
+        """It is forgotten at the end of a request all the same."""
+        place = Local()
+        place.value = "urls"
+        with mock.patch.object(django.urls.base, "_urlconfs", place):
+            upkeep._request_finished()
+        self.assertFalse(hasattr(place, "value"))
 
 
 class PlacesTests(SharedServerTestCase):

@@ -9,7 +9,7 @@ States: ``waiting`` (nothing sent), ``streaming`` (head sent, parts follow), ``d
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -31,24 +31,35 @@ _HOP_BY_HOP = frozenset(
 
 #: A larger answer is handed to the transport in pieces of this size, each when the client has read those before it.
 PIECE = 128 * 1024
+#: What is made of a field is remembered if its value has no more bytes than this. Cookies have more, as a rule.
+SHORT_VALUE = 48
 
 
-#: What the names of fields seen so far mean to us: "own", "length", "date", "field". Applications use few of them.
-_kinds: dict[bytes, str] = {}
-
-
+@lru_cache(1000)
 def _kind(name: bytes) -> str:
-    """Say what a field of an answer means to us.
+    """Say what a field of an answer means to us: "own", "length", "date" or "field".
 
     :raises ResponseError: its name is none.
     """
     if not _token(name):
         raise ResponseError(f"malformed header {name!r}")
     lower = name.lower()
-    kind = {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in _HOP_BY_HOP else "field")
-    if len(_kinds) < 1000:
-        _kinds[name] = kind
-    return kind
+    return {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in _HOP_BY_HOP else "field")
+
+
+def _read_field(name: bytes, value: bytes) -> tuple[str, bytes]:
+    """Return the kind of a field, and its line in a head.
+
+    :raises ResponseError: it would be no line.
+    """
+    kind = _kind(name)
+    if _forbidden(value) or (kind == "length" and not value.isdigit()):
+        raise ResponseError(f"malformed header {name!r}: {value!r}")
+    return kind, b"%b: %b\r\n" % (name, value)
+
+
+#: The answers of a site have the same few fields again and again.
+_read_short_field = lru_cache(1000)(_read_field)
 
 
 @cache
@@ -236,7 +247,7 @@ class Exchange:
         head = self.head
         lines = [_status_line(status)]
         fields, length = self._fields(headers)
-        lines.extend([b"%b: %b\r\n" % field for field in fields])
+        lines.extend([line for _, _, line in fields])
         self._frame(lines, status, self._length(status, length, body, more))
         if self.wire.site.draining:
             head.keep_alive = False
@@ -249,9 +260,9 @@ class Exchange:
         lines.append(b"\r\n")
         return b"".join(lines)
 
-    def _fields(self, headers: Any) -> tuple[list[tuple[bytes, bytes]], int | None]:
-        """Return the answer's fields as they may be sent, with a date, and the length they tell."""
-        fields: list[tuple[bytes, bytes]] = []
+    def _fields(self, headers: Any) -> tuple[list[tuple[bytes, bytes, bytes]], int | None]:
+        """Return the answer's fields as they may be sent (name, value, line), with a date, and the length they tell."""
+        fields: list[tuple[bytes, bytes, bytes]] = []
         length: int | None = None
         dated = False
         for pair in headers:
@@ -259,23 +270,20 @@ class Exchange:
                 name, value = pair
             except (TypeError, ValueError):
                 raise ResponseError(f"a header must be a pair of name and value, not {pair!r}") from None
-            name, value = _bytes(name), _bytes(value)
-            kind = _kinds.get(name) or _kind(name)
-            if _forbidden(value):
-                raise ResponseError(f"malformed header {name!r}: {value!r}")
+            if type(name) is not bytes or type(value) is not bytes:
+                name, value = _bytes(name), _bytes(value)
+            kind, line = _read_short_field(name, value) if len(value) <= SHORT_VALUE else _read_field(name, value)
             if kind == "own":
                 if name.lower() == b"connection" and b"close" in value.lower():
                     self.head.keep_alive = False
                 continue
             if kind == "length":
-                if not value.isdigit():
-                    raise ResponseError(f"malformed header {name!r}: {value!r}")
                 length = int(value)
                 continue
             dated = dated or kind == "date"
-            fields.append((name, value))
+            fields.append((name, value, line))
         if not dated:
-            fields.append((b"Date", self.wire.site.date()))
+            fields.append(self.wire.site.date_field())
         return fields, length
 
     def _length(self, status: int, length: int | None, body: bytes, more: bool) -> int | None:

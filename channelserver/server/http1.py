@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import codecs
 import re
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 #: Largest request head, in bytes and in fields; more is answered with 431.
 MAX_HEAD_BYTES = 32 * 1024
 MAX_FIELDS = 128
+#: What has been read from request lines of up to so many bytes is remembered.
+SHORT_LINE = 128
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _request_line = re.compile(rb"([A-Z][A-Z0-9_\-]{0,31}) ([!-~]+) HTTP/([0-9])\.([0-9])").fullmatch
@@ -204,6 +207,23 @@ def parse_head(data: bytes, max_fields: int = MAX_FIELDS, known: FieldSection | 
     :raises BadRequest: it breaks a rule of RFC 9112 or RFC 9110, or one of this server's limits.
     """
     line, _, text = data.partition(b"\r\n")
+    read = _read_short_line if len(line) <= SHORT_LINE else _read_line
+    method, path, query_string, version, authority = read(line)
+    if known is None or known.text != text or known.version != version:
+        known = FieldSection(text, version, max_fields)
+    head = RequestHead(known)
+    head.method = method
+    head.path = path
+    head.query_string = query_string
+    if authority is not None:  # counts instead of the Host field (RFC 9112 section 3.2.2)
+        if not _host(authority):
+            raise BadRequest("malformed request target")
+        set_host(head, authority)
+    return head
+
+
+def _read_line(line: bytes) -> tuple[str, str, bytes, str, bytes | None]:
+    """Read a request line; return method, path, query string and version, and the authority that it names, if any."""
     match = _request_line(line)
     if match is None:
         raise BadRequest("malformed request line")
@@ -211,18 +231,12 @@ def parse_head(data: bytes, max_fields: int = MAX_FIELDS, known: FieldSection | 
     if major != b"1":
         raise BadRequest("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
     target, authority = _read_target(method, target)
-    version = "1.0" if minor == b"0" else "1.1"
-    if known is None or known.text != text or known.version != version:
-        known = FieldSection(text, version, max_fields)
-    head = RequestHead(known)
-    head.method = method.decode("ascii")
-    path, _, head.query_string = target.partition(b"?")
-    head.path = decode_path(path)
-    if authority is not None:  # counts instead of the Host field (RFC 9112 section 3.2.2)
-        if not _host(authority):
-            raise BadRequest("malformed request target")
-        set_host(head, authority)
-    return head
+    path, _, query_string = target.partition(b"?")
+    return method.decode("ascii"), decode_path(path), query_string, "1.0" if minor == b"0" else "1.1", authority
+
+
+#: The lines of requests are few on most sites, or a few are asked for most.
+_read_short_line = lru_cache(1000)(_read_line)
 
 
 def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:

@@ -45,7 +45,7 @@ class StreamExchange(Exchange):
         fields, length = self._fields(headers)
         self._left = length = self._length(status, length, body, more)
         # RFC 9113 section 8.2.1: names in lower case, values without white space around them.
-        pairs = [(b":status", b"%d" % status), *((name.lower(), value.strip(b" \t")) for name, value in fields)]
+        pairs = [(b":status", b"%d" % status), *((name.lower(), value.strip(b" \t")) for name, value, _ in fields)]
         if length is not None:
             pairs.append((b"content-length", b"%d" % length))
         self.wire.begin(pairs)

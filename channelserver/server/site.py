@@ -80,7 +80,8 @@ class Site:
         self.shares: Shares | None = None
         self.draining = False
         self.when_empty: Callable[[], object] | None = None
-        self._date = (0, b"")
+        self._date_made = 0
+        self._date_field = (b"", b"", b"")
 
     def start(self) -> None:
         """Begin to look after the layer."""
@@ -135,8 +136,13 @@ class Site:
         return True
 
     def date(self) -> bytes:
-        """Return the value of a ``Date`` field (RFC 9110 section 6.6.1), made once a second."""
+        """Return the value of a ``Date`` field (RFC 9110 section 6.6.1)."""
+        return self.date_field()[1]
+
+    def date_field(self) -> tuple[bytes, bytes, bytes]:
+        """Return a ``Date`` field, made once a second: name, value, and its line in a head."""
         now = int(time.time())
-        if self._date[0] != now:
-            self._date = now, formatdate(now, usegmt=True).encode("ascii")
-        return self._date[1]
+        if self._date_made != now:
+            value = formatdate(now, usegmt=True).encode("ascii")
+            self._date_made, self._date_field = now, (b"Date", value, b"Date: %b\r\n" % value)
+        return self._date_field

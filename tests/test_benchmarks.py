@@ -283,6 +283,23 @@ class RunTests(SynchronousTestCase):
             self.assertEqual(Cores(0, 1, 1).stolen(), (1.5, 0.25))
         self.assertEqual(len(first_core(self).stolen()), 2)
 
+    def test_processor_time(self) -> None:
+        """That of threads which have ended counts, too; Daphne and uvicorn have a new thread for each request."""
+        program = Program("busy")
+        code = (
+            "import threading, time\n"
+            "def burn():\n    while time.thread_time() < 0.3: pass\n"
+            "thread = threading.Thread(target=burn); thread.start(); thread.join()\n"
+            "open('ended', 'x').close(); time.sleep(60)"
+        )
+        program.start([sys.executable, "-c", code], first_core(self))
+        self.addCleanup(program.end)
+        while not (program.folder / "ended").exists():
+            self.assertIsNone(program._process.poll())
+        used = program.processor_time()
+        self.assertGreaterEqual(used, 0.3)
+        self.assertLess(used, 5)
+
     def test_quiet(self) -> None:
         """The next one has its turn when a server is done with its own, even if it is long without a core."""
         rival, busy = Program("rival"), Program("busy")

@@ -33,14 +33,20 @@ class Stage:
     site: Site
     peers: tuple[Peer, ...]
     works: tuple[Work, ...]
-    #: For each work, so many readings of each of its peers are taken.
     rounds: range
 
-    def turns(self, work: Work) -> Iterator[list[str]]:
-        """Return who has a turn, in which order; each other time the order is reversed."""
+    def turns(self, work: Work) -> list[str]:
+        """Return who has a turn, one after the other; each other time the order is reversed."""
         names = [peer.name for peer in self.peers if peer.name in work.peers]
+        subject = work.subject
+        closely = work.closely and subject in names and len(names) > 1
+        turns: list[str] = []
         for number in range(self.rounds.start * work.turns, self.rounds.stop * work.turns):
-            yield names[::-1] if number % 2 else names
+            order = names[::-1] if number % 2 else names
+            if closely:
+                order = [each for name in order if name != subject for each in (subject, name)]
+            turns += order
+        return [*turns, subject] if closely else turns
 
 
 class Plan:

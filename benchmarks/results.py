@@ -6,7 +6,7 @@ Runs in the main thread of the benchmark program. A :class:`Results` owns the re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from benchmarks.peers import PEERS
@@ -62,7 +62,8 @@ class Results:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self._readings: dict[tuple[str, str], list[Reading]] = {}
+        #: By the names of the works: who has done what, in this order.
+        self._turns: dict[str, list[tuple[str, Reading]]] = {}
         #: What went wrong, by work and peer.
         self.failures: dict[tuple[str, str], str] = {}
         #: Turns that were had again.
@@ -70,7 +71,7 @@ class Results:
 
     def add(self, work: Work, peer: str, reading: Reading) -> None:
         """Note what a peer has done in one turn."""
-        self._readings.setdefault((work.name, peer), []).append(reading)
+        self._turns.setdefault(work.name, []).append((peer, reading))
 
     def fail(self, work: Work, peer: str, what: str) -> None:
         """Note that a peer could not do it."""
@@ -78,7 +79,7 @@ class Results:
 
     def all(self, work: Work, peer: str, metric: str) -> list[float]:
         """Return a figure of each turn."""
-        return [reading.figures[metric] for reading in self._readings.get((work.name, peer), ())]
+        return [reading.figures[metric] for name, reading in self._turns.get(work.name, ()) if name == peer]
 
     def figure(self, work: Work, peer: str, metric: str) -> float | None:
         """Return the median of all turns; ``None``: it was not measured."""
@@ -88,16 +89,25 @@ class Results:
     def ratio(self, work: Work, metric: str, peer: str, peer_metric: str) -> float | None:
         """Return what the subject has done as a multiple of what a peer has done, or of another figure of its own.
 
-        That is the median of the ratios of turns that were next to each other, not the ratio of medians: turns that
-        were minutes apart may have had different machines. ``None``: it was not measured.
+        Each turn of the peer is compared with the subject's nearest turn, or the mean of two as near; of these ratios
+        it is the median. It is not the ratio of medians: turns that were a minute apart may have had different
+        machines. ``None``: it was not measured.
         """
-        own, other = self.all(work, work.subject, metric), self.all(work, peer, peer_metric)
-        ratios = [figure / measure for figure, measure in zip(own, other, strict=False) if measure]
+        turns = self._turns.get(work.name, [])
+        own = [index for index, (name, _) in enumerate(turns) if name == work.subject]
+        ratios = []
+        for index, (name, reading) in enumerate(turns):
+            measure = reading.figures[peer_metric]
+            if name == peer and own and measure:
+                distance = min(abs(index - other) for other in own)
+                near = [turns[other][1].figures[metric] for other in own if abs(index - other) == distance]
+                ratios.append(mean(near) / measure)
         return median(ratios) if ratios else None
 
     def busy(self, work: Work, peer: str) -> tuple[float, float] | None:
         """Return which part of the time server and load were busy, as medians; ``None``: it does not matter."""
-        meters = [reading.meter for reading in self._readings.get((work.name, peer), ()) if reading.meter]
+        readings = [reading for name, reading in self._turns.get(work.name, ()) if name == peer]
+        meters = [reading.meter for reading in readings if reading.meter]
         if not meters:
             return None
         return median(meter.server for meter in meters), median(meter.load for meter in meters)

@@ -31,7 +31,7 @@ class Run:
         self._cores = cores
         self._rounds = rounds
         self._seconds = seconds
-        self._total = rounds * sum(len(plan.peers(work)) * work.turns for work in plan.works)
+        self._total = sum(len(stage.turns(work)) for stage in plan.stages(rounds) for work in stage.works)
         self._done = 0
         self._begun = 0.0
         self._repeated = 0.0
@@ -57,7 +57,7 @@ class Run:
         for work in stage.works:
             for name, what in broken.items():
                 if name in work.peers:
-                    self._fail(work, name, what, len(stage.rounds) * work.turns)
+                    self._fail(work, name, what, stage.turns(work).count(name))
             whole = {name: server for name, server in servers.items() if name in work.peers and name not in broken}
             with ExitStack() as sessions:
                 failed = self._measure(stage, work, whole, sessions)
@@ -67,25 +67,24 @@ class Run:
         """Do one work, in sessions that last until their stack is closed; return the names of those that failed."""
         turns: dict[str, Turn] = {}
         failed: list[str] = []
-        count = len(stage.rounds) * work.turns
+        order = stage.turns(work)
         for name, server in servers.items():
             try:
                 turns[name] = sessions.enter_context(work.session(server))
             except MeasuringError as error:
                 failed.append(name)
-                self._fail(work, name, str(error), count)
-        for index, order in enumerate(stage.turns(work)):
-            for name in order:
-                if name not in servers or name in failed:
-                    continue
-                try:
-                    reading = self._take(turns[name], servers[name])
-                except MeasuringError as error:
-                    failed.append(name)
-                    self._fail(work, name, str(error), count - index)
-                    continue
-                self.results.add(work, name, reading)
-                self._tell(work, name, _describe(work, reading))
+                self._fail(work, name, str(error), order.count(name))
+        for index, name in enumerate(order):
+            if name not in servers or name in failed:
+                continue
+            try:
+                reading = self._take(turns[name], servers[name])
+            except MeasuringError as error:
+                failed.append(name)
+                self._fail(work, name, str(error), order[index:].count(name))
+                continue
+            self.results.add(work, name, reading)
+            self._tell(work, name, _describe(work, reading))
         return failed
 
     def _take(self, turn: Turn, server: Server) -> Reading:

@@ -84,6 +84,8 @@ class Work(ABC):
     #: Turns that each peer has in a round, where they alternate. Many short ones where ratios matter: a machine that
     #: gets slower or faster meanwhile meets all peers alike.
     turns = 1
+    #: Whether the subject has a turn before and after each turn of another, where little decides about a goal.
+    closely = False
 
     @abstractmethod
     def session(self, server: Server) -> AbstractContextManager[Turn]:

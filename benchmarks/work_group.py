@@ -21,6 +21,7 @@ class FanOut(Work):
 
     #: Sockets that the server has when it is warmed up; with all of them, that would take some peers half a minute.
     first = 100
+    closely = True
 
     def __init__(self, sockets: int, peers: Sequence[str], turns: int) -> None:
         super().__init__(

@@ -35,6 +35,7 @@ class Requests(Work):
     ) -> None:  # fmt: skip
         super().__init__(name, title, site, (_RATE,), peers, goals)
         self.turns = 4 if goals else 2
+        self.closely = bool(goals)
         self._path = path
         self._answer = answer
         self._upload = upload

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import accumulate, chain, count, repeat
+from itertools import accumulate, chain, count, repeat, zip_longest
 from pathlib import Path
 from unittest import mock
 
@@ -102,7 +102,7 @@ class PlanTests(SynchronousTestCase):
     def test_turns(self) -> None:
         """Each peer of a work has all its turns; each time the order is reversed; some sites are new in each round."""
         plan = Plan()
-        done: dict[str, list[list[str]]] = {}
+        done: dict[str, list[str]] = {}
         for stage in plan.stages(3):
             if stage.site.fresh:
                 self.assertEqual((len(stage.peers), len(stage.rounds)), (1, 1))
@@ -110,13 +110,22 @@ class PlanTests(SynchronousTestCase):
                 done.setdefault(work.name, []).extend(stage.turns(work))
         self.assertEqual(list(done), list(WORKS))
         for name, work in WORKS.items():
-            counted = Counter(peer for order in done[name] for peer in order)
-            self.assertEqual(counted, dict.fromkeys(work.peers, 3 * work.turns), name)
-        self.assertEqual(
-            done["fan-out-5000"][:2], [list(WORKS["fan-out-5000"].peers), [*WORKS["fan-out-5000"].peers][::-1]]
-        )
+            wanted = dict.fromkeys(work.peers, 3 * work.turns)
+            if work.closely and len(work.peers) > 1:
+                wanted[work.subject] = (len(work.peers) - 1) * 3 * work.turns + 1
+            self.assertEqual(Counter(done[name]), wanted, name)
+        peers = list(WORKS["echo-50"].peers)
+        self.assertEqual(done["echo-50"][: 2 * len(peers)], [*peers, *peers[::-1]])
         first, second, third = WORKS["memory"].peers
-        self.assertEqual(done["memory"][:6], [[first], [second], [third], [third], [second], [first]])
+        self.assertEqual(done["memory"][:6], [first, second, third, third, second, first])
+
+    def test_closely(self) -> None:
+        """Where it matters, the subject has its turn before and after each turn of another."""
+        own, one, other = WORKS["fan-out-5000"].peers
+        (stage,) = Plan(["fan-out-5000"]).stages(1)
+        self.assertEqual(stage.turns(WORKS["fan-out-5000"]), [own, one, own, other, own, other, own, one, own])
+        (stage,) = Plan(["fan-out-5000"], [one, other]).stages(1)
+        self.assertEqual(stage.turns(WORKS["fan-out-5000"]), [one, other, other, one])
 
     def test_sockets(self) -> None:
         """All peers have their sockets at once, where they are up at once."""
@@ -141,17 +150,32 @@ class ResultsTests(SynchronousTestCase):
     def results(self, own: list[float], daphne: list[float]) -> Results:
         """Return results of one work."""
         results, work = Results(Plan(["http-plain"])), WORKS["http-plain"]
-        for peer, rates in (("channelserver", own), ("daphne", daphne)):
-            for rate in rates:
-                results.add(work, peer, Reading({"rate": rate}))
+        for rates in zip_longest(own, daphne):
+            for peer, rate in zip(("channelserver", "daphne"), rates, strict=True):
+                if rate is not None:
+                    results.add(work, peer, Reading({"rate": rate}))
         return results
 
     def test_median_of_ratios(self) -> None:
         """A goal is judged by the median of the ratios of turns; what was not measured is not reached."""
-        verdict, *others = self.results([9000, 1, 4000], [1000, 5000, 400]).verdicts(WORKS["http-plain"])
+        verdict, *others = self.results([8000, 10000, 10000], [1000, 1000, 1250]).verdicts(WORKS["http-plain"])
         self.assertEqual((verdict.figure, verdict.write(9.0), verdict.wanted), (9.0, "9 ×", "at least 9 ×"))
         self.assertTrue(verdict.reached)
         self.assertEqual([(other.figure, other.reached) for other in others], [(None, False)] * 3)
+
+    def test_neighbours(self) -> None:
+        """A turn is compared with the nearest one of the subject, or with the mean of two that are as near."""
+        results, work = Results(Plan(["http-plain"])), WORKS["http-plain"]
+        for peer, rate in (
+            ("channelserver", 90),
+            ("daphne", 10),
+            ("channelserver", 110),
+            ("granian", 50),
+            ("daphne", 20),
+        ):
+            results.add(work, peer, Reading({"rate": rate}))
+        ratios = [results.ratio(work, "rate", peer, "rate") for peer in ("daphne", "granian", "uvicorn")]
+        self.assertEqual(ratios, [(100 / 10 + 110 / 20) / 2, 110 / 50, None])
 
     def test_missed(self) -> None:
         """A goal that is missed is printed so."""

@@ -78,9 +78,11 @@ def as_rst(results: Results, machine: dict[str, str], rounds: int, seconds: int)
 
 def _method(results: Results, rounds: int, seconds: int) -> Iterator[str]:
     yield f"medians of {rounds} rounds, {seconds} s for each turn; ratios: medians of those of neighbouring turns"
-    if count := results.repeated:
-        turns = f"{count} turn{'s were' if count > 1 else ' was'}"
-        yield f"{turns} had again, for the host had taken more than {STOLEN:.0%} of a core"
+    if results.repeated or results.set_aside:
+        yield (
+            f"of turns during which the host had more than {STOLEN:.0%} of a core, {results.repeated} were had again"
+            f" and {results.set_aside} do not count"
+        )
 
 
 def _caption(metric: Metric) -> str:

@@ -16,8 +16,9 @@ from benchmarks.work import Goal, Metric, Reading, Work
 #: Of the time, the load generator was busy for so much that it may have been what was measured; or the server, which
 #: should always be busy, for so little that others have had its core.
 TOO_BUSY, TOO_IDLE = 0.95, 0.85
-#: Of the time of a turn, the host of a virtual machine had so much of one of our cores that it should be had again.
-STOLEN = 0.05
+#: Of the time of a turn, the host of a virtual machine had so much of one of our cores that the turn says little. It
+#: does not count if there are enough others.
+STOLEN, ENOUGH = 0.05, 3
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,21 @@ class Results:
         """Note that a peer could not do it."""
         self.failures[work.name, peer] = what
 
-    def all(self, work: Work, peer: str, metric: str) -> list[float]:
-        """Return a figure of each turn."""
-        return [reading.figures[metric] for name, reading in self._turns.get(work.name, ()) if name == peer]
+    def turns(self, work: Work, peer: str, all_of_them: bool = False) -> dict[int, Reading]:
+        """Return the turns of a peer that count, by their place among all turns of the work."""
+        turns = {index: reading for index, (name, reading) in enumerate(self._turns.get(work.name, ())) if name == peer}
+        good = {index: reading for index, reading in turns.items() if reading.stolen <= STOLEN}
+        return turns if all_of_them or len(good) < ENOUGH else good
+
+    @property
+    def set_aside(self) -> int:
+        """How many turns do not count."""
+        pairs = [(work, peer.name) for work in self.plan.works for peer in self.plan.peers(work)]
+        return sum(len(self.turns(*pair, all_of_them=True)) - len(self.turns(*pair)) for pair in pairs)
 
     def figure(self, work: Work, peer: str, metric: str) -> float | None:
-        """Return the median of all turns; ``None``: it was not measured."""
-        values = self.all(work, peer, metric)
+        """Return the median of the turns that count; ``None``: it was not measured."""
+        values = [reading.figures[metric] for reading in self.turns(work, peer).values()]
         return median(values) if values else None
 
     def ratio(self, work: Work, metric: str, peer: str, peer_metric: str) -> float | None:
@@ -93,21 +102,19 @@ class Results:
         it is the median. It is not the ratio of medians: turns that were a minute apart may have had different
         machines. ``None``: it was not measured.
         """
-        turns = self._turns.get(work.name, [])
-        own = [index for index, (name, _) in enumerate(turns) if name == work.subject]
+        own = self.turns(work, work.subject)
         ratios = []
-        for index, (name, reading) in enumerate(turns):
+        for index, reading in self.turns(work, peer).items():
             measure = reading.figures[peer_metric]
-            if name == peer and own and measure:
+            if own and measure:
                 distance = min(abs(index - other) for other in own)
-                near = [turns[other][1].figures[metric] for other in own if abs(index - other) == distance]
+                near = [each.figures[metric] for other, each in own.items() if abs(index - other) == distance]
                 ratios.append(mean(near) / measure)
         return median(ratios) if ratios else None
 
     def busy(self, work: Work, peer: str) -> tuple[float, float] | None:
         """Return which part of the time server and load were busy, as medians; ``None``: it does not matter."""
-        readings = [reading for name, reading in self._turns.get(work.name, ()) if name == peer]
-        meters = [reading.meter for reading in readings if reading.meter]
+        meters = [reading.meter for reading in self.turns(work, peer).values() if reading.meter]
         if not meters:
             return None
         return median(meter.server for meter in meters), median(meter.load for meter in meters)
@@ -143,7 +150,10 @@ class Results:
                 peer.name: {
                     "title": peer.title,
                     "median": {metric.name: self.figure(work, peer.name, metric.name) for metric in work.metrics},
-                    "turns": {metric.name: self.all(work, peer.name, metric.name) for metric in work.metrics},
+                    "turns": [
+                        {**reading.figures, "place": index, "stolen": reading.stolen}
+                        for index, reading in self.turns(work, peer.name, all_of_them=True).items()
+                    ],
                     "server_and_load_busy": self.busy(work, peer.name),
                     "failure": self.failures.get((work.name, peer.name)),
                 }

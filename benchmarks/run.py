@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 from benchmarks.machine import Cores
 from benchmarks.peers import PEERS
@@ -17,7 +18,7 @@ from benchmarks.servers import MeasuringError, Server, serving
 from benchmarks.work import Reading, Turn, Work
 
 #: Of the time of the whole run, so much may be spent on turns that are had again.
-REPEATED = 0.2
+REPEATED = 0.15
 
 
 class Run:
@@ -88,17 +89,17 @@ class Run:
         return failed
 
     def _take(self, turn: Turn, server: Server) -> Reading:
-        """Have a turn; have it again, as long as there is time for that, if the host has taken the cores meanwhile."""
+        """Have a turn; have it again, as long as there is time for that, if the host had the cores meanwhile."""
         while True:
             begun, before = time.monotonic(), self._cores.stolen()
             reading = turn(self._seconds)
             after, passed = self._cores.stolen(), time.monotonic() - begun
             for each in (server, *server.others):
                 each.wait_until_quiet()
-            lost = max(new - old for new, old in zip(after, before, strict=True))
+            stolen = max(new - old for new, old in zip(after, before, strict=True)) / passed
             now = time.monotonic()
-            if lost <= STOLEN * passed or self._repeated + now - begun > REPEATED * (now - self._begun):
-                return reading
+            if stolen <= STOLEN or self._repeated + now - begun > REPEATED * (now - self._begun):
+                return replace(reading, stolen=stolen)
             self._repeated += now - begun
             self.results.repeated += 1
 

@@ -56,6 +56,9 @@ class Reading:
     #: How busy both sides were, where the figures tell how much the server can do: it should have had its core for
     #: itself, and the load generator should have had time left.
     meter: Meter | None = None
+    #: Which part of the time the host of a virtual machine has kept one of our cores for others, 0 to 1; the one that
+    #: lost more.
+    stolen: float = 0.0
 
 
 #: What a session gives: does the work for so many seconds.

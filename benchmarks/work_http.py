@@ -34,7 +34,7 @@ class Requests(Work):
         goals: Sequence[Goal] = (), upload: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(name, title, site, (_RATE,), peers, goals)
-        self.turns = 4 if goals else 2
+        self.turns = 3 if goals else 1
         self.closely = bool(goals)
         self._path = path
         self._answer = answer

@@ -22,7 +22,7 @@ WARM_UP = 1
 class Processes(Work):
     """Requests to one view, without pause, by as many connections to each server."""
 
-    turns = 4
+    turns = 3
 
     def __init__(self, name: str, title: str, path: str, answer: bytes, goals: Sequence[Goal]) -> None:
         super().__init__(

@@ -177,6 +177,18 @@ class ResultsTests(SynchronousTestCase):
         ratios = [results.ratio(work, "rate", peer, "rate") for peer in ("daphne", "granian", "uvicorn")]
         self.assertEqual(ratios, [(100 / 10 + 110 / 20) / 2, 110 / 50, None])
 
+    def test_stolen(self) -> None:
+        """Turns which the host has spoilt do not count, if there are three others."""
+        results, work = Results(Plan(["http-plain"])), WORKS["http-plain"]
+        for own, stolen in ((8000, 0.0), (100, 0.2), (8000, 0.05), (200, 0.06), (9000, 0.0)):
+            results.add(work, "channelserver", Reading({"rate": own}, stolen=stolen))
+            results.add(work, "daphne", Reading({"rate": 1000}, stolen=stolen if own != 9000 else 0.5))
+        self.assertEqual(results.figure(work, "channelserver", "rate"), 8000)
+        self.assertEqual(len(results.turns(work, "daphne")), 5)  # only two of them are good
+        self.assertEqual(results.ratio(work, "rate", "daphne", "rate"), 8.0)
+        self.assertEqual(results.set_aside, 2)
+        self.assertIn("0 were had again and 2 do not count", report.as_text(results, {}, 1, 1))
+
     def test_missed(self) -> None:
         """A goal that is missed is printed so."""
         text = report.as_text(self.results([8000], [1000]), {}, 1, 1)
@@ -242,6 +254,10 @@ class RunTests(SynchronousTestCase):
         told = [call.args[0] for call in stderr.write.call_args_list]
         return results, [line for line in told if line != "\n"]
 
+    def numbers(self, results: Results, work: Work, peer: str) -> list[float]:
+        """Return the figures of all turns."""
+        return [reading.figures["number"] for reading in results.turns(work, peer, all_of_them=True).values()]
+
     def test_alternate(self) -> None:
         """All servers are up at once, and have their turns in this and that order, in all rounds."""
         work = Count("count", Site("count"), self.peers[:2])
@@ -250,7 +266,7 @@ class RunTests(SynchronousTestCase):
         begun = [f"{one} begins", f"{other} begins"]
         turns = [f"{one} 1", f"{other} 1", f"{other} 2", f"{one} 2", f"{one} 3", f"{other} 3", f"{other} 4", f"{one} 4"]
         self.assertEqual(work.log, [*begun, *turns, f"{other} ends", f"{one} ends"])
-        self.assertEqual([results.all(work, peer, "number") for peer in (one, other)], [[1, 2, 3, 4]] * 2)
+        self.assertEqual([self.numbers(results, work, peer) for peer in (one, other)], [[1, 2, 3, 4]] * 2)
         self.assertEqual(len(told), 8)
         self.assertRegex(told[-1], r"^\[8/8, 0:\d\d passed, about 0:00 to go\] count, bare loop of send\(\): 4 turns$")
 
@@ -261,7 +277,7 @@ class RunTests(SynchronousTestCase):
         one, other = self.peers[:2]
         once = {peer: [f"{peer} begins", f"{peer} 1", f"{peer} 2", f"{peer} ends"] for peer in (one, other)}
         self.assertEqual(work.log, [*once[one], *once[other], *once[other], *once[one]])
-        self.assertEqual([results.all(work, peer, "number") for peer in (one, other)], [[1, 2, 1, 2]] * 2)
+        self.assertEqual([self.numbers(results, work, peer) for peer in (one, other)], [[1, 2, 1, 2]] * 2)
 
     def test_failure(self) -> None:
         """A server that has failed has no more turns, and no other work; the rest goes on, and progress ends at all."""
@@ -270,12 +286,12 @@ class RunTests(SynchronousTestCase):
         second = Count("second", Site("count"), self.peers)
         results, told = self.run_works(first, second, rounds=1)
         self.assertEqual(first.log[3:8], [f"{one} 1", f"{bad} 1", f"{other} 1", f"{other} 2", f"{one} 2"])
-        self.assertEqual(results.all(first, bad, "number"), [])
+        self.assertEqual(self.numbers(results, first, bad), [])
         self.assertIn("bare twisted.web resource does not count any further", results.failures["first", bad])
         self.assertEqual(results.failures["second", bad], "the server had failed before")
         self.assertEqual(len([line for line in told if "FAILED" in line]), 2)
         self.assertFalse([line for line in second.log if line.startswith(bad)])
-        self.assertEqual(results.all(second, one, "number"), [1, 2])
+        self.assertEqual(self.numbers(results, second, one), [1, 2])
         self.assertTrue(told[-1].startswith("[12/12, "), told[-1])
 
     def test_does_not_start(self) -> None:
@@ -286,7 +302,7 @@ class RunTests(SynchronousTestCase):
             results, told = self.run_works(*works, rounds=1)
         self.assertIn("ended with status 1 instead of serving", results.failures["first", "bare-web"])
         self.assertIn(("second", "bare-web"), results.failures)
-        self.assertEqual([results.all(work, "bare-loop", "number") for work in works], [[1, 2]] * 2)
+        self.assertEqual([self.numbers(results, work, "bare-loop") for work in works], [[1, 2]] * 2)
         self.assertTrue(told[-1].startswith("[8/8, "), told[-1])
 
     def test_stolen(self) -> None:
@@ -294,11 +310,11 @@ class RunTests(SynchronousTestCase):
         work = Count("count", Site("count"), self.peers[:1])
         with mock.patch("benchmarks.run.REPEATED", 0.9):  # or there would not be time enough in a run as short as this
             results, _ = self.run_works(work, rounds=1, stolen=[0.0, 1.0])
-        self.assertEqual(results.all(work, self.peers[0], "number"), [1, 3])
-        self.assertIn("1 turn was had again", report.as_text(results, {}, 1, 1))
+        self.assertEqual(self.numbers(results, work, self.peers[0]), [1, 3])
+        self.assertIn("1 were had again and 0 do not count", report.as_text(results, {}, 1, 1))
         endless = Count("count", Site("count"), self.peers[:1])
         results, _ = self.run_works(endless, rounds=1, stolen=[1.0] * 10_000)
-        self.assertEqual(len(results.all(endless, self.peers[0], "number")), 2)
+        self.assertEqual(len(results.turns(endless, self.peers[0])), 2)
 
     def test_proc_stat(self) -> None:
         """What the host takes is told for both cores, in seconds."""

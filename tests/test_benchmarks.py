@@ -123,8 +123,8 @@ class PlanTests(SynchronousTestCase):
         """Where it matters, the subject has its turn before and after each turn of another."""
         own, one, other = WORKS["fan-out-5000"].peers
         (stage,) = Plan(["fan-out-5000"]).stages(1)
-        self.assertEqual(stage.turns(WORKS["fan-out-5000"]), [own, one, own, other, own, other, own, one, own])
-        (stage,) = Plan(["fan-out-5000"], [one, other]).stages(1)
+        self.assertEqual(stage.turns(WORKS["fan-out-5000"]), [own, one, own, other, own])
+        (stage,) = Plan(["fan-out-5000"], [one, other]).stages(2)
         self.assertEqual(stage.turns(WORKS["fan-out-5000"]), [one, other, other, one])
 
     def test_sockets(self) -> None:

@@ -302,6 +302,35 @@ class WorkTests(RedisServerTestCase):
         """Return how many messages wait in Redis."""
         return int(self.redis.command("LLEN", f"channelserver:q:{channel}")[1:])
 
+    def start_searching(self) -> Server:
+        """Start a server that looks for lost work every two seconds, and wait until it is on the list of the idle."""
+        path = self.folder / "settings.py"
+        path.write_text(f"{path.read_text()}\nfrom channelserver.layers.redis import host\nhost.SEARCH_EVERY = 2\n")
+        server = self.start("--threads", "2")
+        self.wait_until_idle()
+        return server
+
+    def wait_until_idle(self) -> None:
+        """Wait until there is a process which is to be told of work."""
+        wait_until(lambda: self.redis.command("SCARD", "channelserver:idle:work") == b":1\r\n")
+
+    def test_nobody_woken(self) -> None:
+        """A message for which nobody was woken is found all the same."""
+        self.start_searching()
+        self.redis.command("DEL", "channelserver:idle:work")
+        self.shell("from channelserver import Channel; Channel('work').send({'number': 7})")
+        wait_until(lambda: self.notes("work") == ["7"])
+        self.wait_until_idle()
+
+    def test_search_is_cheap(self) -> None:
+        """To look for such messages takes one command, not some for each channel."""
+        self.start_searching()
+        wait_until(lambda: self.redis.calls()["exists"])
+        before = self.redis.calls()
+        wait_until(lambda: self.redis.calls()["exists"] >= before["exists"] + 2)
+        more = self.redis.calls() - before
+        self.assertEqual([more[name] for name in ("evalsha", "lpop", "sadd")], [0, 0, 0])
+
 
 class InterfaceTests(RedisServerTestCase):
     """A server without threads, and others that work for it."""

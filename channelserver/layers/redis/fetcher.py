@@ -99,6 +99,17 @@ class Fetcher:
         self._tell()  # before anything is taken: what has been finished must not be mixed up with it
         self._go()
 
+    def search(self, shard: Shard, prefix: str) -> None:
+        """Look on a server for work that nobody was woken for. It takes one command, for as a rule there is none.
+
+        :param prefix: of the server's keys.
+        """
+        if shard in self._promising or self._finished:
+            self.ready(shard)
+            return
+        waiting = shard.command("EXISTS", *(f"{prefix}q:{channel}" for channel in self._channels))
+        waiting.addCallbacks(lambda number: self.ready(shard) if number else None, lambda failure: None)
+
     def woken(self, shard: Shard, channel: str) -> None:
         """A message has arrived, and this host was chosen to take it."""
         if self._stopped or len(self._outstanding) >= self._threads:

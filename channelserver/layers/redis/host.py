@@ -141,7 +141,7 @@ class Host:
                     if self._looks % BURY_EVERY == 0 and shard.commands.age() > GRACE:
                         self._search_dead(shard)
                 if self.fetcher is not None and self._looks % SEARCH_EVERY == 0:
-                    self.fetcher.ready(shard)
+                    self.fetcher.search(shard, self.layer.prefix)
             except Exception:
                 logger.exception("cannot look after Redis %s", shard.address)
 

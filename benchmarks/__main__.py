@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--peer", action="append", default=[], metavar="NAME", help="a server, or a pattern; repeatable")
     made.add_argument("--rounds", type=_count, default=3, help="how often all have their turns (default: 3)")
     made.add_argument(
-        "--seconds", type=_count, default=1, help="of each turn, of which there are 1 to 4 in a round (default: 1)"
+        "--seconds", type=_count, default=1, help="of each turn, of which there are 1 to 3 in a round (default: 1)"
     )
     made.add_argument(
         "--chart",

@@ -42,7 +42,11 @@ class Bridge:
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Have ``function(*arguments)`` called in the reactor thread, soon, in the order of the posts."""
+        self._put(0, function, arguments)
+
+    def _put(self, size: int, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         with self._lock:
+            self._weight += size
             self._items.append((function, arguments))
             if self._awake:
                 return
@@ -54,12 +58,7 @@ class Bridge:
 
         Without that, what a loop of sends has made would pile up here, for computing goes before the reactor's work.
         """
-        with self._lock:
-            self._weight += size
-            self._items.append((function, arguments))
-            asleep, self._awake = not self._awake, True
-        if asleep:
-            self._wake(self._drain)
+        self._put(size, function, arguments)
         if self._weight > HEAVY and threading.get_ident() != self._thread:
             with self._lighter:
                 self._lighter.wait_for(lambda: self._weight <= HEAVY, PATIENCE)

@@ -19,6 +19,8 @@ from benchmarks.work import Reading, Turn, Work
 
 #: Of the time of the whole run, so much may be spent on turns that are had again.
 REPEATED = 0.15
+#: Why a server that has failed in one work does no other.
+FAILED_BEFORE = "the server had failed before"
 
 
 class Run:
@@ -49,44 +51,40 @@ class Run:
     def _do(self, stage: Stage, stack: ExitStack) -> None:
         """Start the servers of a stage, which run until the stack is closed, and have them do its works."""
         servers: dict[str, Server] = {}
-        broken: dict[str, str] = {}
+        broken: dict[str, str] = {}  # why a server has no more turns
         for peer in stage.peers:
             try:
                 servers[peer.name] = stack.enter_context(serving(peer, self._cores, stage.site))
             except MeasuringError as error:
                 broken[peer.name] = str(error)
         for work in stage.works:
-            for name, what in broken.items():
-                if name in work.peers:
-                    self._fail(work, name, what, stage.turns(work).count(name))
-            whole = {name: server for name, server in servers.items() if name in work.peers and name not in broken}
             with ExitStack() as sessions:
-                failed = self._measure(stage, work, whole, sessions)
-            broken = dict.fromkeys([*broken, *failed], "the server had failed before")
+                self._measure(work, stage.turns(work), servers, broken, sessions)
 
-    def _measure(self, stage: Stage, work: Work, servers: dict[str, Server], sessions: ExitStack) -> list[str]:
-        """Do one work, in sessions that last until their stack is closed; return the names of those that failed."""
+    def _measure(
+        self, work: Work, order: list[str], servers: dict[str, Server], broken: dict[str, str], sessions: ExitStack
+    ) -> None:
+        """Do one work, in sessions that last until their stack is closed; add to `broken` who fails."""
         turns: dict[str, Turn] = {}
-        failed: list[str] = []
-        order = stage.turns(work)
-        for name, server in servers.items():
+        for name in dict.fromkeys(order):
             try:
-                turns[name] = sessions.enter_context(work.session(server))
+                if name in broken:
+                    raise MeasuringError(broken[name])
+                turns[name] = sessions.enter_context(work.session(servers[name]))
             except MeasuringError as error:
-                failed.append(name)
                 self._fail(work, name, str(error), order.count(name))
+                broken[name] = FAILED_BEFORE
         for index, name in enumerate(order):
-            if name not in servers or name in failed:
+            if name in broken:
                 continue
             try:
                 reading = self._take(turns[name], servers[name])
             except MeasuringError as error:
-                failed.append(name)
                 self._fail(work, name, str(error), order[index:].count(name))
+                broken[name] = FAILED_BEFORE
                 continue
             self.results.add(work, name, reading)
             self._tell(work, name, _describe(work, reading))
-        return failed
 
     def _take(self, turn: Turn, server: Server) -> Reading:
         """Have a turn; have it again, as long as there is time for that, if the host had the cores meanwhile."""

@@ -78,17 +78,21 @@ class Results:
         """Note that a peer could not do it."""
         self.failures[work.name, peer] = what
 
-    def turns(self, work: Work, peer: str, all_of_them: bool = False) -> dict[int, Reading]:
-        """Return the turns of a peer that count, by their place among all turns of the work."""
-        turns = {index: reading for index, (name, reading) in enumerate(self._turns.get(work.name, ())) if name == peer}
+    def all_turns(self, work: Work, peer: str) -> dict[int, Reading]:
+        """Return the turns of a peer, by their place among all turns of the work."""
+        return {index: reading for index, (name, reading) in enumerate(self._turns.get(work.name, ())) if name == peer}
+
+    def turns(self, work: Work, peer: str) -> dict[int, Reading]:
+        """Like :meth:`all_turns`, but those that count."""
+        turns = self.all_turns(work, peer)
         good = {index: reading for index, reading in turns.items() if reading.stolen <= STOLEN}
-        return turns if all_of_them or len(good) < ENOUGH else good
+        return good if len(good) >= ENOUGH else turns
 
     @property
     def set_aside(self) -> int:
         """How many turns do not count."""
         pairs = [(work, peer.name) for work in self.plan.works for peer in self.plan.peers(work)]
-        return sum(len(self.turns(*pair, all_of_them=True)) - len(self.turns(*pair)) for pair in pairs)
+        return sum(len(self.all_turns(*pair)) - len(self.turns(*pair)) for pair in pairs)
 
     def figure(self, work: Work, peer: str, metric: str) -> float | None:
         """Return the median of the turns that count; ``None``: it was not measured."""
@@ -152,7 +156,7 @@ class Results:
                     "median": {metric.name: self.figure(work, peer.name, metric.name) for metric in work.metrics},
                     "turns": [
                         {**reading.figures, "place": index, "stolen": reading.stolen}
-                        for index, reading in self.turns(work, peer.name, all_of_them=True).items()
+                        for index, reading in self.all_turns(work, peer.name).items()
                     ],
                     "server_and_load_busy": self.busy(work, peer.name),
                     "failure": self.failures.get((work.name, peer.name)),

@@ -256,7 +256,7 @@ class RunTests(SynchronousTestCase):
 
     def numbers(self, results: Results, work: Work, peer: str) -> list[float]:
         """Return the figures of all turns."""
-        return [reading.figures["number"] for reading in results.turns(work, peer, all_of_them=True).values()]
+        return [reading.figures["number"] for reading in results.all_turns(work, peer).values()]
 
     def test_alternate(self) -> None:
         """All servers are up at once, and have their turns in this and that order, in all rounds."""

@@ -32,10 +32,14 @@ class BareLoop:
             for number, _ in self.poll.poll(-1, 1000):
                 if number == self.listener.fileno():
                     self.accept()
-                elif number in self.paths:
-                    self.receive(number)
-                else:
-                    self.shake_hands(number)
+                    continue
+                try:
+                    if number in self.paths:
+                        self.receive(number)
+                    else:
+                        self.shake_hands(number)
+                except ConnectionError:  # whoever's socket it was: the client has left, with all of them
+                    self.forget(number)
 
     def accept(self) -> None:
         """Take a new connection."""
@@ -81,10 +85,7 @@ class BareLoop:
 
     def read(self, number: int) -> bytes:
         """Return what a socket has got; nothing, and let it go, if its client has closed it."""
-        try:
-            data = self.sockets[number].recv(65536)
-        except ConnectionResetError:
-            data = b""
+        data = self.sockets[number].recv(65536)
         if not data:
             self.forget(number)
         return data

@@ -6,9 +6,6 @@
 * As long as only Django listens to these two signals, what they are for is done without looking up who listens.
 * Where Django keeps the URLconf and the script prefix of a request, in an ``asgiref.local.Local``, each change copies a
   dictionary under a lock. Here they are in context variables, which is what such a ``Local`` is made of.
-* Each look at a setting, some fifty for a request with Django's default middleware, runs a function which sees to it
-  that ``hasattr(settings, "__len__")`` and the like speak of what is wrapped. That is of no use with settings, so here
-  it is not run.
 
 All together was more than a quarter of what a small request costs.
 
@@ -27,7 +24,7 @@ from weakref import ref
 
 import django.db
 from asgiref.local import Local
-from django.conf import LazySettings, settings
+from django.conf import settings
 from django.core import signals
 from django.core.cache import close_caches
 from django.core.cache.backends.base import BaseCache
@@ -36,6 +33,8 @@ from django.db import connections
 from django.dispatch import Signal
 from django.urls import base as urls
 from django.utils.module_loading import import_string
+
+from channelserver import lookups
 
 
 class _Thread(threading.local):
@@ -48,7 +47,8 @@ _installed = False
 
 
 def install() -> None:
-    """Put the functions of this module in the place of Django's, for this process; the second time, do nothing.
+    """Put the functions of this module, and those of :mod:`channelserver.lookups`, in the place of Django's, for this
+    process; the second time, do nothing.
 
     For processes that serve a site. One that runs tests must not: Django's test client takes the originals away for the
     time of its requests.
@@ -59,6 +59,7 @@ def install() -> None:
     if _installed:
         return
     _installed = True
+    lookups.shorten()
     make = connections.create_connection
 
     def create_connection(alias: str) -> Any:
@@ -68,8 +69,6 @@ def install() -> None:
         return connection
 
     connections.create_connection = create_connection  # type: ignore[method-assign]
-    if "__getattribute__" not in vars(LazySettings):  # else it is a package's, which resolves settings when asked for
-        LazySettings.__getattribute__ = object.__getattribute__  # type: ignore[method-assign]
     # With this flag (Python 3.14) threads begin with the context of who starts them, and so with a value not their own.
     if not getattr(sys.flags, "thread_inherit_context", False):
         for name in ("_urlconfs", "_prefixes"):

@@ -31,31 +31,34 @@ _HOP_BY_HOP = frozenset(
 
 #: A larger answer is handed to the transport in pieces of this size, each when the client has read those before it.
 PIECE = 128 * 1024
+#: A field as it may be sent: name, value, and its line in a head.
+Field = tuple[bytes, bytes, bytes]
+
 #: What is made of a field is remembered if its value has no more bytes than this. Cookies have more, as a rule.
 SHORT_VALUE = 48
 
 
 @lru_cache(1000)
 def _kind(name: bytes) -> str:
-    """Say what a field of an answer means to us: "own", "length", "date" or "field".
+    """Say what a field of an answer means to us: "own", "length", "date", or nothing.
 
     :raises ResponseError: its name is none.
     """
     if not _token(name):
         raise ResponseError(f"malformed header {name!r}")
     lower = name.lower()
-    return {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in _HOP_BY_HOP else "field")
+    return {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in _HOP_BY_HOP else "")
 
 
-def _read_field(name: bytes, value: bytes) -> tuple[str, bytes]:
-    """Return the kind of a field, and its line in a head.
+def _read_field(name: bytes, value: bytes) -> tuple[str, Field]:
+    """Return the kind of a field, and what goes into a head.
 
     :raises ResponseError: it would be no line.
     """
     kind = _kind(name)
     if _forbidden(value) or (kind == "length" and not value.isdigit()):
         raise ResponseError(f"malformed header {name!r}: {value!r}")
-    return kind, b"%b: %b\r\n" % (name, value)
+    return kind, (name, value, b"%b: %b\r\n" % (name, value))
 
 
 #: The answers of a site have the same few fields again and again.
@@ -260,9 +263,9 @@ class Exchange:
         lines.append(b"\r\n")
         return b"".join(lines)
 
-    def _fields(self, headers: Any) -> tuple[list[tuple[bytes, bytes, bytes]], int | None]:
-        """Return the answer's fields as they may be sent (name, value, line), with a date, and the length they tell."""
-        fields: list[tuple[bytes, bytes, bytes]] = []
+    def _fields(self, headers: Any) -> tuple[list[Field], int | None]:
+        """Return the answer's fields, with a date, and the length they tell."""
+        fields: list[Field] = []
         length: int | None = None
         dated = False
         for pair in headers:
@@ -272,16 +275,16 @@ class Exchange:
                 raise ResponseError(f"a header must be a pair of name and value, not {pair!r}") from None
             if type(name) is not bytes or type(value) is not bytes:
                 name, value = _bytes(name), _bytes(value)
-            kind, line = _read_short_field(name, value) if len(value) <= SHORT_VALUE else _read_field(name, value)
-            if kind == "own":
-                if name.lower() == b"connection" and b"close" in value.lower():
-                    self.head.keep_alive = False
-                continue
-            if kind == "length":
+            kind, field = _read_short_field(name, value) if len(value) <= SHORT_VALUE else _read_field(name, value)
+            if not kind:
+                fields.append(field)
+            elif kind == "date":
+                dated = True
+                fields.append(field)
+            elif kind == "length":
                 length = int(value)
-                continue
-            dated = dated or kind == "date"
-            fields.append((name, value, line))
+            elif name.lower() == b"connection" and b"close" in value.lower():
+                self.head.keep_alive = False
         if not dated:
             fields.append(self.wire.site.date_field())
         return fields, length

@@ -212,9 +212,10 @@ class WorkerPool:
     def _flowing(self, besides: _Thread | None) -> bool:
         """Whether an awake thread is between two jobs, or has begun one just now."""
         limit = self._turn_began() - PATIENCE
-        return any(
-            state is not besides and (state.busy_since == 0.0 or state.busy_since > limit) for state in self._awake
-        )
+        for state in self._awake:
+            if state is not besides and (state.busy_since == 0.0 or state.busy_since > limit):
+                return True
+        return False
 
     # -- working -------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -15,8 +17,12 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from channelserver.server.connection import HTTPFactory
 from channelserver.server.sending import direct, send
+from channelserver.server.websocket import WebSocket
+from tests.fakes import FakeServer
 from tests.process import ROOT, TIMEOUT
+from tests.test_websocket import handshake
 
 
 class DirectTests(SynchronousTestCase):
@@ -72,6 +78,151 @@ class SendTests(TestCase):
         def read() -> bytes:
             with client.makefile("rb") as stream:
                 return stream.read()
+
+        done, client = self.connect(do)
+        return done
+
+    def test_no_overtaking(self) -> Any:
+        """What waits in the transport is not overtaken if the kernel has room before the reactor has its turn."""
+        parts: list[bytes] = []
+
+        def do(transport: Any) -> Any:
+            while not waits(transport):
+                parts.append(bytes([len(parts) % 251]) * 16_000)
+                send(transport, parts[-1])
+            transport.doWrite()  # once: it waits in another place now
+            self.assertTrue(waits(transport))
+            make_room(transport, client, read)
+            parts.append(b"later")
+            send(transport, parts[-1])
+            transport.loseConnection()
+            return deferToThread(read_all, client, read).addCallback(self.assertEqual, b"".join(parts))
+
+        read = bytearray()
+        done, client = self.connect(do)
+        return done
+
+
+def waits(transport: Any) -> bool:
+    """Whether the transport has bytes that the kernel has not taken."""
+    return bool(transport.dataBuffer or transport._tempDataLen)
+
+
+def make_room(transport: Any, client: socket.socket, read: bytearray) -> None:
+    """Read until the kernel would take more from the transport, while the reactor has no turn."""
+    while not select.select([], [transport], [], 0)[1]:
+        read += client.recv(65536)
+
+
+def read_all(client: socket.socket, read: bytearray) -> bytes:
+    """Read until the end; return all that was read, `read` included."""
+    while data := client.recv(65536):
+        read += data
+    return bytes(read)
+
+
+class SocketTests(SendTests):
+    """The same, through WebSockets whose connections are real: what a group is sent goes the shortest way."""
+
+    def open(self, transport: Any) -> WebSocket:
+        """Have a handshake accepted on a new connection."""
+        self.server = server = FakeServer()
+        connection: Any = HTTPFactory(server.site).buildProtocol(None)
+        transport.protocol = connection
+        connection.makeConnection(transport)
+        connection.dataReceived(handshake())
+        server.reply(server.message("websocket.connect"), accept=True)
+        websocket: WebSocket = connection.websocket
+        return websocket
+
+    def test_at_once(self) -> Any:
+        """See above."""
+
+        def do(transport: Any) -> None:
+            websocket = self.open(transport)
+            for _ in range(2):
+                self.assertTrue(websocket.send_frame(b"at once", None))
+            self.assertTrue(client.recv(1000).endswith(b"at onceat once"))
+            transport.abortConnection()
+
+        done, client = self.connect(do)
+        return done
+
+    def test_more_than_the_kernel_takes(self) -> Any:
+        """See above."""
+        return self.send_much(room=False)
+
+    def test_no_overtaking(self) -> Any:
+        """See above."""
+        return self.send_much(room=True)
+
+    def send_much(self, room: bool) -> Any:
+        """Send until something waits, and more; with `room`, after the kernel could take it."""
+        parts: list[bytes] = []
+
+        def do(transport: Any) -> Any:
+            websocket = self.open(transport)
+            read.extend(client.recv(65536))  # the answer to the handshake
+            del read[:]
+            while not waits(transport):
+                parts.append(bytes([len(parts) % 251]) * 16_000)
+                websocket.send_frame(parts[-1], None)
+            self.assertFalse(websocket.paused)
+            if room:
+                make_room(transport, client, read)
+            for part in (b"later", b"latest"):
+                parts.append(part)
+                websocket.send_frame(part, None)
+            transport.unregisterProducer()
+            transport.loseConnection()
+            return deferToThread(read_all, client, read).addCallback(self.assertEqual, b"".join(parts))
+
+        read = bytearray()
+        done, client = self.connect(do)
+        return done
+
+    def test_slow_for_a_while(self) -> Any:
+        """After a pause the shortest way is taken again, and nothing has changed its place."""
+        parts: list[bytes] = []
+
+        def do(transport: Any) -> Any:
+            websocket = self.open(transport)
+            client.recv(65536)  # the answer to the handshake
+            while not websocket.paused:
+                parts.append(bytes([len(parts) % 251]) * 100_000)
+                websocket.send_frame(parts[-1], None)
+            parts.append(b"waits")
+            websocket.send_frame(parts[-1], None)
+            self.assertIsNone(websocket._put)
+            size = len(b"".join(parts))
+            return deferToThread(read_exactly, size).addCallback(again, transport, websocket)
+
+        def again(data: bytes, transport: Any, websocket: WebSocket) -> None:
+            self.assertTrue(data == b"".join(parts))
+            self.assertFalse(websocket.paused)
+            websocket.send_frame(b"later", None)
+            self.assertIsNotNone(websocket._put)
+            websocket.send_frame(b"latest", None)
+            self.assertEqual(read_exactly(11), b"laterlatest")
+            transport.abortConnection()
+
+        def read_exactly(size: int) -> bytes:
+            with client.makefile("rb") as stream:
+                return stream.read(size)
+
+        done, client = self.connect(do)
+        return done
+
+    def test_a_client_that_has_gone(self) -> Any:
+        """What the kernel does not take any more is no error: the reactor finds out about it."""
+
+        def do(transport: Any) -> None:
+            websocket = self.open(transport)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            select.select([transport], [], [], TIMEOUT)
+            self.assertTrue(websocket.send_frame(b"too late", None))
+            transport.abortConnection()
 
         done, client = self.connect(do)
         return done

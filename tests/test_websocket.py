@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 from typing import Any
 
 from twisted.internet import interfaces
 
 from channelserver.layers.memory import InMemoryChannelLayer
+from channelserver.server.exchange import Exchange
 from channelserver.server.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, encode_frame
 from channelserver.server.replies import FAILED
-from channelserver.server.websocket import CLOSE_SECONDS
+from channelserver.server.websocket import CLOSE_SECONDS, WebSocket
 from tests.fakes import Client, FakeServer, StrictTestCase, mask_frame, read_frames, text_frame
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the example of RFC 6455 section 1.3, with its answer
@@ -843,6 +845,50 @@ class GroupTests(SocketTestCase):
         layer.send_group("g", {"bytes": b"4"})
         self.server.turn()
         self.assertEqual([payload for _, payload in self.sent(client)], [b"1", b"2", b"3", b"4"])
+
+    def test_members_come_and_go(self) -> None:
+        """Who the members are is found out anew when they have changed, and one that has left is not kept."""
+        sockets = [self.open() for _ in range(3)]
+        (first, first_name), (second, second_name), (third, third_name) = sockets
+        self.join(first_name, second_name)
+        for text in ("1", "2"):
+            self.send(text=text)
+        self.join(third_name)
+        self.send(text="3")
+        self.server.layer.send_group("g", {"text": "4"})
+        self.server.layer.group_discard("g", third_name)
+        first.leave()  # before the reactor has dealt with the message
+        self.send(text="5")
+        self.assertEqual([payload for _, payload in self.sent(second)], [b"1", b"2", b"3", b"4", b"5"])
+        self.assertEqual([payload for _, payload in self.sent(third)], [b"3", b"4"])
+        self.server.clients.remove(first)
+        del first, sockets
+        gc.collect()
+        kept = {each.name for each in gc.get_objects() if type(each) is WebSocket}
+        self.assertEqual(kept & {first_name, second_name}, {second_name})
+
+    def test_requests(self) -> None:
+        """A request can be a member, too, and be answered. For one that has gone it is too late; nobody complains."""
+        gone, stays = self.server.connect(), self.server.connect()
+        self.join(*(client.request()["reply_channel"] for client in (gone, stays)))
+        self.send(text="for sockets")
+        self.server.layer.send_group("g", {"status": 204})
+        gone.leave()
+        self.server.turn()
+        self.assertEqual(gone.received, b"")
+        self.assertTrue(stays.received.startswith(b"HTTP/1.1 204 "))
+
+    def test_a_request_that_is_answered(self) -> None:
+        """It is still a member, but nothing else is kept of it."""
+        client, name = self.server.connect(), ""
+        for _ in range(2):
+            name = client.request()["reply_channel"]
+            self.join(name)
+            self.send(text="for sockets")
+            self.server.reply(name, status=200)
+        gc.collect()
+        self.assertIn(name, self.server.layer.group_channels("g"))
+        self.assertEqual([each for each in gc.get_objects() if type(each) is Exchange and each.name == name], [])
 
     def test_waiting_member(self) -> None:
         """A member whose handshake is held is accepted by data, also empty, and gets it."""

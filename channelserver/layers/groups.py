@@ -11,11 +11,20 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from channelserver.layers.base import Outlet
 
+
+class Members(tuple[str, ...]):
+    """The members of a group that belong to one outlet."""
+
+    #: What the outlet has made of them, if it keeps that. It goes when the group changes, and these with it.
+    made: Any = None
+
+
 #: What a group send needs: for each outlet its members, and the members that are ordinary channels.
-Targets = tuple[tuple[tuple[Outlet, tuple[str, ...]], ...], tuple[str, ...]]
+Targets = tuple[tuple[tuple[Outlet, Members], ...], tuple[str, ...]]
 
 _NOBODY: Targets = ((), ())
 
@@ -116,7 +125,7 @@ class Groups:
                         ordinary.append(channel)
                     else:
                         by_outlet.setdefault(id(outlet), (outlet, []))[1].append(channel)
-                entry.targets = tuple((outlet, tuple(names)) for outlet, names in by_outlet.values()), tuple(ordinary)
+                entry.targets = tuple((outlet, Members(names)) for outlet, names in by_outlet.values()), tuple(ordinary)
             return entry.targets
 
     def sweep(self) -> None:

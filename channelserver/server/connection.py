@@ -33,7 +33,7 @@ from channelserver.server.body import FramedBody
 from channelserver.server.exchange import Exchange
 from channelserver.server.http1 import BadRequest, FieldSection, RequestHead, parse_head
 from channelserver.server.limits import Refusal, lose_transport
-from channelserver.server.sending import direct, send
+from channelserver.server.sending import Put, direct, send, shortcut
 from channelserver.server.site import LINGER, Site
 from channelserver.server.websocket import WebSocket
 
@@ -296,6 +296,10 @@ class HTTPConnection:
         else:
             self.transport.write(data)
         return not self._paused
+
+    def put(self) -> Put | None:
+        """Return what gives the kernel bytes, as long as :meth:`write` is not called; None: only that may be used."""
+        return None if self._direct is None else shortcut(self._direct)
 
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
         """See :class:`channelserver.server.exchange.Wire`."""

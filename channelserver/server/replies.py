@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from channelserver.bridge import Bridge
 from channelserver.layers.base import FAILED as FAILED
 from channelserver.layers.content import Content
+from channelserver.layers.groups import Members
 from channelserver.server import frames
 from channelserver.server.deflate import Deflated
 from channelserver.server.details import log_detail
@@ -136,18 +137,33 @@ class Replies:
             connection.reply(content)
 
     def _fan_out(self, channels: Collection[str], content: Content) -> None:
-        find = self._connections.get
         frame = frames.encode_reply(content)
         deflated = Deflated.of(frame)
-        for channel in channels:
-            connection = find(channel)
-            if connection is None:
-                continue
+        for connection in self._find(channels) if frame is None else self._crowd(channels):
             try:
                 if frame is None or not connection.send_frame(frame, deflated):
                     connection.reply(content)
             except Exception:  # one broken socket must not cost the others their message
-                _log.failure("cannot send to {channel}", channel=channel)
+                _log.failure("cannot send to {channel}", channel=connection.name)
+
+    def _find(self, channels: Collection[str]) -> list[Any]:
+        """Return the connections which have these names."""
+        found = map(self._connections.get, channels)
+        return [connection for connection in found if connection is not None]
+
+    def _crowd(self, channels: Collection[str]) -> list[Any]:
+        """Return those of :meth:`_find` that take frames: WebSockets. Some may have closed, and do nothing with it.
+
+        Those of a group are found once, until it changes: to find thousands takes as long as to write to some of them.
+        Requests are not kept: unlike a WebSocket, one remains a member when it is over.
+        """
+        if not isinstance(channels, Members):
+            return self._find(channels)
+        if channels.made is None:
+            prefix = self.websocket_prefix
+            channels.made = self._find([channel for channel in channels if channel.startswith(prefix)])
+        crowd: list[Any] = channels.made
+        return crowd
 
     def deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
         """See :meth:`channelserver.layers.base.Outlet.deliver_then`."""

@@ -8,9 +8,13 @@ it watches, and a turn of its loop, for what the kernel nearly always takes at o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.tcp import Connection
+
+#: Gives the kernel bytes; returns how many it has taken.
+Put = Callable[[bytes], int]
 
 
 def direct(transport: Any) -> Any:
@@ -23,9 +27,10 @@ def send(transport: Any, data: bytes) -> None:
 
     :param transport: what :func:`direct` has returned.
     """
-    if not transport.dataBuffer and not transport._tempDataLen:  # nothing may overtake what waits already
+    put = shortcut(transport)
+    if put is not None:
         try:
-            taken = transport.socket.send(data)
+            taken = put(data)
         except OSError:  # it is full; or closed, which the reactor finds out, too, and tells the protocol
             taken = 0
         if taken == len(data):
@@ -33,3 +38,12 @@ def send(transport: Any, data: bytes) -> None:
         if taken:
             data = data[taken:]
     transport.write(data)
+
+
+def shortcut(transport: Any) -> Put | None:
+    """Return what gives the kernel bytes; None: others wait in the transport, and nothing may overtake them.
+
+    :param transport: what :func:`direct` has returned.
+    """
+    put: Put | None = None if transport.dataBuffer or transport._tempDataLen else transport.socket.send
+    return put

@@ -32,6 +32,7 @@ from channelserver.server.exchange import copy_addresses
 from channelserver.server.handshake import check_handshake, handshake_response, offered_protocols
 from channelserver.server.http1 import BadRequest, RequestHead
 from channelserver.server.replies import FAILED
+from channelserver.server.sending import Put
 
 if TYPE_CHECKING:
     from channelserver.server.site import Site
@@ -46,7 +47,17 @@ REFILL = 64 * 1024
 COMPRESSED_SLICE = 4 * 1024
 
 
-class WebSocket:
+class _Reached:
+    """What a message to a group touches of each of its sockets.
+
+    Base classes come first in memory, so this is all in one place. In a large crowd nothing costs more than waiting for
+    the memory.
+    """
+
+    __slots__ = ("_deflate", "_put", "_sent", "_state", "paused")
+
+
+class WebSocket(_Reached):
     """One WebSocket.
 
     :param wire: the connection (:class:`channelserver.server.connection.HTTPConnection`).
@@ -55,9 +66,9 @@ class WebSocket:
     """
 
     __slots__ = (
-        "_addresses", "_close_code", "_close_reason", "_deflate", "_due", "_early", "_head", "_held", "_last_received",
-        "_order", "_pinged", "_pong", "_protocols", "_reader", "_received", "_sent", "_state", "_wanted", "_waiting",
-        "began", "name", "path", "paused", "site", "wire",
+        "_addresses", "_close_code", "_close_reason", "_due", "_early", "_head", "_held", "_last_received", "_order",
+        "_pinged", "_pong", "_protocols", "_reader", "_received", "_wanted", "_waiting",
+        "began", "name", "path", "site", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Any, head: RequestHead, addresses: dict[str, Any]) -> None:
@@ -81,6 +92,8 @@ class WebSocket:
         self._pong: bytes | None = None  # an answer that waits for the client to read
         self._due: float = 0.0
         self._sent = self._received = 0
+        #: Gives the kernel bytes; None while others wait in the transport, which must not be overtaken.
+        self._put: Put | None = None
         #: The transport has more to send than it wants; what comes now waits here.
         self.paused = False
         self._waiting: deque[bytes] | None = None
@@ -137,7 +150,7 @@ class WebSocket:
         self._head = None
         self.wire.forget_head()
         self._protocols = []
-        self.wire.write(response)
+        self._write(response)
         self.site.access_log.socket("open", self.path, self._addresses["client"])
         now: float = self.site.wheel.now()
         self._last_received = now
@@ -207,7 +220,16 @@ class WebSocket:
             frame = deflated.form(self._deflate.window)
         self._sent += 1
         if not self.paused:
-            self.wire.write(frame)
+            put = self._put
+            if put is not None:
+                try:
+                    taken = put(frame)
+                except OSError:  # it is full; or closed, which the reactor finds out, too
+                    taken = 0
+                if taken == len(frame):
+                    return True
+                frame = frame[taken:]
+            self._write(frame)
             return True
         if self._waiting is None:
             self._waiting = deque()
@@ -218,6 +240,11 @@ class WebSocket:
             if self._wanted > self.site.options.send_buffer_bytes:
                 self._overflow()
         return True
+
+    def _write(self, data: bytes) -> None:
+        """Send bytes, after all that waits."""
+        self.wire.write(data)
+        self._put = self.wire.put()
 
     def _flush(self) -> None:
         """Give the kernel what it takes: within one turn of the reactor a client can seem slow that is not."""
@@ -242,14 +269,14 @@ class WebSocket:
         self.paused = False
         pong, self._pong = self._pong, None
         if pong is not None and self._state == "open":
-            self.wire.write(frames.encode_frame(frames.PONG, pong))
+            self._write(frames.encode_frame(frames.PONG, pong))
         while self._waiting and not self.paused:
             parts, size = [], 0
             while self._waiting and size < REFILL:
                 parts.append(self._waiting.popleft())
                 size += len(parts[-1])
             self._wanted -= size
-            self.wire.write(b"".join(parts))
+            self._write(b"".join(parts))
         if not self._waiting:
             self._waiting = None
             if self._state == "closing":
@@ -304,7 +331,7 @@ class WebSocket:
                 if self.paused:
                     self._pong = payload  # only the latest ping needs an answer (RFC 6455 section 5.5.3)
                 elif self._state == "open":
-                    self.wire.write(frames.encode_frame(frames.PONG, payload))
+                    self._write(frames.encode_frame(frames.PONG, payload))
             elif opcode == frames.CLOSE:
                 self._close_received(*payload)
                 return
@@ -377,12 +404,12 @@ class WebSocket:
     def _send_close(self) -> None:
         reason, self._close_reason = self._close_reason, None
         if reason is not None:  # else it has been sent
-            self.wire.write(frames.encode_close(self._close_code, reason))
+            self._write(frames.encode_close(self._close_code, reason))
 
     def _close_received(self, code: int, reason: str) -> None:
         if self._state == "open":
             self._state = "closing"
-            self.wire.write(frames.encode_close(code if code != frames.NO_STATUS else None))
+            self._write(frames.encode_close(code if code != frames.NO_STATUS else None))
         self._close_code = code
         self._finish()
 
@@ -472,7 +499,7 @@ class WebSocket:
 
     def _ping(self, now: float) -> float:
         if not self.paused:
-            self.wire.write(frames.encode_frame(frames.PING, b""))
+            self._write(frames.encode_frame(frames.PING, b""))
         return now
 
 

@@ -213,6 +213,22 @@ class SocketTests(SendTests):
         done, client = self.connect(do)
         return done
 
+    def test_too_much_for_one_that_is_cut_off(self) -> Any:
+        """Between the end of a connection and the news of it, a message that is too much for it does no harm."""
+
+        def do(transport: Any) -> Any:
+            websocket = self.open(transport)
+            while not websocket.paused:
+                websocket.send_frame(b"x" * 100_000, None)
+            self.server.pass_time(61)  # without an answer to a ping
+            self.assertTrue(transport._aborting)
+            make_room(transport, client, bytearray())
+            websocket.send_frame(b"x" * (websocket.site.options.send_buffer_bytes + 1), None)
+            self.assertFalse(websocket._waiting)
+
+        done, client = self.connect(do)
+        return done
+
     def test_a_client_that_has_gone(self) -> Any:
         """What the kernel does not take any more is no error: the reactor finds out about it."""
 

@@ -1225,6 +1225,36 @@ class PingTests(SocketTestCase):
         self.server.pass_time(60)
         self.assertTrue(client.transport.aborted)
 
+    def test_slow_when_it_was_to_be_pinged(self) -> None:
+        """It is pinged as soon as it reads again, and has the whole time to answer."""
+        client, channel = self.open()
+        client.transport.slow = True
+        self.server.reply(channel, text="x" * 100_000)
+        self.server.pass_time(40)
+        self.assertEqual(client.transport.received.count(encode_frame(PING, b"")), 0)
+        self.read_again(client)
+        self.assertEqual([opcode for opcode, _ in self.sent(client)], [TEXT, PING])
+        self.server.pass_time(29)
+        self.assertFalse(client.transport.over)
+        self.server.pass_time(3)
+        self.assertTrue(client.transport.aborted)
+
+    def test_slow_but_not_silent(self) -> None:
+        """A client that has said something since is not pinged for it."""
+        client, channel = self.open()
+        client.transport.slow = True
+        self.server.reply(channel, text="x" * 100_000)
+        self.server.pass_time(40)
+        client.send(text_frame("here"))
+        self.read_again(client)
+        self.assertEqual([opcode for opcode, _ in self.sent(client)], [TEXT])
+
+    def read_again(self, client: Client) -> None:
+        """Let a slow client read everything, and be slow no more."""
+        client.transport.slow = False
+        client.transport.client_reads()
+        self.server.turn()
+
     def test_one_timer(self) -> None:
         """Many sockets have one timer."""
         for _ in range(50):

@@ -67,7 +67,7 @@ class WebSocket(_Reached):
 
     __slots__ = (
         "_addresses", "_close_code", "_close_reason", "_due", "_early", "_head", "_held", "_last_received", "_order",
-        "_pinged", "_pong", "_protocols", "_reader", "_received", "_wanted", "_waiting",
+        "_ping_owed", "_pinged", "_pong", "_protocols", "_reader", "_received", "_wanted", "_waiting",
         "began", "name", "path", "site", "wire",
     )  # fmt: skip
 
@@ -89,6 +89,7 @@ class WebSocket(_Reached):
         self._last_received: float = self.site.wheel.now()
         self.began = self._last_received
         self._pinged: float | None = None
+        self._ping_owed = False  # it was due while the client did not read; it is sent when that does
         self._pong: bytes | None = None  # an answer that waits for the client to read
         self._due: float = 0.0
         self._sent = self._received = 0
@@ -270,6 +271,8 @@ class WebSocket(_Reached):
         pong, self._pong = self._pong, None
         if pong is not None and self._state == "open":
             self._write(frames.encode_frame(frames.PONG, pong))
+        if self._ping_owed and self._pinged is not None and self._state == "open":
+            self._pinged = self._ping(self.site.wheel.now())
         while self._waiting and not self.paused:
             parts, size = [], 0
             while self._waiting and size < REFILL:
@@ -487,6 +490,7 @@ class WebSocket(_Reached):
         if self._pinged is not None:
             if timeout and now >= self._pinged + timeout:
                 _log.info("{path!r}: no answer to a ping; closed", path=self.path)
+                self._state = "closing"  # the transport writes nothing from now on, and does not say so
                 self.wire.abort()
                 return now + CLOSE_SECONDS
             if not timeout:
@@ -498,6 +502,7 @@ class WebSocket(_Reached):
         return self._pinged + timeout if timeout else now + interval
 
     def _ping(self, now: float) -> float:
+        self._ping_owed = self.paused
         if not self.paused:
             self._write(frames.encode_frame(frames.PING, b""))
         return now

@@ -88,6 +88,8 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer(PRODUCT, "channelserver", _channelserver(THREADS)),
+        Peer("channelserver-1000-sockets", "channelserver, 1000 sockets", _channelserver(THREADS)),
+        Peer("channelserver-100-sockets", "channelserver, 100 sockets", _channelserver(THREADS)),
         Peer("channelserver-2", "channelserver, 2 threads", _channelserver(2)),
         Peer("channelserver-16", "channelserver, 16 threads", _channelserver(16)),
         Peer("channelserver-deflate", "channelserver --compression", _channelserver(THREADS, "--compression")),

@@ -86,7 +86,7 @@ class Plan:
     @property
     def sockets(self) -> int:
         """The most sockets that are open at once."""
-        return max(work.sockets * (1 if work.site.fresh else len(self.peers(work))) for work in self.works)
+        return max(work.open_sockets([peer.name for peer in self.peers(work)]) for work in self.works)
 
 
 def _choose(kind: str, patterns: Sequence[str], names: Iterable[str]) -> list[str]:

@@ -31,7 +31,7 @@ def figures(results: Results, work: Work) -> Table:
                 value = "failed" if (work.name, peer.name) in results.failures else "not measured"
             else:
                 value = number(figure) + results.mark(work, peer.name)
-            multiple = results.ratio(work, metric.name, peer.name, metric.name)
+            multiple = results.ratio(work, metric.name, peer.name)
             ratio = f"{number(multiple)} ×" if multiple is not None and peer.name != work.subject else ""
             busy = results.busy(work, peer.name)
             rows.append((_caption(metric), peer.title, value, ratio, f"{busy[0]:.0%}, {busy[1]:.0%}" if busy else ""))

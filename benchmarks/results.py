@@ -43,8 +43,6 @@ class Verdict:
         """What the figure is a multiple of; empty: nothing."""
         if self.goal.against is not None:
             return PEERS[self.goal.against].title
-        if self.goal.against_metric is not None:
-            return next(metric.title for metric in self.work.metrics if metric.name == self.goal.against_metric)
         return ""
 
     def write(self, figure: float) -> str:
@@ -99,8 +97,8 @@ class Results:
         values = [reading.figures[metric] for reading in self.turns(work, peer).values()]
         return median(values) if values else None
 
-    def ratio(self, work: Work, metric: str, peer: str, peer_metric: str) -> float | None:
-        """Return what the subject has done as a multiple of what a peer has done, or of another figure of its own.
+    def ratio(self, work: Work, metric: str, peer: str) -> float | None:
+        """Return what the subject has done as a multiple of what a peer has done.
 
         Each turn of the peer is compared with the subject's nearest turn, or the mean of two as near; of these ratios
         it is the median. It is not the ratio of medians: turns that were a minute apart may have had different
@@ -109,7 +107,7 @@ class Results:
         own = self.turns(work, work.subject)
         ratios = []
         for index, reading in self.turns(work, peer).items():
-            measure = reading.figures[peer_metric]
+            measure = reading.figures[metric]
             if own and measure:
                 distance = min(abs(index - other) for other in own)
                 near = [each.figures[metric] for other, each in own.items() if abs(index - other) == distance]
@@ -137,9 +135,8 @@ class Results:
         for goal in work.goals:
             if not planned.issuperset((work.subject, goal.against or work.subject)):
                 continue
-            if goal.against is not None or goal.against_metric is not None:
-                peer = goal.against or work.subject
-                figure = self.ratio(work, goal.metric, peer, goal.against_metric or goal.metric)
+            if goal.against is not None:
+                figure = self.ratio(work, goal.metric, goal.against)
             else:
                 figure = self.figure(work, work.subject, goal.metric)
             metric = next(metric for metric in work.metrics if metric.name == goal.metric)
@@ -167,7 +164,7 @@ class Results:
                 {
                     "metric": verdict.metric.name,
                     "of": work.subject,
-                    "against": verdict.goal.against or verdict.goal.against_metric,
+                    "against": verdict.goal.against,
                     "figure": verdict.figure,
                     "at_least": verdict.goal.at_least,
                     "at_most": verdict.goal.at_most,

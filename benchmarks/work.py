@@ -32,15 +32,14 @@ class Metric:
 class Goal:
     """What a figure of the product should be: itself, or as a multiple of another one.
 
-    The figure is that of the work's subject. ``against`` is the peer whose figure is its measure, ``against_metric``
-    another figure of the subject; with neither, the limits are in the metric's unit.
+    The figure is that of the work's subject. ``against`` is the peer whose figure is its measure; without one, the
+    limits are in the metric's unit.
     """
 
     metric: str
     at_least: float | None = None
     at_most: float | None = None
     against: str | None = None
-    against_metric: str | None = None
 
     def reached(self, figure: float) -> bool:
         """Say whether a ratio, or a figure itself, is within the limits."""
@@ -82,13 +81,18 @@ class Work(ABC):
         self.subject = peers[0]
         self.goals = tuple(goals)
 
-    #: Sockets it opens to each server.
+    #: Sockets it opens to each server; if not :attr:`at_once`, they are closed before another server has its turn.
     sockets = 0
+    at_once = True
     #: Turns that each peer has in a round, where they alternate. Many short ones where ratios matter: a machine that
     #: gets slower or faster meanwhile meets all peers alike.
     turns = 1
     #: Whether the subject has a turn before and after each turn of another, where little decides about a goal.
     closely = False
+
+    def open_sockets(self, peers: Sequence[str]) -> int:
+        """Return the most sockets that are open at a time, if it is done with some of its peers."""
+        return self.sockets * (len(peers) if self.at_once and not self.site.fresh else 1)
 
     @abstractmethod
     def session(self, server: Server) -> AbstractContextManager[Turn]:

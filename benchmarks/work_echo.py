@@ -20,8 +20,6 @@ WARM_UP = 0.4
 class Echo(Work):
     """Messages that come back, without pause."""
 
-    turns = 2
-
     def __init__(self, sockets: int, in_flight: int, goals: tuple[Goal, ...] = ()) -> None:
         super().__init__(
             f"echo-{sockets}",
@@ -33,6 +31,7 @@ class Echo(Work):
         )
         self.sockets = sockets
         self._in_flight = in_flight
+        self.turns = 2 if goals else 1
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
@@ -55,6 +54,7 @@ class Accept(Work):
 
     #: So many at most, whatever the time; and those that are not counted.
     sockets, first = 3000, 100
+    at_once = False
     turns = 2
 
     def __init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 from benchmarks.meter import Meter
 from benchmarks.peers import PRODUCT
@@ -59,11 +60,53 @@ class FanOut(Work):
             yield turn
 
 
-class Scale(Work):
-    """The same with few and with many sockets: deliveries, an echo beside them, memory.
+class Delivery(Work):
+    """What a delivery costs in a large group, and in small ones, each on a server of its own.
 
-    What a delivery costs includes its share of what it takes to send one message to the group.
+    That includes its share of what it takes to send one message to the group.
     """
+
+    #: How many sockets whom has.
+    sizes: ClassVar[dict[str, int]] = {
+        PRODUCT: 10_000,
+        "channelserver-1000-sockets": 1000,
+        "channelserver-100-sockets": 100,
+    }
+    turns = 2
+    closely = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "delivery",
+            f"a delivery in a group of {self.sizes[PRODUCT]}",
+            Site("delivery"),
+            (Metric("cost", "µs", more_is_better=False),),
+            tuple(self.sizes),
+            (Goal("cost", at_most=1.2, against="channelserver-100-sockets"),),
+        )
+
+    def open_sockets(self, peers: Sequence[str]) -> int:
+        """See :meth:`Work.open_sockets`."""
+        return sum(self.sizes[peer] for peer in peers)
+
+    @contextmanager
+    def session(self, server: Server) -> Iterator[Turn]:
+        """Open the sockets; a turn speaks to them."""
+        with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker:
+            speaker.grow(1)
+            crowd.grow(self.sizes[server.peer.name])
+            crowd.listen(speaker, WARM_UP)
+
+            def turn(seconds: int) -> Reading:
+                with Meter(server) as meter:
+                    heard = crowd.listen(speaker, seconds)
+                return Reading({"cost": heard.seconds / heard.number * 1e6}, meter)
+
+            yield turn
+
+
+class Scale(Work):
+    """An echo beside few and beside many idle sockets, members of a group; and their memory."""
 
     sizes = (100, 1000, 10_000)
     sockets = sizes[-1]
@@ -75,20 +118,11 @@ class Scale(Work):
             metric
             for size in self.sizes
             for metric in (
-                Metric(f"delivery-{size}", "µs", f"a delivery, {size} sockets", more_is_better=False),
                 Metric(f"echo-{size}", "ms", f"an echo beside {size} idle sockets, median", more_is_better=False),
                 Metric(f"memory-{size}", "KiB", f"memory a socket, {size} sockets", more_is_better=False),
             )
         ]
-        few, many = self.sizes[0], self.sizes[-1]
-        super().__init__(
-            "scale",
-            "cost of scale",
-            Site("scale", fresh=True),
-            metrics,
-            (PRODUCT, "bare-loop"),
-            (Goal(f"delivery-{many}", at_most=1.2, against_metric=f"delivery-{few}"),),
-        )
+        super().__init__("scale", "idle sockets", Site("scale", fresh=True), metrics, (PRODUCT, "bare-loop"), ())
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
@@ -97,19 +131,16 @@ class Scale(Work):
 
     def _grow(self, server: Server, seconds: int) -> Reading:
         figures: dict[str, float] = {}
-        with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker, Crowd(server, "/echo/") as echoes:
-            speaker.grow(1)
+        with Crowd(server, "/group/") as crowd, Crowd(server, "/echo/") as echoes:
             echoes.grow(self.echoes)
             echoes.talk(WARM_UP)
             before = server.memory()
             for size in self.sizes:
                 crowd.grow(size)
                 figures[f"memory-{size}"] = (server.memory() - before) / size / 1024
-                crowd.listen(speaker, WARM_UP)
                 with Meter(server) as meter:
-                    heard = crowd.listen(speaker, 2 * seconds)
-                figures[f"delivery-{size}"] = heard.seconds / heard.number * 1e6
-                figures[f"echo-{size}"] = percentile(echoes.talk(seconds).latencies, 0.5) * 1000
+                    heard = echoes.talk(seconds)
+                figures[f"echo-{size}"] = percentile(heard.latencies, 0.5) * 1000
         return Reading(figures, meter)
 
 
@@ -117,5 +148,6 @@ class Scale(Work):
 WORKS: tuple[Work, ...] = (
     FanOut(500, ("uvicorn-sync", "uvicorn-async"), turns=3),
     FanOut(5000, ("uvicorn-async",), turns=1),
+    Delivery(),
     Scale(),
 )

@@ -18,7 +18,7 @@ from benchmarks.work import Goal, Metric, Reading, Turn, Work, percentile
 #: Sockets that echo, one message in flight each.
 ECHOES = 10
 #: A turn lasts so many times longer than elsewhere: of slow echoes there are few, and a 99th percentile needs many.
-LONGER = 4
+LONGER = 2
 
 
 class Mixed(Work):

@@ -22,8 +22,6 @@ WARM_UP = 1
 class Processes(Work):
     """Requests to one view, without pause, by as many connections to each server."""
 
-    turns = 3
-
     def __init__(self, name: str, title: str, path: str, answer: bytes, goals: Sequence[Goal]) -> None:
         super().__init__(
             name,
@@ -38,6 +36,7 @@ class Processes(Work):
         )
         self._path = path
         self._answer = answer
+        self.turns = 3 if goals else 1
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:

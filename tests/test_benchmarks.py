@@ -91,7 +91,6 @@ class PlanTests(SynchronousTestCase):
             self.assertTrue(work.subject.startswith("channelserver"), work.name)
             for goal in work.goals:
                 self.assertIn(goal.metric, metrics, work.name)
-                self.assertIn(goal.against_metric or goal.metric, metrics, work.name)
                 self.assertIn(goal.against or work.subject, work.peers, work.name)
                 self.assertFalse(goal.at_least is None and goal.at_most is None, work.name)
 
@@ -132,6 +131,9 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(Plan(["fan-out-5000"]).sockets, 15_000)
         self.assertEqual(Plan(["fan-out-5000"], ["bare-loop"]).sockets, 5000)
         self.assertEqual(Plan(["scale"]).sockets, 10_000)
+        self.assertEqual(Plan(["accept"]).sockets, 3000)
+        self.assertEqual(Plan(["delivery"]).sockets, 11_100)
+        self.assertEqual(Plan(["delivery"], ["*-100-sockets"]).sockets, 100)
 
     def test_choice(self) -> None:
         """Patterns choose works and peers; a work without any of the peers is left out."""
@@ -174,7 +176,7 @@ class ResultsTests(SynchronousTestCase):
             ("daphne", 20),
         ):
             results.add(work, peer, Reading({"rate": rate}))
-        ratios = [results.ratio(work, "rate", peer, "rate") for peer in ("daphne", "granian", "uvicorn")]
+        ratios = [results.ratio(work, "rate", peer) for peer in ("daphne", "granian", "uvicorn")]
         self.assertEqual(ratios, [(100 / 10 + 110 / 20) / 2, 110 / 50, None])
 
     def test_stolen(self) -> None:
@@ -185,7 +187,7 @@ class ResultsTests(SynchronousTestCase):
             results.add(work, "daphne", Reading({"rate": 1000}, stolen=stolen if own != 9000 else 0.5))
         self.assertEqual(results.figure(work, "channelserver", "rate"), 8000)
         self.assertEqual(len(results.turns(work, "daphne")), 5)  # only two of them are good
-        self.assertEqual(results.ratio(work, "rate", "daphne", "rate"), 8.0)
+        self.assertEqual(results.ratio(work, "rate", "daphne"), 8.0)
         self.assertEqual(results.set_aside, 2)
         self.assertIn("0 were had again and 2 do not count", report.as_text(results, {}, 1, 1))
 

@@ -59,9 +59,10 @@ def _draw_field(place: pyplot.Axes, results: Results, work: Work, metric: Metric
     )
     place.bar_label(bars, [number(value) for _, value in measured], padding=3, fontsize=8)
     better = "more" if metric.more_is_better else "less"
-    place.set_title(textwrap.fill(work.title, 55), fontsize=9, loc="left")
+    place.set_title(textwrap.fill(work.title, 45), fontsize=9, loc="left")
     place.set_xlabel(f"{metric.title + ', ' if metric.title else ''}{metric.unit}; {better} is better", fontsize=8)
     place.margins(x=0.15)
+    place.locator_params(axis="x", nbins=6)
     place.tick_params(labelsize=8)
     for side in ("top", "right"):
         place.spines[side].set_visible(False)

@@ -30,9 +30,9 @@ _RESET, _BIND_ADDRESS_NO_PORT = struct.pack("ii", 1, 0), 24
 #: Seconds in which some member of a group must hear something: peers may be silent for long with thousands of them.
 DELIVERY_TIMEOUT = 120.0
 
-#: As long as members of a group are more than so many deliveries behind, they look only each so many seconds for what has
-#: come. Else the kernel wakes this program for every second or third delivery, on the core of the server, and that is a
-#: good part of what the delivery costs there. Clients on other machines cost it nothing of the kind.
+#: As long as members of a group are more than so many deliveries behind, they look only each so many seconds for what
+#: has come. Else the kernel wakes this program for every second or third delivery, on the core of the server, and that
+#: takes about a third of what the delivery does there. Clients on other machines cost it nothing of the kind.
 FAR_BEHIND, PAUSE = 1000, 0.001
 
 #: What sockets send: ASCII, as long as what people write to each other. Its frame has a head of two bytes.

@@ -1219,18 +1219,13 @@ class PingTests(SocketTestCase):
 
     def test_full_transport(self) -> None:
         """Nothing is added to what a client does not read; if nothing comes from it, it is cut off all the same."""
-        client, channel = self.open()
-        client.transport.slow = True
-        self.server.reply(channel, text="x" * 100_000)
-        self.server.pass_time(60)
+        client = self.open_slow()
+        self.server.pass_time(20)
         self.assertTrue(client.transport.aborted)
 
     def test_slow_when_it_was_to_be_pinged(self) -> None:
         """It is pinged as soon as it reads again, and has the whole time to answer."""
-        client, channel = self.open()
-        client.transport.slow = True
-        self.server.reply(channel, text="x" * 100_000)
-        self.server.pass_time(40)
+        client = self.open_slow()
         self.assertEqual(client.transport.received.count(encode_frame(PING, b"")), 0)
         self.read_again(client)
         self.assertEqual([opcode for opcode, _ in self.sent(client)], [TEXT, PING])
@@ -1241,13 +1236,18 @@ class PingTests(SocketTestCase):
 
     def test_slow_but_not_silent(self) -> None:
         """A client that has said something since is not pinged for it."""
+        client = self.open_slow()
+        client.send(text_frame("here"))
+        self.read_again(client)
+        self.assertEqual([opcode for opcode, _ in self.sent(client)], [TEXT])
+
+    def open_slow(self) -> Client:
+        """Return a client that does not read, when it would have been pinged."""
         client, channel = self.open()
         client.transport.slow = True
         self.server.reply(channel, text="x" * 100_000)
         self.server.pass_time(40)
-        client.send(text_frame("here"))
-        self.read_again(client)
-        self.assertEqual([opcode for opcode, _ in self.sent(client)], [TEXT])
+        return client
 
     def read_again(self, client: Client) -> None:
         """Let a slow client read everything, and be slow no more."""

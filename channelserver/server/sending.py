@@ -29,17 +29,15 @@ def send(transport: Any, data: bytes) -> None:
     """
     put = shortcut(transport)
     if put is not None:
-        data = offer(put, data)
-    if data:
-        transport.write(data)
-
-
-def offer(put: Put, data: bytes) -> bytes:
-    """Give the kernel what it takes of `data`, and return the rest."""
-    try:
-        return data[put(data) :]
-    except OSError:  # it is full; or closed, which the reactor finds out, too, and tells the protocol
-        return data
+        try:
+            taken = put(data)
+        except OSError:  # it is full; or closed, which the reactor finds out, too, and tells the protocol
+            taken = 0
+        if taken == len(data):
+            return
+        if taken:
+            data = data[taken:]
+    transport.write(data)
 
 
 def shortcut(transport: Any) -> Put | None:

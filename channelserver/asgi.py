@@ -20,7 +20,7 @@ from django.utils.module_loading import import_string
 
 from channelserver.channel import DEFAULT_CHANNEL_LAYER
 from channelserver.layers import BaseChannelLayer, InMemoryChannelLayer
-from channelserver.layers.local import LocalSocketLayer
+from channelserver.processes.local_client import LocalSocketLayer
 from channelserver.routing import Router
 
 #: What ``BACKEND`` says in projects written for Channels 1, and what it means here.

@@ -15,7 +15,7 @@ from django.db import transaction
 
 from channelserver.layers.content import copy_content
 from channelserver.layers.names import check_channel_name, check_group_name
-from channelserver.outbox import at_end, hold_back
+from channelserver.workers.outbox import at_end, hold_back
 
 if TYPE_CHECKING:
     from channelserver.layers import BaseChannelLayer

@@ -15,7 +15,7 @@ from django.core import mail
 from django.core.checks import CheckMessage, Error, Warning, register
 
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
-from channelserver.server.options import OptionError, resolve
+from channelserver.server.common.options import OptionError, resolve
 
 
 @register()

@@ -17,11 +17,11 @@ from django.http import FileResponse, HttpResponse, HttpResponseBase
 from django.http.response import ResponseHeaders
 from django.urls import set_script_prefix
 
-from channelserver import outbox
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
 from channelserver.message import Message
-from channelserver.request import AsgiRequest
 from channelserver.server.replies import FAILED
+from channelserver.workers import outbox
+from channelserver.workers.request import AsgiRequest
 
 __all__ = ["AsgiHandler", "AsgiRequest", "ViewConsumer"]
 

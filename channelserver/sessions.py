@@ -28,7 +28,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from channelserver.exceptions import ConsumeLater
 from channelserver.message import Message
-from channelserver.request import AsgiRequest
+from channelserver.workers.request import AsgiRequest
 
 logger = logging.getLogger("channelserver.sessions")
 

@@ -23,12 +23,12 @@ from zope.interface import implementer
 from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.layers.queues import Delivery
-from channelserver.server import frames
-from channelserver.server.access import AccessLog
-from channelserver.server.connection import HTTPFactory
-from channelserver.server.options import resolve
-from channelserver.server.origin import OriginPolicy
+from channelserver.server.common.access import AccessLog
+from channelserver.server.common.options import resolve
+from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
+from channelserver.server.websocket import frames
+from channelserver.server.websocket.origin import OriginPolicy
 
 #: Seconds after which a test that waits for a thread gives up. It never takes so long.
 PATIENCE = 60.0
@@ -53,7 +53,7 @@ class StrictTestCase(TestCase):
     def _observe(self, event: dict[str, Any]) -> None:
         level = event.get("log_level")
         namespace = event.get("log_namespace", "")
-        if namespace == "channelserver.server.complaints":
+        if namespace == "channelserver.server.throttled_log":
             return  # about clients, whom these tests provoke; see test_logs
         if namespace.startswith("channelserver") and level is not None and level >= LogLevel.warn:
             self.logged.append(formatEvent(event))

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.access import AccessLog
+from channelserver.server.common.access import AccessLog
 
 
 def exchange(path: str = "/a", query: bytes = b"", status: int = 200, client: Any = ("192.0.2.7", 50123)) -> Any:

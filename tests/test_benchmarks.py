@@ -28,7 +28,7 @@ from benchmarks.site import Site
 from benchmarks.sockets import ANSWER, QUESTION, client_frame
 from benchmarks.sockets import TEXT as SAID
 from benchmarks.work import Metric, Reading, Turn, Work
-from channelserver.server.frames import BINARY, TEXT, encode_frame
+from channelserver.server.websocket.frames import BINARY, TEXT, encode_frame
 from tests.fakes import mask_frame
 from tests.process import ROOT, TIMEOUT
 from tests.redis_server import redis_program

@@ -11,10 +11,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import channelserver
 from channelserver import channel as module
-from channelserver import outbox
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.channel import DEFAULT_CHANNEL_LAYER, Channel, Group
 from channelserver.layers import ChannelFull, InMemoryChannelLayer
+from channelserver.workers import outbox
 from tests import make_tables
 
 

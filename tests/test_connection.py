@@ -10,9 +10,9 @@ from twisted.internet import interfaces
 from twisted.internet.address import IPv6Address, UNIXAddress
 from zope.interface import directlyProvides
 
-from channelserver.server.body import BODY_IN_MESSAGE
-from channelserver.server.connection import KEPT_BYTES, KEPT_FIELDS, LINGER, READ_AHEAD, HTTPFactory
-from channelserver.server.http1 import MAX_HEAD_BYTES, FieldSection
+from channelserver.server.http.body import BODY_IN_MESSAGE
+from channelserver.server.http.connection import KEPT_BYTES, KEPT_FIELDS, LINGER, READ_AHEAD, HTTPFactory
+from channelserver.server.http.http1 import MAX_HEAD_BYTES, FieldSection
 from tests.fakes import Client, FakeServer, StrictTestCase, get, request
 
 MEGABYTE = 1024 * 1024

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.exceptions import ConnectionClosedError
 
-from channelserver.server import deflate, frames
-from channelserver.server.deflate import Deflated, DeflateReader, negotiate, parse_extensions
-from channelserver.server.frames import BINARY, FIN, PING, RSV1, TEXT, FrameError, FrameReader, encode_frame
+from channelserver.server.websocket import deflate, frames
+from channelserver.server.websocket.deflate import Deflated, DeflateReader, negotiate, parse_extensions
+from channelserver.server.websocket.frames import BINARY, FIN, PING, RSV1, TEXT, FrameError, FrameReader, encode_frame
 from tests.fakes import Client, StrictTestCase, mask_frame
 from tests.process import TIMEOUT, ServerTestCase
 from tests.test_websocket import handshake
@@ -367,7 +367,7 @@ class SocketTests(StrictTestCase):
         members = [self.open(*lines) for lines in (*[(self.OFFER,)] * 5, (nine,), (), ())]
         for _, channel, _ in members:
             self.server.layer.group_add("all", channel)
-        with patch("channelserver.server.deflate.zlib.compressobj", wraps=zlib.compressobj) as made:
+        with patch("channelserver.server.websocket.deflate.zlib.compressobj", wraps=zlib.compressobj) as made:
             self.server.layer.send_group("all", {"text": "large " * 1000})
             self.server.turn()
             self.assertEqual(made.call_count, 2)
@@ -382,7 +382,7 @@ class SocketTests(StrictTestCase):
         """A group without compressing members costs no compression."""
         for _ in range(3):
             self.server.layer.group_add("all", self.open()[1])
-        with patch("channelserver.server.deflate.zlib.compressobj") as made:
+        with patch("channelserver.server.websocket.deflate.zlib.compressobj") as made:
             self.server.layer.send_group("all", {"text": "large " * 1000})
             self.server.turn()
         made.assert_not_called()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver import Channel, Message, channel_layers, outbox
+from channelserver import Channel, Message, channel_layers
 from channelserver.asgi import ChannelLayerWrapper
 from channelserver.delay import timer as timer_module
 from channelserver.delay.consumers import Delays
@@ -27,6 +27,7 @@ from channelserver.delay.text import from_text, to_text
 from channelserver.delay.timer import LOOK_SECONDS, OVERDUE_SECONDS, SHORTEST_PAUSE, DelayTimer
 from channelserver.exceptions import ConsumeLater
 from channelserver.layers import InMemoryChannelLayer
+from channelserver.workers import outbox
 from tests import DatabaseTestCase
 from tests.lab import LabTestCase
 from tests.process import TIMEOUT, wait_until

@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from channelserver.command import Options
-from channelserver.server.options import resolve
+from channelserver.server.common.options import resolve
+from channelserver.start.command import Options
 from tests.docs import PAGES, ROOT, Block, blocks
 from tests.process import ServerTestCase
 from tests.redis_server import RedisServer
@@ -94,7 +94,7 @@ if "CHANNEL_LAYERS" in namespace:
         for alias in channel_layers.configs:
             channel_layers.make_backend(alias)
 if "CHANNELSERVER" in namespace:
-    from channelserver.server.options import resolve
+    from channelserver.server.common.options import resolve
     resolve({}, namespace["CHANNELSERVER"])
 """
 

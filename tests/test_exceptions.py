@@ -10,7 +10,7 @@ from channelserver import exceptions
 from channelserver.exceptions import ChannelSocketException, DenyConnection, WebsocketCloseException
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.message import Message
-from channelserver.outbox import Outbox
+from channelserver.workers.outbox import Outbox
 
 REPLY = "websocket.send.abc!1"
 

@@ -7,8 +7,8 @@ import time
 import uuid
 from typing import Any
 
-from channelserver.server import exchange
-from channelserver.server.exchange import SHORT_VALUE
+from channelserver.server.http import exchange
+from channelserver.server.http.exchange import SHORT_VALUE
 from channelserver.server.replies import FAILED, WINDOW, Flow
 from tests.fakes import Client, Response, StrictTestCase, get, request
 

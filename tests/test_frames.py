@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server import frames
-from channelserver.server.frames import (
+from channelserver.server.websocket import frames
+from channelserver.server.websocket.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,

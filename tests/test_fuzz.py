@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.frames import FrameError, FrameReader
-from channelserver.server.http1 import BadRequest, RequestHead, body_reader, parse_head
+from channelserver.server.http.http1 import BadRequest, RequestHead, body_reader, parse_head
+from channelserver.server.websocket.frames import FrameError, FrameReader
 from tests.process import SharedServerTestCase
 from tests.raw import Raw, head
 

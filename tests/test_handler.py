@@ -19,13 +19,13 @@ from django.test import override_settings
 from django.urls import path, reverse, set_script_prefix
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver import outbox
 from channelserver.channel import Channel
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
 from channelserver.handler import AsgiHandler, AsgiRequest, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.message import Message
 from channelserver.server.replies import FAILED
+from channelserver.workers import outbox
 
 REPLY = "http.response.test!1"
 
@@ -169,7 +169,7 @@ class RequestTests(SynchronousTestCase):
         for number in range(1500):
             meta = request(headers=[[b"x-%d" % number, b"value"]]).META
             self.assertEqual(meta[f"HTTP_X_{number}"], "value")
-        from channelserver import request as module
+        from channelserver.workers import request as module
 
         self.assertLessEqual(len(module._meta_names), 1000)
 
@@ -359,7 +359,7 @@ class BodyChannelTests(SynchronousTestCase):
             return (self.CHANNEL, waiting.pop()) if waiting and now % 50 == 0 else (None, None)
 
         layer.receive = receive
-        with mock.patch("channelserver.request.time.monotonic", lambda: now):
+        with mock.patch("channelserver.workers.request.time.monotonic", lambda: now):
             self.assertRaises(RequestTimeout, request, layer=layer, body_channel=self.CHANNEL)
         self.assertEqual((now, waiting), (210, []))
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server import http1
-from channelserver.server.http1 import (
+from channelserver.server.http import http1
+from channelserver.server.http.http1 import (
     MAX_FIELDS,
     SHORT_LINE,
     BadRequest,

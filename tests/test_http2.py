@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server import http2_frames as frames
-from channelserver.server.http1 import BadRequest
-from channelserver.server.http2_frames import Bucket, FrameReader, Violation, goaway
-from channelserver.server.http2_head import Malformed, check_trailers, read_head
+from channelserver.server.http.http1 import BadRequest
+from channelserver.server.http2 import frames
+from channelserver.server.http2.frames import Bucket, FrameReader, Violation, goaway
+from channelserver.server.http2.head import Malformed, check_trailers, read_head
 from tests.certificates import client_context, write_pair
 from tests.http2_client import INITIAL_WINDOW, HTTP2Client
 from tests.process import TIMEOUT, Server, ServerTestCase, wait_until

@@ -20,11 +20,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.bridge import Bridge
-from channelserver.layers import ChannelFull, InMemoryChannelLayer, conformance, wire
+from channelserver.layers import ChannelFull, InMemoryChannelLayer, conformance
 from channelserver.layers.base import MessageTooLarge
-from channelserver.layers.local import LocalSocketLayer, NoServerError
-from channelserver.server import local
-from channelserver.server.local import LocalFactory
+from channelserver.processes import local, wire
+from channelserver.processes.local import LocalFactory
+from channelserver.processes.local_client import LocalSocketLayer, NoServerError
 from tests import test_layers_model as model
 from tests.process import TIMEOUT, wait_until
 

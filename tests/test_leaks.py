@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from channelserver.server.frames import BINARY, CLOSE, PING, TEXT
+from channelserver.server.websocket.frames import BINARY, CLOSE, PING, TEXT
 from tests.fakes import mask_frame
 from tests.lab import RawClient
 from tests.process import TIMEOUT, Server, ServerTestCase

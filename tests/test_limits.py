@@ -16,14 +16,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer
-from channelserver.server.access import AccessLog
-from channelserver.server.complaints import Complaints, printable
-from channelserver.server.connection import HTTPConnection, HTTPFactory
-from channelserver.server.limits import MAX_REFUSALS, Admission, Refusal, address_key
-from channelserver.server.options import resolve
-from channelserver.server.origin import OriginPolicy
-from channelserver.server.proxy import ProxyPolicy
+from channelserver.server.common.access import AccessLog
+from channelserver.server.common.options import resolve
+from channelserver.server.common.throttled_log import Complaints, printable
+from channelserver.server.edge.limits import MAX_REFUSALS, Admission, Refusal, address_key
+from channelserver.server.http.connection import HTTPConnection, HTTPFactory
+from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.site import LINGER, Site
+from channelserver.server.websocket.origin import OriginPolicy
 from tests.process import SharedServerTestCase, wait_until
 from tests.raw import Raw, head
 

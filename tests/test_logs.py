@@ -8,8 +8,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.logs import AccessFile
-from channelserver.server.access import AccessLog
+from channelserver.server.common.access import AccessLog
+from channelserver.start.logs import AccessFile
 from tests.process import TIMEOUT, ServerTestCase, wait_until
 from tests.raw import Raw, head
 

@@ -107,7 +107,9 @@ class ExamplesTests(SharedServerTestCase):
 
     def test_shorter(self) -> None:
         """The server has the shorter ways."""
-        self.assertEqual(self.server.get("/where/").json(), [["channelserver.lookups"] * 3, ["Pattern"] * 3])
+        self.assertEqual(
+            self.server.get("/where/").json(), [["channelserver.workers.django_fast"] * 3, ["Pattern"] * 3]
+        )
 
     def test_same(self) -> None:
         """They lead to the same results, and to the same errors."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.media import MediaFiles
+from channelserver.server.edge.media import MediaFiles
 from tests.process import ServerTestCase
 from tests.raw import Raw
 

@@ -11,7 +11,7 @@ import time
 from channelserver.exceptions import WebsocketCloseException
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.message import Message
-from channelserver.request import AsgiRequest
+from channelserver.workers.request import AsgiRequest
 from tests.lab import CLOSE, PING, LabTestCase, RawClient, close_code, open_sockets
 from tests.process import TIMEOUT, wait_until
 
@@ -232,7 +232,7 @@ class WorkerTests(LabTestCase):
 
 TIMER_ROUTING = """
     from channelserver import route
-    from channelserver.server.websocket import WebSocket
+    from channelserver.server.websocket.websocket import WebSocket
     import lab
 
     # A socket whose deadlines fail.

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.options import BY_NAME, OPTIONS, OptionError, closest, default_threads, resolve
+from channelserver.server.common.options import BY_NAME, OPTIONS, OptionError, closest, default_threads, resolve
 
 
 class TableTests(SynchronousTestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.origin import OriginPolicy, split_port
+from channelserver.server.websocket.origin import OriginPolicy, split_port
 
 
 class SplitPortTests(SynchronousTestCase):

@@ -8,11 +8,11 @@ from typing import Any
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from channelserver import outbox
 from channelserver.bridge import Bridge
 from channelserver.channel import Channel, Group
 from channelserver.layers import ChannelFull, InMemoryChannelLayer
-from channelserver.outbox import Outbox, hold_back
+from channelserver.workers import outbox
+from channelserver.workers.outbox import Outbox, hold_back
 from tests.fakes import PATIENCE, FakeReactor, StrictTestCase
 
 

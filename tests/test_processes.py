@@ -124,7 +124,7 @@ class ProcessesTestCase(ServerTestCase):
     files = {"routing.py": ROUTING, "urls.py": VIEWS}
     # On a busy machine a process may need more than some milliseconds to take what is left to it.
     extra_settings = """
-        from channelserver.server import listening
+        from channelserver.server.common import listening
         listening.COURTESY = 0.05
         MIDDLEWARE = []
         SESSION_ENGINE = 'django.contrib.sessions.backends.file'

@@ -20,8 +20,8 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from channelserver.server.http1 import BadRequest, RequestHead, parse_head
-from channelserver.server.proxy import ProxyPolicy, parse_forwarded
+from channelserver.server.http.http1 import BadRequest, RequestHead, parse_head
+from channelserver.server.http.proxy import ProxyPolicy, parse_forwarded
 from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
 from tests.raw import Raw, head
 

@@ -11,7 +11,7 @@ from tests.process import TIMEOUT, wait_until
 
 ROUTING = """
     from channelserver import Group, channel_layers, route
-    from channelserver.server import frames
+    from channelserver.server.websocket import frames
     import lab
 
     encode = frames.encode_reply

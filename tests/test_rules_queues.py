@@ -18,7 +18,8 @@ RETRY_SECONDS = 8
 ROUTING = """
     import threading
 
-    from channelserver import Channel, Group, outbox, route
+    from channelserver import Channel, Group, route
+    from channelserver.workers import outbox
     from channelserver.layers import ChannelFull
     import lab
 

@@ -17,9 +17,9 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from channelserver.server.connection import HTTPFactory
-from channelserver.server.sending import direct, send
-from channelserver.server.websocket import WebSocket
+from channelserver.server.common.sending import direct, send
+from channelserver.server.http.connection import HTTPFactory
+from channelserver.server.websocket.websocket import WebSocket
 from tests.fakes import FakeServer
 from tests.process import ROOT, TIMEOUT
 from tests.test_websocket import handshake
@@ -259,7 +259,7 @@ class ReactorTests(SynchronousTestCase):
         printed = self.run_code(
             """
             import socket, sys
-            from channelserver.server.reactor import install
+            from channelserver.server.common.reactor import install
             install()
             from twisted.internet import reactor
             from twisted.internet.protocol import Factory, Protocol
@@ -287,7 +287,7 @@ class ReactorTests(SynchronousTestCase):
             reactor.run()
             """
         )
-        self.assertIn("channelserver.server.reactor", printed)
+        self.assertIn("channelserver.server.common.reactor", printed)
         self.assertIn("bad got b''", printed)
         self.assertIn("good got b'good'", printed)
         self.assertIn("RuntimeError: as it must be", printed)
@@ -298,7 +298,7 @@ class ReactorTests(SynchronousTestCase):
             """
             from twisted.internet import pollreactor
             pollreactor.install()
-            from channelserver.server.reactor import install
+            from channelserver.server.common.reactor import install
             install()
             from twisted.internet import reactor
             print(type(reactor).__module__)

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import Bridge
-from channelserver.server.frames import BINARY, CLOSE
+from channelserver.server.websocket.frames import BINARY, CLOSE
 from tests.fakes import FakeReactor, FakeServer, FakeTransport, StrictTestCase, read_frames
 from tests.process import TIMEOUT, Server, ServerTestCase
 from tests.test_websocket import handshake

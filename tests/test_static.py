@@ -8,8 +8,8 @@ import pathlib
 import tempfile
 from typing import Any
 
-from channelserver.server import static as static_module
-from channelserver.server.static import BLOCK, FileSource, StaticFiles
+from channelserver.server.edge import static as static_module
+from channelserver.server.edge.static import BLOCK, FileSource, StaticFiles
 from tests.fakes import Client, FakeServer, Response, StrictTestCase, get, request
 
 LARGE = bytes(range(256)) * 4096  # a megabyte

@@ -90,7 +90,7 @@ URLS = """
 
 #: Makes the server wait for ever where it waits for a client that has been sent away to leave.
 PATIENT = """
-from channelserver.server import connection
+from channelserver.server.http import connection
 assert connection.LINGER > 0
 connection.LINGER = 600.0
 """

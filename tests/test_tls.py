@@ -15,8 +15,8 @@ from typing import Any
 import requests
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.options import OptionError, resolve
-from channelserver.server.tls import ServerTLS, server_tls
+from channelserver.server.common.options import OptionError, resolve
+from channelserver.server.edge.tls import ServerTLS, server_tls
 from tests.certificates import DAY, certificate_pem, client_context, key_pem, make_key, write_pair
 from tests.process import TIMEOUT, Server, ServerTestCase
 

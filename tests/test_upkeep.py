@@ -9,7 +9,7 @@ import django.urls
 from asgiref.local import Local
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver import upkeep
+from channelserver.workers import django_cleanup as upkeep
 from tests.process import TIMEOUT, SharedServerTestCase
 
 SETTINGS = """

@@ -10,10 +10,10 @@ from typing import Any
 from twisted.internet import interfaces
 
 from channelserver.layers.memory import InMemoryChannelLayer
-from channelserver.server.exchange import Exchange
-from channelserver.server.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, encode_frame
+from channelserver.server.http.exchange import Exchange
 from channelserver.server.replies import FAILED
-from channelserver.server.websocket import CLOSE_SECONDS, WebSocket
+from channelserver.server.websocket.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, encode_frame
+from channelserver.server.websocket.websocket import CLOSE_SECONDS, WebSocket
 from tests.fakes import Client, FakeServer, StrictTestCase, mask_frame, read_frames, text_frame
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the example of RFC 6455 section 1.3, with its answer

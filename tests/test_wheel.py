@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.wheel import Wheel
+from channelserver.server.common.wheel import Wheel
 
 
 class Owner:

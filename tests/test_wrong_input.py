@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.channel import Channel, Group
 from channelserver.layers import InMemoryChannelLayer
-from channelserver.server.options import OPTIONS
+from channelserver.server.common.options import OPTIONS
 from tests.process import TIMEOUT, ServerTestCase
 
 
@@ -149,7 +149,7 @@ INTERNALS = re.compile(r"__init__|_parse|\bself\b|positional argument|object has
 RUNNER = """
 import json, os, runpy, select, signal, sys, time, traceback
 import django.core.management
-import channelserver.command
+import channelserver.start.command
 from twisted.scripts import twistd
 
 def child(command, environment):

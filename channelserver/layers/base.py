@@ -136,10 +136,10 @@ class BaseChannelLayer:
     def receive_twisted(self, channels: Iterable[str]) -> Any:
         """Like :meth:`receive`, for the reactor thread (asgiref 1, extension ``twisted``).
 
-        :returns: a Deferred of what :meth:`receive` returns; see :mod:`channelserver.server.receive`.
+        :returns: a Deferred of what :meth:`receive` returns; see :mod:`channelserver.processes.receive`.
         """
         # Loaded by its name: whoever calls this has Twisted, and the layers do without.
-        return import_module("channelserver.server.receive").receive_in_thread(self, channels)
+        return import_module("channelserver.processes.receive").receive_in_thread(self, channels)
 
     def new_channel(self, pattern: str) -> str:
         """Return an unused single-reader name that starts with `pattern`, which must end in ``?``."""

@@ -90,7 +90,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     def receive_twisted(self, channels: Iterable[str]) -> Any:
         """See :meth:`BaseChannelLayer.receive_twisted`; no thread waits for the message."""
-        return import_module("channelserver.server.receive").receive_twisted(self, channels)
+        return import_module("channelserver.processes.receive").receive_twisted(self, channels)
 
     def new_channel(self, pattern: str) -> str:
         """Return an unused single-reader name that starts with `pattern`.

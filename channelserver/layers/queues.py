@@ -32,7 +32,7 @@ class Delivery:
 
     ``channel`` is the full name; ``content`` belongs to the receiver; ``tries`` counts how often it was put back;
     ``attachment`` is an object that travels beside the content within a process (a spooled request body). ``ticket`` is
-    there if the message is another process's; see :mod:`channelserver.layers.tickets`.
+    there if the message is another process's; see :mod:`channelserver.processes.tickets`.
     """
 
     __slots__ = ("attachment", "channel", "content", "expires", "lane", "sent", "ticket", "tries")

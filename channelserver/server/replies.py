@@ -17,10 +17,10 @@ from channelserver.bridge import Bridge
 from channelserver.layers.base import FAILED as FAILED
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Members
-from channelserver.server import frames
-from channelserver.server.deflate import Deflated
-from channelserver.server.details import log_detail
-from channelserver.server.tokens import Tokens
+from channelserver.server.common.details import log_detail
+from channelserver.server.common.tokens import Tokens
+from channelserver.server.websocket import frames
+from channelserver.server.websocket.deflate import Deflated
 
 _log = Logger("channelserver.server.replies")
 

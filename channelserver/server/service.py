@@ -29,17 +29,17 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from channelserver.server.connection import HTTPFactory
-from channelserver.server.frames import SERVICE_RESTART
-from channelserver.server.hub import Hub
-from channelserver.server.listening import SharedListening
-from channelserver.server.local import LocalFactory
-from channelserver.server.options import Settings
-from channelserver.server.redirect import RedirectFactory
-from channelserver.server.shares import Shares
-from channelserver.server.siblings import Siblings
+from channelserver.processes.hub import Hub
+from channelserver.processes.local import LocalFactory
+from channelserver.processes.shares import Shares
+from channelserver.processes.siblings import Siblings
+from channelserver.server.common.listening import SharedListening
+from channelserver.server.common.options import Settings
+from channelserver.server.edge.redirect import RedirectFactory
+from channelserver.server.edge.tls import ServerTLS, TLSEndpoint
+from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
-from channelserver.server.tls import ServerTLS, TLSEndpoint
+from channelserver.server.websocket.frames import SERVICE_RESTART
 
 _log = Logger("channelserver.server")
 

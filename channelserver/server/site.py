@@ -15,15 +15,15 @@ from twisted.logger import Logger
 from channelserver.bridge import Bridge
 from channelserver.layers import BaseChannelLayer, ChannelFull
 from channelserver.layers.content import Content
-from channelserver.server.access import AccessLog
-from channelserver.server.complaints import Complaints
-from channelserver.server.limits import Admission
-from channelserver.server.options import Settings
-from channelserver.server.origin import OriginPolicy
-from channelserver.server.proxy import ProxyPolicy
+from channelserver.processes.shares import Shares
+from channelserver.server.common.access import AccessLog
+from channelserver.server.common.options import Settings
+from channelserver.server.common.throttled_log import Complaints
+from channelserver.server.common.wheel import Wheel
+from channelserver.server.edge.limits import Admission
+from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.replies import Replies
-from channelserver.server.shares import Shares
-from channelserver.server.wheel import Wheel
+from channelserver.server.websocket.origin import OriginPolicy
 
 _log = Logger("channelserver.server")
 

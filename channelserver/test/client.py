@@ -15,9 +15,9 @@ from channelserver.exceptions import ChannelSocketException
 from channelserver.layers.content import copy_content
 from channelserver.layers.names import check_channel_name
 from channelserver.message import Message
-from channelserver.outbox import Outbox
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.test.layer import deliver_committed
+from channelserver.workers.outbox import Outbox
 
 
 class Client:

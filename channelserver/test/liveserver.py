@@ -24,13 +24,13 @@ from twisted.logger import (
     globalLogPublisher,
 )
 
-from channelserver.application import make_server
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.handler import AsgiHandler
 from channelserver.layers import InMemoryChannelLayer
-from channelserver.server.access import AccessLog
-from channelserver.server.options import Settings, resolve
+from channelserver.server.common.access import AccessLog
+from channelserver.server.common.options import Settings, resolve
 from channelserver.server.service import ServerService
+from channelserver.start.application import make_server
 from channelserver.staticfiles import StaticFilesHandler
 
 try:

@@ -16,11 +16,11 @@ from typing import Any
 from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
-from channelserver.outbox import Outbox
 from channelserver.server.replies import FAILED
 from channelserver.sessions import forget_channel_session
 from channelserver.signals import consumer_finished, consumer_started
-from channelserver.upkeep import close_old_connections
+from channelserver.workers.django_cleanup import close_old_connections
+from channelserver.workers.outbox import Outbox
 
 logger = logging.getLogger("channelserver.worker")
 

@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 #: Where the options are kept: a module and the name of its list.
-SOURCE = ("channelserver.server.options", "OPTIONS")
+SOURCE = ("channelserver.server.common.options", "OPTIONS")
 
 COLUMNS = (("Flag", 28), ("Setting", 20), ("Default", 14), ("Meaning", 58))
 

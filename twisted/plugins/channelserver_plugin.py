@@ -4,7 +4,7 @@ from twisted.application.service import ServiceMaker
 
 channelserver = ServiceMaker(
     "channelserver",
-    "channelserver.command",
+    "channelserver.start.command",
     "A server for a Django site: HTTP, WebSockets, channels and the workers behind them.",
     "channelserver",
 )

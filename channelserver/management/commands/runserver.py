@@ -21,17 +21,17 @@ from django.core.management.commands.runserver import Command as DjangoCommand
 from django.db import connections
 from django.utils import autoreload
 
-from channelserver import upkeep
-from channelserver.application import make_server
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.handler import AsgiHandler
-from channelserver.logs import show_reactor_log
-from channelserver.project import StartError
-from channelserver.server.access import AccessLog
-from channelserver.server.options import OptionError, resolve
-from channelserver.server.reactor import install
+from channelserver.server.common.access import AccessLog
+from channelserver.server.common.options import OptionError, resolve
+from channelserver.server.common.reactor import install
 from channelserver.server.service import ListenError
+from channelserver.start.application import make_server
+from channelserver.start.logs import show_reactor_log
+from channelserver.start.project import StartError
 from channelserver.staticfiles import StaticFilesHandler
+from channelserver.workers import django_cleanup as upkeep
 
 if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as BaseCommand

@@ -16,20 +16,20 @@ from django.core.management import BaseCommand, CommandError
 from django.db import connections
 from twisted.internet import defer
 
-from channelserver import upkeep
-from channelserver.application import ALWAYS_SERVED, Workers, http_consumer, load_layer, make_workers
 from channelserver.asgi import InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
 from channelserver.channel import DEFAULT_CHANNEL_LAYER
-from channelserver.logs import show_reactor_log
 from channelserver.message import Message
-from channelserver.project import StartError
+from channelserver.processes.connectors import SocketWay
+from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
-from channelserver.server.options import OptionError, Settings, resolve
-from channelserver.server.reactor import install
-from channelserver.server.remote import RemoteLayer
-from channelserver.server.ways import SocketWay
+from channelserver.server.common.options import OptionError, Settings, resolve
+from channelserver.server.common.reactor import install
 from channelserver.signals import worker_process_ready
+from channelserver.start.application import ALWAYS_SERVED, Workers, http_consumer, load_layer, make_workers
+from channelserver.start.logs import show_reactor_log
+from channelserver.start.project import StartError
+from channelserver.workers import django_cleanup as upkeep
 
 logger = logging.getLogger("channelserver.runworker")
 

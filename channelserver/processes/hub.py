@@ -1,0 +1,418 @@
+"""The processes that have joined this one's layer: those which work for it, and those which serve beside it.
+
+Runs in the reactor thread; owns the messages that these processes have in hand.
+
+A joined process says which channels it serves and how many messages it takes at a time, and gets that many; each time
+it has finished one, the next. The messages stay in the books here until then, and so do their lanes: a socket's next
+message waits. When a process dies, what it had begun is lost, and said to be; the rest goes back to its place.
+
+A *worker process* (``manage.py runworker``) has its channels to itself: this process's own threads leave them to it,
+until the last such process has gone. A *sibling* (``--processes``) shares them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+
+from channelserver.bridge import Bridge
+from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
+from channelserver.layers.base import ChannelFull
+from channelserver.layers.content import Content
+from channelserver.layers.queues import Delivery
+from channelserver.processes.link import Link, ask
+from channelserver.processes.remote_process import ForeignConnections
+from channelserver.processes.tickets import Ledger
+from channelserver.processes.waits import Waits
+from channelserver.server.edge.health import add_up
+from channelserver.server.replies import FAILED
+
+_log = Logger("channelserver.processes.hub")
+
+#: Seconds for which a message waits for room that a thread could not wait for (:mod:`channelserver.workers.outbox`).
+PATIENCE = 2.0
+#: Seconds in which a sibling tells its figures.
+ANSWER_SECONDS = 1.0
+#: Messages which one process may have in hand at most.
+MOST = 1000
+
+
+class Hub:
+    """All joined processes.
+
+    :param layer: the layer.
+    :param bridge: the way from threads into the reactor.
+    :param clock: an ``IReactorTime`` provider.
+    :param told: what a worker process is told of this one's options.
+    """
+
+    def __init__(self, layer: InMemoryChannelLayer, bridge: Bridge, clock: Any, told: dict[str, Any]) -> None:
+        self.layer = layer
+        self.bridge = bridge
+        self.clock = clock
+        self.waits = Waits(layer, bridge, clock)
+        self._told = told
+        self._peers: list[Peer] = []
+        self._listening: tuple[str, ...] = ()
+        self._looking = False
+        self._idle_callbacks: list[Callable[[], object]] = []
+        #: What this process can tell about itself, by name.
+        self.figures: dict[str, Callable[..., Any]] = {
+            "channel_statistics": layer.own_channel_statistics,
+            "global_statistics": layer.own_global_statistics,
+        }
+        #: Called with the channels that worker processes serve, when these have changed.
+        self.when_taken_over: Callable[[frozenset[str]], object] = _nothing
+
+    def join(self, link: Link, pid: int, sibling: bool = False) -> dict[str, Any]:
+        """Take a process in.
+
+        :param link: the connection to it.
+        :param pid: its process id, for the log.
+        :param sibling: it serves connections beside this one.
+        :returns: what it is told.
+        """
+        peer = Peer(self, link, pid, sibling)
+        self._peers.append(peer)
+        link.handle = peer.handle
+        link.when_lost = lambda _: self._left(peer)
+        return self._told
+
+    def _left(self, peer: Peer) -> None:
+        self._peers.remove(peer)
+        if peer.channels and not peer.sibling:
+            _log.info("worker process {pid} has gone", pid=peer.pid)
+        peer.close()
+        self.changed()
+
+    def changed(self) -> None:
+        """A process serves other channels than before, or has gone."""
+        wanted = tuple(sorted({channel for peer in self._peers for channel in peer.channels}))
+        if wanted != self._listening:
+            # What comes meanwhile is found by the look below.
+            self.layer.queues.unlisten(self._listening, self.work_ready)
+            self.layer.queues.listen(wanted, self.work_ready)
+            self._listening = wanted
+        self.when_taken_over(self.taken_over())
+        self.look()
+
+    def taken_over(self) -> frozenset[str]:
+        """Return the channels that worker processes serve."""
+        return frozenset(channel for peer in self._peers if not peer.sibling for channel in peer.channels)
+
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    def work_ready(self) -> None:
+        """A message waits. Any thread."""
+        if not self._looking:
+            self._looking = True  # a second look, should two threads be here at once, does no harm
+            self.bridge.post(self.look)
+
+    def look(self) -> None:
+        """Hand out what waits, to the processes that have the most room."""
+        self._looking = False
+        peers = [peer for peer in self._peers if peer.room > 0]
+        while peers:
+            peer = max(peers, key=lambda peer: peer.room)
+            channels = peer.channels
+            if peer.sibling:
+                own = self.taken_over()
+                channels = tuple(channel for channel in channels if channel not in own)
+            delivery = self.layer.queues.take(channels) if channels else None
+            if delivery is None or not peer.hand_over(delivery) or peer.room <= 0:
+                peers.remove(peer)
+        self._look_for_idleness()
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once, when no joined process has a message in hand, and none waits for one."""
+        self._idle_callbacks.append(callback)
+        self._look_for_idleness()
+
+    def _look_for_idleness(self) -> None:
+        if not self._idle_callbacks or any(peer.in_hand for peer in self._peers):
+            return
+        if self.layer.queues.has_work(self.taken_over()):
+            return
+        callbacks, self._idle_callbacks = self._idle_callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def busy(self) -> list[str]:
+        """Return a line for each message that a joined process has in hand."""
+        return [
+            f"process {peer.pid}: on a message from {delivery.channel!r}"
+            for peer in self._peers
+            for delivery in peer.in_hand.values()
+        ]
+
+    # -- figures -------------------------------------------------------------------------------------------------------
+
+    def gather(self, name: str, *arguments: Any) -> Any:
+        """Ask this process and its siblings for figures.
+
+        :param name: ``figures``, ``channel_statistics`` or ``global_statistics``.
+        :returns: a Deferred of a list of what they answer; those who do not answer soon are left out.
+        """
+        answers = [ask(peer.link, "own_" + name, *arguments) for peer in self._peers if peer.sibling]
+        for answer in answers:
+            answer.addTimeout(ANSWER_SECONDS, self.clock)
+        gathered: Any = DeferredList(answers, consumeErrors=True)
+        own = self.figures[name](*arguments)
+        return gathered.addCallback(lambda results: [own, *(result for success, result in results if success)])
+
+    def add_up(self, name: str, *arguments: Any) -> Any:
+        """Like :meth:`gather`, but the answers added up."""
+        return self.gather(name, *arguments).addCallback(add_up)
+
+    def gather_from_thread(self, name: str, *arguments: Any) -> list[Any]:
+        """Like :meth:`gather`, and wait. Not in the reactor thread."""
+        answered = threading.Event()
+        answers: list[list[Any]] = []
+
+        def take(results: list[Any]) -> None:
+            answers.append(results)
+            answered.set()
+
+        self.bridge.post(lambda: self.gather(name, *arguments).addCallback(take))
+        answered.wait(2 * ANSWER_SECONDS)
+        return answers[0] if answers else [self.figures[name](*arguments)]
+
+    def close(self) -> None:
+        """Close all connections."""
+        for peer in tuple(self._peers):
+            peer.link.transport.loseConnection()  # type: ignore[union-attr]
+
+
+class Peer:
+    """One joined process.
+
+    :param hub: the hub.
+    :param link: the connection to it.
+    :param pid: its process id.
+    :param sibling: it serves connections beside this one.
+    """
+
+    def __init__(self, hub: Hub, link: Link, pid: int, sibling: bool) -> None:
+        self._hub = hub
+        self._layer = layer = hub.layer
+        self.link = link
+        self.pid = pid
+        self.sibling = sibling
+        self.channels: tuple[str, ...] = ()
+        #: The messages it has not finished, by their numbers, in the order in which they were taken.
+        self.in_hand: dict[int, Delivery] = {}
+        self._slots: dict[int, int] = {}
+        self._free: list[int] = []
+        self._number = 0
+        self._ledger: Ledger | None = None
+        self._prefixes: list[str] = []
+        self._outlet = ForeignConnections(link, hub.bridge, layer.losses)
+        self._lines: dict[str, deque[Content]] = {}
+        self._calls: dict[str, Callable[..., Any]] = {
+            **layer_calls(layer, hub.waits, hub),
+            "serve": self._serve,
+            "retire": self._retire,
+            "finish": self._finish,
+            "put_back": self._put_back,
+            "postpone": self._postpone,
+            "reply": self._reply,
+            "send_patiently": self._send_patiently,
+            "gather": hub.gather,
+            "attach": self._attach,
+            "send_group": self._send_group,
+            "group_add": self._group_add,
+            "group_discard": self._group_discard,
+        }
+
+    def handle(self, name: str, arguments: list[Any]) -> Any:
+        """Do what the process asks for. See :class:`Link`."""
+        call = self._calls.get(name)
+        if call is None:
+            raise ValueError(f"the local protocol has no call {name!r}")
+        return call(*arguments)
+
+    # -- work ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """How many more messages it takes."""
+        return len(self._free)
+
+    def hand_over(self, delivery: Delivery) -> bool:
+        """Give it a message; return False if that cannot be."""
+        number = self._number = self._number + 1
+        slot = self._free.pop()
+        attachment = delivery.attachment
+        descriptor = None
+        try:
+            if attachment is not None:
+                attachment.flush()
+                attachment.seek(0)
+                descriptor = attachment.fileno()
+            self.link.note(
+                "take", number, slot, delivery.channel, delivery.content, delivery.tries, descriptor is not None,
+                descriptor=descriptor,
+            )  # fmt: skip
+        except (MessageTooLarge, OSError, ValueError) as problem:
+            self._free.append(slot)
+            self._layer.losses.count("too large for another process", delivery.channel, hint=str(problem))
+            self._give_up(delivery)
+            return True
+        self.in_hand[number] = delivery
+        self._slots[number] = slot
+        return True
+
+    def _serve(self, channels: list[str], number: int) -> None:
+        ledger = self.link.take_descriptor()
+        number = max(1, min(number, MOST))
+        self._ledger = Ledger(ledger, number)
+        self._free = list(range(number))
+        self.channels = tuple(channels)
+        if not self.sibling:
+            _log.info(
+                "worker process {pid} takes {number} messages at a time from {channels}",
+                pid=self.pid, number=number, channels=", ".join(channels),
+            )  # fmt: skip
+        self._hub.changed()
+
+    def _retire(self) -> None:
+        self.channels, self._free = (), []
+        self._hub.changed()
+
+    def _take_back(self, number: int) -> Delivery | None:
+        delivery = self.in_hand.pop(number, None)
+        slot = self._slots.pop(number, None)
+        if slot is not None and self.channels:
+            self._free.append(slot)
+        return delivery
+
+    def _finish(self, number: int) -> None:
+        delivery = self._take_back(number)
+        if delivery is not None:
+            self._layer.queues.finish(delivery)
+            if delivery.attachment is not None:
+                delivery.attachment.close()
+        self._hub.look()
+
+    def _put_back(self, number: int, tries: int) -> None:
+        delivery = self._take_back(number)
+        if delivery is not None:
+            delivery.tries = tries
+            self._layer.queues.put_back(delivery)
+        self._hub.look()
+
+    def _postpone(self, number: int, tries: int, seconds: float) -> None:
+        delivery = self._take_back(number)
+        if delivery is not None:
+            delivery.tries = tries
+            self._layer.queues.postpone(delivery, seconds, self._hub.bridge.call_later)
+        self._hub.look()
+
+    def close(self) -> None:
+        """It has gone: what it had begun is lost, the rest goes back."""
+        untouched: list[Delivery] = []
+        lost: list[Delivery] = []
+        for number, delivery in self.in_hand.items():
+            begun = self._ledger is None or self._ledger.begun(self._slots[number], number)
+            (lost if begun else untouched).append(delivery)
+        self.in_hand.clear()
+        self._layer.queues.restore(untouched)
+        for channel, count in Counter(delivery.channel for delivery in lost).items():
+            self._layer.losses.count("its worker process ended", channel, count, f"it was process {self.pid}")
+        for delivery in lost:
+            self._give_up(delivery)
+        if self._ledger is not None:
+            self._ledger.close()
+        for prefix in self._prefixes:
+            self._layer.detach(prefix)
+            self._layer.groups.drop_prefix(prefix)
+
+    def _give_up(self, delivery: Delivery) -> None:
+        """Let the client of a message that is lost know; go on with its lane."""
+        reply_channel = delivery.content.get("reply_channel")
+        if delivery.channel in ("http.request", "websocket.connect") and reply_channel:
+            self._layer.dispatch(reply_channel, {FAILED: 502})
+        if delivery.attachment is not None:
+            delivery.attachment.close()
+        self._layer.queues.finish(delivery)
+
+    # -- its sends -----------------------------------------------------------------------------------------------------
+
+    def _reply(self, channel: str, content: Content) -> None:
+        try:
+            self._layer.dispatch(channel, content)
+        except ChannelFull as error:
+            self._layer.losses.count("channel full", channel, hint=str(error))
+
+    def _send_patiently(self, channel: str, content: Content) -> None:
+        """Put a message into a channel as soon as it has room; later ones wait behind it."""
+        line = self._lines.get(channel)
+        if line is not None:
+            line.append(content)
+            return
+        result = self._hub.waits.put(channel, content, PATIENCE)
+        if isinstance(result, Deferred):
+            self._lines[channel] = deque()
+            result.addBoth(self._sent_patiently, channel)
+
+    def _sent_patiently(self, result: Any, channel: str) -> None:
+        if result is not True:
+            self._layer.losses.count("channel full", channel, hint=f"tried again for {PATIENCE:.0f} s")
+        for content in self._lines.pop(channel):
+            self._send_patiently(channel, content)
+
+    def _send_group(self, group: str, content: Content) -> None:
+        self._layer.spread(group, content, self._outlet)
+
+    # -- its connections -----------------------------------------------------------------------------------------------
+
+    def _attach(self, prefix: str) -> None:
+        self._prefixes.append(prefix)
+        self._layer.attach_foreign(prefix, self._outlet)
+
+    def _is_own(self, channel: str) -> bool:
+        return self._layer.foreign_outlet_of(channel) is self._outlet
+
+    def _group_add(self, group: str, channel: str) -> None:
+        if self._is_own(channel):  # it knows
+            self._layer.groups.add(group, channel)
+        else:
+            self._layer.group_add(group, channel)
+
+    def _group_discard(self, group: str, channel: str) -> None:
+        if self._is_own(channel):
+            self._layer.groups.discard(group, channel)
+        else:
+            self._layer.group_discard(group, channel)
+
+
+def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> dict[str, Callable[..., Any]]:
+    """Return what any other process may ask of the layer, by name. None of it waits in the reactor thread."""
+    statistics: dict[str, Callable[..., Any]] = {
+        name: getattr(layer, "own_" + name) if hub is None else partial(hub.add_up, name)
+        for name in ("channel_statistics", "global_statistics")
+    }
+    return {
+        "send": layer.dispatch,
+        "send_group": layer.dispatch_group,
+        "send_waiting": waits.put,
+        "receive": waits.receive,
+        "room": waits.room,
+        "new_channel": layer.new_channel,
+        "group_add": layer.group_add,
+        "group_discard": layer.group_discard,
+        "group_channels": layer.group_channels,
+        "forget": layer.forget,
+        "flush": layer.flush,
+        **statistics,
+    }
+
+
+def _nothing(channels: frozenset[str]) -> None:
+    """Nobody wants to know."""

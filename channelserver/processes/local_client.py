@@ -1,0 +1,280 @@
+"""The running server's layer, used from another process of the same machine.
+
+Safe from any thread: each call has a connection to itself for as long as it lasts. Owns the connections, which are kept
+for later calls; one lock, held for moments, guards the list of those that are free.
+
+A cron job, a management command or a shell has the same settings as the server, and so an in-memory layer. What it
+sends must arrive in the server's memory: this layer takes it there. (A process with worker threads has a
+:class:`channelserver.processes.remote.RemoteLayer` instead.)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from channelserver.layers.base import BaseChannelLayer, ChannelFull, MessageTooLarge
+from channelserver.layers.content import Content
+from channelserver.layers.names import check_channel_name, check_group_name
+from channelserver.processes import wire
+
+#: Seconds to wait for the server's answer, beside those which the call itself may wait.
+ANSWER_SECONDS = 10.0
+
+#: Seconds for which a blocking receive waits (Channels 1: about five).
+RECEIVE_SECONDS = 5.0
+
+#: Connections kept for later calls; more are made while more threads than that are calling.
+KEPT = 8
+
+
+class NoServerError(ConnectionError):
+    """No server of this project is running on this machine, or it does not answer; the text says what to do."""
+
+
+class LocalSocketLayer(BaseChannelLayer):
+    """A layer which lives in the server process.
+
+    :param path: the server's Unix socket.
+    :param alias: which of ``CHANNEL_LAYERS``; the server must serve the same one.
+
+    The other parameters are those of the in-memory layer. Capacity and expiry are the server's business.
+    """
+
+    extensions: ClassVar[list[str]] = ["groups", "flush", "statistics"]
+
+    def __init__(
+        self,
+        path: str,
+        alias: str,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 1000,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+    ) -> None:
+        super().__init__(expiry, group_expiry, capacity, channel_capacity)
+        self.path = path
+        self.alias = alias
+        self._lock = threading.Lock()
+        self._free: list[_Connection] = []
+        self._owner = os.getpid()
+
+    # -- asgiref 1 -----------------------------------------------------------------------------------------------------
+
+    def receive(self, channels: Iterable[str], block: bool = False) -> tuple[str | None, Content | None]:
+        """Take the next message from any of `channels`; with `block`, wait up to five seconds for one.
+
+        :returns: ``(channel, message)``, or ``(None, None)`` if there was none.
+        :raises TypeError: a name is invalid.
+        :raises NoServerError: no server is running.
+        """
+        names = list(channels)
+        self.valid_channel_names(names, receive=True)
+        patience = RECEIVE_SECONDS if block else 0.0
+        channel, content = self._call("receive", names, patience, patience=patience)
+        return channel, content
+
+    def new_channel(self, pattern: str) -> str:
+        """See :meth:`BaseChannelLayer.new_channel`.
+
+        :raises TypeError: `pattern` is no valid name that ends in ``?``.
+        """
+        return str(self._call("new_channel", pattern))
+
+    def group_add(self, group: str, channel: str) -> None:
+        """See :meth:`BaseChannelLayer.group_add`."""
+        self._call("group_add", check_group_name(group), check_channel_name(channel))
+
+    def group_discard(self, group: str, channel: str) -> None:
+        """See :meth:`BaseChannelLayer.group_discard`."""
+        self._call("group_discard", check_group_name(group), check_channel_name(channel))
+
+    def group_channels(self, group: str) -> list[str]:
+        """See :meth:`BaseChannelLayer.group_channels`."""
+        return list(self._call("group_channels", check_group_name(group)))
+
+    def flush(self) -> None:
+        """Forget all messages and all groups of the server. Open connections stay open."""
+        self._call("flush")
+
+    def channel_statistics(self, channel: str) -> dict[str, float]:
+        """See :meth:`channelserver.layers.memory.InMemoryChannelLayer.channel_statistics`."""
+        return dict(self._call("channel_statistics", check_channel_name(channel)))
+
+    def global_statistics(self) -> dict[str, Any]:
+        """See :meth:`channelserver.layers.memory.InMemoryChannelLayer.global_statistics`."""
+        return dict(self._call("global_statistics"))
+
+    # -- for Channel and Group -----------------------------------------------------------------------------------------
+
+    def dispatch(self, channel: str, content: Content) -> None:
+        """See :meth:`BaseChannelLayer.dispatch`.
+
+        :raises NoServerError: no server is running.
+        """
+        self._call("send", channel, content)
+
+    def dispatch_group(self, group: str, content: Content) -> None:
+        """See :meth:`BaseChannelLayer.dispatch_group`.
+
+        :raises NoServerError: no server is running.
+        """
+        self._call("send_group", group, content)
+
+    def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
+        """See :meth:`BaseChannelLayer.dispatch_waiting`.
+
+        :raises NoServerError: no server is running.
+        """
+        return bool(self._call("send_waiting", channel, content, float(timeout), patience=timeout))
+
+    def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
+        """See :meth:`BaseChannelLayer.when_room`. The waiting is done by a thread of its own, for ten seconds at most.
+
+        :raises NoServerError: no server is running.
+        """
+        if self._call("room", channel, content, 0.0):
+            return True
+
+        def wait() -> None:
+            try:
+                self._call("room", channel, content, ANSWER_SECONDS, patience=ANSWER_SECONDS)
+            except OSError:
+                pass  # the caller tries again, and learns why
+            callback()
+
+        threading.Thread(target=wait, name="wait-for-room", daemon=True).start()
+        return False
+
+    def forget(self, channel: str) -> None:
+        """See :meth:`BaseChannelLayer.forget`."""
+        self._call("forget", channel)
+
+    def close(self) -> None:
+        """Close the connections that no call is using; the next call opens another one."""
+        with self._lock:
+            free, self._free = self._free, []
+        for connection in free:
+            connection.close()
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def _call(self, name: str, *arguments: Any, patience: float = 0.0) -> Any:
+        """Ask the server to do something, and return what it answers.
+
+        :param patience: seconds for which the server may wait before it answers.
+        """
+        try:
+            request = wire.pack([wire.VERSION, 0, name, [self.alias, *arguments]])
+        except ValueError as error:
+            raise MessageTooLarge(str(error)) from error
+        try:
+            connection = self._take()
+            try:
+                answer = connection.ask(request, patience)
+            except (BrokenPipeError, ConnectionResetError):
+                # The server was started again since the last call. The request did not arrive, or its process is gone.
+                if connection.fresh:
+                    raise
+                self.close()
+                connection = _Connection(self.path)
+                answer = connection.ask(request, patience)
+        except NoServerError:
+            raise
+        except OSError as error:
+            raise NoServerError(
+                f"no server of this project answers on {self.path!r} ({error.strerror or error}); start it with "
+                "'twistd channelserver', or name its --local-socket in the setting CHANNELSERVER['local_socket']"
+            ) from error
+        self._keep(connection)
+        problem, result = answer
+        if problem is not None:
+            kind, text = problem
+            raise _ERRORS.get(kind, RuntimeError)(text)
+        return result
+
+    def _take(self) -> _Connection:
+        """Return a connection that nobody is using. A child process must not share its parent's."""
+        with self._lock:
+            if self._owner != os.getpid():
+                # They are the parent's: closing them here takes nothing from it.
+                self._free, self._owner = [], os.getpid()
+            if self._free:
+                return self._free.pop()
+        return _Connection(self.path)
+
+    def _keep(self, connection: _Connection) -> None:
+        with self._lock:
+            if len(self._free) < KEPT and self._owner == os.getpid():
+                self._free.append(connection)
+                return
+        connection.close()
+
+
+class _Connection:
+    """One connection to the server; for one call at a time. Closed when it is dropped, or a call fails.
+
+    :param path: the server's Unix socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        #: Whether nothing has been asked yet.
+        self.fresh = True
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.settimeout(ANSWER_SECONDS)
+            self._socket.connect(path)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        """Close it."""
+        self._socket.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
+    def ask(self, request: bytes, patience: float) -> tuple[Any, Any]:
+        """Send a request; return the answer's error and result.
+
+        :param patience: seconds for which the server may wait before it answers.
+        """
+        try:
+            self._socket.settimeout(ANSWER_SECONDS + patience)
+            self._socket.sendall(len(request).to_bytes(wire.PREFIX, "big") + request)
+            size = int.from_bytes(self._read(wire.PREFIX), "big")
+            if size > wire.MAX_FRAME:
+                raise NoServerError(f"what listens on {self._path!r} is no channelserver")
+            try:
+                _, problem, result = wire.unpack(self._read(size))
+            except (ValueError, TypeError):
+                raise NoServerError(f"what listens on {self._path!r} is no channelserver") from None
+        except BaseException:
+            self.close()
+            raise
+        self.fresh = False
+        return problem, result
+
+    def _read(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            part = self._socket.recv(size - len(data))
+            if not part:
+                raise ConnectionResetError("the server closed the connection")
+            data += part
+        return bytes(data)
+
+
+_ERRORS: dict[str, type[Exception]] = {
+    "ChannelFull": ChannelFull,
+    "MessageTooLarge": MessageTooLarge,
+    "TypeError": TypeError,
+    "ValueError": ValueError,
+}

@@ -1,0 +1,143 @@
+"""Whether the server is ready, for load balancers and monitoring: answered without a worker thread.
+
+Runs in the reactor thread; owns nothing that changes.
+
+``ready`` (200); ``draining`` (503): the server stops and takes no new work; ``overloaded`` (503): the channel
+``http.request`` is full, or its oldest message has waited for a worker longer than :data:`OVERLOADED_SECONDS`.
+
+Whatever the ``Host`` field says, there is an answer, for those who check come by address; so it says nothing that is
+not for everyone, but to clients on this machine, at a Unix socket, or at an address of a trusted proxy: they get the
+figures, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from channelserver.server.http.exchange import Exchange
+from channelserver.server.http.proxy import FIELDS
+
+if TYPE_CHECKING:
+    from channelserver.server.site import Site
+
+#: Seconds a request may wait for a worker before the server calls itself overloaded.
+OVERLOADED_SECONDS = 10.0
+
+#: Figures of which the largest counts.
+_OLDEST = frozenset({"oldest", "messages_max_age"})
+
+#: The channels whose queues are told of.
+CHANNELS = ("http.request", "websocket.connect", "websocket.receive", "websocket.disconnect")
+
+
+class Health:
+    """Answers requests for one path.
+
+    :param site: what all connections share.
+    :param path: the path.
+    :param busy: returns how many worker threads are on a job.
+    :param threads: how many there are.
+    """
+
+    def __init__(self, site: Site, path: str, busy: Callable[[], int], threads: int) -> None:
+        self._site = site
+        self._path = path
+        self._busy = busy
+        self._threads = threads
+        #: Returns a Deferred of the figures of all processes of the server, if there are others.
+        self.gather: Callable[[], Any] | None = None
+
+    def __call__(self, exchange: Exchange) -> bool:
+        """Answer a request if it is for the path; return whether it was."""
+        head = exchange.head
+        if head.path != self._path:
+            return False
+        exchange.quiet = True  # some ask every second
+        if head.method not in ("GET", "HEAD"):
+            exchange.reply({"status": 405, "headers": [[b"Allow", b"GET, HEAD"]], "content": b""})
+            return True
+        queues = self._queues()
+        status = self._status(queues.get("http.request", {}))
+        if not self._is_near(exchange):
+            self._answer(exchange, {"status": status})
+        elif self.gather is None:
+            self._answer(exchange, {"status": status, **self._figures(queues)})
+        else:
+            self.gather().addCallbacks(
+                lambda found: self._answer(exchange, {"status": status, **add_up(found)}),
+                lambda failure: self._answer(exchange, {"status": status, **self._figures(queues)}),
+            )
+        return True
+
+    @staticmethod
+    def _answer(exchange: Exchange, content: dict[str, Any]) -> None:
+        exchange.reply(
+            {
+                "status": 200 if content["status"] == "ready" else 503,
+                "headers": [[b"Content-Type", b"application/json"], [b"Cache-Control", b"no-store"]],
+                "content": json.dumps(content).encode() + b"\n",
+            }
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """Return this process's figures."""
+        return self._figures(self._queues())
+
+    def _queues(self) -> dict[str, dict[str, float]]:
+        """Return the statistics of the channels, if the layer keeps any."""
+        layer = self._site.layer
+        statistics = getattr(layer, "own_channel_statistics", None) or getattr(layer, "channel_statistics", None)
+        return {name: statistics(name) for name in CHANNELS} if statistics is not None else {}
+
+    def _status(self, requests: dict[str, float]) -> str:
+        if self._site.draining:
+            return "draining"
+        full = requests.get("messages_pending", 0) >= self._site.layer.get_capacity("http.request")
+        if full or requests.get("messages_max_age", 0.0) > OVERLOADED_SECONDS:
+            return "overloaded"
+        return "ready"
+
+    def _figures(self, queues: dict[str, dict[str, float]]) -> dict[str, Any]:
+        site = self._site
+        return {
+            "connections": len(site.connections),
+            "websockets": sum(connection.websocket is not None for connection in site.connections),
+            "threads": self._threads,
+            "busy": self._busy(),
+            "queues": {name: int(figures["messages_pending"]) for name, figures in queues.items()},
+            "oldest": round(max((figures["messages_max_age"] for figures in queues.values()), default=0.0), 3),
+            "refused": site.complaints.totals(),
+            **({"redis": problem} if (problem := site.layer.problem()) else {}),
+        }
+
+    def _is_near(self, exchange: Exchange) -> bool:
+        client, proxies = exchange.client, self._site.proxies
+        if not FIELDS.isdisjoint(exchange.head.fields) and (client is None or not proxies):
+            return False  # a proxy that is not trusted, or does not tell, speaks for somebody
+        return client is None or proxies.trusts(client[0]) or is_loopback(client[0])
+
+
+def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of several processes as one: sums, and of what is old, the oldest."""
+    total: dict[str, Any] = {}
+    for figures in all_figures:
+        for name, value in figures.items():
+            if isinstance(value, dict):
+                total[name] = add_up([total.get(name, {}), value])
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                total[name] = max(total.get(name, 0), value) if name in _OLDEST else total.get(name, 0) + value
+            else:
+                total.setdefault(name, value)
+    return total
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is one of this machine alone."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

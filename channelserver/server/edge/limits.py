@@ -1,0 +1,153 @@
+"""How many connections there may be, and the answer to those that are too many.
+
+Runs in the reactor thread; owns the numbers of open connections by address.
+"""
+
+from __future__ import annotations
+
+import resource
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import interfaces
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from channelserver.server.site import Site
+
+#: Seconds a connection which is turned away may take to read why; and how many may do so at a time.
+REFUSAL_SECONDS, MAX_REFUSALS = 2.0, 200
+
+#: File descriptors beside those of the connections: listeners, databases, logs, spooled bodies.
+SPARE_DESCRIPTORS = 500
+
+_BUSY = b"The server has no room for another connection; try again in a moment.\n"
+
+
+class Admission:
+    """Says which new connections are too many.
+
+    :param most: open connections in all.
+    :param most_of_one: open connections of one address; 0: any number.
+    """
+
+    def __init__(self, most: int, most_of_one: int) -> None:
+        self._most = most
+        self._most_of_one = most_of_one
+        self._numbers: dict[str, int] = {}
+        #: How many refusals are being read.
+        self.refusing = 0
+
+    def refusal(self, peer: str | None, number: int, exempt: bool) -> str:
+        """Say why a new connection must be turned away; empty: it is welcome.
+
+        :param peer: its address; None: a Unix socket.
+        :param number: how many connections are open.
+        :param exempt: it may be one of many from its address: it is a proxy.
+        """
+        if number >= self._most:
+            return f"{number} are open, of at most {self._most}; turned away {peer or 'a Unix socket'}"
+        if self._most_of_one and peer is not None and not exempt:
+            own = self._numbers.get(address_key(peer), 0)
+            if own >= self._most_of_one:
+                return f"{own} of {peer} are open, of at most {self._most_of_one}"
+        return ""
+
+    def entered(self, peer: str | None) -> None:
+        """Count a connection."""
+        if self._most_of_one and peer is not None:
+            key = address_key(peer)
+            self._numbers[key] = self._numbers.get(key, 0) + 1
+
+    def left(self, peer: str | None) -> None:
+        """Count it no more."""
+        if self._most_of_one and peer is not None:
+            key = address_key(peer)
+            self._numbers[key] -= 1
+            if not self._numbers[key]:
+                del self._numbers[key]
+
+
+def address_key(peer: str) -> str:
+    """Return what counts as one address: of IPv6 the first half, for the second is the client's own to choose."""
+    if ":" not in peer:
+        return peer
+    address = ip_address(peer.partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    if mapped is not None:
+        return str(mapped)
+    return address.packed[:8].hex()
+
+
+@implementer(interfaces.IProtocol)
+class Refusal:
+    """The protocol of a connection that is turned away: it answers 503 without reading anything.
+
+    :param site: what all connections share.
+    """
+
+    factory: Any = None
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._transport: Any = None
+
+    def makeConnection(self, transport: Any) -> None:
+        """See ``IProtocol``."""
+        site, self._transport = self._site, transport
+        site.admission.refusing += 1
+        if site.admission.refusing > MAX_REFUSALS:
+            transport.abortConnection()
+            return
+        transport.write(
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nDate: %s\r\n"
+            b"Content-Length: %d\r\nRetry-After: 5\r\nConnection: close\r\n\r\n%s" % (site.date(), len(_BUSY), _BUSY)
+        )
+        lose_transport(transport)
+        site.wheel.add(self, site.wheel.now() + REFUSAL_SECONDS)
+
+    def connectionMade(self) -> None:
+        """See ``IProtocol``."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``. The request is not wanted, but to leave it unread would cost the client our answer."""
+
+    def connectionLost(self, reason: Any) -> None:
+        """See ``IProtocol``."""
+        self._transport = None
+        self._site.admission.refusing -= 1
+
+    def on_tick(self, now: float) -> None:
+        """See :class:`channelserver.server.common.wheel.Timed`."""
+        if self._transport is not None:
+            self._transport.abortConnection()
+
+
+def lose_transport(transport: Any) -> None:
+    """Close a transport when all that was written has been sent.
+
+    Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may lose what
+    we have sent last. So only our side is closed; the client's follows, or the caller's deadline. (TLS has a way of its
+    own to say that there is no more.)
+    """
+    if interfaces.IHalfCloseableDescriptor.providedBy(transport) and not interfaces.ISSLTransport.providedBy(transport):
+        transport.loseWriteConnection()  # type: ignore[attr-defined]  # the interface forgets its method
+    else:
+        transport.loseConnection()
+
+
+def raise_descriptor_limit(connections: int) -> str:
+    """Let this process have as many open files as `connections` need; return what is in the way, if anything is.
+
+    Systems start a process with a low limit for the sake of old programs, and leave it to the others to raise it.
+    """
+    wanted = connections + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return ""
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if possible > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible < wanted:
+        return f"the system lets this process have {possible} open files, and max_connections asks for {wanted}"
+    return ""

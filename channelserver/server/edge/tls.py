@@ -1,0 +1,355 @@
+"""TLS on the simple listener: the certificate, what is negotiated, and the hand-over to HTTP/1.1 or HTTP/2.
+
+Runs in the reactor thread (the first load before the reactor); owns the context from which new connections are made.
+
+A renewed certificate is read by :meth:`ServerTLS.reload`. Connections keep the context they began with, so none of them
+notices.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from OpenSSL import SSL
+from twisted.internet import interfaces
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from channelserver.server.common.options import OptionError, Settings
+from channelserver.server.edge.limits import Refusal
+from channelserver.server.http.connection import HTTPFactory
+from channelserver.server.site import Site
+
+_log = Logger("channelserver.server.tls")
+
+#: For TLS 1.2: forward secrecy and authenticated encryption only (Mozilla's "intermediate" without finite-field DH).
+#: TLS 1.3 has no others.
+CIPHERS = (
+    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
+    b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+    b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+)
+
+
+@implementer(interfaces.IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """The certificate in use, and how connections are made with it.
+
+    :param certificate: path of a PEM file: the site's certificate, then those that lead to a root.
+    :param key: path of a PEM file with the private key; None: it is in the same file.
+    :param protocols: the ALPN names of what is spoken here (RFC 7301), the preferred one first.
+    :param now: returns the time.
+    :raises OptionError: a file is of no use; the text says which and why.
+    """
+
+    def __init__(
+        self,
+        certificate: str,
+        key: str | None,
+        protocols: tuple[bytes, ...],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        # twistd may change the folder.
+        self._certificate = os.path.abspath(certificate)
+        self._key = None if key is None else os.path.abspath(key)
+        self._protocols = protocols
+        self._now = now
+        self._context, self.summary = self._load()
+
+    def reload(self) -> None:
+        """Read the files again. New connections get what is in them; if that is of no use, the old certificate."""
+        try:
+            self._context, self.summary = self._load()
+        except OptionError as error:
+            _log.error("the new certificate is not used, the old one stays: {error}", error=error)
+        else:
+            _log.info("certificate read again: {summary}", summary=self.summary)
+
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """See ``IOpenSSLServerConnectionCreator``."""
+        return SSL.Connection(self._context, None)
+
+    def _load(self) -> tuple[SSL.Context, str]:
+        chain = read_certificates(self._certificate, self._now())
+        key = read_key(self._key if self._key is not None else self._certificate, self._key is None)
+        check_pair(chain, key, self._certificate, self._key)
+        try:
+            context = make_context(chain, key, self._choose)
+        except SSL.Error as error:
+            raise OptionError(f"--tls-cert {self._certificate!r} cannot be used: {_reasons(error)}") from error
+        return context, describe(chain[0])
+
+    def _choose(self, connection: SSL.Connection, offered: list[bytes]) -> Any:
+        """ALPN (RFC 7301): our first protocol that the client speaks, too. None: it gets HTTP/1.1, unnegotiated."""
+        return next((name for name in self._protocols if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
+
+
+def make_context(chain: list[x509.Certificate], key: Any, choose: Callable[..., Any]) -> SSL.Context:
+    """Return what TLS connections are made from.
+
+    :param chain: the site's certificate, and those that lead to a root.
+    :param choose: the ALPN callback.
+    :raises SSL.Error: OpenSSL finds the certificate or the key too weak.
+    """
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    # RFC 9113 section 9.2.1 forbids both; compression beside secrets leaks them, renegotiation is work for the asking.
+    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
+    context.set_cipher_list(CIPHERS)
+    # Sessions are resumed by tickets, which the clients keep; a cache here would grow with the number of clients.
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    # An idle connection keeps no 32 KiB of buffers.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_alpn_select_callback(choose)
+    context.use_certificate(chain[0])
+    for certificate in chain[1:]:
+        context.add_extra_chain_cert(certificate)
+    context.use_privatekey(key)
+    context.check_privatekey()
+    return context
+
+
+def read_certificates(path: str, now: datetime) -> list[x509.Certificate]:
+    """Return the certificates in a PEM file.
+
+    :raises OptionError: the file cannot be read, holds none, or the first is not valid `now`.
+    """
+    data = _read("--tls-cert", path)
+    try:
+        chain = x509.load_pem_x509_certificates(data)
+    except ValueError as error:
+        raise OptionError(f"--tls-cert {path!r} holds no certificate in PEM form") from error
+    first = chain[0]
+    if now > first.not_valid_after_utc:
+        raise OptionError(f"the certificate in --tls-cert {path!r} expired on {first.not_valid_after_utc:%Y-%m-%d}")
+    if now < first.not_valid_before_utc:
+        raise OptionError(
+            f"the certificate in --tls-cert {path!r} is valid from {first.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on; "
+            "is this machine's clock right?"
+        )
+    return chain
+
+
+def read_key(path: str, with_certificate: bool) -> Any:
+    """Return the private key in a PEM file.
+
+    :param with_certificate: it was looked for in the file of the certificate.
+    :raises OptionError: the file cannot be read, or holds none.
+    """
+    option = "--tls-cert" if with_certificate else "--tls-key"
+    data = _read(option, path)
+    try:
+        return serialization.load_pem_private_key(data, None)
+    except TypeError as error:
+        raise OptionError(
+            f"the private key in {option} {path!r} is encrypted; a server that starts by itself needs it without "
+            "a password"
+        ) from error
+    except ValueError as error:
+        cure = "; name its file with --tls-key" if with_certificate else ""
+        raise OptionError(f"{option} {path!r} holds no private key in PEM form{cure}") from error
+
+
+def check_pair(chain: list[x509.Certificate], key: Any, certificate_path: str, key_path: str | None) -> None:
+    """Check that the key is the first certificate's.
+
+    :raises OptionError: it is not.
+    """
+    public = key.public_key()
+    if chain[0].public_key() == public:
+        return
+    if any(certificate.public_key() == public for certificate in chain):
+        raise OptionError(f"the site's own certificate must be the first one in --tls-cert {certificate_path!r}")
+    where = f"--tls-key {key_path!r}" if key_path is not None else "the same file"
+    raise OptionError(
+        f"the private key in {where} does not belong to the certificate in --tls-cert {certificate_path!r}"
+    )
+
+
+def describe(certificate: x509.Certificate) -> str:
+    """Return the names in a certificate, and how long it is valid."""
+    names: list[str] = []
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = [str(name.value) for name in extension.value]
+    except (x509.ExtensionNotFound, ValueError):
+        pass
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{shown or certificate.subject.rfc4514_string()}, until {certificate.not_valid_after_utc:%Y-%m-%d}"
+
+
+def _read(option: str, path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        raise OptionError(f"{option} {path!r} cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _reasons(error: SSL.Error) -> str:
+    queue = error.args[0] if error.args else ()
+    return "; ".join(entry[-1] for entry in queue if entry[-1]) or "OpenSSL does not say why"
+
+
+def server_tls(options: Settings) -> ServerTLS | None:
+    """Return what the options ask for, None if they ask for no TLS.
+
+    :raises OptionError: the options do not go together, or a file is of no use.
+    """
+    if options.tls_cert is None:
+        for name, flag in (("tls_key", "--tls-key"), ("redirect_http", "--redirect-http")):
+            if getattr(options, name):
+                raise OptionError(f"{flag} needs --tls-cert, the certificate of the site")
+        return None
+    tls = ServerTLS(options.tls_cert, options.tls_key, (b"h2", b"http/1.1") if has_http2() else (b"http/1.1",))
+    _log.info("certificate: {summary}", summary=tls.summary)
+    if not has_http2():
+        _log.info("HTTP/2 is off, as h2 is not installed; pip install channelserver[http2] brings it")
+    return tls
+
+
+def has_http2() -> bool:
+    """Whether what HTTP/2 needs is installed."""
+    try:
+        import channelserver.server.http2.connection  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+@implementer(interfaces.IProtocol, interfaces.IHandshakeListener)
+class Negotiation:
+    """A connection whose TLS handshake is under way. What was negotiated takes its place.
+
+    :param site: what all connections share.
+    :param http1: makes the protocols for HTTP/1.1.
+    """
+
+    __slots__ = ("_deadline", "_http1", "_overdue", "_site", "_transport", "factory", "peer")
+
+    #: As a connection of the site it is none, and never becomes one.
+    websocket = None
+
+    def __init__(self, site: Site, http1: HTTPFactory, peer: str | None) -> None:
+        self._site = site
+        self._http1 = http1
+        #: The address of the other end.
+        self.peer = peer
+        self._transport: Any = None
+        self._deadline = 0.0
+        self._overdue = False
+        self.factory: Any = None
+
+    def makeConnection(self, transport: Any) -> None:
+        """See ``IProtocol``."""
+        self._transport = transport
+        site = self._site
+        site.connected(self)
+        self._deadline = site.wheel.now() + site.options.header_timeout
+        site.wheel.add(self, self._deadline)
+
+    def connectionMade(self) -> None:
+        """See ``IProtocol``; the work is done in :meth:`makeConnection`."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``; nothing comes before the handshake is done."""
+
+    def handshakeCompleted(self) -> None:
+        """See ``IHandshakeListener``."""
+        transport, site = self._transport, self._site
+        self._transport = None
+        if transport.negotiatedProtocol == b"h2":
+            from channelserver.server.http2.connection import HTTP2Connection
+
+            successor: Any = HTTP2Connection(site, self.peer)
+        else:
+            successor = self._http1.make(self.peer)
+        transport.wrappedProtocol = successor
+        successor.makeConnection(transport)
+        site.wheel.remove(self)
+        site.disconnected(self)
+        if site.draining:
+            successor.drain()
+
+    def connectionLost(self, reason: Any) -> None:
+        """See ``IProtocol``."""
+        self._transport = None
+        self._site.wheel.remove(self)
+        self._site.disconnected(self)
+
+    def drain(self) -> None:
+        """The server stops."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self._transport is not None:
+            self._transport.abortConnection()
+
+    def on_tick(self, now: float) -> float | None:
+        """See :class:`channelserver.server.common.wheel.Timed`."""
+        if self._transport is None:
+            return None
+        if now < self._deadline:
+            return self._deadline
+        if not self._overdue:
+            # On a busy day its bytes may be here, unread; between this look and the next the reactor reads them.
+            self._overdue = True
+            return now
+        self.abort()
+        return None
+
+
+class NegotiationFactory(Factory):
+    """Makes :class:`Negotiation`.
+
+    :param site: what all connections share.
+    :param http1: makes the protocols for HTTP/1.1.
+    """
+
+    noisy = False
+
+    def __init__(self, site: Site, http1: HTTPFactory) -> None:
+        self._site = site
+        self._http1 = http1
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """See ``IProtocolFactory``."""
+        peer: str | None = getattr(addr, "host", None)
+        if self._site.is_full(peer):
+            return Refusal(self._site)
+        negotiation = Negotiation(self._site, self._http1, peer)
+        negotiation.factory = self
+        return negotiation
+
+
+@implementer(interfaces.IStreamServerEndpoint)
+class TLSEndpoint:
+    """An endpoint whose connections are encrypted.
+
+    :param endpoint: the one underneath.
+    :param tls: the certificate.
+    :param site: what all connections share.
+    :param reactor: the reactor.
+    """
+
+    def __init__(self, endpoint: Any, tls: ServerTLS, site: Site, reactor: Any) -> None:
+        self._endpoint = endpoint
+        self._tls = tls
+        self._site = site
+        self._reactor = reactor
+
+    def listen(self, factory: Any) -> Any:
+        """See ``IStreamServerEndpoint``; `factory` makes the protocols for HTTP/1.1."""
+        negotiations = NegotiationFactory(self._site, factory)
+        return self._endpoint.listen(TLSMemoryBIOFactory(self._tls, False, negotiations, self._reactor))

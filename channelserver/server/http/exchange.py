@@ -1,0 +1,432 @@
+"""One HTTP request and its answer.
+
+Runs in the reactor thread (but for :attr:`Exchange.flow`, which the answering thread waits on); owned by its
+connection.
+
+States: ``waiting`` (nothing sent), ``streaming`` (head sent, parts follow), ``done``.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from twisted.logger import Logger
+
+from channelserver.layers.content import Content
+from channelserver.server.http.http1 import RequestHead
+from channelserver.server.replies import FAILED, Flow
+
+_log = Logger("channelserver.server.http")
+
+_REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_forbidden = re.compile(rb"[\x00\r\n]").search
+#: Fields that are the server's own business.
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te", b"trailer"}
+)
+
+#: A larger answer is handed to the transport in pieces of this size, each when the client has read those before it.
+PIECE = 128 * 1024
+#: A field as it may be sent: name, value, and its line in a head.
+Field = tuple[bytes, bytes, bytes]
+
+#: What is made of a field is remembered if its value has no more bytes than this. Cookies have more, as a rule.
+SHORT_VALUE = 48
+
+
+@lru_cache(1000)
+def _kind(name: bytes) -> str:
+    """Say what a field of an answer means to us: "own", "length", "date", or nothing.
+
+    :raises ResponseError: its name is none.
+    """
+    if not _token(name):
+        raise ResponseError(f"malformed header {name!r}")
+    lower = name.lower()
+    return {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in _HOP_BY_HOP else "")
+
+
+def _read_field(name: bytes, value: bytes) -> tuple[str, Field]:
+    """Return the kind of a field, and what goes into a head.
+
+    :raises ResponseError: it would be no line.
+    """
+    kind = _kind(name)
+    if _forbidden(value) or (kind == "length" and not value.isdigit()):
+        raise ResponseError(f"malformed header {name!r}: {value!r}")
+    return kind, (name, value, b"%b: %b\r\n" % (name, value))
+
+
+#: The answers of a site have the same few fields again and again.
+_read_short_field = lru_cache(1000)(_read_field)
+
+
+@cache
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b"Unknown"))
+
+
+class ResponseError(ValueError):
+    """A reply cannot be sent as HTTP; the text says why."""
+
+
+class Wire(Protocol):
+    """The connection as an exchange sees it."""
+
+    site: Any
+
+    def write(self, data: bytes) -> bool:
+        """Send bytes; return False if they wait for the client to read."""
+
+    def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
+        """The answer is complete; if not `reusable`, the connection must be closed."""
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+
+
+class Source(Protocol):
+    """Sends an answer from within the reactor."""
+
+    def resume(self) -> None:
+        """There is room: send more."""
+
+    def close(self) -> None:
+        """The exchange is over."""
+
+
+class Exchange:
+    """One request under way.
+
+    :param wire: the connection.
+    :param head: the request's head.
+    :param client: (host, port) of the client for the log, or None.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_left",
+        "_unsent",
+        "began",
+        "client",
+        "flow",
+        "has_room",
+        "head",
+        "name",
+        "quiet",
+        "size",
+        "source",
+        "state",
+        "status",
+        "wire",
+    )
+
+    def __init__(self, wire: Wire, head: RequestHead, client: Any) -> None:
+        self.wire = wire
+        self.head = head
+        self.client = client
+        self.state = "waiting"
+        self.began = wire.site.wheel.now()
+        self.status = 0
+        self.size = 0
+        #: Not for the access log.
+        self.quiet = False
+        #: Made by the thread that streams, see :class:`Replies`.
+        self.flow: Flow | None = None
+        #: Whether the client reads as fast as we send.
+        self.has_room = True
+        #: What sends the answer from within the reactor, if anything does.
+        self.source: Source | None = None
+        self._unsent = 0
+        self._chunked = False
+        self._left: int | None = None
+        self.name = wire.site.replies.add(wire.site.replies.http_prefix, self)
+
+    # -- the request ---------------------------------------------------------------------------------------------------
+
+    def message(self, body: bytes, addresses: dict[str, Any]) -> Content:
+        """Return the ``http.request`` message.
+
+        :param body: the body, or as much of it as travels in the message.
+        :param addresses: ``client``, ``server`` and ``scheme``.
+        """
+        head = self.head
+        return {
+            "reply_channel": self.name,
+            "http_version": head.version,
+            "method": head.method,
+            "path": head.path,
+            "query_string": head.query_string,
+            "root_path": self.wire.site.root_path,
+            "headers": [pair.copy() for pair in head.headers if b"_" not in pair[0]],
+            "body": body,
+            "body_channel": None,
+            **copy_addresses(addresses),
+        }
+
+    # -- the answer ----------------------------------------------------------------------------------------------------
+
+    def send_frame(self, frame: bytes, deflated: Any) -> bool:
+        """A group's message to its sockets is nothing to a request that is a member, too."""
+        return True
+
+    def reply(self, content: Content) -> None:
+        """Act on a reply: ``status``, ``headers``, ``content``, ``more_content``; later ones without the first two."""
+        try:
+            if FAILED in content:
+                self.fail(content[FAILED])
+            elif self.state == "waiting":
+                self._start(content)
+            elif "status" in content:
+                _log.error("a second status for {path!r} was dropped", path=self.head.path)
+            else:
+                self._go_on(_body(content), bool(content.get("more_content")))
+        except ResponseError as error:
+            _log.error("cannot send the answer to {path!r}: {error}", path=self.head.path, error=error)
+            self.fail(500)
+        except Exception:
+            _log.failure("cannot send the answer to {path!r}", path=self.head.path)
+            self.fail(500)
+
+    def fail(self, status: int, text: str = "") -> None:
+        """Answer with an error of the server's own; if an answer has begun, break it off so that the client notices."""
+        if self.state == "waiting":
+            text = text or _REASONS.get(status, b"Error").decode("ascii")
+            headers = [[b"Content-Type", b"text/plain; charset=utf-8"]]
+            self._start({"status": status, "headers": headers, "content": text.encode() + b"\n"})
+        elif self.state == "streaming":
+            self._end(reusable=False, broken=True)
+
+    def client_gone(self) -> None:
+        """The connection was lost before the answer was complete."""
+        if self.state != "done":
+            self.state = "done"
+            site = self.wire.site
+            self._forget()
+            self._log_access(complete=False)
+            site.submit("http.disconnect", {"reply_channel": self.name, "path": self.head.path})
+
+    def drained(self) -> None:
+        """The client has read what was waiting."""
+        self.has_room = True
+        if self.source is not None:
+            self.source.resume()
+        if self.flow is not None and self._unsent:
+            unsent, self._unsent = self._unsent, 0
+            self.flow.sent(unsent)
+
+    def _start(self, content: Content) -> None:
+        status = content.get("status")
+        if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 999:
+            raise ResponseError(f"the first reply needs a status from 200 to 999, not {status!r}")
+        body, more = _body(content), bool(content.get("more_content"))
+        head = self._head(status, content.get("headers") or (), body, more)
+        self.state = "streaming"
+        self.status = status
+        if self.head.method == "HEAD" or status in (204, 304):
+            self.wire.write(head)
+            self._end(reusable=True)  # whatever else comes is not for the client
+            return
+        if not more and len(body) > PIECE:
+            self.wire.write(head)
+            self.wire.site.replies.remove(self.name)  # the answer is complete: nothing may come between its pieces
+            self.source = _WholeBody(self, body)
+            self.source.resume()
+            return
+        if not more:
+            self.size = len(body)
+            self.wire.write(head + body)
+            self._end(reusable=self.head.keep_alive)
+            return
+        self.wire.write(head)
+        self._go_on(body, True)
+
+    def _head(self, status: int, headers: Any, body: bytes, more: bool) -> bytes:
+        """Return what goes out before the body."""
+        head = self.head
+        lines = [_status_line(status)]
+        fields, length = self._fields(headers)
+        lines.extend([line for _, _, line in fields])
+        self._frame(lines, status, self._length(status, length, body, more))
+        if self.wire.site.draining:
+            head.keep_alive = False
+        if not head.keep_alive:
+            # With 426 goes the name of the protocol to change to (RFC 9110 section 15.5.22).
+            upgrade = b"Upgrade: websocket\r\nConnection: upgrade, close\r\n"
+            lines.append(upgrade if status == 426 else b"Connection: close\r\n")
+        elif head.version == "1.0":
+            lines.append(b"Connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _fields(self, headers: Any) -> tuple[list[Field], int | None]:
+        """Return the answer's fields, with a date, and the length they tell."""
+        fields: list[Field] = []
+        length: int | None = None
+        dated = False
+        for pair in headers:
+            try:
+                name, value = pair
+            except (TypeError, ValueError):
+                raise ResponseError(f"a header must be a pair of name and value, not {pair!r}") from None
+            if type(name) is not bytes or type(value) is not bytes:
+                name, value = _bytes(name), _bytes(value)
+            kind, field = _read_short_field(name, value) if len(value) <= SHORT_VALUE else _read_field(name, value)
+            if not kind:
+                fields.append(field)
+            elif kind == "date":
+                dated = True
+                fields.append(field)
+            elif kind == "length":
+                length = int(value)
+            elif name.lower() == b"connection" and b"close" in value.lower():
+                self.head.keep_alive = False
+        if not dated:
+            fields.append(self.wire.site.date_field())
+        return fields, length
+
+    def _length(self, status: int, length: int | None, body: bytes, more: bool) -> int | None:
+        """Return the value of Content-Length, None if there is to be none (RFC 9110 section 8.6).
+
+        :param length: what the application said it is.
+        """
+        if status == 204:
+            return None
+        bodiless = self.head.method == "HEAD" or status == 304
+        if not more and not bodiless:
+            if length is not None and length != len(body):
+                _log.warn(
+                    "{path!r}: Content-Length {length} but {actual} bytes",
+                    path=self.head.path,
+                    length=length,
+                    actual=len(body),
+                )
+            length = len(body)
+        elif not more and length is None and self.head.method == "HEAD" and body:
+            length = len(body)
+        return length
+
+    def _frame(self, lines: list[bytes], status: int, length: int | None) -> None:
+        """Say in the head where the body ends (RFC 9112 section 6)."""
+        if length is not None:
+            lines.append(b"Content-Length: %d\r\n" % length)
+            self._left = length
+        elif status in (204, 304) or self.head.method == "HEAD":
+            return
+        elif self.head.version == "1.1":
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+            self._chunked = True
+        else:
+            self.head.keep_alive = False  # the body ends where the connection ends
+
+    def _go_on(self, body: bytes, more: bool) -> None:
+        if self.state != "streaming":
+            return
+        counted = len(body)
+        if self._left is not None:
+            if len(body) > self._left:
+                _log.error("{path!r}: more bytes than its Content-Length; cut off", path=self.head.path)
+                body = body[: self._left]
+            self._left -= len(body)
+        if body:
+            self.size += len(body)
+            self.has_room = self.wire.write(b"%x\r\n%s\r\n" % (len(body), body) if self._chunked else body)
+        if self.flow is not None:
+            if self.has_room:
+                self.flow.sent(counted)
+            else:
+                self._unsent += counted
+        if not more or self._left == 0:  # with the last byte of its length an answer is complete
+            if self._chunked:
+                self.wire.write(b"0\r\n\r\n")
+            if self._left:
+                _log.error("{path!r}: {left} bytes less than its Content-Length", path=self.head.path, left=self._left)
+                self._end(reusable=False, broken=True)
+            else:
+                self._end(reusable=self.head.keep_alive)
+
+    def _end(self, reusable: bool, broken: bool = False) -> None:
+        self.state = "done"
+        self._forget()
+        self._log_access(complete=not broken)
+        if broken:
+            self.wire.abort()
+        else:
+            self.wire.exchange_done(self, reusable and self.head.keep_alive)
+
+    def _log_access(self, complete: bool) -> None:
+        if not self.quiet:
+            site = self.wire.site
+            site.access_log.http(self, site.wheel.now() - self.began, complete)
+
+    def _forget(self) -> None:
+        self.wire.site.replies.remove(self.name)
+        if self.flow is not None:
+            self.flow.close()
+        if self.source is not None:
+            self.source.close()
+
+
+class _WholeBody:
+    """Sends a large body piece by piece. Given to the transport as a whole, a client on a slow line would have one
+    deadline for all of it, and it would be copied several times.
+
+    :param exchange: where to.
+    :param body: all of it.
+    """
+
+    __slots__ = ("_body", "_exchange", "_sent")
+
+    def __init__(self, exchange: Exchange, body: bytes) -> None:
+        self._exchange = exchange
+        self._body = body
+        self._sent = 0
+
+    def resume(self) -> None:
+        """See :class:`Source`."""
+        exchange, size = self._exchange, len(self._body)
+        while exchange.state == "streaming":
+            piece = self._body[self._sent : self._sent + PIECE]
+            self._sent += len(piece)
+            exchange._go_on(piece, self._sent < size)
+            if not exchange.has_room:
+                return
+
+    def close(self) -> None:
+        """See :class:`Source`."""
+        self._body = b""
+
+
+def copy_addresses(addresses: dict[str, Any]) -> dict[str, Any]:
+    """Return ``client``, ``server`` and ``scheme`` of a connection, for one message to keep."""
+    copy = addresses.copy()
+    client, server = copy["client"], copy["server"]
+    copy["client"] = client and client.copy()
+    copy["server"] = server and server.copy()
+    return copy
+
+
+def _body(content: Content) -> bytes:
+    body = content.get("content")
+    if body is None:
+        return b""
+    if isinstance(body, str):
+        return body.encode("utf-8")
+    if not isinstance(body, bytes):
+        raise ResponseError(f"content must be bytes, not {type(body).__name__}")
+    return body
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            return value.encode("latin-1")
+        except UnicodeEncodeError:
+            pass
+    raise ResponseError(f"a header's name and value must be bytes, not {value!r}")

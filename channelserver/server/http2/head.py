@@ -1,0 +1,131 @@
+"""Request heads of HTTP/2 (RFC 9113 section 8), sans I/O: header fields in, the same heads as HTTP/1.1's out.
+
+Runs in the reactor thread; owns nothing.
+
+As strict as :mod:`channelserver.server.http.http1`, so that a request means the same whichever way it came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from channelserver.server.http.http1 import (
+    MAX_FIELDS,
+    NOT_IN_TRAILERS,
+    SINGLE,
+    BadRequest,
+    RequestHead,
+    decode_path,
+    is_host,
+)
+
+Fields = Iterable[tuple[bytes, bytes]]
+
+_method = re.compile(rb"[A-Z][A-Z0-9_\-]{0,31}").fullmatch
+_name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
+_value = re.compile(rb"(?:[!-~\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[!-~\x80-\xff])?)?").fullmatch
+_target = re.compile(rb"[!-\"$-~]+").fullmatch
+
+_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
+#: Fields about an HTTP/1.1 connection (RFC 9113 section 8.2.2).
+_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+
+
+class Malformed(BadRequest):
+    """What the client sent is no request of HTTP/2 (RFC 9113 section 8.1.1): the stream is broken off."""
+
+
+def read_head(fields: Fields, ended: bool, scheme: bytes) -> RequestHead:
+    """Read a request head.
+
+    :param fields: the header fields, pseudo-fields first.
+    :param ended: there is no body.
+    :param scheme: of the connection.
+    :raises Malformed: it is no request of HTTP/2.
+    :raises BadRequest: it breaks another rule, or one of this server's limits.
+    """
+    head = RequestHead()
+    head.version = "2"
+    pseudo: dict[bytes, bytes] = {}
+    for name, value in fields:
+        if name[:1] == b":":
+            if head.headers or name in pseudo or name not in _PSEUDO or not _value(value):
+                raise Malformed("pseudo-header field unknown, repeated or misplaced")
+            pseudo[name] = value
+            continue
+        _check_field(name, value)
+        if name not in head.fields:
+            head.fields[name] = value
+        elif name in SINGLE:
+            raise Malformed(f"field {name.decode()} more than once")
+        head.headers.append([name, value])
+        if len(head.headers) > MAX_FIELDS:
+            raise BadRequest(f"more than {MAX_FIELDS} header fields", 431)
+    _read_method(head, pseudo)
+    if pseudo.get(b":scheme") != scheme:
+        raise Malformed("no :scheme, or not the connection's")
+    _read_path(head, pseudo.get(b":path", b""))
+    _read_authority(head, pseudo.get(b":authority"))
+    _read_body(head, ended)
+    return head
+
+
+def check_trailers(fields: Fields) -> None:
+    """Check the fields after a body; they are not passed on.
+
+    :raises Malformed: they break a rule, or have no place there (RFC 9110 section 6.5.1).
+    """
+    for number, (name, value) in enumerate(fields):
+        _check_field(name, value)
+        if name in NOT_IN_TRAILERS or number >= MAX_FIELDS:
+            raise Malformed(f"field {name.decode()} in trailers")
+
+
+def _check_field(name: bytes, value: bytes) -> None:
+    if not _name(name) or not _value(value):
+        raise Malformed("malformed header field")
+    if name in _CONNECTION or (name == b"te" and value != b"trailers"):
+        raise Malformed(f"field {name.decode()}, which belongs to HTTP/1.1")
+
+
+def _read_method(head: RequestHead, pseudo: dict[bytes, bytes]) -> None:
+    method = pseudo.get(b":method", b"")
+    if not _method(method):
+        raise Malformed("no :method, or a malformed one")
+    head.method = method.decode("ascii")
+    if head.method == "CONNECT":
+        raise BadRequest("this server is no tunnel", 501)
+
+
+def _read_path(head: RequestHead, target: bytes) -> None:
+    if not _target(target) or (target[:1] != b"/" and (target != b"*" or head.method != "OPTIONS")):
+        raise Malformed("no :path, or a malformed one")
+    path, _, head.query_string = target.partition(b"?")
+    head.path = decode_path(path)
+
+
+def _read_authority(head: RequestHead, authority: bytes | None) -> None:
+    """The host is the authority, or else the Host field (RFC 9113 section 8.3.1)."""
+    host = head.fields.get(b"host")
+    if authority is not None:
+        if host is not None and host.lower() != authority.lower():
+            raise Malformed("Host field and :authority differ")
+        head.headers[:] = [[b"host", authority], *(pair for pair in head.headers if pair[0] != b"host")]
+        head.fields[b"host"] = host = authority
+    if not host or not is_host(host):
+        raise BadRequest("no host, or a malformed one")
+
+
+def _read_body(head: RequestHead, ended: bool) -> None:
+    length = head.fields.get(b"content-length")
+    if length is not None and (not length.isdigit() or len(length) > 18):
+        raise Malformed("malformed Content-Length")
+    head.length = 0 if ended else None if length is None else int(length)
+    if ended and length is not None and int(length):
+        raise Malformed("Content-Length without a body")
+    expect = head.fields.get(b"expect")
+    if expect is not None:
+        if expect.lower() != b"100-continue":
+            raise BadRequest("an expectation other than 100-continue", 417)
+        head.expects_continue = not ended

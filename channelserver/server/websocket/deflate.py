@@ -1,0 +1,249 @@
+"""Compressed WebSocket messages: permessage-deflate (RFC 7692), sans I/O.
+
+Runs in the reactor thread. Owns nothing that outlives a message: both sides agree to begin each message with an empty
+window (``server_no_context_takeover``, ``client_no_context_takeover``), so an idle socket keeps no state of zlib's, and
+a message for a group is compressed once for all its members.
+
+The windows are small, 4 KiB where the client allows it, so that the state of a message under way is small too; with
+the window of 32 KiB that is the default elsewhere a socket that keeps its state costs some 300 KiB.
+
+Autobahn's ``compress_deflate`` is not used: its objects belong to one connection each and keep a window for it, while
+here many sockets share one compressed frame; and it takes numbers which RFC 7692 section 7.1.2 does not allow.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import zlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from channelserver.server.websocket.frames import (
+    BINARY,
+    FIN,
+    INVALID_DATA,
+    RSV1,
+    TEXT,
+    Event,
+    FrameError,
+    FrameReader,
+    encode_frame,
+)
+
+#: Messages up to this many bytes are sent as they are.
+THRESHOLD = 1024
+#: Base-two logarithms of the windows we use and ask clients to use. Each step up doubles the memory.
+WINDOW, CLIENT_WINDOW = 12, 12
+#: zlib's: memory for its hash table; effort. The effort is the reactor's time.
+_MEMORY, _EFFORT = 5, 3
+
+#: What ends each compressed message, and is left out (RFC 7692 section 7.2.1).
+_TAIL = b"\x00\x00\xff\xff"
+#: An empty last block: may follow where another block may begin, and nowhere else.
+_EMPTY_BLOCK = b"\x03\x00"
+#: Blocks marked as the last one (RFC 7692 section 7.2.3.4) which one message may have.
+_MAX_FINAL_BLOCKS = 16
+#: Length of the header of a frame just over the threshold.
+_HEADER = 4
+
+# The quantifiers with a + do not give back what they have taken, so no header can make a search long.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_PARAMETER = rb'[ \t]*+;[ \t]*+(%b)(?:[ \t]*+=[ \t]*+(?:(%b)|"((?:[^"\\]|\\.)*+)"))?+' % (_TOKEN, _TOKEN)
+_parameters = re.compile(_PARAMETER).finditer
+# One element of the list, which may be empty (RFC 9110 section 5.6.1), and the comma after it.
+_element = re.compile(rb"[ \t]*+(?:(?P<name>%b)(?P<parameters>(?:%b)*+))?+[ \t]*+(?:,|\Z)" % (_TOKEN, _PARAMETER)).match
+_is_token = re.compile(_TOKEN).fullmatch
+_is_bits = re.compile(rb"[89]|1[0-5]").fullmatch
+
+_NAMES = frozenset(
+    (b"server_no_context_takeover", b"client_no_context_takeover", b"server_max_window_bits", b"client_max_window_bits")
+)
+
+
+class Agreement(NamedTuple):
+    """What client and server have agreed on.
+
+    ``window`` and ``client_window`` are base-two logarithms of how far back the server's and the client's compressed
+    data refers; ``response`` is the value of ``Sec-WebSocket-Extensions`` that says so.
+    """
+
+    window: int
+    client_window: int
+    response: bytes
+
+
+def negotiate(values: Iterable[bytes]) -> Agreement | None:
+    """Accept the first offer of permessage-deflate that can be accepted (RFC 7692 section 5.1); None: there is none.
+
+    :param values: those of all ``Sec-WebSocket-Extensions`` fields, in their order.
+    :raises ValueError: they are malformed.
+    """
+    for name, parameters in parse_extensions(b",".join(values)):
+        if name == b"permessage-deflate":
+            agreement = _accept(parameters)
+            if agreement is not None:
+                return agreement
+    return None
+
+
+def parse_extensions(value: bytes) -> list[tuple[bytes, list[tuple[bytes, bytes | None]]]]:
+    """Return the extensions in a list, each with its parameters (RFC 6455 section 9.1).
+
+    :raises ValueError: the list is malformed.
+    """
+    found = []
+    position = 0
+    while position < len(value):
+        element = _element(value, position)
+        if element is None:
+            raise ValueError("malformed list of extensions")
+        position = element.end()
+        if element["name"] is not None:
+            found.append(
+                (element["name"], [_parameter(*match.groups()) for match in _parameters(element["parameters"])])
+            )
+    return found
+
+
+def _parameter(name: bytes, token: bytes | None, quoted: bytes | None) -> tuple[bytes, bytes | None]:
+    if quoted is None:
+        return name, token
+    value = re.sub(rb"\\(.)", rb"\1", quoted)
+    if not _is_token(value):
+        raise ValueError("a quoted value that is no token")
+    return name, value
+
+
+def _accept(parameters: list[tuple[bytes, bytes | None]]) -> Agreement | None:
+    """Return the answer to one offer; None: it is declined (RFC 7692 section 7.1)."""
+    offer = dict(parameters)
+    if len(offer) != len(parameters) or not offer.keys() <= _NAMES:
+        return None
+    if offer.get(b"server_no_context_takeover") is not None or offer.get(b"client_no_context_takeover") is not None:
+        return None  # these two have no value
+    window = WINDOW
+    if b"server_max_window_bits" in offer:
+        bits = offer[b"server_max_window_bits"]
+        if bits is None or not _is_bits(bits) or bits == b"8":  # zlib cannot compress with a window of 256 bytes
+            return None
+        window = min(window, int(bits))
+    client_window = None
+    if b"client_max_window_bits" in offer:
+        bits = offer[b"client_max_window_bits"]
+        if bits is not None and not _is_bits(bits):
+            return None
+        client_window = min(CLIENT_WINDOW, int(bits or CLIENT_WINDOW))
+    return _agreement(window, client_window)
+
+
+@functools.cache
+def _agreement(window: int, client_window: int | None) -> Agreement:
+    """Return the one object for these parameters, of which there are not many.
+
+    :param client_window: None: the client has not said that it can be told, so it may use the largest.
+    """
+    response = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=%d"
+    if client_window is None:
+        return Agreement(window, 15, response % window)
+    return Agreement(window, client_window, (response + b"; client_max_window_bits=%d") % (window, client_window))
+
+
+class Deflated:
+    """A frame that may go to many sockets, and its compressed forms, each made when the first socket asks for it.
+
+    :param frame: an encoded data frame, the whole message.
+    """
+
+    __slots__ = ("_forms", "_frame")
+
+    def __init__(self, frame: bytes) -> None:
+        self._frame = frame
+        self._forms: dict[int, bytes] = {}
+
+    @staticmethod
+    def of(frame: bytes | None) -> Deflated | None:
+        """Return the object for a frame that is worth compressing."""
+        return Deflated(frame) if frame is not None and len(frame) > THRESHOLD + _HEADER else None
+
+    def form(self, window: int) -> bytes:
+        """Return the frame for a socket of this window; it is not compressed if that would not make it smaller."""
+        form = self._forms.get(window)
+        if form is None:
+            form = self._forms[window] = deflate(self._frame, window)
+        return form
+
+
+def deflate(frame: bytes, window: int) -> bytes:
+    """Return a data frame compressed, or as it is if that is smaller (RFC 7692 section 7.2.1)."""
+    payload = memoryview(frame)[_HEADER if frame[1] == 126 else 10 if frame[1] == 127 else 2 :]
+    compressor = zlib.compressobj(_EFFORT, zlib.DEFLATED, -window, _MEMORY)
+    data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)[: -len(_TAIL)]
+    return encode_frame(RSV1 | (frame[0] & ~FIN), data) if len(data) < len(payload) else frame
+
+
+class DeflateReader(FrameReader):
+    """A reader for a client that may compress.
+
+    :param window: base-two logarithm of how far back the client's compressed data may refer.
+    """
+
+    __slots__ = ("_finals", "_inflater", "_window")
+
+    def __init__(self, max_message: int, window: int) -> None:
+        super().__init__(max_message)
+        self._window = max(9, window)  # zlib compresses with 9 where it is asked for 8
+        self._inflater: Any = None  # of the unfinished message, if it is compressed
+        self._finals = 0
+
+    def _check_first(self, first: int, second: int) -> None:
+        # Only a message's first frame may say that it is compressed (RFC 7692 section 6).
+        super()._check_first(first & ~RSV1 if first & 0x0F in (TEXT, BINARY) else first, second)
+
+    def _oversized(self, first: int, length: int) -> None:
+        # What counts is the size of the message. Data that cannot be compressed gets a little longer by it.
+        if not (first & RSV1 or self._inflater is not None) or length > self.max_message + self.max_message // 256 + 64:
+            super()._oversized(first, length)
+
+    def _add_fragment(self, first: int, payload: bytes, events: list[Event]) -> None:
+        if first & RSV1:
+            self._inflater = zlib.decompressobj(-self._window)
+            self._finals = 0
+        if self._inflater is not None:
+            payload = self._inflate(payload + _TAIL if first & FIN else payload)
+            if first & FIN:
+                self._check_end()
+                self._inflater = None
+        super()._add_fragment(first & ~RSV1, payload, events)
+
+    def _inflate(self, data: bytes) -> bytes:
+        """Decompress a part of a message (RFC 7692 section 7.2.2), but no more of it than a message may have."""
+        found = b""
+        room = self.max_message - len(self._message) + 1
+        try:
+            while data and len(found) < room:
+                inflater = self._inflater
+                found += inflater.decompress(data, room - len(found))
+                data = inflater.unused_data
+                if data and data != _TAIL:
+                    # A block that was marked as the last one, and is not (RFC 7692 section 7.2.3.4).
+                    self._finals += 1
+                    if self._finals > _MAX_FINAL_BLOCKS:
+                        raise FrameError(INVALID_DATA, "too many last blocks in compressed data")
+                    self._inflater = zlib.decompressobj(-self._window)
+                elif data:
+                    break
+        except zlib.error:
+            raise FrameError(INVALID_DATA, "compressed data is damaged") from None
+        if len(found) >= room:
+            super()._oversized(0, len(found))
+        return found
+
+    def _check_end(self) -> None:
+        """Refuse a message that breaks off in the middle of a block: zlib would wait for the rest of it."""
+        inflater = self._inflater
+        try:
+            if not inflater.eof and (inflater.decompress(_EMPTY_BLOCK, 1) or not inflater.eof):
+                raise FrameError(INVALID_DATA, "compressed data breaks off")
+        except zlib.error:
+            raise FrameError(INVALID_DATA, "compressed data is damaged") from None

@@ -1,0 +1,82 @@
+"""The opening handshake of a WebSocket (RFC 6455 section 4): what a client asks for, and the answer.
+
+Runs in the reactor thread; owns nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import TYPE_CHECKING
+
+from channelserver.server.http.http1 import BadRequest, RequestHead
+from channelserver.server.websocket import deflate
+
+if TYPE_CHECKING:
+    from channelserver.server.site import Site
+
+_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+
+
+def check_handshake(head: RequestHead, site: Site) -> deflate.Agreement | None:
+    """Check a handshake (RFC 6455 section 4.2.1), and where it comes from.
+
+    :returns: how messages will be compressed; None: they will not.
+    :raises BadRequest: it is malformed, or not welcome.
+    """
+    fields = head.fields
+    if head.method != "GET" or head.version != "1.1":
+        raise BadRequest("a WebSocket handshake is a GET of HTTP/1.1")
+    if head.length != 0:
+        raise BadRequest("a WebSocket handshake has no body")
+    if b"upgrade" not in head.tokens(b"connection"):
+        raise BadRequest("Connection does not say upgrade")
+    if fields.get(b"sec-websocket-version") != b"13":
+        raise BadRequest("only version 13 of the WebSocket protocol is spoken here", 426)
+    try:
+        key = base64.b64decode(fields.get(b"sec-websocket-key", b""), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != 16 or sum(name == b"sec-websocket-key" for name, _ in head.headers) != 1:
+        raise BadRequest("malformed Sec-WebSocket-Key")
+    host = fields.get(b"host", b"").decode("latin-1")
+    if not site.origins.host_allowed(host):
+        raise BadRequest(f"host {host!r} is not in ALLOWED_HOSTS")
+    origins = [value.decode("latin-1") for name, value in head.headers if name == b"origin"]
+    if not all(site.origins.origin_allowed(origin, host) for origin in origins):
+        raise BadRequest("pages of this origin may not open a WebSocket here", 403)
+    if site.draining:
+        raise BadRequest("the server is about to stop", 503)
+    if not site.options.compression:
+        return None
+    try:
+        return deflate.negotiate(value for name, value in head.headers if name == b"sec-websocket-extensions")
+    except ValueError as error:
+        raise BadRequest("malformed Sec-WebSocket-Extensions") from error
+
+
+def offered_protocols(head: RequestHead) -> list[str]:
+    """Return the subprotocols the client offers, the one it likes best first."""
+    items = [value.decode("latin-1") for name, value in head.headers if name == b"sec-websocket-protocol"]
+    return [protocol for item in items for protocol in map(str.strip, item.split(",")) if protocol]
+
+
+def handshake_response(head: RequestHead, protocol: str | None, agreement: deflate.Agreement | None) -> bytes:
+    """Return the answer that opens the socket (RFC 6455 section 4.2.2).
+
+    :param protocol: the chosen subprotocol.
+    :param agreement: how messages will be compressed.
+    """
+    digest = hashlib.sha1(head.fields[b"sec-websocket-key"].strip() + _MAGIC, usedforsecurity=False).digest()
+    lines = [
+        b"HTTP/1.1 101 Switching Protocols",
+        b"Upgrade: websocket",
+        b"Connection: Upgrade",
+        b"Sec-WebSocket-Accept: " + base64.b64encode(digest),
+    ]
+    if protocol is not None:
+        lines.append(b"Sec-WebSocket-Protocol: " + protocol.encode("latin-1"))
+    if agreement is not None:
+        lines.append(b"Sec-WebSocket-Extensions: " + agreement.response)
+    return b"\r\n".join(lines) + b"\r\n\r\n"

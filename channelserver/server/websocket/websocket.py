@@ -1,0 +1,520 @@
+"""One WebSocket: the handshake, frames in and out, and its end.
+
+Runs in the reactor thread; owned by its connection.
+
+The states, and what may follow:
+
+=======  ======================================================  =============================
+state    meaning                                                 followed by
+=======  ======================================================  =============================
+waiting  the handshake is held; ``websocket.connect`` is with a  open (accepted), done (refused
+         consumer                                                or left)
+open     frames flow both ways                                   closing, done
+closing  a close frame was sent or received; nothing but the     done
+         other one is waited for
+done     ``websocket.disconnect`` was sent if it ever was open
+=======  ======================================================  =============================
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IWriteDescriptor
+from twisted.logger import Logger
+
+from channelserver.layers.content import Content
+from channelserver.server.common.details import log_detail
+from channelserver.server.common.sending import Put
+from channelserver.server.http.exchange import copy_addresses
+from channelserver.server.http.http1 import BadRequest, RequestHead
+from channelserver.server.replies import FAILED
+from channelserver.server.websocket import deflate, frames
+from channelserver.server.websocket.handshake import check_handshake, handshake_response, offered_protocols
+
+if TYPE_CHECKING:
+    from channelserver.server.site import Site
+
+_log = Logger("channelserver.server.websocket")
+
+#: Seconds for the client to answer a close frame.
+CLOSE_SECONDS = 5.0
+#: Bytes handed to the transport at a time when a slow client reads again.
+REFILL = 64 * 1024
+#: Compressed bytes looked at in one go: they may become a thousand times as many, and then there may be no room.
+COMPRESSED_SLICE = 4 * 1024
+
+
+class _Reached:
+    """What a message to a group touches of each of its sockets.
+
+    Base classes come first in memory, so this is all in one place. In a large crowd nothing costs more than waiting for
+    the memory.
+    """
+
+    __slots__ = ("_deflate", "_put", "_sent", "_state", "paused")
+
+
+class WebSocket(_Reached):
+    """One WebSocket.
+
+    :param wire: the connection (:class:`channelserver.server.http.connection.HTTPConnection`).
+    :param head: the handshake's request head.
+    :param addresses: ``client``, ``server`` and ``scheme`` for the message.
+    """
+
+    __slots__ = (
+        "_addresses", "_close_code", "_close_reason", "_due", "_early", "_head", "_held", "_last_received", "_order",
+        "_ping_owed", "_pinged", "_pong", "_protocols", "_reader", "_received", "_wanted", "_waiting",
+        "began", "name", "path", "site", "wire",
+    )  # fmt: skip
+
+    def __init__(self, wire: Any, head: RequestHead, addresses: dict[str, Any]) -> None:
+        self.wire = wire
+        self.site: Site = wire.site
+        self.path = head.path
+        self.name = ""
+        self._head: RequestHead | None = head
+        self._addresses = addresses
+        self._state = "waiting"
+        self._reader: frames.FrameReader | None = frames.FrameReader(self.site.options.max_message_bytes)
+        self._deflate: deflate.Agreement | None = None
+        self._early = b""  # read, but not yet looked at
+        self._order = 0
+        self._held: deque[tuple[str, Any]] | None = None  # messages for which the layer had no room
+        self._close_code: int | None = None
+        self._close_reason: str | None = None  # while our close frame has still to be sent
+        self._last_received: float = self.site.wheel.now()
+        self.began = self._last_received
+        self._pinged: float | None = None
+        self._ping_owed = False  # it was due while the client did not read; it is sent when that does
+        self._pong: bytes | None = None  # an answer that waits for the client to read
+        self._due: float = 0.0
+        self._sent = self._received = 0
+        #: Gives the kernel bytes; None while others wait in the transport, which must not be overtaken.
+        self._put: Put | None = None
+        #: The transport has more to send than it wants; what comes now waits here.
+        self.paused = False
+        self._waiting: deque[bytes] | None = None
+        self._wanted = 0  # bytes in _waiting
+        self._protocols: list[str] = []
+
+    # -- handshake -----------------------------------------------------------------------------------------------------
+
+    def check(self) -> BadRequest | None:
+        """Check the handshake; return what is wrong with it."""
+        assert self._head is not None
+        try:
+            self._deflate = check_handshake(self._head, self.site)
+        except BadRequest as error:
+            return error
+        return None
+
+    def begin(self, data: bytes) -> None:
+        """Ask the application: send ``websocket.connect`` and wait.
+
+        :param data: what came after the handshake.
+        """
+        head, site = self._head, self.site
+        assert head is not None
+        self._early = data
+        self.name = site.replies.add(site.replies.websocket_prefix, self)
+        self._protocols = offered_protocols(head)
+        message: Content = {
+            "reply_channel": self.name,
+            "path": head.path,
+            "query_string": head.query_string,
+            "root_path": site.root_path,
+            "headers": [pair.copy() for pair in head.headers if b"_" not in pair[0]],
+            "order": 0,
+            **copy_addresses(self._addresses),
+        }
+        if self._protocols:
+            message["subprotocols"] = list(self._protocols)
+        site.access_log.socket("handshake", self.path, self._addresses["client"])
+        self._due = site.wheel.now() + site.options.connect_timeout
+        site.wheel.add(self, self._due)
+        if not site.submit("websocket.connect", message):
+            self._refuse(503, "The server is busy; try again in a moment.")
+
+    def _accept(self, subprotocol: Any) -> None:
+        head = self._head
+        assert head is not None
+        chosen = self._choose(subprotocol)
+        response = handshake_response(head, chosen, self._deflate)
+        if self._deflate is not None:
+            self._reader = deflate.DeflateReader(self.site.options.max_message_bytes, self._deflate.client_window)
+        self._state = "open"
+        # An open socket may live for days: keep nothing of its handshake, here or in the connection.
+        self._head = None
+        self.wire.forget_head()
+        self._protocols = []
+        self._write(response)
+        self.site.access_log.socket("open", self.path, self._addresses["client"])
+        now: float = self.site.wheel.now()
+        self._last_received = now
+        self._due = self._next_look(now)
+        self.site.wheel.add(self, self._due)
+        self._read_on()
+
+    def _choose(self, wanted: Any) -> str | None:
+        """Choose a subprotocol: the consumer's, else the first offered that is on the server's list."""
+        if wanted is not None:
+            if wanted in self._protocols:
+                return str(wanted)
+            _log.error("{path!r}: subprotocol {wanted!r} was not offered by the client", path=self.path, wanted=wanted)
+            return None
+        return next((offer for offer in self._protocols if offer in self.site.options.ws_protocol), None)
+
+    def _refuse(self, status: int, text: str) -> None:
+        self._state = "done"
+        self._forget()
+        self._tidy_up()
+        self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=status)
+        self.wire.refuse_upgrade(status, text)
+
+    # -- replies -------------------------------------------------------------------------------------------------------
+
+    def reply(self, content: Content) -> None:
+        """Act on a reply: ``text``, ``bytes``, ``close``, ``accept``, ``subprotocol``; other keys are ignored."""
+        text, data, close = content.get("text"), content.get("bytes"), content.get("close")
+        if (text is not None and not isinstance(text, str)) or (data is not None and not isinstance(data, bytes)):
+            _log.error("{path!r}: a reply's text must be str and its bytes bytes; dropped", path=self.path)
+            return
+        if text is not None and data is not None:
+            _log.error("{path!r}: a reply with both text and bytes; dropped", path=self.path)
+            return
+        if self._state == "waiting":
+            if not self._decide(content, text is not None or data is not None, bool(close)):
+                return
+        if self._state != "open":
+            return
+        frame = frames.encode_reply({"text": text, "bytes": data})
+        if frame is not None:
+            self.send_frame(frame, deflate.Deflated.of(frame))
+        elif not close and "accept" not in content:
+            log_detail(_log, "{path!r}: a reply without text, bytes, close and accept", path=self.path)
+        if close:
+            self.close(_close_code(close, self.path))
+
+    def _decide(self, content: Content, has_data: bool, close: bool) -> bool:
+        """Act on a reply to a held handshake; return whether the socket is open now."""
+        if FAILED in content:
+            self._refuse(content[FAILED], "The application failed." if content[FAILED] >= 500 else "Not found.")
+        elif content.get("accept") is False or (close and not has_data and not content.get("accept")):
+            self._refuse(403, "Access denied.")
+        elif content.get("accept") or has_data:
+            self._accept(content.get("subprotocol"))
+            return True
+        return False
+
+    def send_frame(self, frame: bytes, deflated: deflate.Deflated | None) -> bool:
+        """Send an encoded frame; return False if the socket is not open yet and the reply must decide.
+
+        :param deflated: has the frame's compressed forms, if the frame is worth it.
+        """
+        if self._state != "open":
+            return self._state != "waiting"
+        if deflated is not None and self._deflate is not None:
+            frame = deflated.form(self._deflate.window)
+        self._sent += 1
+        if not self.paused:
+            put = self._put
+            if put is not None:  # as in sending.send(); a function for both would cost a group 4 % of its deliveries
+                try:
+                    taken = put(frame)
+                except OSError:  # it is full; or closed, which the reactor finds out, too
+                    taken = 0
+                if taken == len(frame):
+                    return True
+                frame = frame[taken:]
+            self._write(frame)
+            return True
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(frame)
+        self._wanted += len(frame)
+        if self._wanted > self.site.options.send_buffer_bytes:
+            self._flush()
+            if self._wanted > self.site.options.send_buffer_bytes:
+                self._overflow()
+        return True
+
+    def _write(self, data: bytes) -> None:
+        """Send bytes, after all that waits."""
+        self.wire.write(data)
+        self._put = self.wire.put()
+
+    def _flush(self) -> None:
+        """Give the kernel what it takes: within one turn of the reactor a client can seem slow that is not."""
+        transport = self.wire.transport
+        if IWriteDescriptor.providedBy(transport):
+            room = select.poll()
+            room.register(transport.fileno(), select.POLLOUT)
+            while self._waiting and room.poll(0) == [(transport.fileno(), select.POLLOUT)] and not transport.doWrite():
+                pass  # when it has written all it holds, it calls drained()
+
+    def _overflow(self) -> None:
+        self.site.complaints.count(
+            "slow reader",
+            f"{self.path!r}: closed with 1013, the client does not read: {self._wanted} bytes were waiting",
+        )
+        self.site.layer.losses.count("slow reader", "websocket.send", len(self._waiting or ()))
+        self._waiting, self._wanted = None, 0
+        self.close(frames.TRY_AGAIN_LATER, "too slow")
+
+    def drained(self) -> None:
+        """The transport wants more: hand over what has been waiting."""
+        self.paused = False
+        pong, self._pong = self._pong, None
+        if pong is not None and self._state == "open":
+            self._write(frames.encode_frame(frames.PONG, pong))
+        if self._ping_owed and self._pinged is not None and self._state == "open":
+            self._pinged = self._ping(self.site.wheel.now())
+        while self._waiting and not self.paused:
+            parts, size = [], 0
+            while self._waiting and size < REFILL:
+                parts.append(self._waiting.popleft())
+                size += len(parts[-1])
+            self._wanted -= size
+            self._write(b"".join(parts))
+        if not self._waiting:
+            self._waiting = None
+            if self._state == "closing":
+                self._send_close()
+
+    # -- received ------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        if self._state == "waiting" or self._held is not None:
+            # The former is allowed only once the handshake is over (RFC 6455 section 4.1); kept, within reason, for
+            # those who cannot wait. The latter was on its way when reading was stopped.
+            self._early += data
+            if len(self._early) > REFILL:
+                self.wire.reading(False)
+        elif self._deflate is None or len(data) <= COMPRESSED_SLICE:
+            self._take(data)
+        else:
+            self._early = data
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Look at what has been read already; then read on, if there is room."""
+        while self._early and self._held is None:
+            data, self._early = self._early[:COMPRESSED_SLICE], self._early[COMPRESSED_SLICE:]
+            self._take(data)
+        if self._held is None:
+            self.wire.reading(True)
+
+    def _take(self, data: bytes) -> None:
+        """Act on the frames in `data`."""
+        reader = self._reader
+        if self._state == "done" or reader is None:
+            return
+        self._last_received = now = self.site.wheel.now()
+        if self._pinged is not None:
+            self._pinged = None
+            self._due = self._next_look(now)
+            self.site.wheel.add(self, self._due)
+        events: list[frames.Event] = []
+        error = None
+        try:
+            reader.feed(data, events)
+        except frames.FrameError as caught:
+            error = caught
+        for opcode, payload in events:
+            if opcode == frames.TEXT:
+                self._message("text", payload)
+            elif opcode == frames.BINARY:
+                self._message("bytes", payload)
+            elif opcode == frames.PING:
+                if self.paused:
+                    self._pong = payload  # only the latest ping needs an answer (RFC 6455 section 5.5.3)
+                elif self._state == "open":
+                    self._write(frames.encode_frame(frames.PONG, payload))
+            elif opcode == frames.CLOSE:
+                self._close_received(*payload)
+                return
+        if error is not None:
+            if self._state == "open":
+                _log.info(
+                    "{path!r}: closed with {code}: {reason}", path=self.path, code=error.code, reason=error.reason
+                )
+                self._waiting, self._wanted = None, 0  # it would keep the close frame waiting
+                self.close(error.code, error.reason)
+            self._finish()
+
+    def _message(self, kind: str, payload: Any) -> None:
+        if self._state != "open":
+            return
+        self._received += 1
+        if self._held is not None:
+            self._held.append((kind, payload))
+            return
+        self._order += 1
+        message = {"reply_channel": self.name, "path": self.path, "order": self._order, kind: payload}
+        if not self.site.submit("websocket.receive", message):
+            # No room: the client waits, nothing is lost.
+            self._order -= 1
+            self._held = deque(((kind, payload),))
+            self.wire.reading(False)
+            self._await_room()
+
+    def _await_room(self) -> None:
+        if self.site.layer.when_room("websocket.receive", {"reply_channel": self.name}, self._room):
+            self._room()
+
+    def _room(self) -> None:  # any thread
+        self.site.bridge.post(self._release)
+
+    def _release(self) -> None:
+        """There may be room now: give the held messages to the layer."""
+        while self._held:
+            kind, payload = self._held[0]
+            message = {"reply_channel": self.name, "path": self.path, "order": self._order + 1, kind: payload}
+            if not self.site.submit("websocket.receive", message):
+                self._await_room()
+                return
+            self._order += 1
+            self._held.popleft()
+        self._held = None
+        if self._state == "done":
+            self._disconnected()
+        else:
+            # Nothing was read, so the client's silence means nothing.
+            self._last_received = self.site.wheel.now()
+            self._pinged = None
+            self._read_on()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin to close, with a close frame; or refuse, if the handshake is still held."""
+        if self._state == "waiting":
+            self._refuse(503, "The server is about to stop.")
+        elif self._state == "open":
+            self._state = "closing"
+            self._close_code = code
+            self._close_reason = reason
+            if self._waiting is None:
+                self._send_close()
+            self._due = self.site.wheel.now() + CLOSE_SECONDS
+            self.site.wheel.add(self, self._due)
+
+    def _send_close(self) -> None:
+        reason, self._close_reason = self._close_reason, None
+        if reason is not None:  # else it has been sent
+            self._write(frames.encode_close(self._close_code, reason))
+
+    def _close_received(self, code: int, reason: str) -> None:
+        if self._state == "open":
+            self._state = "closing"
+            self._write(frames.encode_close(code if code != frames.NO_STATUS else None))
+        self._close_code = code
+        self._finish()
+
+    def _finish(self) -> None:
+        """Both close frames are through, or what follows cannot be read: let the transport go (RFC 6455, 7.1.1)."""
+        self._reader = None
+        self._due = self.site.wheel.now() + CLOSE_SECONDS
+        self.site.wheel.add(self, self._due)
+        self.wire.close_socket()
+
+    def connection_lost(self) -> None:
+        """The transport is gone."""
+        if self._state == "waiting":
+            self._state = "done"
+            self._forget()
+            self._tidy_up()
+            self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=499)
+        elif self._state != "done":
+            self._state = "done"
+            self._waiting = None
+            self._forget()
+            seconds = self.site.wheel.now() - self.began
+            self.site.access_log.socket(
+                "close", self.path, self._addresses["client"],
+                code=self._code(), seconds=seconds, received=self._received, sent=self._sent,
+            )  # fmt: skip
+            if self._held is None:
+                self._disconnected()
+
+    def _code(self) -> int:
+        return self._close_code if self._close_code is not None else frames.ABNORMAL
+
+    def _disconnected(self) -> None:
+        """Tell the application. It is told once for every accepted socket, so this message ignores capacities."""
+        message = {"reply_channel": self.name, "path": self.path, "code": self._code(), "order": self._order + 1}
+        self.site.layer.submit("websocket.disconnect", message, urgent=True)
+
+    def _tidy_up(self) -> None:
+        """A socket that was never open gets no disconnect message; the workers may keep data of it all the same."""
+        self.site.layer.submit("websocket.refused", {"reply_channel": self.name}, urgent=True)
+
+    def _forget(self) -> None:
+        self.site.wheel.remove(self)
+        # In this order: a name that is not in the table any more cannot join a group again.
+        self.site.replies.remove(self.name)
+        self.site.layer.forget(self.name)
+
+    # -- deadlines -----------------------------------------------------------------------------------------------------
+
+    def on_tick(self, now: float) -> float | None:
+        """See :class:`channelserver.server.common.wheel.Timed`."""
+        if self._state == "done":
+            return None
+        if now < self._due:
+            return self._due
+        if self._state == "waiting":
+            _log.warn("{path!r}: refused, no consumer accepted it in time", path=self.path)
+            self._refuse(403, "Not accepted in time.")
+            return None
+        if self._state == "closing":
+            self.wire.abort()
+            return None
+        self._due = self._next_look(now)
+        return self._due
+
+    def _next_look(self, now: float) -> float:
+        """Ping a silent client, give up one that stays silent; return when to look again."""
+        options = self.site.options
+        interval: float = options.ping_interval
+        timeout: float = options.ping_timeout
+        if not interval:
+            return now + 3600.0
+        if self._held is not None:
+            return now + interval  # we do not read, so it cannot answer
+        if self._pinged is not None:
+            if timeout and now >= self._pinged + timeout:
+                _log.info("{path!r}: no answer to a ping; closed", path=self.path)
+                self._state = "closing"  # the transport writes nothing from now on, and does not say so
+                self.wire.abort()
+                return now + CLOSE_SECONDS
+            if not timeout:
+                self._pinged = self._ping(now)
+        elif now >= self._last_received + interval:
+            self._pinged = self._ping(now)
+        else:
+            return self._last_received + interval
+        return self._pinged + timeout if timeout else now + interval
+
+    def _ping(self, now: float) -> float:
+        self._ping_owed = self.paused
+        if not self.paused:
+            self._write(frames.encode_frame(frames.PING, b""))
+        return now
+
+
+def _close_code(close: Any, path: str) -> int:
+    """Return the close code of a reply's ``close``: True stands for 1000."""
+    if close is True:
+        return frames.NORMAL
+    if isinstance(close, int) and (
+        (close in range(1000, 1015) and close not in (1004, 1005, 1006)) or 3000 <= close <= 4999
+    ):
+        return close
+    _log.error("{path!r}: {close!r} is no close code; 1000 was sent", path=path, close=close)
+    return frames.NORMAL

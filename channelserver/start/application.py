@@ -1,0 +1,354 @@
+"""The Django side of the server, put together: layer, routing, views, workers.
+
+Runs before the reactor, in the main thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from twisted.logger import Logger
+
+from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
+from channelserver.bridge import Bridge
+from channelserver.checks import static_problem
+from channelserver.delay.consumers import LOOK_CHANNEL, add_delay
+from channelserver.delay.timer import DelayTimer
+from channelserver.handler import AsgiHandler, ViewConsumer
+from channelserver.layers import InMemoryChannelLayer
+from channelserver.processes.hub import Hub
+from channelserver.processes.local import LocalFactory
+from channelserver.processes.remote import RemoteLayer
+from channelserver.routing import Route
+from channelserver.server.common.access import AccessLog
+from channelserver.server.common.options import Settings
+from channelserver.server.edge.health import Health, add_up
+from channelserver.server.edge.media import MediaFiles
+from channelserver.server.edge.static import StaticFiles
+from channelserver.server.edge.tls import server_tls
+from channelserver.server.http.proxy import ProxyPolicy
+from channelserver.server.service import ListenError, ServerService
+from channelserver.server.site import Site
+from channelserver.server.websocket.origin import OriginPolicy
+from channelserver.signals import worker_ready
+from channelserver.start.project import StartError, describe
+from channelserver.staticfiles import StaticFilesHandler
+from channelserver.workers.pool import WorkerPool
+from channelserver.workers.worker import Worker
+
+_log = Logger("channelserver")
+
+#: The hosts of a site under development (Django: ``HttpRequest.get_host``).
+_LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
+
+
+def make_server(
+    values: Settings,
+    reactor: Any,
+    access_log: AccessLog,
+    handler: AsgiHandler | None = None,
+    development: bool = False,
+    thread_started: Callable[[], object] = lambda: None,
+    number: int = 1,
+) -> ServerService:
+    """Put a server together.
+
+    :param values: the values of all options.
+    :param reactor: the reactor it will run in.
+    :param access_log: gets a line for each request and socket.
+    :param handler: runs Django's views, instead of the one that fits the settings.
+    :param development: another server of the project may be running beside this one.
+    :param thread_started: called at the begin of each worker thread, in it.
+    :param number: which of several processes this is, from 1.
+    :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
+    :raises OptionError: the certificate is of no use.
+    :raises ListenError: another server of the project is running.
+    """
+    wrapper = load_layer(values.layer)
+    wrapper.router.add_route(Route("http.request", http_consumer(values, handler)))
+    bridge = Bridge(reactor)
+    origins = OriginPolicy(allowed_hosts(), values.allowed_origin)
+    root_path = values.root_path.rstrip("/")
+    static = in_turn(
+        static_files(root_path) if values.static else None,
+        media_files(root_path) if values.media else None,
+    )
+    problem = static_problem() if values.static else ""
+    if problem:
+        _log.info("{problem}", problem=problem)
+    proxies = ProxyPolicy(values.trust_proxy)
+    site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static, proxies=proxies)
+
+    def started(lines: list[str]) -> None:
+        if number == 1:
+            _announce(lines, str(wrapper), values)
+        else:
+            _log.info("process {number} serves, too", number=number)
+
+    workers = make_workers(wrapper, bridge, values, thread_started)
+    hub = None
+    if type(wrapper.channel_layer) is InMemoryChannelLayer:
+        told = {"auto_accept": values.auto_accept, "reject_unrouted": values.reject_unrouted}
+        hub = Hub(wrapper.channel_layer, bridge, reactor, told)
+        workers = AllWorkers(workers, hub, bridge)
+    if values.health_path:
+        site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
+        if isinstance(wrapper.channel_layer, RemoteLayer):
+            wrapper.channel_layer.tell_figures(health.figures)
+            health.gather = wrapper.channel_layer.gather_figures
+        elif hub is not None and values.processes > 1:
+            hub.figures["figures"] = health.figures
+            health.gather = partial(hub.gather, "figures")
+    if hub is not None and values.processes > 1:
+        hub.layer.gather = lambda *name: add_up(hub.gather_from_thread(*name))
+    service = ServerService(site, workers, reactor, started, server_tls(values))
+    service.hub = hub
+    if hub is not None:
+        factory = LocalFactory(hub.layer, wrapper.alias, bridge, reactor, hub)
+        _serve_locally(service, factory, values, development)
+    return service
+
+
+def _announce(lines: list[str], layer: str, values: Settings) -> None:
+    """Log what has been started."""
+    for line in lines:
+        _log.info("listening on {line}", line=line)
+    _log.info("channel layer: {layer}", layer=layer)
+    if values.processes > 1:
+        _log.info(
+            "{processes} processes x {threads} threads, so at most {count} connections to each database",
+            processes=values.processes, threads=values.threads, count=values.processes * values.threads,
+        )  # fmt: skip
+    elif values.threads:
+        _log.info("worker threads: {count}, so at most {count} connections to each database", count=values.threads)
+    else:
+        _log.info("worker threads: none; this process serves connections only")
+
+
+def _serve_locally(service: ServerService, factory: LocalFactory, values: Settings, development: bool) -> None:
+    """Let other processes of this machine use an in-memory layer."""
+    path = values.local_socket if values.local_socket is not None else local_socket_path()
+    if not path:
+        return
+    try:
+        service.serve_locally(os.path.abspath(path), factory)
+    except ListenError as error:
+        # Asked for, or in the way of a running server: an error. Else the server is of use without it.
+        if values.local_socket is not None or (os.path.exists(path) and not development):
+            raise
+        _log.warn("no local socket, so other processes cannot send through this server: {error}", error=error)
+
+
+def load_layer(alias: str) -> ChannelLayerWrapper:
+    """Build the channel layer and its routing.
+
+    :raises StartError: the routing does not resolve.
+    :raises InvalidChannelLayerError: the settings do not describe a layer.
+    """
+    try:
+        wrapper = channel_layers[alias]
+    except (ImproperlyConfigured, ImportError, ValueError, TypeError) as error:
+        if isinstance(error, InvalidChannelLayerError):
+            raise
+        raise StartError(f"CHANNEL_LAYERS[{alias!r}]['ROUTING'] is wrong: {describe(error)}") from error
+    wrapper.delays = add_delay(wrapper)
+    return wrapper
+
+
+def allowed_hosts() -> list[str]:
+    """Return the hosts this site answers to."""
+    hosts = list(settings.ALLOWED_HOSTS)
+    return _LOCAL_HOSTS if settings.DEBUG and not hosts else hosts
+
+
+def http_consumer(values: Settings, handler: AsgiHandler | None = None) -> ViewConsumer:
+    """Return the consumer that runs Django's views.
+
+    :raises StartError: the middleware does not load.
+    """
+    try:
+        if handler is None:
+            # Under DEBUG nobody runs collectstatic after each change.
+            debug = settings.DEBUG and apps.is_installed("django.contrib.staticfiles")
+            handler = StaticFilesHandler() if debug else AsgiHandler()
+        return ViewConsumer(handler, values.http_timeout)
+    except (ImproperlyConfigured, ImportError) as error:
+        raise StartError(f"the setting MIDDLEWARE is wrong: {describe(error)}") from error
+
+
+def static_files(root_path: str) -> Any:
+    """Return what serves ``STATIC_URL`` from ``STATIC_ROOT`` in the reactor, or None if the project has none, or not on
+    this host.
+    """
+    folder = getattr(settings, "STATIC_ROOT", None)
+    prefix = getattr(settings, "STATIC_URL", None)
+    if not folder or not prefix or not os.path.isdir(folder):
+        return None
+    parts = urlsplit(prefix)
+    if parts.netloc or not parts.path.strip("/"):
+        return None
+    path = "/" + parts.path.strip("/") + "/"
+    return StaticFiles(os.fspath(folder), path.removeprefix(root_path) if root_path else path, root_path)
+
+
+#: Channels of the server which are served whether or not a route names them; see :meth:`Worker.consume`.
+ALWAYS_SERVED = (
+    "http.disconnect",
+    "websocket.connect",
+    "websocket.disconnect",
+    "websocket.receive",
+    "websocket.refused",
+)
+
+
+def media_files(root_path: str) -> MediaFiles:
+    """Return what serves ``MEDIA_URL`` from ``MEDIA_ROOT`` in the reactor.
+
+    :raises StartError: the settings do not say what to serve, or where.
+    """
+    parts = urlsplit(settings.MEDIA_URL)
+    path = "/" + parts.path.strip("/") + "/"
+    if not settings.MEDIA_ROOT or parts.netloc or path == "//":
+        raise StartError("--media needs the settings MEDIA_ROOT, a folder, and MEDIA_URL, a path such as '/media/'")
+    if root_path and not path.startswith(root_path + "/"):
+        path = root_path + path
+    return MediaFiles(os.fspath(settings.MEDIA_ROOT), path)
+
+
+def in_turn(*handlers: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
+    """Return what asks each of `handlers` whether it answers a request, until one does."""
+    wanted = [handler for handler in handlers if handler is not None]
+    if len(wanted) < 2:
+        return wanted[0] if wanted else None
+    return lambda exchange: any(handler(exchange) for handler in wanted)
+
+
+class NoWorkers:
+    """Stands for a pool without threads."""
+
+    def start(self) -> None:
+        """Nothing to start."""
+
+    def when_idle(self, callback: Any) -> None:
+        """Idle already."""
+        callback()
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    def join(self, timeout: float) -> list[str]:
+        """Nothing to wait for."""
+        return []
+
+    def busy(self) -> list[str]:
+        """None is."""
+        return []
+
+    def leave(self, channels: Collection[str]) -> None:
+        """None is served anyway."""
+
+
+class Workers(WorkerPool):
+    """The pool of threads that run one layer's consumers."""
+
+    worker: Worker
+    delay_timer: DelayTimer | None = None
+
+    def start(self) -> None:
+        """See :class:`WorkerPool`."""
+        super().start()
+        # Each process looks for delayed messages by itself: nobody else's looks are to be brought here.
+        self.worker.channel_layer.serve([name for name in self.channels if name != LOOK_CHANNEL], self.threads)
+        if self.delay_timer is not None and LOOK_CHANNEL in self.channels:
+            self.delay_timer.start()
+        worker_ready.send_robust(sender=self.worker)
+
+    def stop(self) -> None:
+        """See :class:`WorkerPool`."""
+        if self.delay_timer is not None:
+            self.delay_timer.stop()
+        super().stop()
+
+
+class AllWorkers:
+    """The threads of this process, and the processes which work beside it.
+
+    :param pool: the threads.
+    :param hub: the processes.
+    :param bridge: the way from threads into the reactor.
+    """
+
+    def __init__(self, pool: Any, hub: Hub, bridge: Bridge) -> None:
+        self._pool = pool
+        self._hub = hub
+        self._bridge = bridge
+        hub.when_taken_over = pool.leave
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._pool.start()
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called, from any thread, when nobody has anything to do."""
+
+        def threads_idle() -> None:
+            self._bridge.post(self._hub.when_idle, processes_idle)
+
+        def processes_idle() -> None:
+            self._pool.when_idle(callback)  # once more: what they have sent may be for the threads
+
+        self._pool.when_idle(threads_idle)
+
+    def stop(self) -> None:
+        """Take no more work."""
+        self._pool.stop()
+
+    def join(self, timeout: float) -> list[str]:
+        """Wait for the end of the threads, and let the processes go; name what is cut off."""
+        lines = self._pool.join(timeout) + self._hub.busy()
+        self._hub.close()
+        return list(lines)
+
+    def busy(self) -> list[str]:
+        """Return a line for each job under way in this process."""
+        return list(self._pool.busy())
+
+
+def make_workers(
+    wrapper: ChannelLayerWrapper,
+    bridge: Bridge,
+    values: Settings,
+    thread_started: Callable[[], object] = lambda: None,
+    channels: Sequence[str] | None = None,
+) -> Any:
+    """Return the worker threads for a layer's consumers.
+
+    :param thread_started: called at the begin of each thread, in it.
+    :param channels: which to serve; default: all that have a route.
+    """
+    if not values.threads:
+        return NoWorkers()
+    queues = wrapper.queues
+    worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
+    pool = Workers(
+        queues,
+        sorted({*wrapper.router.channels, *ALWAYS_SERVED}) if channels is None else channels,
+        worker.consume,
+        values.threads,
+        bridge.call_later,
+        connections.close_all,
+        thread_started,
+        bridge.turn_began,
+    )
+    pool.worker = worker
+    if wrapper.delays is not None:
+        pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
+    return pool

@@ -1,0 +1,256 @@
+"""``twistd channelserver``: read the options, put the parts together, start.
+
+Runs before the reactor, in the main thread. This is the one place that knows all parts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python import usage
+
+from channelserver import __version__
+from channelserver.asgi import InvalidChannelLayerError, channel_layers
+from channelserver.processes.shares import Shares
+from channelserver.processes.siblings import Siblings
+from channelserver.server.common import reactor
+from channelserver.server.common.access import AccessLog
+from channelserver.server.common.options import BY_NAME, OPTIONS, Option, OptionError, Settings, closest, resolve
+from channelserver.server.edge.limits import raise_descriptor_limit
+from channelserver.server.service import ListenError, endpoints
+from channelserver.start import project
+from channelserver.start.application import make_server
+from channelserver.start.demo import prepare
+from channelserver.start.logs import access_writer, join_logs
+from channelserver.start.project import StartError
+from channelserver.workers import django_cleanup as upkeep
+
+_log = Logger("channelserver")
+
+
+def _help(option: Option) -> str:
+    text = option.help + (", may be given more than once" if option.repeatable else "")
+    if option.kind in ("flag", "no-flag") or option.default in (None, (), ""):
+        return text
+    shown = f"{option.default:g}" if option.kind == "float" else option.default
+    return f"{text} [default: {shown}{' ' + option.unit if option.unit else ''}]"
+
+
+class Options(usage.Options):
+    """The command line, made from the table of options."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Serve a Django site, HTTP and WebSocket, from this one process. "
+        "With twistd's option -n it stays in the foreground. "
+        "Every option but the first few is also a key of the setting CHANNELSERVER, with _ for -."
+    )
+
+    optParameters: Sequence[Any] = [
+        [option.name.replace("_", "-"), option.short, None, _help(option)]
+        for option in OPTIONS
+        if option.kind not in ("flag", "no-flag") and not option.repeatable
+    ]
+    optFlags: Sequence[Any] = [
+        [option.flag[2:], option.short, _help(option)] for option in OPTIONS if option.kind in ("flag", "no-flag")
+    ]
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """See ``usage.Options``. An error is one sentence, not the whole help."""
+        reactor.install()  # unless twistd's --reactor, which comes before this, has asked for another one
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            _die(f"{_with_hint(str(error))}; see twistd channelserver --help", 2)
+
+    def parseArgs(self, *arguments: str) -> None:
+        """See ``usage.Options``."""
+        if arguments:
+            raise usage.UsageError(f"there is no place for {arguments[0]!r}; options start with --")
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        print(f"channelserver {__version__}")
+        sys.exit(0)
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given, by name."""
+        values: dict[str, Any] = {}
+        for option in OPTIONS:
+            value = self.get(option.flag[2:])
+            if option.kind in ("flag", "no-flag"):
+                if value:
+                    values[option.name] = option.kind == "flag"
+            elif value not in (None, []):
+                values[option.name] = value
+        return values
+
+
+def _add_repeatable(option: Option) -> None:
+    """Give :class:`Options` the method by which ``usage.Options`` reads an option that may be given more than once."""
+
+    def collect(self: Options, value: str) -> None:
+        self.setdefault(option.flag[2:], []).append(value)
+
+    collect.__doc__ = _help(option)
+    setattr(Options, "opt_" + option.name, collect)
+    if option.short:
+        setattr(Options, "opt_" + option.short, collect)
+
+
+for _option in OPTIONS:
+    if _option.repeatable:
+        _add_repeatable(_option)
+
+
+def _with_hint(text: str) -> str:
+    """Add to an error about an unknown option which one may have been meant."""
+    words = [word for word in text.split() if word.startswith("--")]
+    near = closest(words[0].removeprefix("--no-").removeprefix("--")) if words and "not recognized" in text else ""
+    return f"{text}; did you mean {BY_NAME[near].flag}?" if near else text
+
+
+def _die(sentence: str, code: int = 1) -> Any:
+    stream = sys.__stderr__ or sys.stderr
+    stream.write(f"channelserver: {sentence}\n")
+    stream.flush()
+    raise SystemExit(code)
+
+
+def makeService(options: Options) -> Any:
+    """See ``IServiceMaker``. Ends the process with one sentence if anything is wrong."""
+    try:
+        return _make_service(options)
+    except (StartError, OptionError, InvalidChannelLayerError, ListenError) as error:
+        return _die(str(error))
+
+
+def _make_service(command_line: Options) -> Any:
+    given = command_line.given()
+    channel_layers.host()
+    if given.get("demo") or given.get("demo_data"):
+        prepare(given.get("demo_data"))
+    else:
+        project.set_up(given.get("settings"), given.get("pythonpath"))
+    values = resolve(given, project.configured("CHANNELSERVER", {}))
+    parent = getattr(command_line, "parent", None) or {}
+    daemon = not parent.get("nodaemon", True)
+
+    from twisted.internet import reactor as installed
+
+    join_logs()
+    obstacle = raise_descriptor_limit(values.max_connections)
+    if obstacle:
+        _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
+    upkeep.install()
+    service = make_server(values, installed, access_log(values, daemon))
+    if given.get("check"):
+        _check(values)
+    if values.processes > 1:
+        config = sibling_config(values, daemon, parent.get("reactor"))
+        shares = Shares.make(values.processes)
+        service.share(shares)
+        service.siblings = Siblings(installed, values.processes - 1, config, service.descriptors, service.hub, shares)
+    terminal = os.dup(2) if daemon else 2  # a daemon has none any more when it listens
+    service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal))
+    _install_signals(service, installed)
+    return service
+
+
+def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> dict[str, Any]:
+    """Return the description of a further process; see :mod:`channelserver.start.sibling`."""
+    # What systemd has handed over, it has handed over to this process. To a sibling all listeners come in the same way.
+    listeners = [re.sub(r"(^|:)systemd:.*", r"\1tcp:0", description) for description in values.endpoint]
+    return {
+        "processes": values.processes,
+        "settings": os.environ["DJANGO_SETTINGS_MODULE"],
+        "path": sys.path,
+        "values": {**vars(values), "processes": 1, "local_socket": "", "endpoint": listeners},
+        "daemon": daemon,
+        "reactor": reactor_name,
+        "named": [] if values.fd is None else [values.fd],
+    }
+
+
+def access_log(values: Any, daemon: bool) -> AccessLog:
+    """Return the access log that the options ask for.
+
+    :param daemon: standard output leads nowhere.
+    :raises StartError: its file cannot be opened.
+    """
+    try:
+        write = access_writer(values.access_log, daemon)
+    except OSError as error:
+        raise StartError(f"--access-log {values.access_log!r} cannot be opened: {error.strerror}") from error
+    terminal = values.access_log == "-" and sys.__stdout__ is not None and sys.__stdout__.isatty()
+    return AccessLog(write, as_json=values.log_format == "json" if values.log_format else not terminal)
+
+
+def _check(values: Any) -> None:
+    """Tell whether everything could be put together, and exit."""
+    from django.core import checks
+    from twisted.internet import reactor as installed
+
+    try:
+        endpoints(values, installed)
+    except ListenError as error:
+        raise StartError(str(error)) from error
+    try:
+        problems = [message for message in checks.run_checks() if message.is_serious()]
+    except Exception as error:
+        raise StartError(f"the system check failed: {project.describe(error)}") from error
+    if problems:
+        raise StartError("the system check found: " + "; ".join(" ".join(str(message).split()) for message in problems))
+    print("channelserver: options, settings, routing and layer are in order")
+    raise SystemExit(0)
+
+
+def _listen_error(problem: Exception, daemon: bool, pidfile: str | None, terminal: int) -> None:
+    """A listener cannot be opened: end the process, with the sentence where the user sees it."""
+    if daemon:
+        # twistd's parent process shows a hundred bytes of an exception: this terminal is the place for the sentence.
+        os.write(terminal, f"channelserver: {problem}\n".encode())
+        raise problem
+    if pidfile and os.path.exists(pidfile):
+        os.unlink(pidfile)
+    _die(str(problem))
+
+
+def _install_signals(service: Any, reactor: Any) -> None:
+    """SIGINT and SIGTERM stop in an orderly way, with exit code 0; a second one ends the process at once.
+
+    With TLS, SIGHUP has the certificate read again, in all processes.
+    """
+    received: list[int] = []
+
+    def stop() -> None:
+        _log.info("stopping; once more to stop at once")
+        reactor.stop()
+
+    def reload() -> None:
+        service.tls.reload()
+        if service.siblings is not None:
+            service.siblings.signal(signal.SIGHUP)
+
+    def handle(number: int, frame: Any) -> None:
+        if received:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        received.append(number)
+        service.from_signal_handler(stop)
+
+    def install() -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handle)
+        if service.tls is not None:
+            signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(reload))
+
+    install()
+    # Once more after the reactor has installed its own, which would end the process by the signal.
+    reactor.callWhenRunning(install)

@@ -1,0 +1,54 @@
+"""The built-in chat site: ``twistd channelserver --demo``.
+
+Runs before the reactor, in the main thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from channelserver.start.project import StartError, set_up
+
+SETTINGS = "chatsite.settings"
+
+
+def prepare(data: str | None = None) -> str:
+    """Make the chat site ready: a folder for its data, tables, static files.
+
+    :param data: folder for the data; None: a temporary one, which is removed at the end.
+    :returns: the name of its settings module; its folder is first on the path.
+    :raises StartError: the site's files are not there.
+    """
+    site = _folder()
+    if data is None:
+        data = tempfile.mkdtemp(prefix="channelserver-demo-")
+        # twistd leaves the processes from which it becomes a daemon by os._exit(), so this runs in the last one alone.
+        atexit.register(shutil.rmtree, data, ignore_errors=True)
+    folder = Path(data).resolve()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ["CHATSITE_DATA"] = str(folder)
+    sys.path.insert(0, str(site))
+    set_up(SETTINGS, str(site))
+
+    from django.core.management import call_command
+    from django.db import connections
+
+    call_command("migrate", verbosity=0, interactive=False)
+    call_command("collectstatic", verbosity=0, interactive=False, stdout=io.StringIO())
+    connections.close_all()  # a daemon must not inherit an open database
+    return SETTINGS
+
+
+def _folder() -> Path:
+    """Where the chat site is: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "examples" / "chat", package.parent / "examples" / "chat"):
+        if (folder / "manage.py").is_file():
+            return folder
+    raise StartError("the files of the demo are missing from this installation; install channelserver again")

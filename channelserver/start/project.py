@@ -1,0 +1,100 @@
+"""Find, import and set up the Django project that is to be served.
+
+Runs before the reactor, in the main thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from types import TracebackType
+from typing import Any
+
+import django
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+
+class StartError(Exception):
+    """The server cannot start; the text is one sentence for the user, naming what is wrong and the cure."""
+
+
+def set_up(settings_module: str | None, pythonpath: str | None) -> None:
+    """Import the settings and set Django up.
+
+    :param settings_module: dotted name; None: the environment's ``DJANGO_SETTINGS_MODULE``.
+    :param pythonpath: folder to import from; None: the current one.
+    :raises StartError: something is missing or wrong.
+    """
+    folder = os.path.abspath(pythonpath or os.curdir)
+    if not os.path.isdir(folder):
+        raise StartError(f"--pythonpath {pythonpath!r} is no folder")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    name = settings_module or os.environ.get("DJANGO_SETTINGS_MODULE")
+    if not name:
+        raise StartError(
+            "which project? Name its settings with --settings, or set DJANGO_SETTINGS_MODULE; --demo runs a ready site"
+        )
+    load(name, folder)
+
+
+def load(name: str, folder: str = "Python's path") -> None:
+    """Import the settings and set Django up; Python's path is as it should be.
+
+    :param name: the dotted name of the settings.
+    :param folder: where the project is, for an error's text.
+    :raises StartError: something is missing or wrong.
+    """
+    os.environ["DJANGO_SETTINGS_MODULE"] = name
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise StartError(
+                f"there is no settings module {name!r} below {folder}; "
+                "name it with --settings and its folder with --pythonpath"
+            ) from error
+        raise StartError(f"the settings module {name!r} does not import: {describe(error)}") from error
+    except BaseException as error:
+        raise StartError(f"the settings module {name!r} does not import: {describe(error)}") from error
+    try:
+        django.setup()
+    except BaseException as error:
+        raise StartError(f"the project of {name!r} cannot be set up: {describe(error)}") from error
+
+
+def configured(name: str, default: Any) -> Any:
+    """Return a setting.
+
+    :raises StartError: the settings themselves are wrong.
+    """
+    try:
+        return getattr(settings, name, default)
+    except ImproperlyConfigured as error:
+        raise StartError(f"the settings are wrong: {error}") from error
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's type, text and place, as part of a sentence."""
+    text = " ".join(str(error).split()) or "no further explanation"
+    place = _place(error.__traceback__)
+    if isinstance(error, ImproperlyConfigured):
+        return text
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__} in {error.filename}, line {error.lineno}: {error.msg}"
+    return f"{type(error).__name__}: {text}" + (f" ({place})" if place else "")
+
+
+def _place(trace: TracebackType | None) -> str:
+    """Where it happened: the last line that is not in the import machinery, Django or this package."""
+    found = ""
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the package
+    for frame in traceback.extract_tb(trace):
+        foreign = frame.filename.startswith("<") or f"{os.sep}importlib{os.sep}" in frame.filename
+        library = f"{os.sep}site-packages{os.sep}" in frame.filename or frame.filename.startswith(ours)
+        if not foreign and not library:
+            found = f"{frame.filename}, line {frame.lineno}"
+    return found

@@ -23,15 +23,14 @@ from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
-from channelserver.layers.base import ChannelFull
+from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
 from channelserver.layers.queues import Delivery
+from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, ask
 from channelserver.processes.remote_process import ForeignConnections
 from channelserver.processes.tickets import Ledger
 from channelserver.processes.waits import Waits
-from channelserver.server.edge.health import add_up
-from channelserver.server.replies import FAILED
 
 _log = Logger("channelserver.processes.hub")
 

@@ -23,11 +23,11 @@ from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.content import Content
 from channelserver.layers.memory import ORDERED_CHANNELS, RECEIVE_SECONDS
 from channelserver.layers.names import check_channel_name, check_group_name
+from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, LinkLost, ask
 from channelserver.processes.local_client import ANSWER_SECONDS, NoServerError
 from channelserver.processes.remote_process import size_of
 from channelserver.processes.tickets import Ledger, Ticket, TicketQueues
-from channelserver.server.edge.health import add_up
 
 #: Channels whose messages a serving process makes itself, for its own connections. They never leave it.
 OWN_CHANNELS = frozenset({"http.request", "http.disconnect", *ORDERED_CHANNELS})

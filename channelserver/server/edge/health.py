@@ -17,6 +17,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from channelserver.processes.figures import add_up
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.proxy import FIELDS
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 #: Seconds a request may wait for a worker before the server calls itself overloaded.
 OVERLOADED_SECONDS = 10.0
-
-#: Figures of which the largest counts.
-_OLDEST = frozenset({"oldest", "messages_max_age"})
 
 #: The channels whose queues are told of.
 CHANNELS = ("http.request", "websocket.connect", "websocket.receive", "websocket.disconnect")
@@ -118,20 +116,6 @@ class Health:
         if not FIELDS.isdisjoint(exchange.head.fields) and (client is None or not proxies):
             return False  # a proxy that is not trusted, or does not tell, speaks for somebody
         return client is None or proxies.trusts(client[0]) or is_loopback(client[0])
-
-
-def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of several processes as one: sums, and of what is old, the oldest."""
-    total: dict[str, Any] = {}
-    for figures in all_figures:
-        for name, value in figures.items():
-            if isinstance(value, dict):
-                total[name] = add_up([total.get(name, {}), value])
-            elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                total[name] = max(total.get(name, 0), value) if name in _OLDEST else total.get(name, 0) + value
-            else:
-                total.setdefault(name, value)
-    return total
 
 
 def is_loopback(host: str) -> bool:

@@ -1,0 +1,25 @@
+"""Figures of several processes as one.
+
+Runs in any thread; owns nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Figures of which the largest counts.
+_OLDEST = frozenset({"oldest", "messages_max_age"})
+
+
+def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of several processes as one: sums, and of what is old, the oldest."""
+    total: dict[str, Any] = {}
+    for figures in all_figures:
+        for name, value in figures.items():
+            if isinstance(value, dict):
+                total[name] = add_up([total.get(name, {}), value])
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                total[name] = max(total.get(name, 0), value) if name in _OLDEST else total.get(name, 0) + value
+            else:
+                total.setdefault(name, value)
+    return total

@@ -106,7 +106,7 @@ class SystemdTests(ServerTestCase):
 
     def test_a_new_connection_may_still_ask(self) -> None:
         """Accepted, but not yet heard of, when the server stops: its first request is answered, and the last."""
-        patience = "from channelserver.server import connection\nconnection.FIRST_REQUEST = 5.0\n"
+        patience = "from channelserver.server.http import connection\nconnection.FIRST_REQUEST = 5.0\n"
         self.write({"routing.py": patience + "channel_routing = []\n"})
         server = self.start()
         with Raw(server.port) as new, Raw(server.port) as silent, Raw(server.port) as used:

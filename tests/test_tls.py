@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.common.options import OptionError, resolve
@@ -277,6 +278,71 @@ class ReloadTests(TLSTestCase):
         self.assertNotIn("Traceback", server.output)
 
 
+#: OpenSSL's SSL_OP_ALLOW_CLIENT_RENEGOTIATION, which pyOpenSSL does not name. The default before OpenSSL 3, and what a
+#: configuration of the machine may ask for.
+ALLOW_CLIENT_RENEGOTIATION = 1 << 8
+
+
+class MemoryTests(SynchronousTestCase):
+    """Handshakes without a network."""
+
+    def setUp(self) -> None:
+        """Make a certificate, with one more that might lead to a root."""
+        self.path, key = self.mktemp(), make_key()
+        chain = certificate_pem(key) + certificate_pem(make_key(1), "issuer")
+        Path(self.path).write_bytes(chain + key_pem(key))
+
+    def connect(self, server_options: int = 0) -> tuple[SSL.Connection, SSL.Connection]:
+        """Return both ends of a connection by TLS 1.2, after the handshake.
+
+        :param server_options: set in the server's context beside its own.
+        """
+        self.tls = ServerTLS(self.path, None, (b"http/1.1",))
+        self.tls._context.set_options(server_options)
+        server = self.tls.serverConnectionForTLS(None)
+        server.set_accept_state()
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        self.handshake(client, server)
+        return client, server
+
+    def handshake(self, client: SSL.Connection, server: SSL.Connection) -> None:
+        """Pass bytes on until both have done a handshake."""
+        undone = {client: server, server: client}
+        while undone:
+            for end, other in list(undone.items()):
+                try:
+                    end.do_handshake()
+                    del undone[end]
+                except SSL.WantReadError:
+                    pass
+                try:
+                    other.bio_write(end.bio_read(65536))
+                except SSL.WantReadError:
+                    pass
+
+    def test_a_chain_is_sent_whole(self) -> None:
+        """All certificates in the file reach the client, in their order."""
+        client, _ = self.connect()
+        chain = client.get_peer_cert_chain(as_cryptography=True) or ()
+        self.assertEqual([certificate.subject.rfc4514_string() for certificate in chain], ["CN=a test", "CN=issuer"])
+        self.assertTrue(self.tls.summary.startswith("localhost, 127.0.0.1, until 20"))
+
+    def test_no_renegotiation(self) -> None:
+        """A client that asks for a new handshake on its connection is refused it, even if OpenSSL would allow that."""
+        client, server = self.connect(ALLOW_CLIENT_RENEGOTIATION)
+        self.assertTrue(client.renegotiate())
+        self.assertRaises(SSL.WantReadError, client.do_handshake)
+        server.bio_write(client.bio_read(65536))
+        self.assertRaises(SSL.WantReadError, server.recv, 100)
+        client.bio_write(server.bio_read(65536))
+        with self.assertRaises(SSL.Error) as caught:
+            client.do_handshake()
+        self.assertIn("no renegotiation", str(caught.exception))
+
+
 class CertificateTests(SynchronousTestCase):
     """One sentence for each way in which the files can be wrong."""
 
@@ -321,12 +387,6 @@ class CertificateTests(SynchronousTestCase):
         with self.assertRaises(OptionError) as caught:
             ServerTLS(str(path), None, (b"http/1.1",))
         self.assertIn("name its file with --tls-key", str(caught.exception))
-
-    def test_a_chain_is_sent_whole(self) -> None:
-        """Further certificates in the file are accepted."""
-        path, key = self.folder / "c.pem", make_key()
-        path.write_bytes(certificate_pem(key) + certificate_pem(make_key(1), "issuer") + key_pem(key))
-        self.assertTrue(ServerTLS(str(path), None, (b"http/1.1",)).summary.startswith("localhost, 127.0.0.1, until 20"))
 
     def test_options_that_do_not_go_together(self) -> None:
         """A key or a redirect without a certificate."""

@@ -1,0 +1,131 @@
+"""HTTP/2: requests wait while too much of earlier answers does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
+
+from channelserver.server.http2.connection import HOLD, HTTP2Connection
+from tests.fakes import FakeTransport, StrictTestCase
+
+
+class HoldTests(StrictTestCase):
+    """A connection without a network, whose client opens its windows when the test wants it."""
+
+    #: The client's window for each stream: large enough for all that these tests send.
+    WINDOW = 2**30
+
+    def setUp(self) -> None:
+        """Connect a client."""
+        super().setUp()
+        self.server = self.make_server()
+        self.transport = FakeTransport(self.server.reactor)
+        connection = HTTP2Connection(self.server.site)
+        self.connection = self.transport.protocol = connection
+        connection.makeConnection(self.transport)
+        self.addCleanup(self.transport.client_leaves)
+        self.state = H2Connection()
+        self.state.local_settings.update({SettingCodes.INITIAL_WINDOW_SIZE: self.WINDOW})
+        self.state.local_settings.acknowledge()
+        self.state.initiate_connection()
+        self.read = 0
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what h2 has ready; let the server work; read what it has sent."""
+        while data := self.state.data_to_send():
+            self.transport.deliver(data)
+            self.server.turn()
+            received, self.read = self.transport.received[self.read :], len(self.transport.received)
+            self.state.receive_data(received)
+
+    def request(self) -> dict[str, Any] | None:
+        """Send a request; return its message, or None if it waits."""
+        fields = [(":method", "GET"), (":scheme", "http"), (":authority", "testserver"), (":path", "/")]
+        self.state.send_headers(self.state.get_next_available_stream_id(), fields, end_stream=True)
+        self.flush()
+        return self.message()
+
+    def message(self) -> dict[str, Any] | None:
+        """Return the next request that the application gets."""
+        delivery = self.server.take("http.request")
+        return None if delivery is None else delivery.content
+
+    def reply(self, message: dict[str, Any] | None, size: int, more: bool = False) -> None:
+        """Answer with so many bytes."""
+        assert message is not None
+        self.server.reply(message, status=200, content=b"x" * size, more_content=more)
+
+    def open_window(self, size: int) -> None:
+        """Take so many bytes more."""
+        self.state.increment_flow_control_window(size)
+        self.flush()
+
+    def fill(self, requests: int) -> list[dict[str, Any] | None]:
+        """Have 1 MiB of answers wait, to the byte; return the messages of further requests, sent before that."""
+        self.reply(self.request(), 65535)  # the window of the connection is used up: the rest waits
+        messages = [self.request() for _ in range(8 + requests)]
+        for message in messages[:8]:
+            self.reply(message, 2 * HOLD)  # of a large answer, 128 KiB wait here
+        self.assertEqual(self.connection.waiting, HOLD)
+        return messages[8:]
+
+    def test_full(self) -> None:
+        """With more than 1 MiB waiting, no further request reaches the application until the client has taken some."""
+        (small,) = self.fill(1)
+        self.assertIsNotNone(self.request())  # not a byte too much
+        self.reply(small, 1)
+        self.assertIsNone(self.request())
+        self.assertIsNone(self.request())
+        self.open_window(1)
+        self.assertIsNotNone(self.message())
+        self.assertIsNotNone(self.message())
+        self.assertIsNone(self.message())
+
+    def test_one_after_the_other(self) -> None:
+        """Of those that wait, only as many go on as there is room for."""
+        (small,) = self.fill(1)
+        self.reply(small, 2)
+        for _ in range(3):
+            self.assertIsNone(self.request())
+        answered: list[Any] = []
+
+        def answer(exchange: Any) -> bool:
+            answered.append(exchange)
+            exchange.reply({"status": 200, "content": b"xx"})
+            return True
+
+        self.server.site.static = answer
+        for size, number in ((1, 0), (1, 1), (1, 1), (1, 2), (2, 3)):
+            self.open_window(size)
+            self.assertEqual(len(answered), number)
+
+    def test_a_transport_that_is_full(self) -> None:
+        """The same while the kernel takes nothing more, though little waits in the streams."""
+        self.open_window(self.WINDOW - 65535)
+        first, second = self.request(), self.request()
+        self.transport.slow = True
+        self.reply(first, FakeTransport.FULL + 1)
+        self.assertLess(self.connection.waiting, HOLD)
+        self.assertIsNone(self.request())
+        self.reply(second, 0)
+        self.assertIsNone(self.message())
+        self.transport.slow = False
+        self.transport.client_reads()
+        self.server.turn()
+        self.assertIsNotNone(self.message())
+
+    def test_who_leaves_is_forgotten(self) -> None:
+        """A request that was reset while it waited never reaches the application."""
+        (small,) = self.fill(1)
+        self.reply(small, 1)
+        number = self.state.get_next_available_stream_id()
+        self.assertIsNone(self.request())
+        self.state.reset_stream(number, ErrorCodes.CANCEL)
+        self.flush()
+        self.open_window(17 * HOLD)
+        self.assertIsNone(self.message())
+        self.assertIsNotNone(self.request())

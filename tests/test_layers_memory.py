@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.layers import ChannelFull, InMemoryChannelLayer, conformance
 from channelserver.layers.groups import Groups
-from channelserver.layers.losses import Losses
 from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.throttled_log import DropCounter
 from tests.fakes import PATIENCE, StrictTestCase
 
 CONNECT, RECEIVE, DISCONNECT = "websocket.connect", "websocket.receive", "websocket.disconnect"
@@ -411,7 +411,7 @@ class LossTests(StrictTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
-        self.losses = Losses(self.clock.seconds)
+        self.losses = DropCounter(self.clock.seconds)
 
     def test_first_at_once(self) -> None:
         """The first loss is logged at once, with the number, the name, the reason and the hint."""
@@ -452,7 +452,7 @@ class LossTests(StrictTestCase):
         del self.logged[:]
 
     def test_last_ones_are_logged_too(self) -> None:
-        """Losses that no further one follows are logged with a later sweep, not forgotten."""
+        """DropCounter that no further one follows are logged with a later sweep, not forgotten."""
         layer = InMemoryChannelLayer(capacity=1, expiry=1000, clock=self.clock.seconds)
         layer.group_add("g", "a")
         layer.send("a", {})
@@ -469,6 +469,18 @@ class LossTests(StrictTestCase):
         self.clock.advance(100)
         layer.sweep()
         self.assertEqual(self.logged, [], "logged twice")
+
+    def test_one_line_a_minute(self) -> None:
+        """After a sum, too, it takes a minute until the next one."""
+        self.losses.count("full", "a")
+        for _ in range(3):
+            self.expect_logged("'a'")
+            for _ in range(6):
+                self.losses.count("full", "a")
+                self.clock.advance(10)
+                self.assertEqual(self.logged, [])
+                self.losses.flush()
+        self.expect_logged("6 message(s)", "60 s")
 
     def test_threads(self) -> None:
         """No count is lost, whichever threads count."""
@@ -491,7 +503,7 @@ class QueueTestCase(StrictTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
-        self.losses = Losses(self.clock.seconds)
+        self.losses = DropCounter(self.clock.seconds)
         self.queues = self.make()
 
     def make(self, capacity: int = 1000, lane_limit: int = 100) -> WorkQueues:

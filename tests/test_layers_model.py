@@ -18,9 +18,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.layers import ChannelFull, InMemoryChannelLayer
-from channelserver.layers.losses import Losses
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.throttled_log import DropCounter
 
 SETTINGS = settings(
     deadline=None,
@@ -177,7 +177,7 @@ class LaneMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         clock = Clock()
-        losses = Losses(clock.seconds)
+        losses = DropCounter(clock.seconds)
         self.queues = WorkQueues(lambda name: 1000, 60, clock.seconds, losses, WORK[1:], LANE_LIMIT)
         self.told = 0
         self.number = 0

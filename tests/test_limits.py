@@ -16,9 +16,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer
+from channelserver.layers.throttled_log import ThrottledLog, printable
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.options import resolve
-from channelserver.server.common.throttled_log import Complaints, printable
 from channelserver.server.edge.limits import MAX_REFUSALS, Admission, Refusal, address_key
 from channelserver.server.http.connection import HTTPConnection, HTTPFactory
 from channelserver.server.http.proxy import ProxyPolicy
@@ -303,26 +303,26 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual((admission._numbers, admission.refusal("192.0.2.1", 9, False)), ({}, ""))
 
 
-class ComplaintsTests(SynchronousTestCase):
+class ThrottledLogTests(SynchronousTestCase):
     """Warnings which do not flood the log."""
 
     def test_the_first_at_once_the_rest_as_a_sum(self) -> None:
         """One line at once, one a minute for the others, by kind."""
         clock, lines = Clock(), []
-        complaints = Complaints(clock.seconds, lines.append)
+        log = ThrottledLog(clock.seconds, lines.append)
         for number in range(533):
-            complaints.count("bad request", f"number {number}")
-        complaints.count("slow reader", "one")
-        complaints.flush()
+            log.count("bad request", f"number {number}")
+        log.count("slow reader", "one")
+        log.flush()
         self.assertEqual(lines, ["bad request: number 0", "slow reader: one"])
         clock.advance(60)
-        complaints.flush()
+        log.flush()
         self.assertEqual(lines[2:], ["bad request: 532 more in 60 s"])
         clock.advance(60)
-        complaints.flush()
-        complaints.count("bad request", "after a while")
+        log.flush()
+        log.count("bad request", "after a while")
         self.assertEqual(lines[3:], ["bad request: after a while"])
-        self.assertEqual(complaints.totals(), {"bad request": 534, "slow reader": 1})
+        self.assertEqual(log.totals(), {"bad request": 534, "slow reader": 1})
 
     def test_lines_stay_lines(self) -> None:
         """What a client sends cannot begin a new line, move the cursor, or turn the direction of writing."""

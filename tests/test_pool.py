@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from channelserver.layers.losses import Losses
 from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.throttled_log import DropCounter
 from channelserver.workers import pool as pool_module
 from channelserver.workers.pool import WorkerPool
 from tests.fakes import PATIENCE, StrictTestCase
@@ -56,7 +56,7 @@ class PoolTestCase(StrictTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.queues = WorkQueues(
-            lambda name: 1_000_000, 1000, time.monotonic, Losses(time.monotonic), ["ordered"], 1_000_000
+            lambda name: 1_000_000, 1000, time.monotonic, DropCounter(time.monotonic), ["ordered"], 1_000_000
         )
         #: What the pool has asked the timer for, if the test plays the timer.
         self.timer_calls: list[Callable[[], object]] = []

@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 from channelserver.layers.content import Content, copy_content
-from channelserver.layers.losses import Losses
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
+from channelserver.layers.throttled_log import DropCounter
 
 #: A reply with this key says that no consumer will answer. Its value is an HTTP status for the client.
 FAILED = "channelserver.failed"
@@ -108,7 +108,7 @@ class BaseChannelLayer:
         self.group_expiry = group_expiry
         self.capacity = capacity
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
-        self.losses = Losses(clock)
+        self.losses = DropCounter(clock)
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 

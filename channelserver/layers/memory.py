@@ -245,7 +245,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """See :meth:`BaseChannelLayer.sweep`."""
         self.queues.sweep()
         self.groups.sweep()
-        self.losses.sweep()
+        self.losses.flush()
 
     def outlet_of(self, channel: str) -> Outlet | None:
         """Return where messages to `channel` go if it is a connection's reply channel; None: into a queue."""

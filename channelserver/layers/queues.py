@@ -21,8 +21,8 @@ from typing import Any
 
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.content import Content
-from channelserver.layers.losses import Losses
 from channelserver.layers.names import local_prefix
+from channelserver.layers.throttled_log import DropCounter
 
 Callback = Callable[[], object]
 
@@ -92,7 +92,7 @@ class WorkQueues:
         capacity_of: Callable[[str], int],
         expiry: float,
         clock: Callable[[], float],
-        losses: Losses,
+        losses: DropCounter,
         ordered: Iterable[str] = (),
         lane_limit: int = 100,
     ) -> None:

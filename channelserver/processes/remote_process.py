@@ -13,7 +13,7 @@ from typing import Any
 from channelserver.bridge import Bridge
 from channelserver.layers import MessageTooLarge
 from channelserver.layers.content import Content
-from channelserver.layers.losses import Losses
+from channelserver.layers.throttled_log import DropCounter
 from channelserver.processes.link import Link, ask
 
 
@@ -25,7 +25,7 @@ class ForeignConnections:
     :param losses: where messages are counted that cannot be passed on.
     """
 
-    def __init__(self, link: Link, bridge: Bridge, losses: Losses) -> None:
+    def __init__(self, link: Link, bridge: Bridge, losses: DropCounter) -> None:
         self._link = link
         self._bridge = bridge
         self._losses = losses

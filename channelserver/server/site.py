@@ -15,10 +15,10 @@ from twisted.logger import Logger
 from channelserver.bridge import Bridge
 from channelserver.layers import BaseChannelLayer, ChannelFull
 from channelserver.layers.content import Content
+from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.processes.shares import Shares
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.options import Settings
-from channelserver.server.common.throttled_log import Complaints
 from channelserver.server.common.wheel import Wheel
 from channelserver.server.edge.limits import Admission
 from channelserver.server.http.proxy import ProxyPolicy
@@ -26,6 +26,7 @@ from channelserver.server.replies import Replies
 from channelserver.server.websocket.origin import OriginPolicy
 
 _log = Logger("channelserver.server")
+_throttled = Logger("channelserver.server.throttled_log")
 
 #: Seconds between two looks at what has expired in the layer.
 SWEEP_SECONDS = 5.0
@@ -68,7 +69,7 @@ class Site:
         self.static = static
         self.proxies = proxies if proxies is not None else ProxyPolicy()
         self.admission = Admission(options.max_connections, options.max_connections_per_ip)
-        self.complaints = Complaints(self.wheel.now)
+        self.complaints = ThrottledLog(self.wheel.now, lambda text: _throttled.warn("{text}", text=text))
         #: Answers for the health of the server in the reactor; called with an exchange, returns whether it did.
         self.health: Callable[[Any], bool] | None = None
         self.replies = Replies(bridge, token)

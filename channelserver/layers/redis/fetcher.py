@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from channelserver.layers.content import Content
-from channelserver.layers.losses import Losses
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.errors import DeliveryUnknown
 from channelserver.layers.redis.seal import Sealer, SealError
 from channelserver.layers.redis.shard import Shard
 from channelserver.layers.redis.work import Fetched, FetchedQueues
+from channelserver.layers.throttled_log import DropCounter
 
 logger = logging.getLogger("channelserver.layers.redis")
 
@@ -60,7 +60,7 @@ class Fetcher:
         channels: Sequence[str],
         threads: int,
         sealer: Sealer,
-        losses: Losses,
+        losses: DropCounter,
         soon: Callable[[Callable[[], object]], object],
     ) -> None:
         self._host = host

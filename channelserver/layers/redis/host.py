@@ -74,7 +74,7 @@ class Host:
         self.shards = [
             Shard(
                 reactor, address, (layer.prefix, layer.stats_prefix), f"{layer.prefix}host:{name}", self._received,
-                self._ready, self._hearing, self._complain, lambda: layer.time_offset,
+                self._ready, self._hearing, layer.refusals, lambda: layer.time_offset,
             )
             for address in layer.addresses
         ]  # fmt: skip
@@ -193,9 +193,6 @@ class Host:
             self.layer.losses.add("gap", 1)
         if self.fetcher is not None:
             self.fetcher.ready(shard)
-
-    def _complain(self, kind: str, text: str) -> None:
-        self.layer.complaints.count(kind, text)
 
     # -- work ----------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ group sends to its own members. All else goes over Redis, see :mod:`channelserve
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -27,7 +28,6 @@ from channelserver.layers.names import check_channel_name, check_group_name, loc
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import read_hosts
 from channelserver.layers.redis.answer import Answer, Call, begin
-from channelserver.layers.redis.complaints import Complaints
 from channelserver.layers.redis.errors import RedisUnavailable
 from channelserver.layers.redis.fetcher import GROUP, content_of
 from channelserver.layers.redis.host import Host, token_of
@@ -36,6 +36,9 @@ from channelserver.layers.redis.seal import Sealer, SealError
 from channelserver.layers.redis.shard import ANSWER_SECONDS
 from channelserver.layers.redis.thread import reactor_thread
 from channelserver.layers.redis.work import FetchedQueues
+from channelserver.layers.throttled_log import ThrottledLog
+
+logger = logging.getLogger("channelserver.layers.redis")
 
 #: The server's own messages: local if this process has workers for them.
 SERVER_CHANNELS = (*ORDERED_CHANNELS, "http.request", "http.disconnect")
@@ -102,7 +105,7 @@ class RedisChannelLayer(BaseChannelLayer):
         self.stats_prefix = f"{prefix}meta:" if stats_prefix is None else stats_prefix
         self.addresses = read_hosts(hosts, connection_kwargs, services)
         self.sealer = Sealer(symmetric_encryption_keys)
-        self.complaints = Complaints(clock)
+        self.refusals = ThrottledLog(clock, logger.error)
         #: Milliseconds to be added to Redis's clock; for tests.
         self.time_offset = 0
         self._clock = clock
@@ -446,7 +449,8 @@ class RedisChannelLayer(BaseChannelLayer):
         """See :meth:`BaseChannelLayer.sweep`."""
         self.queues.sweep()
         self.groups.sweep()
-        self.losses.sweep()
+        self.losses.flush()
+        self.refusals.flush()
 
 
 class RedisSentinelChannelLayer(RedisChannelLayer):

@@ -17,9 +17,9 @@ from typing import Any
 from twisted.internet import defer
 
 from channelserver.layers.base import FAILED, ChannelFull
-from channelserver.layers.losses import Losses
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
+from channelserver.layers.throttled_log import DropCounter
 
 logger = logging.getLogger("channelserver.layers.redis")
 
@@ -54,7 +54,7 @@ class Pusher:
         channels: Sequence[str],
         push: Callable[..., Any],
         fail: Callable[[str, dict[str, Any]], object],
-        losses: Losses,
+        losses: DropCounter,
         bridge: Any,
         call_later: Callable[..., Any],
     ) -> None:

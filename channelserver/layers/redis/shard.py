@@ -17,6 +17,7 @@ from channelserver.layers.redis.address import Address
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
 from channelserver.layers.redis.link import Link, explain
 from channelserver.layers.redis.protocol import CommandProtocol, SubscriberProtocol
+from channelserver.layers.throttled_log import ThrottledLog
 
 logger = logging.getLogger("channelserver.layers.redis")
 
@@ -37,7 +38,7 @@ class Shard:
     :param received: called with each message that is published there.
     :param ready: called when there is a connection for commands, a new one or the first.
     :param hearing: called when both connections are there, with the seconds of deafness; None if there were none.
-    :param complain: ``complain(kind, text)`` logs, and keeps the log from being flooded.
+    :param refusals: the log of commands that Redis refused.
     :param offset: returns milliseconds to be added to the server's clock.
     """
 
@@ -50,7 +51,7 @@ class Shard:
         received: Callable[[bytes], object],
         ready: Callable[[Shard], object],
         hearing: Callable[[Shard, float | None], object],
-        complain: Callable[[str, str], object],
+        refusals: ThrottledLog,
         offset: Callable[[], int],
     ) -> None:
         self.address = address
@@ -59,7 +60,7 @@ class Shard:
         self._channel = channel
         self._ready = ready
         self._hearing = hearing
-        self._complain = complain
+        self._refusals = refusals
         self._offset = offset
         self._deaf_since: float | None = None
         self._looks = 0
@@ -132,7 +133,7 @@ class Shard:
             return failure
         if isinstance(problem, txredisapi.ResponseError):
             self.refusal = explain(problem)
-            self._complain(self.refusal, f"Redis {self.address} refused a command: {self.refusal}")
+            self._refusals.count("command refused", f"Redis {self.address}: {self.refusal}", self.refusal)
             protocol = self.commands.protocol
             if protocol is not None and str(problem).startswith(("READONLY", "NOAUTH", "MASTERDOWN")):
                 protocol.transport.abortConnection()  # no longer the server we connected to

@@ -1,0 +1,1 @@
+"""Checks of the source tree that ``tox -e lint`` runs; they need the standard library only."""

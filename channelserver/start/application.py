@@ -41,6 +41,7 @@ from channelserver.server.websocket.origin import OriginPolicy
 from channelserver.signals import worker_ready
 from channelserver.start.project import StartError, describe
 from channelserver.staticfiles import StaticFilesHandler
+from channelserver.workers import django_cleanup
 from channelserver.workers.pool import WorkerPool
 from channelserver.workers.worker import Worker
 
@@ -145,6 +146,14 @@ def _serve_locally(service: ServerService, factory: LocalFactory, values: Settin
         if values.local_socket is not None or (os.path.exists(path) and not development):
             raise
         _log.warn("no local socket, so other processes cannot send through this server: {error}", error=error)
+
+
+def install_shortcuts(values: Settings) -> str:
+    """Replace functions of Django by quicker ones, unless ``--no-shortcuts`` is given; return a line that says so."""
+    if not values.shortcuts:
+        return "Django shortcuts: off"
+    django_cleanup.install()
+    return 'Django shortcuts: on; --no-shortcuts or CHANNELSERVER["shortcuts"] = False leaves Django unchanged'
 
 
 def load_layer(alias: str) -> ChannelLayerWrapper:

@@ -25,11 +25,10 @@ from channelserver.server.common.options import BY_NAME, OPTIONS, Option, Option
 from channelserver.server.edge.limits import raise_descriptor_limit
 from channelserver.server.service import ListenError, endpoints
 from channelserver.start import project
-from channelserver.start.application import make_server
+from channelserver.start.application import install_shortcuts, make_server
 from channelserver.start.demo import prepare
 from channelserver.start.logs import access_writer, join_logs
 from channelserver.start.project import StartError
-from channelserver.workers import django_cleanup as upkeep
 
 _log = Logger("channelserver")
 
@@ -72,7 +71,7 @@ class Options(usage.Options):
     def parseArgs(self, *arguments: str) -> None:
         """See ``usage.Options``."""
         if arguments:
-            raise usage.UsageError(f"there is no place for {arguments[0]!r}; options start with --")
+            raise usage.UsageError(f"unexpected argument {arguments[0]!r}; options start with --")
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -148,7 +147,7 @@ def _make_service(command_line: Options) -> Any:
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
-    upkeep.install()
+    _log.info("{line}", line=install_shortcuts(values))
     service = make_server(values, installed, access_log(values, daemon))
     if given.get("check"):
         _check(values)

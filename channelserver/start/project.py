@@ -36,7 +36,7 @@ def set_up(settings_module: str | None, pythonpath: str | None) -> None:
     name = settings_module or os.environ.get("DJANGO_SETTINGS_MODULE")
     if not name:
         raise StartError(
-            "which project? Name its settings with --settings, or set DJANGO_SETTINGS_MODULE; --demo runs a ready site"
+            "No settings module given; use --settings or DJANGO_SETTINGS_MODULE, or --demo for a ready-made site"
         )
     load(name, folder)
 

@@ -37,7 +37,6 @@ from channelserver.server.service import ListenError
 from channelserver.start import project
 from channelserver.start.logs import join_logs
 from channelserver.start.project import StartError
-from channelserver.workers import django_cleanup as upkeep
 
 _log = Logger("channelserver.sibling")
 
@@ -69,7 +68,7 @@ def _serve(config: dict[str, Any]) -> None:
 
     from channelserver.processes.connectors import InheritedWay
     from channelserver.processes.remote import RemoteLayer
-    from channelserver.start.application import make_server
+    from channelserver.start.application import install_shortcuts, make_server
     from channelserver.start.command import access_log
 
     reactor: Any = installed
@@ -92,7 +91,7 @@ def _serve(config: dict[str, Any]) -> None:
     if config["link"]:
         channel_layers.remote = lambda alias, parameters: RemoteLayer(InheritedWay(LINK, lost), **parameters)
         channel_layers.remote_alias = values.layer
-    upkeep.install()
+    install_shortcuts(values)
     service = make_server(values, reactor, access_log(values, config["daemon"]), number=config["number"])
     shares = Shares(SHARES, config["processes"], config["number"])
     service.share(shares, range(LISTENERS, LISTENERS + config["listeners"]))

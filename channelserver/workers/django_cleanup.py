@@ -34,7 +34,7 @@ from django.dispatch import Signal
 from django.urls import base as urls
 from django.utils.module_loading import import_string
 
-from channelserver.workers import django_fast as lookups
+from channelserver.workers import django_fast
 
 
 class _Thread(threading.local):
@@ -59,7 +59,7 @@ def install() -> None:
     if _installed:
         return
     _installed = True
-    lookups.shorten()
+    django_fast.install()
     make = connections.create_connection
 
     def create_connection(alias: str) -> Any:

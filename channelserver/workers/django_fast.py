@@ -32,7 +32,7 @@ from django.utils.functional import SimpleLazyObject
 _PATTERNS = ((request, "host_validation_re"), (response, "_charset_from_content_type_re"), (signing, "_SEP_UNSAFE"))
 
 
-def shorten() -> None:
+def install() -> None:
     """Put what is quicker in the place of Django's, for this process. What a package has replaced before stays."""
     if "__getattribute__" not in vars(LazySettings):  # else it is a package's, which resolves settings when asked for
         LazySettings.__getattribute__ = object.__getattribute__  # type: ignore[method-assign]

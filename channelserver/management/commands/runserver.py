@@ -27,11 +27,10 @@ from channelserver.server.common.access import AccessLog
 from channelserver.server.common.options import OptionError, resolve
 from channelserver.server.common.reactor import install
 from channelserver.server.service import ListenError
-from channelserver.start.application import make_server
+from channelserver.start.application import install_shortcuts, make_server
 from channelserver.start.logs import show_reactor_log
 from channelserver.start.project import StartError
 from channelserver.staticfiles import StaticFilesHandler
-from channelserver.workers import django_cleanup as upkeep
 
 if apps.is_installed("django.contrib.staticfiles"):
     from django.contrib.staticfiles.management.commands.runserver import Command as BaseCommand
@@ -118,14 +117,14 @@ class Command(BaseCommand):
             static=False,
             drain_timeout=DRAIN_SECONDS,
         )
-        upkeep.install()
+        shortcuts = install_shortcuts(values)
         service = make_server(values, reactor, ConsoleLog(self.stdout.write, self.style), self._handler(options), True)
         service.on_listen_error(self._cannot_listen)
         service.privilegedStartService()
         if not service.listening:
             return
         service.startService()
-        self._announce(options, values)
+        self._announce(values, shortcuts)
         stopped = threading.Event()
 
         def stop() -> None:
@@ -151,7 +150,7 @@ class Command(BaseCommand):
             return StaticFilesHandler()
         return AsgiHandler()
 
-    def _announce(self, options: dict[str, Any], values: Any) -> None:
+    def _announce(self, values: Any, shortcuts: str) -> None:
         address = f"[{self.addr}]" if self._raw_ipv6 else self.addr
         quit_command = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
         workers = f"{values.threads} worker threads" if values.threads else "no workers"
@@ -159,7 +158,8 @@ class Command(BaseCommand):
             f"{datetime.now():%B %d, %Y - %X}\n"
             f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}\n"
             f"Starting channelserver's development server at http://{address}:{self.port}/\n"
-            f"Channel layer {values.layer!r}, {workers}. Quit the server with {quit_command}.\n"
+            f"Channel layer {values.layer!r}, {workers}. {shortcuts}.\n"
+            f"Quit the server with {quit_command}.\n"
         )
 
     def _cannot_listen(self, error: Exception) -> None:

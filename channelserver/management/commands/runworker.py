@@ -26,10 +26,16 @@ from channelserver.routing import Route
 from channelserver.server.common.options import OptionError, Settings, resolve
 from channelserver.server.common.reactor import install
 from channelserver.signals import worker_process_ready
-from channelserver.start.application import ALWAYS_SERVED, Workers, http_consumer, load_layer, make_workers
+from channelserver.start.application import (
+    ALWAYS_SERVED,
+    Workers,
+    http_consumer,
+    install_shortcuts,
+    load_layer,
+    make_workers,
+)
 from channelserver.start.logs import show_reactor_log
 from channelserver.start.project import StartError
-from channelserver.workers import django_cleanup as upkeep
 
 logger = logging.getLogger("channelserver.runworker")
 
@@ -76,7 +82,7 @@ class Command(BaseCommand):
         count, noun = values.threads, "thread" if values.threads == 1 else "threads"
         self.stdout.write(
             f"Worker process {os.getpid()} for channel layer {process.wrapper}: {count} {noun}, "
-            f"channels {', '.join(process.pool.channels)}. Stop it with CONTROL-C."
+            f"channels {', '.join(process.pool.channels)}. {process.shortcuts}. Stop it with CONTROL-C."
         )
         process.run()
 
@@ -118,7 +124,8 @@ class WorkerProcess:
                 "--only-channels and --exclude-channels leave no channel to serve; the routing has "
                 + ", ".join(sorted(self.wrapper.router.channels))
             )
-        upkeep.install()
+        #: A line for the user.
+        self.shortcuts = install_shortcuts(values)
         self.pool: Workers = make_workers(self.wrapper, self._bridge, values, channels=channels)
         self._stopping = False
 

@@ -292,6 +292,13 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "static", "no-flag", True, "leave STATIC_URL to Django; otherwise it is served from STATIC_ROOT by the reactor"
     ),
+    Option(
+        "shortcuts",
+        "no-flag",
+        True,
+        "leave Django as it is; otherwise quicker functions replace some of Django's (see the page What we change in "
+        "Django)",
+    ),
     Option("media", "flag", False, "serve MEDIA_URL from MEDIA_ROOT by the reactor: uploaded files, open to everybody"),
     Option(
         "local_socket",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from unittest import mock
 
 import django.urls
 from asgiref.local import Local
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.workers import django_cleanup as upkeep
-from tests.process import TIMEOUT, SharedServerTestCase
+from channelserver.workers import django_cleanup
+from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, wait_until
 
 SETTINGS = """
 DATABASES["kept"] = {**DATABASES["default"], "NAME": BASE_DIR / "kept.sqlite3", "CONN_MAX_AGE": 600}
@@ -209,7 +210,7 @@ URLS = """
 """
 
 
-class UpkeepTests(SharedServerTestCase):
+class CleanupTests(SharedServerTestCase):
     """One thread, so each request finds what the one before has left."""
 
     files = {"urls.py": URLS, "routing.py": ROUTING, "closing.py": CLOSING}
@@ -286,7 +287,7 @@ class UpkeepTests(SharedServerTestCase):
             self.assertEqual(socket.recv(TIMEOUT), "False")
 
 
-class ClosingCacheTests(UpkeepTests):
+class ClosingCacheTests(CleanupTests):
     """The same with a cache that has something to close, so that Django is not alone with ours."""
 
     extra_settings = SETTINGS + CACHES
@@ -452,7 +453,7 @@ class OtherURLconfTests(SynchronousTestCase):
         place = Local()
         place.value = "urls"
         with mock.patch.object(django.urls.base, "_urlconfs", place):
-            upkeep._request_finished()
+            django_cleanup._request_finished()
         self.assertFalse(hasattr(place, "value"))
 
 
@@ -498,3 +499,95 @@ KNOWN = 1
         """Settings are found, missed and overridden as ever."""
         found = self.server.get("/mount/settings/").json()
         self.assertEqual(found, [2, 3, 1, False, 4, True, True, False])
+
+
+WHERE = """
+    import os
+
+    from django.conf import LazySettings
+    from django.core import signals, signing
+    from django.db import connections
+    from django.http import JsonResponse, request, response
+    from django.urls import base, path
+
+    def where(request_):
+        kinds = [
+            type(signals.request_started), type(signals.request_finished), type(base._urlconfs), type(base._prefixes),
+            type(request.host_validation_re), type(response._charset_from_content_type_re), type(signing._SEP_UNSAFE),
+        ]
+        functions = [getattr(response.ResponseHeaders, name) for name in ("__contains__", "get", "__setitem__")]
+        functions.append(connections.create_connection)
+        names = {thing.__module__ for thing in kinds + functions}
+        if "__getattribute__" in vars(LazySettings):
+            names.add("settings")
+        return JsonResponse([os.getpid(), sorted(names)], safe=False)
+
+    urlpatterns = [path("where/", where)]
+"""
+
+#: Where all of that comes from in Django without the shortcuts, and with them.
+UNCHANGED = [
+    "asgiref.local", "collections.abc", "django.db.utils", "django.dispatch.dispatcher", "django.http.response",
+    "django.utils.functional",
+]  # fmt: skip
+CHANGED = ["channelserver.workers.django_cleanup", "channelserver.workers.django_fast", "re", "settings"]
+
+
+class NoShortcutsTests(ServerTestCase):
+    """``--no-shortcuts``, or the setting, leaves Django unchanged in every kind of process; one line says what is."""
+
+    files = {"urls.py": WHERE}
+    off = "CHANNELSERVER = {'shortcuts': False}\n"
+
+    def found(self, server: Server) -> list[str]:
+        """Return where one process of a server has Django's functions from."""
+        return list(server.get("/where/").json()[1])
+
+    def switch_off(self) -> None:
+        """Turn the shortcuts off in the settings."""
+        with open(self.folder / "settings.py", "a") as stream:
+            stream.write(self.off)
+
+    def test_server(self) -> None:
+        """The server says that they are on, and how to turn them off."""
+        server = self.start()
+        server.wait_for(r"Django shortcuts: on; --no-shortcuts or CHANNELSERVER\[\"shortcuts\"\] = False leaves Django")
+        self.assertEqual(self.found(server), CHANGED)
+
+    def test_processes(self) -> None:
+        """The flag holds for all processes."""
+        server = self.start("--no-shortcuts", "--processes", "2")
+        server.wait_for("Django shortcuts: off")
+        answers: dict[int, list[str]] = {}
+
+        def both() -> bool:
+            answers.update([server.get("/where/").json()])
+            return len(answers) == 2
+
+        wait_until(both, "an answer of each process")
+        self.assertEqual(list(answers.values()), [UNCHANGED, UNCHANGED])
+        self.assertEqual(server.output.count("Django shortcuts"), 1)
+
+    def test_runworker(self) -> None:
+        """Worker processes have them, unless the setting is off."""
+        server = self.start("--threads", "0")
+        for wanted, line in ((CHANGED, "Django shortcuts: on"), (UNCHANGED, "Django shortcuts: off")):
+            worker = self.run_process(self.command("runworker"))
+            worker.wait_for(line)
+            self.assertEqual(self.found(server), wanted)
+            self.assertEqual(worker.stop(), 0)
+            self.switch_off()
+
+    def test_runserver(self) -> None:
+        """The same for the development server."""
+        for wanted, line in ((CHANGED, "Django shortcuts: on"), (UNCHANGED, "Django shortcuts: off")):
+            server = self.runserver()
+            server.wait_for(line)
+            self.assertEqual(self.found(server), wanted)
+            server.stop()
+            self.switch_off()
+
+    @staticmethod
+    def command(*arguments: str) -> list[str]:
+        """Return a management command."""
+        return [sys.executable, "manage.py", *arguments]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
-import time
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
@@ -48,6 +48,7 @@ class Raw:
             self.socket.bind((source, 0))
         self.socket.settimeout(timeout)
         self.socket.connect(("127.0.0.1", address) if isinstance(address, int) else address)
+        self._address = address
         self._buffer = b""
 
     def __enter__(self) -> Raw:
@@ -140,27 +141,11 @@ class Raw:
         except ConnectionResetError:
             return True
 
-    def is_quiet(self, seconds: float = 0.2) -> bool:
-        """Whether nothing comes for a while, and the connection stays open."""
-        before = self.socket.gettimeout()
-        self.socket.settimeout(seconds)
-        try:
-            return not self._buffer and self._more() and False
-        except TimeoutError:
-            return True
-        finally:
-            self.socket.settimeout(before)
-
-
-def seconds_until_closed(raw: Raw) -> float:
-    """Wait for the server to close a connection; return how long that took."""
-    began = time.monotonic()
-    try:
-        while raw.socket.recv(65536):
-            pass
-    except ConnectionResetError:
-        pass
-    return time.monotonic() - began
+    def is_quiet(self) -> bool:
+        """Whether nothing has come, not even the end, by the time the server has answered on another connection."""
+        with Raw(self._address) as other:
+            other.request("/")
+        return not self._buffer and not select.select([self.socket], [], [], 0)[0]
 
 
 def head(*lines: str | bytes, host: Any = "localhost") -> bytes:

@@ -103,8 +103,9 @@ class AccessLogTests(SynchronousTestCase):
             self.assertIn("&c=d", line)
 
     def test_off(self) -> None:
-        """Without a place to write to, nothing is logged."""
+        """Without a place to write to, no line is made."""
         log = AccessLog(None)
+        log._line = self.fail  # type: ignore[method-assign]
         log.http(exchange(), 0.0)
         log.socket("open", "/s", None)
 

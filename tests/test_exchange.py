@@ -610,7 +610,9 @@ class MessageTests(StrictTestCase):
     def test_can_be_sent_on(self) -> None:
         """It can be sent through any layer again."""
         server = self.make_server()
-        server.layer.send("copy", server.connect().request())
+        message = server.connect().request()
+        server.layer.send("copy", message)
+        self.assertEqual(server.message("copy"), message)
 
     def test_names_with_underscores(self) -> None:
         """Headers with an underscore in their name, which could pass for another, do not arrive."""

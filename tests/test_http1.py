@@ -262,7 +262,8 @@ class HostTests(HeadTestCase):
     def test_well_formed(self) -> None:
         """Names, addresses and ports are allowed, and an empty field."""
         for host in ("a", "a.b-c_d:8000", "127.0.0.1", "[::1]", "[::1]:80", "a:", "", "xn--mnchen-3ya.de"):
-            self.head("GET / HTTP/1.1", f"Host: {host}", host=False)
+            head = self.head("GET / HTTP/1.1", f"Host: {host}", host=False)
+            self.assertEqual(head.fields[b"host"], host.encode())
 
     def test_malformed(self) -> None:
         """Lists, paths, user information and the like are refused."""

@@ -45,8 +45,6 @@ CONSUMERS = """
             while not os.path.exists("go") and time.monotonic() < ends:
                 time.sleep(0.01)
             count("waiting", -1)
-        if message["path"] == "/uneven/" and message["order"] % 3 == 1:
-            time.sleep(0.005)  # the next ones would overtake it if they could
         if message["path"] == "/everybody/":
             Group("everybody").send({"text": text})
         else:
@@ -62,19 +60,21 @@ ROUTING = """
 """
 
 URLS = """
-    import time
+    import threading
     from django.http import HttpResponse, JsonResponse
     from django.urls import path
     import consumers
 
-    def sleep(request, number):
-        time.sleep(0.3)
-        return HttpResponse("slept %s" % number)
+    together = threading.Barrier(8)
+
+    def meet(request, number):
+        together.wait(60)
+        return HttpResponse("met %s" % number)
 
     def counts(request):
         return JsonResponse(consumers.counts)
 
-    urlpatterns = [path("sleep/<number>/", sleep), path("counts/", counts)]
+    urlpatterns = [path("meet/<number>/", meet), path("counts/", counts)]
 """
 
 
@@ -125,25 +125,29 @@ class LoadTests(ServerTestCase):
     def test_200_messages_without_waiting_for_an_answer(self) -> None:
         """A client that sends everything before it reads anything gets every answer, in order."""
         server = self.start()
-        texts = [f"message {number}" for number in range(200)]
+        texts = ["wait", *(f"message {number}" for number in range(199))]
 
         async def clients() -> None:
             async with AsyncExitStack() as stack:
-                (socket,) = await open_sockets(stack, server, ["/uneven/"])
+                socket, other = await open_sockets(stack, server, ["/", "/"])
                 for text in [*texts, "the end"]:
                     await socket.send(text)
+                # While the first one's consumer waits, the others would overtake it if they could, as this one does.
+                await other.send("another's")
+                self.assertEqual(await other.recv(), "another's")
+                (self.folder / "go").touch()
                 self.assertEqual(await receive_until(socket, "the end"), texts)
 
         self.run_clients(clients)
         self.assert_clean(server)
 
     def test_40_slow_requests(self) -> None:
-        """More requests to a slow view than there are threads: each gets its own answer."""
+        """More requests to a view, in which eight have to meet, than there are threads: each gets its own answer."""
         server = self.start("--threads", "8")
         with ThreadPoolExecutor(40) as threads:
-            answers = list(threads.map(lambda number: server.get(f"/sleep/{number}/"), range(40)))
+            answers = list(threads.map(lambda number: server.get(f"/meet/{number}/"), range(40)))
         self.assertEqual([answer.status_code for answer in answers], [200] * 40)
-        self.assertEqual([answer.text for answer in answers], [f"slept {number}" for number in range(40)])
+        self.assertEqual([answer.text for answer in answers], [f"met {number}" for number in range(40)])
         self.assert_clean(server)
 
     def test_nobody_waits_for_a_slow_consumer(self) -> None:

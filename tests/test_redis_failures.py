@@ -19,7 +19,7 @@ from channelserver.layers.base import FAILED
 from channelserver.layers.redis import RedisUnavailable
 from tests.certificates import write_pair
 from tests.process import TIMEOUT, wait_until
-from tests.redis_server import Proxy, RedisServer, Watched, pause
+from tests.redis_server import Proxy, RedisServer, Watched
 from tests.test_redis_hosts import RedisServerTestCase, say
 
 
@@ -92,13 +92,11 @@ class StoppedTests(FailureTestCase):
         second.send("a", {"value": 1})
         self.assertEqual(second.group_channels("g"), [channel])
         redis.kill()
-        with self.assertRaises(ChannelFull) as caught:
+        with self.assertRaisesRegex(ChannelFull, "was lost; it may have arrived|cannot be reached"):
             wait_until(lambda: first.send("a", {"value": 2}), "an error")
-        self.assertIn("cannot be reached", str(caught.exception) + " cannot be reached")
-        began = time.monotonic()
-        with self.assertRaisesRegex(RedisUnavailable, "cannot be reached"):
+        # The words of what is known without waiting; else it "could not be reached within 5 s".
+        with self.assertRaisesRegex(RedisUnavailable, "cannot be reached: "):
             wait_until(lambda: first.send("a", {"value": 2}), "an error")
-        self.assertLess(time.monotonic() - began, 20)
         first.send_group("g", {"text": "here"})  # its own members get it all the same
         self.assertEqual(outlet.arrived, [(channel, {"text": "here"})])
         wait_until(lambda: "nothing listens there" in first.problem(), "a word for the health report")
@@ -136,10 +134,9 @@ class StoppedTests(FailureTestCase):
         layer.send("a", {"value": 1})
         redis.freeze()
         try:
-            began = time.monotonic()
-            with self.assertRaises(RedisUnavailable) as caught:
+            given_up = "did not answer within 5 s|was lost; it may have arrived"
+            with self.assertRaisesRegex(RedisUnavailable, given_up) as caught:
                 layer.send("a", {"value": 2})
-            self.assertLess(time.monotonic() - began, 60)
             self.assertFalse(caught.exception.retry)  # it may arrive yet
             wait_until(lambda: layer.problem(), "a word for the health report")
         finally:
@@ -341,8 +338,8 @@ class Load:
         self.crowds = [stack.enter_context(case.sockets(server, 20)) for server in self.servers]
         stack.callback(self.stop)
         self._stopped = threading.Event()
-        #: The next number of each probe.
-        self._numbers = [0, 0]
+        #: How often either has sent.
+        self._sent = [0, 0]
         self._threads = [threading.Thread(target=self._send, args=(index,), daemon=True) for index in (0, 1)]
         for index in (0, 1):
             self.hear(index, "before")
@@ -350,10 +347,14 @@ class Load:
             thread.start()
 
     def _send(self, index: int) -> None:
-        number = 0
         while not self._stopped.wait(0.04):
-            say(self.crowds[index][0], f"all load {index} {number}")
-            number += 1
+            say(self.crowds[index][0], f"all load {index} {self._sent[index]}")
+            self._sent[index] += 1
+
+    def wait_for_more(self, number: int) -> None:
+        """Wait until either has sent so many messages more."""
+        before = list(self._sent)
+        wait_until(lambda: all(now - then >= number for now, then in zip(self._sent, before, strict=True)), "more load")
 
     def hear(self, index: int, name: str) -> None:
         """Send from one server until a socket of the other has got one of these messages."""
@@ -394,14 +395,13 @@ class LoadTests(RedisServerTestCase):
     """Redis is killed while two servers send to a group."""
 
     def test_killed_and_empty(self) -> None:
-        """It comes back after five seconds, with nothing in it."""
+        """It comes back when many messages could not be passed on, with nothing in it."""
         with ExitStack() as stack:
             load = Load(self, stack)
             self.redis.kill()
-            killed = time.monotonic()
             for server in load.servers:
                 wait_until(lambda: "nothing listens" in server.get("/-/health").text, "the health report")  # noqa: B023
-            pause(max(0.0, killed + 5 - time.monotonic()))
+            load.wait_for_more(100)
             self.redis.start()
             self.check_return(load)
             for server in load.servers:

@@ -67,8 +67,9 @@ ROUTING = """
 
     def work(message):
         note("work", str(message["number"]))
-        if (folder / "slow").exists():
-            time.sleep(0.002)
+        if message["number"] >= 300 and (folder / "hold").exists():
+            while (folder / "hold").exists():
+                time.sleep(0.002)
 
     channel_routing = [
         route("websocket.connect", connect), route("websocket.receive", receive),
@@ -268,7 +269,7 @@ class WorkTests(RedisServerTestCase):
 
     def test_each_message_once(self) -> None:
         """Of 1000 messages each is consumed once, but for those in the hands of a process that is killed."""
-        (self.folder / "slow").touch()
+        (self.folder / "hold").touch()
         workers = [self.worker(3) for _ in range(3)]
         sending = subprocess.Popen(
             [sys.executable, "manage.py", "shell", "-v", "0", "-c",
@@ -276,8 +277,10 @@ class WorkTests(RedisServerTestCase):
             cwd=self.folder, env=self.environment,
         )  # fmt: skip
         self.addCleanup(sending.kill)
-        wait_until(lambda: len(self.notes("work")) > 300, "some work done")
+        # All threads hold a message, so whoever is killed holds three.
+        wait_until(lambda: len(self.notes("work")) == 300 + 9, "some work done")
         workers[0].kill()
+        (self.folder / "hold").unlink()
         self.assertEqual(sending.wait(TIMEOUT), 0)
         wait_until(lambda: len(set(self.notes("work"))) >= 997 and not self.waiting("work"), "the rest")
         notes = self.notes("work")

@@ -254,10 +254,12 @@ channel_routing = {
 }
 """
 
-#: In place of the dots of the strict example: even messages take longer, so others would overtake them if they could.
+#: In place of the dots of the strict example: the first messages take so long that others would overtake them if they
+#: could.
 STRICT_ORDER_BODY = """
     number = int(message.content["text"])
-    time.sleep(0.01 if number % 2 == 0 else 0)
+    while number % 1000 == 0 and not os.path.exists("go"):
+        time.sleep(0.01)
     with open("consumed.txt", "a") as stream:
         stream.write("%d\\n" % number)
     message.reply_channel.send({"text": "seen %d" % number})
@@ -585,12 +587,14 @@ class Examples:
 
     def test_strict_ordering(self) -> None:
         """Messages are consumed strictly one after the other, in the order in which they were sent."""
-        text = "import time\nfrom channels.sessions import enforce_ordering\n" + STRICT_ORDER_CONSUMER
+        text = "import os\nimport time\nfrom channels.sessions import enforce_ordering\n" + STRICT_ORDER_CONSUMER
         server = self.example(ECHO_ROUTING, corrected(text, {"\n    ...\n": STRICT_ORDER_BODY}))
         with server.connect("/chat/") as socket, server.connect("/chat/") as other:
             for number in range(50):
                 socket.send(str(number))
                 other.send(str(1000 + number))
+            self.assert_plain_view(server)  # threads are free
+            (self.folder / "go").touch()
             self.assertEqual(received(socket, 50), [f"seen {number}" for number in range(50)])
             self.assertEqual(received(other, 50), [f"seen {1000 + number}" for number in range(50)])
         consumed = [int(line) for line in (self.folder / "consumed.txt").read_text().split()]

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
+from channelserver.layers.base import BaseChannelLayer
 from channelserver.layers.content import copy_content
-from channelserver.layers.names import check_channel_name, check_group_name
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
+from channelserver.registry import channel_layers
 from channelserver.workers.outbox import at_end, hold_back
-
-if TYPE_CHECKING:
-    from channelserver.layers import BaseChannelLayer
-
-DEFAULT_CHANNEL_LAYER = "default"
 
 
 class _Destination:
@@ -48,8 +45,6 @@ class _Destination:
         """The layer: the one given, else the one the alias stands for at this moment."""
         if self._channel_layer is not None:
             return self._channel_layer
-        from channelserver.asgi import channel_layers
-
         return channel_layers[self._alias]  # type: ignore[return-value]
 
     def _send(self, content: Any, immediately: bool, on_commit: bool | str) -> None:
@@ -116,7 +111,6 @@ class Channel(_Destination):
                 f'Channel({self.name!r}).send(..., delay={delay!r}) needs "channelserver.delay" in INSTALLED_APPS; '
                 "add it, and run manage.py migrate"
             )
-        from channelserver.asgi import channel_layers
         from channelserver.delay.models import due_in, storing
 
         alias = self._alias if self._channel_layer is None else channel_layers.alias_of(self._channel_layer)

@@ -6,6 +6,7 @@ import threading
 from typing import Any
 from unittest import mock
 
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -258,6 +259,15 @@ class WrapperTests(SynchronousTestCase):
         self.assertEqual((wrapper.alias, wrapper.routing), ("alias", f"{__name__}.routing"))
         self.assertIsInstance(wrapper.router, Router)
         self.assertEqual(str(wrapper), "alias (channelserver.layers.memory.InMemoryChannelLayer)")
+
+    def test_routing_is_loaded_when_needed(self) -> None:
+        """Sending does not import the project's routing; asking for the router does, and tells what is wrong."""
+        with layers(ROUTING="tests.no_such_routing"):
+            wrapper: Any = ChannelLayerManager()["default"]
+        wrapper.send("task", {"text": "hello"})
+        self.assertEqual(wrapper.receive(["task"]), ("task", {"text": "hello"}))
+        error = self.assertRaises(ImproperlyConfigured, lambda: wrapper.router)
+        self.assertIn("tests.no_such_routing", str(error))
 
     def test_like_the_layer(self) -> None:
         """All else is the layer's own, its errors included."""

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from channelserver.channel import DEFAULT_CHANNEL_LAYER
 from channelserver.delay import timer
 from channelserver.delay.text import from_text, to_text
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.content import Content, copy_content
-from channelserver.layers.names import check_channel_name
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name
+from channelserver.registry import channel_layers
 
 logger = logging.getLogger("channelserver.delay")
 
@@ -90,8 +90,6 @@ class DelayedMessage(models.Model):
         :raises TypeError, ValueError: it cannot be sent, ever.
         """
         if channel_layer is None:
-            from channelserver.asgi import channel_layers
-
             channel_layer = channel_layers[self.layer]
         using = router.db_for_write(DelayedMessage, instance=self)
         try:

@@ -5,6 +5,9 @@ Runs in any thread; owns nothing.
 
 import re
 
+#: The alias of the layer that is used where none is named.
+DEFAULT_CHANNEL_LAYER = "default"
+
 #: A name is shorter than this many characters.
 MAX_LENGTH = 100
 

@@ -164,11 +164,11 @@ def load_layer(alias: str) -> ChannelLayerWrapper:
     """
     try:
         wrapper = channel_layers[alias]
+        wrapper.delays = add_delay(wrapper)
     except (ImproperlyConfigured, ImportError, ValueError, TypeError) as error:
         if isinstance(error, InvalidChannelLayerError):
             raise
         raise StartError(f"CHANNEL_LAYERS[{alias!r}]['ROUTING'] is wrong: {describe(error)}") from error
-    wrapper.delays = add_delay(wrapper)
     return wrapper
 
 

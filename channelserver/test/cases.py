@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from django.test import TestCase, TransactionTestCase
 
-from channelserver.channel import DEFAULT_CHANNEL_LAYER
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.message import Message
 from channelserver.test.client import next_message
 from channelserver.test.layer import Sent, captive_layer, captive_layers, deliver_committed

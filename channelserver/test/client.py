@@ -10,10 +10,10 @@ import string
 from typing import Any, NoReturn
 
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
-from channelserver.channel import DEFAULT_CHANNEL_LAYER, Group
+from channelserver.channel import Group
 from channelserver.exceptions import ChannelSocketException
 from channelserver.layers.content import copy_content
-from channelserver.layers.names import check_channel_name
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name
 from channelserver.message import Message
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.test.layer import deliver_committed

@@ -67,7 +67,9 @@ def captive_layers(aliases: list[str]) -> Iterator[None]:
                     f"test_channel_aliases has {alias!r}, but CHANNEL_LAYERS has no such entry with a ROUTING; "
                     f"there is {known}"
                 )
-            old = channel_layers.set(alias, ChannelLayerWrapper(CaptiveLayer(), alias, entry["ROUTING"]))
+            captive = ChannelLayerWrapper(CaptiveLayer(), alias, entry["ROUTING"])
+            captive.router  # noqa: B018  (imports the routing, and with it the project's bindings)
+            old = channel_layers.set(alias, captive)
             stack.callback(channel_layers.set, alias, old)
         yield
 

@@ -11,7 +11,7 @@ from contextlib import ContextDecorator
 from typing import Any
 
 from channelserver.asgi import channel_layers
-from channelserver.channel import DEFAULT_CHANNEL_LAYER
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.routing import Router
 
 

@@ -15,8 +15,8 @@ from django.apps import apps
 from django.conf import settings
 from django.http import HttpRequest
 
-from channelserver.channel import DEFAULT_CHANNEL_LAYER
 from channelserver.layers.content import copy_content
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.message import Message
 from channelserver.sessions import session_for_reply_channel
 from channelserver.test.client import Client

@@ -12,7 +12,7 @@ from django.apps import apps
 from django.core.management import BaseCommand, CommandError
 
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
-from channelserver.channel import DEFAULT_CHANNEL_LAYER
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 
 
 class Command(BaseCommand):

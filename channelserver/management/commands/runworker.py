@@ -18,7 +18,7 @@ from twisted.internet import defer
 
 from channelserver.asgi import InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
-from channelserver.channel import DEFAULT_CHANNEL_LAYER
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.message import Message
 from channelserver.processes.connectors import SocketWay
 from channelserver.processes.remote import RemoteLayer

@@ -12,8 +12,9 @@ from typing import Any
 from django.core.management import BaseCommand, CommandError
 
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
-from channelserver.channel import DEFAULT_CHANNEL_LAYER, Channel, Group
+from channelserver.channel import Channel, Group
 from channelserver.layers import ChannelFull, MessageTooLarge
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 
 #: Exit codes: the message was not sent; what was asked for makes no sense (as with a wrong option); the channel is
 #: full.

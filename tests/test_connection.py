@@ -10,8 +10,9 @@ from twisted.internet import interfaces
 from twisted.internet.address import IPv6Address, UNIXAddress
 from zope.interface import directlyProvides
 
+from channelserver.server.http.base import LINGER
 from channelserver.server.http.body import BODY_IN_MESSAGE
-from channelserver.server.http.connection import KEPT_BYTES, KEPT_FIELDS, LINGER, READ_AHEAD, HTTPFactory
+from channelserver.server.http.connection import KEPT_BYTES, KEPT_FIELDS, READ_AHEAD, HTTPFactory
 from channelserver.server.http.http1 import MAX_HEAD_BYTES, FieldSection
 from tests.fakes import Client, FakeServer, StrictTestCase, get, request
 

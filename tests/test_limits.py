@@ -18,11 +18,12 @@ from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.layers.throttled_log import ThrottledLog, printable
 from channelserver.server.common.access import AccessLog
+from channelserver.server.common.limits import MAX_REFUSALS, Admission, Refusal, address_key
 from channelserver.server.common.options import resolve
-from channelserver.server.edge.limits import MAX_REFUSALS, Admission, Refusal, address_key
+from channelserver.server.http.base import LINGER
 from channelserver.server.http.connection import HTTPConnection, HTTPFactory
 from channelserver.server.http.proxy import ProxyPolicy
-from channelserver.server.site import LINGER, Site
+from channelserver.server.site import Site
 from channelserver.server.websocket.origin import OriginPolicy
 from tests.process import TIMEOUT, SharedServerTestCase, wait_until
 from tests.raw import Raw, head
@@ -95,7 +96,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(self.status(), b"")
         self.wait(3)
         self.assertEqual((self.status(), self.transport.closed), (b"408", "lost"))
-        self.assertEqual(self.site.complaints.totals(), {"slow request": 1})
+        self.assertEqual(self.site.throttled_log.totals(), {"slow request": 1})
 
     def test_silence(self) -> None:
         """A connection on which nothing is said is closed without a word."""
@@ -183,7 +184,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(self.transport.closed, "")
         self.wait(2)
         self.assertEqual(self.transport.closed, "aborted")
-        self.assertEqual(self.site.complaints.totals(), {"slow reader": 1})
+        self.assertEqual(self.site.throttled_log.totals(), {"slow reader": 1})
 
     def test_a_client_that_reads_slowly(self) -> None:
         """A large answer is handed over part by part; the time is for each of them."""
@@ -253,7 +254,7 @@ class AdmissionTests(SynchronousTestCase):
         self.assertIsInstance(self.connect("192.0.2.2")[0], HTTPConnection)
         first.connectionLost(None)
         self.assertIsInstance(self.connect("192.0.2.1")[0], HTTPConnection)
-        self.assertEqual(self.site.complaints.totals(), {"too many connections": 1})
+        self.assertEqual(self.site.throttled_log.totals(), {"too many connections": 1})
 
     def test_proxies_are_exempt(self) -> None:
         """All the world comes from a proxy's address; and a Unix socket has none."""

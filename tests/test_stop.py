@@ -90,9 +90,9 @@ URLS = """
 
 #: Makes the server wait for ever where it waits for a client that has been sent away to leave.
 PATIENT = """
-from channelserver.server.http import connection
-assert connection.LINGER > 0
-connection.LINGER = 600.0
+from channelserver.server.http import base
+assert base.LINGER > 0
+base.LINGER = 600.0
 """
 
 #: So long that a test fails if the server waits for its end.

@@ -26,7 +26,6 @@ KNOWN = {
     ("channelserver.asgi", "channelserver.routing"),
     ("channelserver.channel", "channelserver.delay.models"),
     ("channelserver.layers.redis.host", "channelserver.layers.redis.layer"),
-    ("channelserver.server.edge.limits", "channelserver.server.site"),
 }
 
 #: A module's name and the names of the modules that it imports.

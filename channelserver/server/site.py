@@ -10,6 +10,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
@@ -18,20 +19,17 @@ from channelserver.layers.content import Content
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.processes.shares import Shares
 from channelserver.server.common.access import AccessLog
+from channelserver.server.common.limits import Admission
 from channelserver.server.common.options import Settings
 from channelserver.server.common.wheel import Wheel
-from channelserver.server.edge.limits import Admission
 from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.replies import Replies
 from channelserver.server.websocket.origin import OriginPolicy
 
-_log = Logger("channelserver.server")
 _throttled = Logger("channelserver.server.throttled_log")
 
 #: Seconds between two looks at what has expired in the layer.
 SWEEP_SECONDS = 5.0
-#: Seconds a closing connection may take to hand over the rest of the answer.
-LINGER = 5.0
 
 
 class Site:
@@ -40,7 +38,7 @@ class Site:
     :param layer: the channel layer.
     :param options: the values of all options.
     :param bridge: the way from threads into the reactor.
-    :param clock: an ``IReactorTime`` provider.
+    :param clock: tells the time.
     :param origins: decides who may open a WebSocket.
     :param access_log: gets a line for each request and socket.
     :param static: answers requests for static files in the reactor; called with an exchange, returns whether it did.
@@ -53,7 +51,7 @@ class Site:
         layer: BaseChannelLayer,
         options: Settings,
         bridge: Bridge,
-        clock: Any,
+        clock: IReactorTime,
         origins: OriginPolicy,
         access_log: AccessLog,
         static: Callable[[Any], bool] | None = None,
@@ -69,7 +67,7 @@ class Site:
         self.static = static
         self.proxies = proxies if proxies is not None else ProxyPolicy()
         self.admission = Admission(options.max_connections, options.max_connections_per_ip)
-        self.complaints = ThrottledLog(self.wheel.now, lambda text: _throttled.warn("{text}", text=text))
+        self.throttled_log = ThrottledLog(self.wheel.now, lambda text: _throttled.warn("{text}", text=text))
         #: Answers for the health of the server in the reactor; called with an exchange, returns whether it did.
         self.health: Callable[[Any], bool] | None = None
         self.replies = Replies(bridge, token)
@@ -103,7 +101,7 @@ class Site:
         number = len(self.connections) if self.shares is None else self.shares.total()
         refusal = self.admission.refusal(peer, number, trusted)
         if refusal:
-            self.complaints.count("too many connections", refusal)
+            self.throttled_log.count("too many connections", refusal)
         return bool(refusal)
 
     def connected(self, connection: Any) -> None:
@@ -125,7 +123,7 @@ class Site:
     def on_tick(self, now: float) -> float | None:
         """Drop what has expired in the layer; log the sums of what repeats itself."""
         self.layer.sweep()
-        self.complaints.flush()
+        self.throttled_log.flush()
         return now + SWEEP_SECONDS
 
     def submit(self, channel: str, content: Content, attachment: Any = None) -> bool:

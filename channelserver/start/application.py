@@ -24,13 +24,14 @@ from channelserver.delay.consumers import LOOK_CHANNEL, add_delay
 from channelserver.delay.timer import DelayTimer
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
+from channelserver.processes.figures import add_up
 from channelserver.processes.hub import Hub
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.options import Settings
-from channelserver.server.edge.health import Health, add_up
+from channelserver.server.edge.health import Health
 from channelserver.server.edge.media import MediaFiles
 from channelserver.server.edge.static import StaticFiles
 from channelserver.server.edge.tls import server_tls

@@ -21,8 +21,8 @@ from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
 from channelserver.server.common import reactor
 from channelserver.server.common.access import AccessLog
+from channelserver.server.common.limits import raise_descriptor_limit
 from channelserver.server.common.options import BY_NAME, OPTIONS, Option, OptionError, Settings, closest, resolve
-from channelserver.server.edge.limits import raise_descriptor_limit
 from channelserver.server.service import ListenError, endpoints
 from channelserver.start import project
 from channelserver.start.application import install_shortcuts, make_server

@@ -30,9 +30,9 @@ from twisted.logger import Logger, globalLogBeginner, jsonFileLogObserver
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import LINK, LISTENERS, LOG, SHARES
+from channelserver.server.common.limits import raise_descriptor_limit
 from channelserver.server.common.options import OptionError, Settings
 from channelserver.server.common.reactor import install
-from channelserver.server.edge.limits import raise_descriptor_limit
 from channelserver.server.service import ListenError
 from channelserver.start import project
 from channelserver.start.logs import join_logs

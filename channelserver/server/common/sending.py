@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet import interfaces
 from twisted.internet.tcp import Connection
+
+from channelserver.server.common.transport import Transport
 
 #: Gives the kernel bytes; returns how many it has taken.
 Put = Callable[[bytes], int]
@@ -47,3 +50,16 @@ def shortcut(transport: Any) -> Put | None:
     """
     put: Put | None = None if transport.dataBuffer or transport._tempDataLen else transport.socket.send
     return put
+
+
+def lose_transport(transport: Transport) -> None:
+    """Close a transport when all that was written has been sent.
+
+    Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may lose what
+    we have sent last. So only our side is closed; the client's follows, or the caller's deadline. (TLS has a way of its
+    own to say that there is no more.)
+    """
+    if interfaces.IHalfCloseableDescriptor.providedBy(transport) and not interfaces.ISSLTransport.providedBy(transport):
+        transport.loseWriteConnection()  # type: ignore[attr-defined]  # the interface forgets its method
+    else:
+        transport.loseConnection()

@@ -1,5 +1,5 @@
-"""What the server answers or refuses by itself: limits, static and media files, health, redirects, TLS.
+"""What the server answers by itself: static and media files, health, redirects, TLS.
 
-Runs in the reactor thread; owns the certificate in use and the numbers of open connections.
+Runs in the reactor thread; owns the certificate in use.
 May import ``common``, ``http`` and ``http2``.
 """

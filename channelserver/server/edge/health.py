@@ -107,7 +107,7 @@ class Health:
             "busy": self._busy(),
             "queues": {name: int(figures["messages_pending"]) for name, figures in queues.items()},
             "oldest": round(max((figures["messages_max_age"] for figures in queues.values()), default=0.0), 3),
-            "refused": site.complaints.totals(),
+            "refused": site.throttled_log.totals(),
             **({"redis": problem} if (problem := site.layer.problem()) else {}),
         }
 

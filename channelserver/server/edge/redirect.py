@@ -7,59 +7,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
-from twisted.internet import interfaces
-from twisted.internet.protocol import Factory
-from zope.interface import implementer
-
-from channelserver.server.edge.limits import Refusal
+from channelserver.server.http.base import Connection, ConnectionFactory
 from channelserver.server.http.http1 import MAX_HEAD_BYTES, BadRequest, RequestHead, parse_head
 from channelserver.server.site import Site
 from channelserver.server.websocket.origin import split_port
 
-#: Seconds for a client to take the answer.
-LINGER = 5.0
-
 _target = re.compile(rb"[A-Z][A-Z0-9_\-]* (?:[Hh][Tt][Tt][Pp][Ss]?://[^/?# ]+)?([^# ]*) ").match
 
 
-@implementer(interfaces.IProtocol)
-class RedirectConnection:
+class RedirectConnection(Connection):
     """One connection: a request head, an answer, the end.
 
-    :param site: what all connections share.
     :param port: returns the port of the HTTPS listener.
     """
 
-    __slots__ = ("_buffer", "_deadline", "_port", "_site", "_transport", "factory", "peer")
+    __slots__ = ("_buffer", "_port")
 
-    #: As a connection of the site it is none, and never becomes one.
-    websocket = None
-
-    def __init__(self, site: Site, port: Callable[[], int], peer: str | None) -> None:
-        self._site = site
+    def __init__(self, site: Site, peer: str | None, port: Callable[[], int]) -> None:
+        super().__init__(site, peer)
         self._port = port
-        #: The address of the other end.
-        self.peer = peer
-        self._transport: Any = None
         self._buffer: bytes | None = b""  # None: the answer is on its way
-        self._deadline = 0.0
-        self.factory: Any = None
-
-    def makeConnection(self, transport: Any) -> None:
-        """See ``IProtocol``."""
-        self._transport = transport
-        site = self._site
-        site.connected(self)
-        self._deadline = site.wheel.now() + site.options.header_timeout
-        site.wheel.add(self, self._deadline)
-
-    def connectionMade(self) -> None:
-        """See ``IProtocol``; the work is done in :meth:`makeConnection`."""
 
     def dataReceived(self, data: bytes) -> None:
-        """See ``IProtocol``."""
         if self._buffer is None:
             return
         buffer = self._buffer = self._buffer + data
@@ -75,7 +45,7 @@ class RedirectConnection:
     def _answer(self, head: RequestHead, lines: bytes) -> None:
         host = head.fields.get(b"host", b"").decode("latin-1")
         name = split_port(host)
-        if name is None or not self._site.origins.host_allowed(host):
+        if name is None or not self.site.origins.host_allowed(host):
             raise BadRequest("this host is not served here")
         port = self._port()
         # As the client wrote it: decoded and encoded again it might be another.
@@ -90,64 +60,34 @@ class RedirectConnection:
 
     def _send(self, status: bytes, body: bytes, field: bytes = b"") -> None:
         self._buffer = None
-        wheel = self._site.wheel
-        self._deadline = wheel.now() + LINGER
-        wheel.add(self, self._deadline)
-        self._transport.write(
+        self.transport.write(
             b"HTTP/1.1 %s\r\n%sDate: %s\r\nContent-Type: text/plain; charset=utf-8\r\n"
             b"Content-Length: %d\r\nConnection: close\r\n\r\n%s"
-            % (status, field, self._site.date(), len(body), body)
+            % (status, field, self.site.date(), len(body), body)
         )  # fmt: skip
-        # Only our side: closing with bytes unread would make the kernel reset the connection, and the answer be lost.
-        self._transport.loseWriteConnection()
-
-    def connectionLost(self, reason: Any) -> None:
-        """See ``IProtocol``."""
-        self._transport = None
-        self._site.wheel.remove(self)
-        self._site.disconnected(self)
+        self._finish()
 
     def drain(self) -> None:
         """The server stops."""
         if self._buffer is not None:
-            self._transport.loseConnection()
+            self.transport.loseConnection()
 
-    def abort(self) -> None:
-        """Close the connection at once."""
-        if self._transport is not None:
-            self._transport.abortConnection()
-
-    def on_tick(self, now: float) -> float | None:
-        """See :class:`channelserver.server.common.wheel.Timed`."""
-        if self._transport is None:
-            return None
-        if now < self._deadline:
-            return self._deadline
-        if self._buffer:
-            self._send(b"408 Request Timeout", b"the request head took too long\n")
-            return self._deadline
-        self.abort()
-        return None
+    def _late(self, now: float) -> float | None:
+        if not self._buffer:
+            return super()._late(now)
+        self._send(b"408 Request Timeout", b"the request head took too long\n")
+        return self._deadline
 
 
-class RedirectFactory(Factory):
+class RedirectFactory(ConnectionFactory):
     """Makes :class:`RedirectConnection`.
 
-    :param site: what all connections share.
     :param port: returns the port of the HTTPS listener.
     """
 
-    noisy = False
-
     def __init__(self, site: Site, port: Callable[[], int]) -> None:
-        self._site = site
+        super().__init__(site)
         self._port = port
 
-    def buildProtocol(self, addr: Any) -> Any:
-        """See ``IProtocolFactory``."""
-        peer: str | None = getattr(addr, "host", None)
-        if self._site.is_full(peer):
-            return Refusal(self._site)
-        connection = RedirectConnection(self._site, self._port, peer)
-        connection.factory = self
-        return connection
+    def make(self, peer: str | None) -> RedirectConnection:
+        return RedirectConnection(self.site, peer, self._port)

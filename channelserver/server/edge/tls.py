@@ -17,14 +17,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 from twisted.internet import interfaces
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from channelserver.server.common.options import OptionError, Settings
-from channelserver.server.edge.limits import Refusal
-from channelserver.server.http.connection import HTTPFactory
+from channelserver.server.common.transport import TLSTransport
+from channelserver.server.http.base import Connection, ConnectionFactory
 from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.tls")
@@ -227,110 +226,59 @@ def has_http2() -> bool:
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
-@implementer(interfaces.IProtocol, interfaces.IHandshakeListener)
-class Negotiation:
+@implementer(interfaces.IHandshakeListener)
+class Negotiation(Connection):
     """A connection whose TLS handshake is under way. What was negotiated takes its place.
 
-    :param site: what all connections share.
     :param http1: makes the protocols for HTTP/1.1.
     """
 
-    __slots__ = ("_deadline", "_http1", "_overdue", "_site", "_transport", "factory", "peer")
+    __slots__ = ("_http1", "_overdue")
 
-    #: As a connection of the site it is none, and never becomes one.
-    websocket = None
+    transport: TLSTransport
 
-    def __init__(self, site: Site, http1: HTTPFactory, peer: str | None) -> None:
-        self._site = site
+    def __init__(self, site: Site, peer: str | None, http1: ConnectionFactory) -> None:
+        super().__init__(site, peer)
         self._http1 = http1
-        #: The address of the other end.
-        self.peer = peer
-        self._transport: Any = None
-        self._deadline = 0.0
         self._overdue = False
-        self.factory: Any = None
-
-    def makeConnection(self, transport: Any) -> None:
-        """See ``IProtocol``."""
-        self._transport = transport
-        site = self._site
-        site.connected(self)
-        self._deadline = site.wheel.now() + site.options.header_timeout
-        site.wheel.add(self, self._deadline)
-
-    def connectionMade(self) -> None:
-        """See ``IProtocol``; the work is done in :meth:`makeConnection`."""
 
     def dataReceived(self, data: bytes) -> None:
-        """See ``IProtocol``; nothing comes before the handshake is done."""
+        """Nothing comes before the handshake is done."""
 
     def handshakeCompleted(self) -> None:
-        """See ``IHandshakeListener``."""
-        transport, site = self._transport, self._site
-        self._transport = None
+        transport, site = self.transport, self.site
         if transport.negotiatedProtocol == b"h2":
             from channelserver.server.http2.connection import HTTP2Connection
 
-            successor: Any = HTTP2Connection(site, self.peer)
+            successor: Connection = HTTP2Connection(site, self.peer)
         else:
             successor = self._http1.make(self.peer)
         transport.wrappedProtocol = successor
         successor.makeConnection(transport)
-        site.wheel.remove(self)
-        site.disconnected(self)
+        self.connectionLost(None)
         if site.draining:
             successor.drain()
 
-    def connectionLost(self, reason: Any) -> None:
-        """See ``IProtocol``."""
-        self._transport = None
-        self._site.wheel.remove(self)
-        self._site.disconnected(self)
-
-    def drain(self) -> None:
-        """The server stops."""
-        self.abort()
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        if self._transport is not None:
-            self._transport.abortConnection()
-
-    def on_tick(self, now: float) -> float | None:
-        """See :class:`channelserver.server.common.wheel.Timed`."""
-        if self._transport is None:
-            return None
-        if now < self._deadline:
-            return self._deadline
-        if not self._overdue:
-            # On a busy day its bytes may be here, unread; between this look and the next the reactor reads them.
-            self._overdue = True
-            return now
-        self.abort()
-        return None
+    def _late(self, now: float) -> float | None:
+        if self._overdue:
+            return super()._late(now)
+        # On a busy day its bytes may be here, unread; between this look and the next the reactor reads them.
+        self._overdue = True
+        return now
 
 
-class NegotiationFactory(Factory):
+class NegotiationFactory(ConnectionFactory):
     """Makes :class:`Negotiation`.
 
-    :param site: what all connections share.
     :param http1: makes the protocols for HTTP/1.1.
     """
 
-    noisy = False
-
-    def __init__(self, site: Site, http1: HTTPFactory) -> None:
-        self._site = site
+    def __init__(self, site: Site, http1: ConnectionFactory) -> None:
+        super().__init__(site)
         self._http1 = http1
 
-    def buildProtocol(self, addr: Any) -> Any:
-        """See ``IProtocolFactory``."""
-        peer: str | None = getattr(addr, "host", None)
-        if self._site.is_full(peer):
-            return Refusal(self._site)
-        negotiation = Negotiation(self._site, self._http1, peer)
-        negotiation.factory = self
-        return negotiation
+    def make(self, peer: str | None) -> Negotiation:
+        return Negotiation(self.site, peer, self._http1)
 
 
 @implementer(interfaces.IStreamServerEndpoint)

@@ -25,19 +25,17 @@ import re
 from typing import Any
 
 from twisted.internet import interfaces
-from twisted.internet.protocol import Factory
-from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from channelserver.server.common.sending import Put, direct, send, shortcut
-from channelserver.server.edge.limits import Refusal, lose_transport
+from channelserver.server.common.sending import Put, direct, lose_transport, send, shortcut
+from channelserver.server.common.transport import Transport
+from channelserver.server.http.base import LINGER, Connection, ConnectionFactory
 from channelserver.server.http.body import FramedBody
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, FieldSection, RequestHead, parse_head
-from channelserver.server.site import LINGER, Site
+from channelserver.server.site import Site
 from channelserver.server.websocket.websocket import WebSocket
-
-_log = Logger("channelserver.server.http")
 
 #: Bytes of further requests which are read while one is being answered.
 READ_AHEAD = 64 * 1024
@@ -58,22 +56,16 @@ def _small(section: FieldSection | None) -> FieldSection | None:
     return section
 
 
-@implementer(interfaces.IProtocol, interfaces.IPushProducer)
-class HTTPConnection:
+class HTTPConnection(Connection):
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_begun", "_body", "_buffer", "_deadline", "_direct", "_exchange", "_head", "_own_addresses",
-        "_paused", "_producing", "_searched", "_section", "_state", "_websocket", "factory", "peer", "site",
-        "transport",
+        "_addresses", "_begun", "_body", "_buffer", "_direct", "_exchange", "_head", "_producing", "_searched",
+        "_section", "websocket",
     )  # fmt: skip
 
     def __init__(self, site: Site, peer: str | None = None) -> None:
-        self.site = site
-        #: The address of the other end, as the kernel has it; None: a Unix socket.
-        self.peer = peer
-        self.factory: Any = None
-        self.transport: Any = None
+        super().__init__(site, peer)
         self._direct: Any = None  # the transport, if it can be written to without the reactor
         self._state = "head"
         self._buffer = b""
@@ -83,33 +75,20 @@ class HTTPConnection:
         self._section: FieldSection | None = None  # of the latest head
         self._body: FramedBody | None = None
         self._exchange: Exchange | None = None
-        self._websocket: WebSocket | None = None
-        self._own_addresses: dict[str, Any] | None = None  # of the connection
+        self.websocket: WebSocket | None = None
         self._addresses: dict[str, Any] = {}  # of the request, where a proxy knows better
-        self._deadline = 0.0
-        self._paused = False  # the transport has more to send than it wants
         self._producing = True  # we read from the transport
 
     # -- called by the transport ---------------------------------------------------------------------------------------
 
-    def makeConnection(self, transport: Any) -> None:
-        """See ``IProtocol``."""
-        self.transport = transport
-        site = self.site
-        if interfaces.ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
+    def makeConnection(self, transport: Transport) -> None:
         transport.registerProducer(self, True)
         self._direct = direct(transport)
-        site.connected(self)
-        self._set_deadline(site.options.header_timeout)
-
-    def connectionMade(self) -> None:
-        """See ``IProtocol``; the work is done in :meth:`makeConnection`."""
+        super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
-        """See ``IProtocol``."""
-        if self._websocket is not None:
-            self._websocket.data_received(data)
+        if self.websocket is not None:
+            self.websocket.data_received(data)
             return
         if self._state in ("closing", "ending"):
             return
@@ -123,40 +102,33 @@ class HTTPConnection:
                 return
         self._advance()
 
-    def connectionLost(self, reason: Any) -> None:
-        """See ``IProtocol``."""
+    def connectionLost(self, reason: Failure | None) -> None:
         self._state = "closed"
         self._drop_body()
-        if self._websocket is not None:
-            self._websocket.connection_lost()
+        if self.websocket is not None:
+            self.websocket.connection_lost()
         if self._exchange is not None:
             self._exchange.client_gone()
             self._exchange = None
-        self.site.wheel.remove(self)
-        self.site.disconnected(self)
+        super().connectionLost(reason)
 
     def pauseProducing(self) -> None:
-        """The client reads more slowly than we send."""
-        self._paused = True
-        if self._websocket is not None:
-            self._websocket.paused = True
+        super().pauseProducing()
+        if self.websocket is not None:
+            self.websocket.paused = True
         else:
             self._set_deadline(self.site.options.http_timeout)
 
     def resumeProducing(self) -> None:
-        """The client has read what was waiting."""
-        self._paused = False
-        if self._websocket is not None:
-            self._websocket.drained()
+        super().resumeProducing()
+        if self.websocket is not None:
+            self.websocket.drained()
         elif self._exchange is not None:
             self._exchange.drained()
         elif self._state == "head":
             self._next_request()
         elif self._state == "closing":
             self._finish()
-
-    def stopProducing(self) -> None:
-        """See ``IPushProducer``."""
 
     # -- reading requests ----------------------------------------------------------------------------------------------
 
@@ -202,7 +174,7 @@ class HTTPConnection:
         head = self._head = parse_head(buffer[:end], options.max_header_fields, self._section)
         if head.section is not self._section:
             self._section = _small(head.section)
-        self._addresses = self._own()
+        self._addresses = self.addresses()
         if self.site.proxies:
             self._addresses = self.site.proxies.apply(head, self._addresses, self.peer)
         # RFC 9110 section 7.8: in HTTP/1.0, Upgrade means nothing.
@@ -222,20 +194,6 @@ class HTTPConnection:
         data, self._buffer = self._buffer, b""
         self._set_deadline(self.site.options.body_timeout)
         self._feed_body(self._body, data)
-
-    def _own(self) -> dict[str, Any]:
-        """Return the addresses of the connection itself. Not before the first request: the PROXY protocol, if it is
-        spoken, tells them in the connection's first bytes.
-        """
-        if self._own_addresses is None:
-            transport = self.transport
-            peer, host = transport.getPeer(), transport.getHost()
-            self._own_addresses = {
-                "client": [peer.host, peer.port] if hasattr(peer, "port") else None,
-                "server": [host.host, host.port] if hasattr(host, "port") else None,
-                "scheme": "https" if interfaces.ISSLTransport.providedBy(transport) else "http",
-            }
-        return self._own_addresses
 
     def _feed_body(self, body: FramedBody, data: bytes) -> None:
         try:
@@ -283,7 +241,7 @@ class HTTPConnection:
         if refusal is not None:
             self._state = "head"
             raise refusal
-        self._websocket = websocket
+        self.websocket = websocket
         websocket.paused = self._paused
         websocket.begin(data)
 
@@ -325,12 +283,8 @@ class HTTPConnection:
 
     def refuse_upgrade(self, status: int, text: str) -> None:
         """Answer a handshake with an error, and close."""
-        self._websocket = None
+        self.websocket = None
         self._refuse(BadRequest(text, status), logged=True)
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self.transport.abortConnection()
 
     def close_socket(self) -> None:
         """Close the transport when everything written has been sent."""
@@ -348,17 +302,12 @@ class HTTPConnection:
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer under way."""
         if self._state == "head" and not self._buffer:
-            if self._own_addresses is None:  # accepted a moment ago: its first request may be on its way
+            if self._own is None:  # accepted a moment ago: its first request may be on its way
                 self._set_deadline(FIRST_REQUEST)
             else:
                 self._close_idle()
         elif self._head is not None:
             self._head.keep_alive = False
-
-    @property
-    def websocket(self) -> WebSocket | None:
-        """The WebSocket this connection has become, if it has."""
-        return self._websocket
 
     # -- closing -------------------------------------------------------------------------------------------------------
 
@@ -377,10 +326,10 @@ class HTTPConnection:
         self._state = "answer"
         self._buffer = b""
         head.keep_alive = False
-        client = (self._addresses if known is not None and self._addresses else self._own())["client"]
+        client = (self._addresses if known is not None and self._addresses else self.addresses())["client"]
         if not logged:
             kind = "slow request" if error.status == 408 else "bad request"
-            self.site.complaints.count(kind, f"{error.reason} (client {client[0] if client else 'unknown'})")
+            self.site.throttled_log.count(kind, f"{error.reason} (client {client[0] if client else 'unknown'})")
         exchange = self._exchange = Exchange(self, head, client)
         exchange.quiet = logged
         extra = [[b"Sec-WebSocket-Version", b"13"]] if error.status == 426 else []
@@ -404,20 +353,6 @@ class HTTPConnection:
         else:
             self._finish()
 
-    def _close_idle(self) -> None:
-        """Close outright: nothing is under way in either direction, so nobody need wait for the client's side."""
-        self._state = "closing"
-        secure = interfaces.ISSLTransport.providedBy(self.transport)
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        if secure:  # TLS would wait for the client's good-bye all the same
-            self.transport.transport.loseConnection()
-
-    def _finish(self) -> None:
-        self.transport.unregisterProducer()
-        self._set_deadline(LINGER)
-        lose_transport(self.transport)
-
     def _drop_body(self) -> None:
         body, self._body = self._body, None
         if body is not None:
@@ -433,30 +368,16 @@ class HTTPConnection:
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
-    def _set_deadline(self, seconds: float) -> None:
-        wheel = self.site.wheel
-        self._deadline = wheel.now() + seconds
-        wheel.add(self, self._deadline)
-
-    def on_tick(self, now: float) -> float | None:
-        """See :class:`channelserver.server.common.wheel.Timed`."""
-        if self._websocket is not None or self._state == "closed":
-            return None
-        if now < self._deadline:
-            return self._deadline
-        self._late()
-        return now + LINGER
-
-    def _late(self) -> None:
+    def _late(self, now: float) -> float | None:
         state = self._state
         if self._paused or state == "ending":
             if state != "ending":
                 client = self._addresses.get("client")
-                self.site.complaints.count(
+                self.site.throttled_log.count(
                     "slow reader", f"an answer was not read in time (client {client[0] if client else 'unknown'})"
                 )
             self.transport.abortConnection()
-        elif state == "closing" and interfaces.ISSLTransport.providedBy(self.transport):
+        elif state == "closing" and self.secure:
             self.transport.abortConnection()  # it waits for a good-bye that does not come
         elif state == "closing":
             # What the kernel has still to send it goes on sending; only what we hold must be gone in time.
@@ -473,31 +394,16 @@ class HTTPConnection:
         elif self._exchange is not None and self._exchange.state == "waiting":
             self._exchange.head.keep_alive = False
             self._exchange.fail(503, "The application did not answer in time.")
+        return now + LINGER
 
 
 @implementer(interfaces.IProtocolNegotiationFactory)
-class HTTPFactory(Factory):
-    """Makes a connection's protocol.
-
-    :param site: what all connections share.
-    """
-
-    noisy = False
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
+class HTTPFactory(ConnectionFactory):
+    """Makes HTTP/1.1 connections."""
 
     def acceptableProtocols(self) -> list[bytes]:
         """See ``IProtocolNegotiationFactory``: what an ``ssl:`` endpoint agrees to (RFC 7301)."""
         return [b"http/1.1"]
 
-    def buildProtocol(self, addr: Any) -> Any:
-        """See ``IProtocolFactory``."""
-        peer: str | None = getattr(addr, "host", None)
-        return Refusal(self.site) if self.site.is_full(peer) else self.make(peer)
-
     def make(self, peer: str | None) -> HTTPConnection:
-        """Return the protocol of a connection that has been let in."""
-        connection = HTTPConnection(self.site, peer)
-        connection.factory = self
-        return connection
+        return HTTPConnection(self.site, peer)

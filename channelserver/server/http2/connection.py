@@ -23,11 +23,12 @@ from typing import Any
 from h2 import events
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
-from twisted.internet import interfaces
 from twisted.logger import Logger
-from zope.interface import implementer
+from twisted.python.failure import Failure
 
 from channelserver.server.common.details import log_detail
+from channelserver.server.common.transport import Transport
+from channelserver.server.http.base import Connection
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http2 import frames
 from channelserver.server.http2.frames import FrameReader, Violation, goaway
@@ -42,33 +43,17 @@ _log = Logger("channelserver.server.http2")
 HOLD = 1024 * 1024
 #: Bytes written to the transport at a time.
 FLUSH = 64 * 1024
-#: Seconds a closing connection may take to hand over the rest.
-LINGER = 5.0
 
 
-@implementer(interfaces.IProtocol, interfaces.IPushProducer)
-class HTTP2Connection:
-    """See the module.
-
-    :param site: what all connections share.
-    """
+class HTTP2Connection(Connection):
+    """The protocol of one connection."""
 
     __slots__ = (
-        "_begun", "_deadline", "_frames", "_h2", "_held", "_last", "_paused", "_scheduled", "_state", "_streams",
-        "_unflushed", "_work", "addresses", "factory", "peer", "site", "transport",
-        "waiting",
+        "_begun", "_frames", "_h2", "_held", "_last", "_scheduled", "_streams", "_unflushed", "_work", "waiting",
     )  # fmt: skip
 
-    #: It never becomes one.
-    websocket = None
-
     def __init__(self, site: Site, peer: str | None = None) -> None:
-        self.site = site
-        #: The address of the other end, as the kernel has it.
-        self.peer = peer
-        self.factory: Any = None
-        self.transport: Any = None
-        self.addresses: dict[str, Any] = {}
+        super().__init__(site, peer)
         #: Bytes of answers that wait in all streams.
         self.waiting = 0
         self._h2 = new_state()
@@ -79,37 +64,18 @@ class HTTP2Connection:
         self._work: deque[Stream] = deque()  # streams with something to send
         self._held: deque[Stream] = deque()  # streams whose request waits
         self._scheduled = False
-        self._paused = False  # the transport has more to send than it wants
         self._unflushed = 0
-        self._begun = 0.0  # when the client began what it has not finished
-        self._deadline = 0.0
+        self._begun = site.wheel.now()  # when the client began what it has not finished
 
     # -- called by the transport ---------------------------------------------------------------------------------------
 
-    def makeConnection(self, transport: Any) -> None:
-        """See ``IProtocol``."""
-        self.transport = transport
-        site = self.site
-        if interfaces.ITCPTransport.providedBy(transport):
-            transport.setTcpNoDelay(True)
+    def makeConnection(self, transport: Transport) -> None:
         transport.registerProducer(self, True)
-        peer, host = transport.getPeer(), transport.getHost()
-        self.addresses = {
-            "client": [peer.host, peer.port] if hasattr(peer, "port") else None,
-            "server": [host.host, host.port] if hasattr(host, "port") else None,
-            "scheme": "https" if interfaces.ISSLTransport.providedBy(transport) else "http",
-        }
-        site.connected(self)
-        self._begun = site.wheel.now()
-        site.wheel.add(self, self._begun + site.options.header_timeout)
-        self._set_deadline(max(site.options.header_timeout, site.options.keep_alive))
+        super().makeConnection(transport)
+        self._deadline = self._begun + max(self.site.options.header_timeout, self.site.options.keep_alive)
         self._flush()
 
-    def connectionMade(self) -> None:
-        """See ``IProtocol``; the work is done in :meth:`makeConnection`."""
-
     def dataReceived(self, data: bytes) -> None:
-        """See ``IProtocol``."""
         if self._state in ("closing", "closed"):
             return
         now = self.site.wheel.now()
@@ -133,36 +99,29 @@ class HTTP2Connection:
             self._end(violation)
             return
         except ProtocolError as error:
-            log_detail(_log, "HTTP/2 connection of {client}: {error}", client=self.addresses["client"], error=error)
+            log_detail(_log, "HTTP/2 connection of {client}: {error}", client=self.addresses()["client"], error=error)
             self._close()  # h2 has its GOAWAY ready
             return
         if self._frames.unfinished:
             self.site.wheel.add(self, self._finish_by())
         self._pump()
 
-    def connectionLost(self, reason: Any) -> None:
-        """See ``IProtocol``."""
+    def connectionLost(self, reason: Failure | None) -> None:
         self._state = "closed"
         self._drop_streams()
-        self.site.wheel.remove(self)
-        self.site.disconnected(self)
+        super().connectionLost(reason)
 
     def pauseProducing(self) -> None:
-        """The client reads more slowly than we send."""
-        self._paused = True
+        super().pauseProducing()
         if self._state != "closing":
             self._set_deadline(self.site.options.http_timeout)
 
     def resumeProducing(self) -> None:
-        """The client has read what was waiting."""
-        self._paused = False
+        super().resumeProducing()
         if self._state != "closing":
             self._set_deadline(self.site.options.keep_alive)
             self.site.wheel.add(self, self._next_look(self.site.wheel.now()))  # nobody looked at the streams meanwhile
             self._schedule()
-
-    def stopProducing(self) -> None:
-        """See ``IPushProducer``."""
 
     # -- what the client sends -----------------------------------------------------------------------------------------
 
@@ -173,7 +132,7 @@ class HTTP2Connection:
             return
         self._last = number
         try:
-            head = read_head(event.headers or (), ended, self.addresses["scheme"].encode())
+            head = read_head(event.headers or (), ended, self.addresses()["scheme"].encode())
         except Malformed as error:
             self._break_rule(number, error)
             return
@@ -248,7 +207,7 @@ class HTTP2Connection:
 
     def _break_rule(self, number: int, error: Malformed) -> None:
         """A stream error (RFC 9113 section 5.4.2)."""
-        log_detail(_log, "HTTP/2 stream of {client}: {error}", client=self.addresses["client"], error=error)
+        log_detail(_log, "HTTP/2 stream of {client}: {error}", client=self.addresses()["client"], error=error)
         self._reset(number, frames.PROTOCOL_ERROR)
         self._forget(number)
         self._frames.count_reset(self.site.wheel.now())
@@ -281,8 +240,8 @@ class HTTP2Connection:
         try:
             self._take_turns()
         except Exception:  # else nothing would ever be sent again
-            _log.failure("error in the HTTP/2 connection of {client}", client=self.addresses["client"])
-            self.transport.abortConnection()
+            _log.failure("error in the HTTP/2 connection of {client}", client=self.addresses()["client"])
+            self.abort()
             return
         self._scheduled = False
         while self._held and not self._paused and self.waiting <= HOLD:
@@ -318,7 +277,7 @@ class HTTP2Connection:
             bare = stream.ended and not stream.waiting
             state.send_headers(number, fields, end_stream=bare)
             if bare:
-                self._finish(stream)
+                self._stream_sent(stream)
                 return False
         if stream.waiting:
             # The connection's window is part of this.
@@ -331,16 +290,16 @@ class HTTP2Connection:
             self._frames.sent(len(data))
             self._unflushed += len(data)
             if last:
-                self._finish(stream)
+                self._stream_sent(stream)
                 return False
             stream.make_room()
         elif stream.ended:
             state.end_stream(number)
-            self._finish(stream)
+            self._stream_sent(stream)
             return False
         return bool(stream.state != "closed" and (stream.waiting or stream.ended))
 
-    def _finish(self, stream: Stream) -> None:
+    def _stream_sent(self, stream: Stream) -> None:
         """The answer is sent."""
         if not stream.request_ended:
             # The rest of the request is of no interest (RFC 9113 section 8.1).
@@ -374,15 +333,9 @@ class HTTP2Connection:
         idle = self._state == "open" and not self._streams
         self._leave()
         if idle:
-            # Nothing is under way in either direction, so nobody need wait for the client's good-bye, as TLS does.
-            self._close()
-            self.transport.transport.loseConnection()
+            self._close_idle()
         else:
             self._schedule()
-
-    def abort(self) -> None:
-        """Close the connection at once."""
-        self.transport.abortConnection()
 
     def _leave(self, code: int = frames.NO_ERROR) -> None:
         """Take no more streams (RFC 9113 section 6.8)."""
@@ -394,7 +347,7 @@ class HTTP2Connection:
 
     def _end(self, violation: Violation) -> None:
         _log.info(
-            "HTTP/2 connection of {client} ended: {reason}", client=self.addresses["client"], reason=violation.reason
+            "HTTP/2 connection of {client} ended: {reason}", client=self.addresses()["client"], reason=violation.reason
         )
         self._state = "open"
         self._leave(violation.code)
@@ -404,11 +357,8 @@ class HTTP2Connection:
         if self._state in ("closing", "closed"):
             return
         self._flush()
-        self._state = "closing"
-        self._set_deadline(LINGER)
         self._drop_streams()
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        self._finish()
 
     def _drop_streams(self) -> None:
         streams, self._streams = self._streams, {}
@@ -418,12 +368,6 @@ class HTTP2Connection:
             stream.close()
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
-
-    def _set_deadline(self, seconds: float) -> None:
-        """When the connection itself is given up: idle, or closing, or as the client does not read."""
-        wheel = self.site.wheel
-        self._deadline = wheel.now() + seconds
-        wheel.add(self, self._deadline)
 
     def _finish_by(self) -> float:
         """When the client must have finished what it has begun."""
@@ -438,7 +382,7 @@ class HTTP2Connection:
         if self._state == "closing" or self._paused:
             if now < self._deadline:
                 return self._deadline
-            self.transport.abortConnection()
+            self.abort()
             return None
         if self._frames.unfinished and now >= self._finish_by():
             self._end(Violation("a frame took too long", frames.NO_ERROR))
@@ -448,7 +392,7 @@ class HTTP2Connection:
         else:
             for stream in list(self._streams.values()):
                 if stream.due is not None and now >= stream.due:
-                    self._late(stream)
+                    self._stream_late(stream)
         return self._next_look(now)
 
     def _next_look(self, now: float) -> float:
@@ -460,7 +404,7 @@ class HTTP2Connection:
         # All that comes later is added when it comes.
         return min(dues, default=now + self.site.options.keep_alive)
 
-    def _late(self, stream: Stream) -> None:
+    def _stream_late(self, stream: Stream) -> None:
         stream.due = None
         exchange = stream.exchange
         if stream.state == "body":

@@ -118,7 +118,7 @@ class Stream:
                 body_file.close()
             return
         self.wait(site.options.http_timeout)
-        if not site.submit("http.request", exchange.message(body, self.connection.addresses), body_file):
+        if not site.submit("http.request", exchange.message(body, self.connection.addresses()), body_file):
             if body_file is not None:
                 body_file.close()
             exchange.fail(503, "The server is busy; try again in a moment.")
@@ -136,7 +136,7 @@ class Stream:
         )
 
     def _exchange(self) -> StreamExchange:
-        exchange = self.exchange = StreamExchange(self, self.head, self.connection.addresses["client"])
+        exchange = self.exchange = StreamExchange(self, self.head, self.connection.addresses()["client"])
         return exchange
 
     # -- called by the exchange: its Wire ------------------------------------------------------------------------------

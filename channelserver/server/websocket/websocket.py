@@ -257,7 +257,7 @@ class WebSocket(_Reached):
                 pass  # when it has written all it holds, it calls drained()
 
     def _overflow(self) -> None:
-        self.site.complaints.count(
+        self.site.throttled_log.count(
             "slow reader",
             f"{self.path!r}: closed with 1013, the client does not read: {self._wanted} bytes were waiting",
         )

@@ -6,14 +6,16 @@ Runs in the reactor thread; owns the numbers of open connections by address.
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
 
 from twisted.internet import interfaces
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-if TYPE_CHECKING:
-    from channelserver.server.site import Site
+from channelserver.server.common.sending import lose_transport
+from channelserver.server.common.transport import Transport
+from channelserver.server.common.wheel import Wheel
 
 #: Seconds a connection which is turned away may take to read why; and how many may do so at a time.
 REFUSAL_SECONDS, MAX_REFUSALS = 2.0, 200
@@ -83,57 +85,44 @@ def address_key(peer: str) -> str:
 class Refusal:
     """The protocol of a connection that is turned away: it answers 503 without reading anything.
 
-    :param site: what all connections share.
+    :param admission: counts those who read their refusal.
+    :param wheel: ends them.
+    :param date: returns the value of a ``Date`` field.
     """
 
-    factory: Any = None
+    def __init__(self, admission: Admission, wheel: Wheel, date: Callable[[], bytes]) -> None:
+        self._admission = admission
+        self._wheel = wheel
+        self._date = date
+        self._transport: Transport | None = None
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._transport: Any = None
-
-    def makeConnection(self, transport: Any) -> None:
-        """See ``IProtocol``."""
-        site, self._transport = self._site, transport
-        site.admission.refusing += 1
-        if site.admission.refusing > MAX_REFUSALS:
+    def makeConnection(self, transport: Transport) -> None:  # type: ignore[override]  # ITransport says too little
+        self._transport = transport
+        self._admission.refusing += 1
+        if self._admission.refusing > MAX_REFUSALS:
             transport.abortConnection()
             return
         transport.write(
             b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nDate: %s\r\n"
-            b"Content-Length: %d\r\nRetry-After: 5\r\nConnection: close\r\n\r\n%s" % (site.date(), len(_BUSY), _BUSY)
+            b"Content-Length: %d\r\nRetry-After: 5\r\nConnection: close\r\n\r\n%s" % (self._date(), len(_BUSY), _BUSY)
         )
         lose_transport(transport)
-        site.wheel.add(self, site.wheel.now() + REFUSAL_SECONDS)
+        self._wheel.add(self, self._wheel.now() + REFUSAL_SECONDS)
 
     def connectionMade(self) -> None:
-        """See ``IProtocol``."""
+        """The work is done in :meth:`makeConnection`."""
 
     def dataReceived(self, data: bytes) -> None:
-        """See ``IProtocol``. The request is not wanted, but to leave it unread would cost the client our answer."""
+        """The request is not wanted, but to leave it unread would cost the client our answer."""
 
-    def connectionLost(self, reason: Any) -> None:
-        """See ``IProtocol``."""
+    def connectionLost(self, reason: Failure | None) -> None:
         self._transport = None
-        self._site.admission.refusing -= 1
+        self._admission.refusing -= 1
 
     def on_tick(self, now: float) -> None:
         """See :class:`channelserver.server.common.wheel.Timed`."""
         if self._transport is not None:
             self._transport.abortConnection()
-
-
-def lose_transport(transport: Any) -> None:
-    """Close a transport when all that was written has been sent.
-
-    Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may lose what
-    we have sent last. So only our side is closed; the client's follows, or the caller's deadline. (TLS has a way of its
-    own to say that there is no more.)
-    """
-    if interfaces.IHalfCloseableDescriptor.providedBy(transport) and not interfaces.ISSLTransport.providedBy(transport):
-        transport.loseWriteConnection()  # type: ignore[attr-defined]  # the interface forgets its method
-    else:
-        transport.loseConnection()
 
 
 def raise_descriptor_limit(connections: int) -> str:

@@ -1,0 +1,47 @@
+"""What the server asks of a transport, plain or TLS; Twisted's own interfaces say less than its classes do.
+
+Types only: nothing runs here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Transport(Protocol):
+    """One connection to a client (``ITCPTransport``, or the same through TLS or a Unix socket)."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def loseConnection(self) -> None: ...
+
+    def abortConnection(self) -> None: ...
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None: ...
+
+    def unregisterProducer(self) -> None: ...
+
+    def getPeer(self) -> Any: ...
+
+    def getHost(self) -> Any: ...
+
+
+class TCPTransport(Transport, Protocol):
+    """The same over TCP."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None: ...
+
+
+class TLSTransport(Transport, Protocol):
+    """The same inside TLS (``TLSMemoryBIOProtocol``)."""
+
+    #: What carries the encrypted bytes.
+    transport: Transport
+    #: By ALPN; None: the client did not ask.
+    negotiatedProtocol: bytes | None
+    #: What the decrypted bytes go to.
+    wrappedProtocol: Any

@@ -1,0 +1,168 @@
+"""What every connection does, whichever protocol it speaks: be let in, keep a deadline, drain, end.
+
+Runs in the reactor thread; a connection is owned by its transport.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from twisted.internet import interfaces
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from channelserver.server.common.limits import Refusal
+from channelserver.server.common.sending import lose_transport
+from channelserver.server.common.transport import TCPTransport, TLSTransport, Transport
+from channelserver.server.site import Site
+
+#: Seconds a closing connection may take to hand over the rest of the answer.
+LINGER = 5.0
+
+
+@implementer(interfaces.IProtocol, interfaces.IPushProducer)
+class Connection:
+    """One connection of a client.
+
+    :param site: what all connections share.
+    :param peer: the address of the other end, as the kernel has it; None: a Unix socket.
+    """
+
+    __slots__ = ("_deadline", "_own", "_paused", "_state", "factory", "peer", "site", "transport")
+
+    transport: Transport
+    #: The WebSocket that the connection has become, if it has.
+    websocket: Any = None
+
+    def __init__(self, site: Site, peer: str | None = None) -> None:
+        self.site = site
+        self.peer = peer
+        self.factory: Any = None
+        self._state = "open"
+        self._deadline = 0.0
+        self._paused = False  # the transport has more to send than it wants
+        self._own: dict[str, Any] | None = None  # addresses
+
+    # -- called by the transport ---------------------------------------------------------------------------------------
+
+    def makeConnection(self, transport: Transport) -> None:  # type: ignore[override]  # ITransport says too little
+        self.transport = transport
+        if interfaces.ITCPTransport.providedBy(transport):
+            cast(TCPTransport, transport).setTcpNoDelay(True)
+        self.site.connected(self)
+        self._set_deadline(self.site.options.header_timeout)
+
+    def connectionMade(self) -> None:
+        """The work is done in :meth:`makeConnection`."""
+
+    def dataReceived(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def connectionLost(self, reason: Failure | None) -> None:
+        self._state = "closed"
+        self.site.wheel.remove(self)
+        self.site.disconnected(self)
+
+    def pauseProducing(self) -> None:
+        """The client reads more slowly than we send."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """The client has read what was waiting."""
+        self._paused = False
+
+    def stopProducing(self) -> None:
+        """The transport ends by itself."""
+
+    # -- addresses -----------------------------------------------------------------------------------------------------
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is encrypted."""
+        return bool(interfaces.ISSLTransport.providedBy(self.transport))
+
+    def addresses(self) -> dict[str, Any]:
+        """Return the connection's own ``client``, ``server`` and ``scheme``.
+
+        Not before the first request: the PROXY protocol, if it is spoken, brings them in the connection's first bytes.
+        """
+        if self._own is None:
+            peer, host = self.transport.getPeer(), self.transport.getHost()
+            self._own = {
+                "client": [peer.host, peer.port] if hasattr(peer, "port") else None,
+                "server": [host.host, host.port] if hasattr(host, "port") else None,
+                "scheme": "https" if self.secure else "http",
+            }
+        return self._own
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """The server stops: close now if nothing is under way, else after it."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self._state != "closed":
+            self.transport.abortConnection()
+
+    def _finish(self) -> None:
+        """Close when all that was written has been sent."""
+        self._state = "closing"
+        self.transport.unregisterProducer()
+        self._set_deadline(LINGER)
+        lose_transport(self.transport)
+
+    def _close_idle(self) -> None:
+        """Close outright: nothing is under way in either direction, so nobody needs to wait for the client's side."""
+        self._state = "closing"
+        self._set_deadline(LINGER)
+        secure = self.secure
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        if secure:  # TLS would wait for the client's good-bye all the same
+            cast(TLSTransport, self.transport).transport.loseConnection()
+
+    # -- deadlines -----------------------------------------------------------------------------------------------------
+
+    def _set_deadline(self, seconds: float) -> None:
+        wheel = self.site.wheel
+        self._deadline = wheel.now() + seconds
+        wheel.add(self, self._deadline)
+
+    def on_tick(self, now: float) -> float | None:
+        """See :class:`channelserver.server.common.wheel.Timed`."""
+        if self._state in ("closed", "socket"):
+            return None
+        return self._deadline if now < self._deadline else self._late(now)
+
+    def _late(self, now: float) -> float | None:
+        """The deadline has passed; return when to look again."""
+        self.abort()
+        return None
+
+
+class ConnectionFactory(Factory):
+    """Makes the protocols of new connections, or turns them away.
+
+    :param site: what all connections share.
+    """
+
+    noisy = False
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def buildProtocol(self, addr: Any) -> Any:
+        peer: str | None = getattr(addr, "host", None)
+        site = self.site
+        if site.is_full(peer):
+            return Refusal(site.admission, site.wheel, site.date)
+        connection = self.make(peer)
+        connection.factory = self
+        return connection
+
+    def make(self, peer: str | None) -> Connection:
+        """Return the protocol of a connection that has been let in."""
+        raise NotImplementedError

@@ -142,3 +142,4 @@ class ForeignFieldsTests(SharedServerTestCase):
         """They stay."""
         response = self.server.get("/")
         self.assertEqual((response.text, response.headers["X-Told"]), ("mine", "a hidden"))
+        self.server.wait_for("on but for response header assignment, response header lookups, whose code")

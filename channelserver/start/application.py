@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import django
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -153,8 +154,9 @@ def install_shortcuts(values: Settings) -> str:
     """Replace functions of Django by quicker ones, unless ``--no-shortcuts`` is given; return a line that says so."""
     if not values.shortcuts:
         return "Django shortcuts: off"
-    django_cleanup.install()
-    return 'Django shortcuts: on; --no-shortcuts or CHANNELSERVER["shortcuts"] = False leaves Django unchanged'
+    off = ", ".join(django_cleanup.install())
+    which = f"on but for {off}, whose code in Django {django.__version__} is unknown or was replaced" if off else "on"
+    return f'Django shortcuts: {which}; --no-shortcuts or CHANNELSERVER["shortcuts"] = False leaves Django unchanged'
 
 
 def load_layer(alias: str) -> ChannelLayerWrapper:

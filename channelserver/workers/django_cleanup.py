@@ -1,13 +1,13 @@
-"""What Django does before and after each request, at a fraction of the cost.
+"""What Django does before and after each request, at a fraction of the cost; installs all of our changes to Django.
 
-* Django's own receivers of ``request_started`` and ``request_finished`` look up the database connections of the thread
-  three times for each request, and its caches once. To find the connections, asyncio is asked again and again for a
-  running loop, and the answer is an exception. Here a thread remembers its connections when it makes them.
-* As long as only Django listens to these two signals, what they are for is done without looking up who listens.
-* Where Django keeps the URLconf and the script prefix of a request, in an ``asgiref.local.Local``, each change copies a
-  dictionary under a lock. Here they are in context variables, which is what such a ``Local`` is made of.
+* Django's receivers of ``request_started`` and ``request_finished`` look up the thread's database connections three
+  times for each request, and its caches once; each look-up asks asyncio for a running loop, and the answer is an
+  exception. Here each thread remembers its connections when it makes them.
+* As long as only Django's own receivers are connected to these two signals, they are run without looking them up.
+* Django keeps the URLconf and the script prefix of a request in an ``asgiref.local.Local``, which copies a dictionary
+  under a lock at each change. Here they are in context variables, which is what such a ``Local`` is made of.
 
-All together was more than a quarter of what a small request costs.
+Together: more than 1/4 of the run time of a small request. See "What we change in Django" in the documentation.
 
 Any thread; owns, for each thread, the list of its connections, its URLconf and its script prefix.
 """
@@ -34,32 +34,62 @@ from django.dispatch import Signal
 from django.urls import base as urls
 from django.utils.module_loading import import_string
 
-from channelserver.workers import django_fast
+from channelserver.workers import django_fast, fingerprints
 
 
 class _Thread(threading.local):
-    #: Weak references; None until the thread has been asked for the first time. A project may delete a connection.
+    #: Weak references; None until the thread asks for the first time. A project may delete a connection.
     connections: list[ref[Any]] | None = None
 
 
 _thread = _Thread()
-_installed = False
+#: The shortcuts that are off; None before :func:`install`.
+_off: set[str] | None = None
 
 
-def install() -> None:
-    """Put the functions of this module, and those of :mod:`channelserver.workers.django_fast`, in the place of
-    Django's, for this process; the second time, do nothing.
+def install() -> list[str]:
+    """Put the functions of this module and of :mod:`.django_fast` in the place of Django's, for this process.
 
-    For processes that serve a site. One that runs tests must not: Django's test client takes the originals away for the
-    time of its requests.
+    Works in any process that serves a site, with any server; call it after ``django.setup()``. Not for processes that
+    run tests: Django's test client disconnects the original receivers during its requests. A receiver that the project
+    has disconnected stays so. Further calls change nothing.
 
-    A receiver that the project has disconnected stays so.
+    :return: the names of the shortcuts that are left out, because their part of Django is not the known one (see
+        :mod:`.fingerprints`).
     """
-    global _installed
-    if _installed:
+    global _off
+    if _off is None:
+        _off = fingerprints.unknown()
+        django_fast.install(_off)
+        _install(_off)
+    return sorted(_off)
+
+
+def _install(off: set[str]) -> None:
+    # With this flag (Python 3.14) a thread starts with the context of its creator, so with values that are not its own.
+    if "URLconf and script prefix" not in off and not getattr(sys.flags, "thread_inherit_context", False):
+        for name in ("_urlconfs", "_prefixes"):
+            if isinstance(getattr(urls, name, None), Local):
+                setattr(urls, name, _Value(getattr(urls, name)))
+    if "caches" not in off and not _caches_need_closing():
+        signals.request_finished.disconnect(close_caches)
+    if "database connections" in off:
+        off.add("signals")
         return
-    _installed = True
-    django_fast.install()
+    _remember_connections()
+    _take_over(
+        signals.request_started,
+        {django.db.reset_queries: _reset_queries, django.db.close_old_connections: close_old_connections},
+        _request_started if "signals" not in off else None,
+    )
+    _take_over(
+        signals.request_finished,
+        {django.db.close_old_connections: close_old_connections, reset_urlconf: reset_urlconf},
+        _request_finished if "signals" not in off else None,
+    )
+
+
+def _remember_connections() -> None:
     make = connections.create_connection
 
     def create_connection(alias: str) -> Any:
@@ -69,33 +99,17 @@ def install() -> None:
         return connection
 
     connections.create_connection = create_connection  # type: ignore[method-assign]
-    # With this flag (Python 3.14) threads begin with the context of who starts them, and so with a value not their own.
-    if not getattr(sys.flags, "thread_inherit_context", False):
-        for name in ("_urlconfs", "_prefixes"):
-            if isinstance(getattr(urls, name, None), Local):
-                setattr(urls, name, _Value(getattr(urls, name)))
-    if not _caches_need_closing():
-        signals.request_finished.disconnect(close_caches)
-    _take_over(
-        signals.request_started,
-        {django.db.reset_queries: _reset_queries, django.db.close_old_connections: close_old_connections},
-        _request_started,
-    )
-    _take_over(
-        signals.request_finished,
-        {django.db.close_old_connections: close_old_connections, reset_urlconf: reset_urlconf},
-        _request_finished,
-    )
 
 
 def _take_over(
-    signal: Signal, replacements: dict[Callable[..., object], Callable[..., object]], together: Callable[[], object]
+    signal: Signal,
+    replacements: dict[Callable[..., object], Callable[..., object]],
+    together: Callable[[], object] | None,
 ) -> None:
-    """Connect our functions instead of Django's; if those are all there are, see to it that the signal is sent without
-    much ado.
+    """Connect our functions instead of Django's; if they are the only receivers, make sending the signal cheap.
 
     :param replacements: ours for each of Django's.
-    :param together: does what all of ours do.
+    :param together: does what all of ours do; None: leave sending as it is.
     """
     ours = []
     for original, replacement in replacements.items():
@@ -104,7 +118,7 @@ def _take_over(
             ours.append(signal.receivers.pop())
     # Django's come first: the project's receivers can rely on what they do.
     signal.receivers[:0] = ours
-    if len(signal.receivers) == len(ours) == len(replacements) and type(signal) is Signal:
+    if together is not None and len(signal.receivers) == len(ours) == len(replacements) and type(signal) is Signal:
         signal.__class__ = _Signal
         signal.alone = ours  # type: ignore[attr-defined]
         signal.together = together  # type: ignore[attr-defined]
@@ -114,13 +128,12 @@ def _take_over(
 class _Signal(Signal):
     """A signal that is nearly always sent to the same receivers."""
 
-    #: What ``receivers`` is as long as nobody else is connected; what these do, and what is told of it.
+    #: What ``receivers`` is as long as nobody else is connected; what these do together, and their results.
     alone: list[Any]
     together: Callable[[], object]
     results: list[tuple[Any, Any]]
 
     def send(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
-        """See Django's ``Signal``."""
         if self.receivers == self.alone:
             self.together()
             return self.results.copy()
@@ -131,7 +144,7 @@ _NOTHING: Any = object()
 
 
 class _Value:
-    """What Django uses of an ``asgiref.local.Local``: one attribute, ``value``.
+    """An ``asgiref.local.Local`` with a single attribute, ``value``, in a context variable.
 
     :param replaced: has the value of the calling thread.
     """
@@ -145,9 +158,9 @@ class _Value:
 
     @property
     def value(self) -> Any:
-        """What was set in this thread, or in this task of an event loop and what it hands on to threads.
+        """The value of this thread, or of this task of an event loop and of the threads it calls.
 
-        :raises AttributeError: nothing was, or it was deleted.
+        :raises AttributeError: it is not set, or was deleted.
         """
         value = self._variable.get(_NOTHING)
         if value is _NOTHING:
@@ -163,7 +176,7 @@ class _Value:
         self.forget()
 
     def forget(self) -> None:
-        """Delete the value, if there is one."""
+        """Delete the value, if it is set."""
         self._variable.set(_NOTHING)
 
 
@@ -185,8 +198,8 @@ def _request_finished() -> None:
 
 
 def close_old_connections(**_: Any) -> None:
-    """Close the thread's database connections which are broken or too old (Django's function of this name)."""
-    if not _installed:
+    """Close the thread's database connections that are broken or too old (Django's function of this name)."""
+    if _off is None or "database connections" in _off:
         django.db.close_old_connections()
         return
     for known in _connections():
@@ -196,7 +209,7 @@ def close_old_connections(**_: Any) -> None:
 
 
 def _reset_queries(**_: Any) -> None:
-    """Forget the queries which Django keeps under ``DEBUG`` (Django: ``django.db.reset_queries``)."""
+    """Clear the queries that Django logs under ``DEBUG`` (Django: ``django.db.reset_queries``)."""
     for known in _connections():
         connection = known()
         if connection is not None:
@@ -204,7 +217,7 @@ def _reset_queries(**_: Any) -> None:
 
 
 def _connections() -> list[ref[Any]]:
-    """Return the connections of this thread."""
+    """Return the database connections of this thread."""
     known = _thread.connections
     if known is None:
         known = [ref(connection) for connection in connections.all(initialized_only=True)]
@@ -214,7 +227,7 @@ def _connections() -> list[ref[Any]]:
 
 
 def _has_loop() -> bool:
-    """Whether an event loop runs in this thread. Connections belong to a task there, and not to the thread."""
+    """Whether an event loop runs in this thread: there, connections belong to a task, not to the thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -223,9 +236,9 @@ def _has_loop() -> bool:
 
 
 def _caches_need_closing() -> bool:
-    """Whether closing does anything to one of the configured caches. In most of Django's own backends it does not."""
+    """Whether one of the configured caches has anything to close. Most of Django's own backends have not."""
     try:
         backends = [import_string(configured["BACKEND"]) for configured in settings.CACHES.values()]
         return any(backend.close is not BaseCache.close for backend in backends)
-    except Exception:  # will be reported to whoever uses that cache
+    except Exception:  # whoever uses that cache gets the error
         return True

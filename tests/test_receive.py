@@ -9,7 +9,7 @@ from twisted.internet import defer
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from channelserver.layers import BaseChannelLayer, InMemoryChannelLayer, RedisChannelLayer
-from channelserver.processes.receive import receive_twisted
+from channelserver.layers.receive import receive_twisted
 from tests.fakes import FakeReactor
 from tests.redis_server import RedisServer
 

@@ -1,6 +1,7 @@
-"""The channel layer: messages, queues and groups. Plain Python; knows neither Twisted, Django nor HTTP.
+"""The channel layer: messages, queues and groups. Owns what waits and who belongs to which group.
 
-But for :mod:`channelserver.layers.redis`, which is imported only when it is asked for.
+Runs in any thread. Plain Python without Twisted and Django, except for ``redis/`` and ``receive.py``, which are
+imported when they are first used.
 """
 
 from typing import TYPE_CHECKING, Any

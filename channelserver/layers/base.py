@@ -1,4 +1,4 @@
-"""What every channel layer offers: the interface of asgiref 1, and what the server and the workers need beside it.
+"""The interface of a channel layer: that of asgiref 1, and what the server and the workers need beside it.
 
 Called from any thread. A layer's own docstring says how it keeps its state safe.
 """
@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import translate
-from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
 from channelserver.layers.content import Content, copy_content
@@ -29,6 +28,24 @@ class ChannelFull(Exception):
 
 class MessageTooLarge(Exception):
     """The message is larger than the layer can carry (asgiref 1: ``BaseChannelLayer.MessageTooLarge``)."""
+
+
+class Reactor(Protocol):
+    """What a layer uses of Twisted's reactor (``IReactorTime``)."""
+
+    def seconds(self) -> float: ...
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object) -> Any: ...
+
+
+class ReactorBridge(Protocol):
+    """What a layer uses of :class:`channelserver.bridge.Bridge`, which calls functions in the reactor thread."""
+
+    def post(self, function: Callable[..., object], *arguments: Any) -> None: ...
+
+    def post_data(self, size: int, function: Callable[..., object], *arguments: Any) -> None: ...
+
+    def call_later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None: ...
 
 
 class Outlet(Protocol):
@@ -58,14 +75,14 @@ class Outlet(Protocol):
         """
 
 
-class ForeignOutlet(Outlet, Protocol):
+class RemoteOutlet(Outlet, Protocol):
     """The connections of another process that shares this one's layer. It knows which of them are in which groups."""
 
     def group_added(self, group: str, channel: str) -> None:
-        """One of its channels has become a member, at somebody else's wish."""
+        """A third process has made one of its channels a member."""
 
     def group_discarded(self, group: str, channel: str) -> None:
-        """One of its channels is no member any more, at somebody else's wish."""
+        """A third process has ended the membership of one of its channels."""
 
     def send_group(self, group: str, content: Content) -> None:
         """Pass one message to those of its connections that are members; it crosses once, however many they are."""
@@ -136,10 +153,12 @@ class BaseChannelLayer:
     def receive_twisted(self, channels: Iterable[str]) -> Any:
         """Like :meth:`receive`, for the reactor thread (asgiref 1, extension ``twisted``).
 
-        :returns: a Deferred of what :meth:`receive` returns; see :mod:`channelserver.processes.receive`.
+        :returns: a Deferred of what :meth:`receive` returns; see :mod:`channelserver.layers.receive`.
         """
-        # Loaded by its name: whoever calls this has Twisted, and the layers do without.
-        return import_module("channelserver.processes.receive").receive_in_thread(self, channels)
+        # Not at the top: whoever calls this has Twisted, and the layers do without.
+        from channelserver.layers.receive import receive_in_thread
+
+        return receive_in_thread(self, channels)
 
     def new_channel(self, pattern: str) -> str:
         """Return an unused single-reader name that starts with `pattern`, which must end in ``?``."""
@@ -169,8 +188,7 @@ class BaseChannelLayer:
         """Forget all messages and all groups."""
         raise NotImplementedError(f"{type(self).__name__}.flush")
 
-    # -- for Channel, Group and the server: names and contents are known to be good, and the content is given away
-    # --------
+    # -- for Channel, Group and the server: names and contents are checked, and the content is given away --------------
 
     def dispatch(self, channel: str, content: Content) -> None:
         """Like :meth:`send`, without checks and without a copy."""
@@ -213,36 +231,35 @@ class BaseChannelLayer:
 
     # -- in a process that has a reactor and worker threads: the server, a worker process ------------------------------
 
-    def open(self, reactor: Any, bridge: Any) -> None:
-        """Begin to work with others: connect. Called once, in the reactor thread, before the first message.
+    def open(self, reactor: Reactor, bridge: ReactorBridge) -> None:
+        """Connect to other processes. Called once, in the reactor thread, before the first message.
 
         :param reactor: an ``IReactorTime`` and ``IReactorTCP`` provider.
-        :param bridge: the way from threads into the reactor, a :class:`channelserver.bridge.Bridge`.
+        :param bridge: a :class:`channelserver.bridge.Bridge`.
         """
 
     def serve(self, channels: Collection[str], threads: int) -> None:
-        """Bring the messages of `channels` that wait elsewhere into this process's ``queues``, no more than its
-        `threads` can take up soon. Called once, in the reactor thread, after :meth:`open`.
+        """Fetch messages of `channels` from elsewhere into this process's ``queues``, at most one for each of its
+        `threads`. Called once, in the reactor thread, after :meth:`open`.
         """
 
     def retire(self) -> None:
-        """Bring no more messages from elsewhere: this process is going to stop. What it has, it finishes."""
+        """Fetch no more messages: this process stops when it has consumed those it has."""
 
     def close(self) -> Any:
-        """End what :meth:`open` began, when the last message has been consumed.
+        """Disconnect, after the last message.
 
-        :returns: None, or a Deferred that fires when nothing is left to do.
+        :returns: None, or a Deferred that fires when that is done.
         """
 
     def problem(self) -> str:
-        """Return what keeps the layer from working with others at present, for the health report; empty: nothing."""
+        """Return why the layer cannot reach other processes, for the health report; empty: it can."""
         return ""
 
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
-        """Tell whether a message that did not fit fits now; if not, have `callback` called once, from any thread, when
-        it may.
+        """Return True if a message that did not fit fits now; else call `callback` once, from any thread, when it may.
 
-        :returns: True if there is room now; then `callback` is not kept.
+        :returns: True if there is room now; then `callback` is never called.
         """
         raise NotImplementedError(f"{type(self).__name__}.when_room")
 

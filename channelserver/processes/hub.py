@@ -367,16 +367,16 @@ class Peer:
             self._send_patiently(channel, content)
 
     def _send_group(self, group: str, content: Content) -> None:
-        self._layer.spread(group, content, self._outlet)
+        self._layer.broadcast(group, content, self._outlet)
 
     # -- its connections -----------------------------------------------------------------------------------------------
 
     def _attach(self, prefix: str) -> None:
         self._prefixes.append(prefix)
-        self._layer.attach_foreign(prefix, self._outlet)
+        self._layer.attach_remote(prefix, self._outlet)
 
     def _is_own(self, channel: str) -> bool:
-        return self._layer.foreign_outlet_of(channel) is self._outlet
+        return self._layer.remote_outlet_of(channel) is self._outlet
 
     def _group_add(self, group: str, channel: str) -> None:
         if self._is_own(channel):  # it knows

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.content import Content
-from channelserver.layers.memory import ORDERED_CHANNELS, RECEIVE_SECONDS
+from channelserver.layers.local import ORDERED_CHANNELS, RECEIVE_SECONDS
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, LinkLost, ask
@@ -69,7 +69,7 @@ class RemoteLayer(InMemoryChannelLayer):
             "take": self._taken,
             "reply": super().dispatch,
             "reply_waiting": self._reply_waiting,
-            "send_group": self.spread,
+            "send_group": self.broadcast,
             "group_added": self._group_added,
             "group_discarded": self.groups.discard,
             "flushed": super().flush,
@@ -296,7 +296,7 @@ class RemoteLayer(InMemoryChannelLayer):
 
     def dispatch_group(self, group: str, content: Content) -> None:
         """See :meth:`BaseChannelLayer.dispatch_group`. This process's own members get it without a detour."""
-        self.spread(group, content)
+        self.broadcast(group, content)
         self._tell("send_group", group, content, size=size_of(content))
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:

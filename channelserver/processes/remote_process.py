@@ -18,7 +18,7 @@ from channelserver.processes.link import Link, ask
 
 
 class ForeignConnections:
-    """See the module's text; a :class:`channelserver.layers.base.ForeignOutlet`.
+    """See the module's text; a :class:`channelserver.layers.base.RemoteOutlet`.
 
     :param link: the way to the other process.
     :param bridge: the way into the reactor thread.
@@ -65,19 +65,19 @@ class ForeignConnections:
         answer.addCallbacks(done, lambda failure: done(False))
 
     def group_added(self, group: str, channel: str) -> None:
-        """See :class:`channelserver.layers.base.ForeignOutlet`."""
+        """See :class:`channelserver.layers.base.RemoteOutlet`."""
         self._bridge.post(self._tell, "group_added", group, channel)
 
     def group_discarded(self, group: str, channel: str) -> None:
-        """See :class:`channelserver.layers.base.ForeignOutlet`."""
+        """See :class:`channelserver.layers.base.RemoteOutlet`."""
         self._bridge.post(self._tell, "group_discarded", group, channel)
 
     def send_group(self, group: str, content: Content) -> None:
-        """See :class:`channelserver.layers.base.ForeignOutlet`."""
+        """See :class:`channelserver.layers.base.RemoteOutlet`."""
         self._post(group, content, "send_group", group, content)
 
     def flushed(self) -> None:
-        """See :class:`channelserver.layers.base.ForeignOutlet`."""
+        """See :class:`channelserver.layers.base.RemoteOutlet`."""
         self._bridge.post(self._tell, "flushed")
 
     def _post(self, name: str, content: Content, call: str, *arguments: Any) -> None:

@@ -1,13 +1,13 @@
-"""Where a Redis server is, and how to connect to it.
+"""The address of a Redis server, and how to connect to it.
 
-Read from the settings before the reactor runs; :meth:`Address.connect` runs in the thread of its reactor. Owns nothing.
+Parsed from the settings before the reactor runs; :meth:`Address.connect` runs in the reactor's thread. Owns nothing.
 
 A server is given as
 
 * ``redis://[[user]:password@]host[:port][/database]``, ``rediss://…`` for TLS, ``unix://[[user]:password@]/path[?db=0]``;
 * ``(host, port)``, as for ``asgi_redis``;
-* ``{"sentinels": [...], "service_name": name}``: whoever these say is the master of that service. A further key
-  ``url`` tells user, password, database and TLS of the master: ``rediss://:password@/0``.
+* ``{"sentinels": [...], "service_name": name}``: the master of that service, which the Sentinels name. A further key
+  ``url`` gives user, password, database and TLS of the master: ``rediss://:password@/0``.
 
 TLS always verifies the certificate and the host's name. Settings for it are given in ``connection_kwargs`` or in the
 URL's query: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``.
@@ -15,13 +15,19 @@ URL's query: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from twisted.internet import defer
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -40,14 +46,14 @@ _KNOWN = frozenset(
 
 
 class NoMasterError(Exception):
-    """No Sentinel knows a master."""
+    """No Sentinel names a master."""
 
 
 class Address:
     """One Redis server.
 
     :param place: ``(host, port)``, or the path of a Unix socket.
-    :param options: what was given beside it: ``username``, ``password``, ``db``, ``ssl…``.
+    :param options: ``username``, ``password``, ``db``, ``ssl…``.
     """
 
     def __init__(self, place: tuple[str, int] | str, options: Mapping[str, Any]) -> None:
@@ -58,11 +64,11 @@ class Address:
         self.database = _number(options.get("db", 0) or 0, "db")
         self.tls = bool(options.get("ssl")) and not isinstance(place, str)
         if self.tls:
-            _tls("localhost", options)  # so that a file which cannot be read is a mistake of the settings
+            _tls("localhost", options)  # so that an unreadable file is an error in the settings
 
     @property
     def name(self) -> str:
-        """What is always the same about it."""
+        """Identifies the server; a failover does not change it."""
         return str(self)
 
     def __str__(self) -> str:
@@ -72,18 +78,18 @@ class Address:
         host, port = self.place
         return f"{'rediss' if self.tls else 'redis'}://{f'[{host}]' if ':' in host else host}:{port}/{self.database}"
 
-    #: Whether the server must be asked if it is a master.
+    #: Whether to ask the server if it is a master.
     checks_role = False
 
-    def connect(self, reactor: Any, protocol: Any) -> Any:
+    def connect(self, reactor: IReactorTime, protocol: Protocol) -> defer.Deferred[Any]:
         """Connect `protocol`; return a Deferred of it."""
         return _connect(reactor, self.place, self.options if self.tls else None, protocol)
 
 
 class SentinelAddress(Address):
-    """The master of a service which Sentinels watch.
+    """The master of a service that Sentinels watch.
 
-    :param sentinels: where these are.
+    :param sentinels: their addresses.
     :param service: the service's name.
     :param options: of the master, see :class:`Address`.
     """
@@ -98,15 +104,13 @@ class SentinelAddress(Address):
 
     @property
     def name(self) -> str:
-        """See :class:`Address`."""
         return f"master {self.service!r}"
 
     def __str__(self) -> str:
         return f"master {self.service!r}" + (f" at {self.found}" if self.found else "")
 
     @defer.inlineCallbacks
-    def connect(self, reactor: Any, protocol: Any) -> Any:
-        """See :class:`Address`."""
+    def connect(self, reactor: IReactorTime, protocol: Protocol) -> Generator[Any, Any, Any]:
         problems = []
         for sentinel in self.sentinels:
             try:
@@ -119,10 +123,10 @@ class SentinelAddress(Address):
                 result = yield _connect(reactor, place, self.options if self.tls else None, protocol)
                 return result
             problems.append(f"{sentinel} does not know it")
-        raise NoMasterError(f"no Sentinel tells the master of {self.service!r}: " + "; ".join(problems))
+        raise NoMasterError(f"no Sentinel names the master of {self.service!r}: " + "; ".join(problems))
 
     @defer.inlineCallbacks
-    def _ask(self, reactor: Any, sentinel: Address) -> Any:
+    def _ask(self, reactor: IReactorTime, sentinel: Address) -> Generator[Any, Any, tuple[str, int] | None]:
         protocol = CommandProtocol(reactor.seconds, lambda protocol, why: None)
         yield sentinel.connect(reactor, protocol)
         try:
@@ -135,21 +139,24 @@ class SentinelAddress(Address):
         return (answer[0].decode(), int(answer[1])) if isinstance(answer, list) else None
 
 
-def _connect(reactor: Any, place: tuple[str, int] | str, tls: Mapping[str, Any] | None, protocol: Any) -> Any:
-    endpoint: Any
-    factory: Any = Factory.forProtocol(lambda: protocol)
-    factory.noisy = False
+def _connect(
+    reactor: IReactorTime, place: tuple[str, int] | str, tls: Mapping[str, Any] | None, protocol: Protocol
+) -> defer.Deferred[Any]:
+    endpoint: IStreamClientEndpoint
+    plain = Factory.forProtocol(lambda: protocol)
+    plain.noisy = False
+    factory: IProtocolFactory = plain
     if isinstance(place, str):
         endpoint = UNIXClientEndpoint(reactor, place, timeout=CONNECT_SECONDS)
     else:
         endpoint = HostnameEndpoint(reactor, place[0], place[1], timeout=CONNECT_SECONDS)
         if tls is not None:
-            # Not wrapClientTLS(), whose transports hand over what they gather by the timers of the global reactor.
-            factory = TLSMemoryBIOFactory(_tls(place[0], tls), True, factory, reactor)
+            # Not wrapClientTLS(), whose transports flush by timers of the global reactor.
+            factory = TLSMemoryBIOFactory(_tls(place[0], tls), True, plain, reactor)
     return endpoint.connect(factory)
 
 
-def _tls(host: str, options: Mapping[str, Any]) -> Any:
+def _tls(host: str, options: Mapping[str, Any]) -> IOpenSSLClientConnectionCreator:
     trust = None
     try:
         if options.get("ssl_ca_certs"):
@@ -169,7 +176,7 @@ def _tls(host: str, options: Mapping[str, Any]) -> Any:
     except OSError as error:
         raise ValueError(f"the certificate file {error.filename!r} cannot be read: {error.strerror}") from error
     except Exception as error:
-        raise ValueError(f"a certificate file is of no use: {error}") from error
+        raise ValueError(f"a certificate file is invalid: {error}") from error
     return optionsForClientTLS(host, trustRoot=trust, clientCertificate=own)
 
 
@@ -179,10 +186,10 @@ def _tls(host: str, options: Mapping[str, Any]) -> Any:
 def read_hosts(hosts: Any, options: Mapping[str, Any] | None, services: Any = None) -> list[Address]:
     """Return the servers that the settings name.
 
-    :param hosts: a list as the module's text describes; None: the server on this machine.
+    :param hosts: a list as the module's docstring describes; None: the server on this machine.
     :param options: ``connection_kwargs``, for all of them.
     :param services: names of services; then `hosts` are Sentinels (``asgi_redis.RedisSentinelChannelLayer``).
-    :raises ValueError: something in it cannot be understood; the text says what, and the cure.
+    :raises ValueError: a setting is invalid; the text says which, and the cure.
     """
     options = dict(options or {})
     _check(options, "connection_kwargs")
@@ -200,7 +207,7 @@ def read_hosts(hosts: Any, options: Mapping[str, Any] | None, services: Any = No
 def read_host(host: Any, options: Mapping[str, Any]) -> Address:
     """Return the server that one entry of ``hosts`` names.
 
-    :raises ValueError: it cannot be understood.
+    :raises ValueError: it is invalid.
     """
     if isinstance(host, Mapping):
         return _from_dict(host, options)
@@ -286,13 +293,13 @@ def _number(value: Any, what: str) -> int:
 
 
 def _safe(host: Any) -> str:
-    """Return what was given, but no password."""
+    """Return the entry without a password."""
     text = repr(host)
     head, at, tail = text.rpartition("@")
     return f"'…@{tail}" if at and "://" in head else text
 
 
 def describe(error: BaseException) -> str:
-    """Return what went wrong as a phrase."""
+    """Return an error as a phrase."""
     text = str(error) or type(error).__name__
     return f"{type(error).__name__}: {text}" if text.startswith(("[(", "(")) else text.splitlines()[0].rstrip(".")

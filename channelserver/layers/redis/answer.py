@@ -1,6 +1,6 @@
-"""A thread asks Redis, and waits for the answer.
+"""Lets a thread ask Redis and wait for the answer.
 
-:meth:`Answer.wait` runs in the thread that asks, all else in the reactor's. Owns the answer on its way.
+:meth:`Answer.wait` runs in the thread that asks, all else in the reactor's. Owns the pending answer.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.internet import defer
+from twisted.python.failure import Failure
 
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
 from channelserver.layers.redis.host import Host
 
-#: What is asked: called with this process as a host.
+#: What to ask: called with this process as a host.
 Call = Callable[[Host], Coroutine[Any, Any, Any]]
 
 
 class Answer:
-    """What one thread waits for."""
+    """The answer that one thread waits for."""
 
     def __init__(self) -> None:
         self._done = threading.Event()
@@ -42,7 +43,7 @@ class Answer:
         self._result = result
         self._done.set()
 
-    def _failed(self, failure: Any) -> None:
+    def _failed(self, failure: Failure) -> None:
         self._error = failure.value
         self._done.set()
 
@@ -52,14 +53,14 @@ class Answer:
             self._given_up = True
             if not self._begun:
                 raise RedisUnavailable(f"Redis could not be reached within {seconds:g} s")
-            raise DeliveryUnknown(f"Redis did not answer within {seconds:g} s; the message may have arrived or not")
+            raise DeliveryUnknown(f"Redis did not answer within {seconds:g} s; the message may or may not have arrived")
         if self._error is not None:
             raise self._error
         return self._result
 
 
-def begin(host: Host, call: Call) -> Any:
-    """Start a call when the first connections are there, or could not be made. Reactor thread."""
+def begin(host: Host, call: Call) -> defer.Deferred[Any]:
+    """Start a call after the first attempt to connect. Reactor thread."""
     if host.tried:
         return defer.ensureDeferred(call(host))
     return host.when_tried().addCallback(lambda _: defer.ensureDeferred(call(host)))

@@ -9,12 +9,12 @@ from channelserver.layers.base import ChannelFull
 
 
 class RedisUnavailable(ChannelFull):
-    """Redis cannot be reached, or does not take the message; the text says why. Try again later."""
+    """Redis cannot be reached, or refuses the message; the text says why. Try again later."""
 
 
 class DeliveryUnknown(RedisUnavailable):
-    """The connection to Redis was lost with a message on its way: it may have arrived. Sent again, it might arrive
-    twice.
+    """The connection to Redis was lost while a message was being sent: it may have arrived. Sent again, it might
+    arrive twice.
     """
 
     retry = False

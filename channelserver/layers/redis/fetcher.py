@@ -1,9 +1,9 @@
-"""Bring work from Redis to this process's threads.
+"""Fetches work from Redis for the threads of this process.
 
-Runs in the thread of the reactor; owns the list of messages that are in this process's hands.
+Runs in the thread of the reactor; owns the list of messages that this process consumes.
 
-A process takes no more messages than it has threads, so that little is lost with it, and the others get their share.
-Nobody polls: a host that finds too little is put on a list in Redis, and whoever sends wakes one host of that list.
+A process takes at most one message for each thread, so that little is lost if it dies, and other hosts get their share.
+There is no polling: Redis has a list of idle hosts, and each new message wakes one of them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from twisted.python.failure import Failure
 
 from channelserver.layers.content import Content
 from channelserver.layers.redis import scripts
@@ -29,11 +31,11 @@ GROUP = "!g"
 def content_of(sealer: Sealer, channel: str, data: bytes) -> Content:
     """Return the content of a message that was taken from a channel.
 
-    :raises SealError: it was altered, or is none, or was sent to another channel.
+    :raises SealError: it was altered, is no message, or was sent to another channel.
     """
     *sent_to, content = sealer.unseal(data)
     if not isinstance(content, dict):
-        raise SealError("it is no message")
+        raise SealError("it is not a message")
     if sent_to != [channel] and sent_to[:1] != [GROUP]:
         raise SealError(f"it was sent to {sent_to!r}")
     return content
@@ -46,7 +48,7 @@ class Fetcher:
     :param shards: the servers.
     :param queues: where the messages go.
     :param channels: which channels.
-    :param threads: how many messages may be in this process's hands.
+    :param threads: how many messages this process may hold.
     :param sealer: unpacks the messages.
     :param losses: where lost messages are counted.
     :param soon: ``soon(function)`` runs it in the next turn of the reactor.
@@ -75,15 +77,15 @@ class Fetcher:
         self._asking = False
         self._stopped = False
         self._finished: dict[Shard, list[str]] = {}
-        self._telling = False
+        self._reporting = False
 
     @property
     def outstanding(self) -> int:
-        """How many messages are in this process's hands."""
+        """How many messages this process holds."""
         return len(self._outstanding)
 
     def connected(self, shard: Shard) -> None:
-        """There is a new connection to a server; what was on its way when the last one was lost did not arrive."""
+        """There is a new connection to a server. What was being sent over the last one did not arrive."""
         claims = [delivery.claim for delivery in self._outstanding if delivery.claim is not None]
         replies = [reply for where, reply in claims if where is shard]
         shard.run(scripts.RECLAIM, self._host, *replies).addErrback(lambda failure: None)
@@ -92,15 +94,15 @@ class Fetcher:
     def ready(self, shard: Shard) -> None:
         """There may be work on a server."""
         if self._stopped:
-            self._tell()
+            self._report()
             return
         if shard not in self._promising:
             self._promising.append(shard)
-        self._tell()  # before anything is taken: what has been finished must not be mixed up with it
+        self._report()  # first: RECLAIM and FINISH must come before the next message of the same lane
         self._go()
 
     def search(self, shard: Shard, prefix: str) -> None:
-        """Look on a server for work that nobody was woken for. It takes one command, for as a rule there is none.
+        """Look on a server for work that no host was woken for. Usually there is none, which takes one command.
 
         :param prefix: of the server's keys.
         """
@@ -117,7 +119,7 @@ class Fetcher:
         self.ready(shard)
 
     def retire(self, shards: Sequence[Shard]) -> None:
-        """Take no more."""
+        """Stop taking messages."""
         self._stopped = True
         for shard in shards:
             shard.run(scripts.RETIRE, self._host, *self._channels).addErrback(lambda failure: None)
@@ -134,12 +136,12 @@ class Fetcher:
         self._promising.remove(shard)
         self._asking = True
         channels = self._channels
-        channels.append(channels.pop(0))  # each has its turn to be first
+        channels.append(channels.pop(0))  # in turn
         asked = shard.run(scripts.POP, self._host, free, 1, *channels)
         asked.addCallback(self._taken, shard, free)
         asked.addErrback(self._not_taken, shard)
 
-    def _taken(self, answer: Any, shard: Shard, asked: int) -> None:
+    def _taken(self, answer: list[Any], shard: Shard, asked: int) -> None:
         self._asking = False
         items, gone = answer
         for channel, number in zip(gone[::2], gone[1::2], strict=True):
@@ -159,43 +161,43 @@ class Fetcher:
             self._losses.count("rejected", channel, hint=f"a message in Redis was rejected: {error}")
             if claim is not None:
                 self._finished.setdefault(shard, []).append(claim[1])
-                self._tell_soon()
+                self._report_soon()
             return
         # Counted before it can be finished.
         delivery = self._queues.put_fetched(channel, content, int(left) / 1000, claim)
         self._outstanding.add(delivery)
 
-    def _not_taken(self, failure: Any, shard: Shard) -> None:
+    def _not_taken(self, failure: Failure, shard: Shard) -> None:
         self._asking = False
         if shard not in self._promising:
             self._promising.append(shard)
         if failure.check(DeliveryUnknown):
-            logger.warning("the connection to Redis was lost while work was asked for; a message may be lost with it")
-        # It goes on when the connection is there again, or at the next look at the clock.
+            logger.warning("the connection to Redis was lost while fetching work; a message may be lost with it")
+        # It goes on with the next connection or heartbeat.
 
     # -- finishing -----------------------------------------------------------------------------------------------------
 
     def done(self, delivery: Fetched) -> None:
-        """A message has been dealt with."""
+        """A message has been consumed."""
         self._outstanding.discard(delivery)
         if delivery.claim is not None:
             shard, reply = delivery.claim
             self._finished.setdefault(shard, []).append(reply)
-            self._tell_soon()
+            self._report_soon()
         self._go()
 
-    def _tell_soon(self) -> None:
-        if not self._telling:
-            self._telling = True
-            self._soon(self._tell)
+    def _report_soon(self) -> None:
+        if not self._reporting:
+            self._reporting = True
+            self._soon(self._report)
 
-    def _tell(self) -> None:
-        """Tell the servers what has been finished."""
-        self._telling = False
+    def _report(self) -> None:
+        """Report to the servers which messages have been consumed."""
+        self._reporting = False
         for shard in [shard for shard in self._finished if shard.is_up]:
             replies = self._finished.pop(shard)
-            told = shard.run(scripts.FINISH, self._host, *replies)
-            told.addErrback(self._not_told, shard, replies)
+            finished = shard.run(scripts.FINISH, self._host, *replies)
+            finished.addErrback(self._not_reported, shard, replies)
 
-    def _not_told(self, failure: Any, shard: Shard, replies: list[str]) -> None:
-        self._finished.setdefault(shard, [])[:0] = replies  # told again when the connection is there again
+    def _not_reported(self, failure: Failure, shard: Shard, replies: list[str]) -> None:
+        self._finished.setdefault(shard, [])[:0] = replies  # reported by the next connection

@@ -1,13 +1,13 @@
-"""This process as a *host*: what other processes see of it, and what it asks of Redis.
+"""This process as a *host*: its place among other processes, and its commands to Redis.
 
-Runs in the thread of its reactor (but for what says otherwise); owns the servers' connections, the host's sign of life,
-and what is asked of Redis.
+Runs in the thread of its reactor, except where a docstring says otherwise; owns the connections to all servers, the
+host's heartbeat and pending commands.
 
-A host has a name, the random token in the names of its reply channels, and one pub/sub channel, on which it hears all
-that is for it. What is published there begins with a letter: ``s`` something sealed, a list of which the first item
-says what it is (``r`` a reply, ``w`` a reply whose sender waits for room, ``k`` the answer to that, ``!g`` a message
-to a group, ``a`` and ``d`` the beginning and end of a membership); or ``w`` and a channel: there is work; or ``f`` and
-a reply channel: no answer will come, for the worker's host is dead.
+A host has a name, the random token in the names of its reply channels, and one pub/sub channel, on which it receives
+messages. A message begins with a letter: ``s`` a sealed list whose first item is its kind (``r`` a reply, ``w`` a reply
+whose sender waits for room, ``k`` the answer to that, ``!g`` a message to a group, ``a`` and ``d`` the beginning and
+end of a membership); ``w`` and a channel: there is work; ``f`` and a reply channel: no answer will come, because the
+host of the worker is dead.
 """
 
 from __future__ import annotations
@@ -15,34 +15,38 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twisted.internet import defer
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
-from channelserver.layers.base import FAILED, ChannelFull
+from channelserver.layers.base import FAILED, ChannelFull, Outlet, ReactorBridge
 from channelserver.layers.content import Content
+from channelserver.layers.groups import Groups
+from channelserver.layers.names import local_prefix
 from channelserver.layers.redis import scripts
+from channelserver.layers.redis.address import Address
 from channelserver.layers.redis.fetcher import GROUP, Fetcher
 from channelserver.layers.redis.ring import Ring
-from channelserver.layers.redis.seal import SealError
+from channelserver.layers.redis.seal import Sealer, SealError
 from channelserver.layers.redis.shard import ANSWER_SECONDS, Shard
-
-if TYPE_CHECKING:
-    from channelserver.layers.redis.layer import RedisChannelLayer
+from channelserver.layers.redis.work import FetchedQueues
+from channelserver.layers.throttled_log import DropCounter, ThrottledLog
 
 logger = logging.getLogger("channelserver.layers.redis")
 
-#: Seconds between two signs of life, and until a host that gives none is dead: one that no longer listens, and any.
+#: Seconds between two heartbeats, and until a host without one is dead: if it does not listen, and in any case.
 BEAT, SILENCE, LIFETIME = 1.0, 2.0, 20.0
-#: Looks at the clock between two searches for the dead. With the signs of life: three commands in two seconds.
-BURY_EVERY = 2
-#: Seconds for which a new connection leaves the dead alone: when Redis itself was away, the others may be on their way.
+#: Heartbeats between two searches for dead hosts; together three commands in two seconds.
+SEARCH_DEAD_EVERY = 2
+#: Seconds after connecting until dead hosts are removed: after an outage of Redis, others may still be connecting.
 GRACE = 4.0
-#: Looks at the clock between two searches for work that nobody was woken for. There should be none.
+#: Heartbeats between two searches for work that no host was woken for. There should be none.
 SEARCH_EVERY = 30
-#: Seconds for which a message that nobody can wait for is tried again.
+#: Seconds for which a message is tried again whose sender cannot wait.
 RETRY_SECONDS = 2.0
-#: Members told to Redis in one go when it has lost its memory.
+#: Members in one command when Redis has lost its data.
 BATCH = 500
 
 _token = re.compile(r"(?:http\.response|websocket\.send)\.([A-Za-z0-9_\-]+)!").match
@@ -54,17 +58,39 @@ def token_of(channel: str) -> str:
     return match[1] if match else ""
 
 
+class HostLayer(Protocol):
+    """What a host uses of its layer: settings, queues, groups and connections of this process."""
+
+    prefix: str
+    stats_prefix: str
+    expiry: float
+    group_expiry: float
+    lane_limit: int
+    ordered: frozenset[str]
+    addresses: list[Address]
+    time_offset: int
+    sealer: Sealer
+    queues: FetchedQueues
+    groups: Groups
+    losses: DropCounter
+    refusals: ThrottledLog
+
+    def get_capacity(self, channel: str) -> int: ...
+
+    def outlet_of(self, channel: str) -> Outlet | None: ...
+
+
 class Host:
     """One process.
 
     :param layer: its settings and its local part.
     :param name: the host's name.
     :param reactor: the reactor.
-    :param bridge: the way into its thread.
-    :param member: whether others should know of this host: it has connections or workers.
+    :param bridge: calls functions in the reactor's thread.
+    :param member: whether to announce this host to others: it has connections or workers.
     """
 
-    def __init__(self, layer: RedisChannelLayer, name: str, reactor: Any, bridge: Any, member: bool) -> None:
+    def __init__(self, layer: HostLayer, name: str, reactor: IReactorTime, bridge: ReactorBridge, member: bool) -> None:
         self.layer = layer
         self.name = name
         self.reactor = reactor
@@ -79,7 +105,7 @@ class Host:
             for address in layer.addresses
         ]  # fmt: skip
         self._ring = Ring([_Named(shard) for shard in self.shards])
-        self._timer: Any = None
+        self._timer: IDelayedCall | None = None
         self._looks = 0
         self._closed = False
         self._waits: dict[int, Callable[[bool], object]] = {}
@@ -93,17 +119,16 @@ class Host:
             shard.start()
         self._timer = self.reactor.callLater(BEAT, self._look)
 
-    def close(self) -> Any:
-        """Leave, and end the connections; return a Deferred."""
+    def close(self) -> defer.Deferred[None]:
+        """Tell the other hosts, then close the connections."""
         self._closed = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        left: Any = [shard.run(scripts.LEAVE, self.name) for shard in self.shards if self.member and shard.is_up]
-        done: Any = defer.DeferredList(left, consumeErrors=True)
-        done.addTimeout(1.0, self.reactor)
+        left = [shard.run(scripts.LEAVE, self.name) for shard in self.shards if self.member and shard.is_up]
+        done = defer.DeferredList(left, consumeErrors=True).addTimeout(1.0, self.reactor)
         return done.addBoth(self._end)
 
-    def _end(self, _: Any) -> None:
+    def _end(self, _: object) -> None:
         for shard in self.shards:
             shard.close()
 
@@ -111,10 +136,10 @@ class Host:
         """Return what is wrong with the servers; empty: nothing. Any thread."""
         return "; ".join(filter(None, (shard.problem() for shard in self.shards)))
 
-    def when_tried(self) -> Any:
-        """Return a Deferred that fires when the first connections are there, or could not be made."""
-        links = [link for shard in self.shards for link in (shard.commands, shard.subscriber)]
-        return defer.gatherResults([link.when_tried() for link in links])
+    def when_tried(self) -> defer.Deferred[list[None]]:
+        """Return a Deferred that fires after the first attempt to connect to all servers."""
+        tried = [(shard.commands.when_tried(), shard.subscriber.when_tried()) for shard in self.shards]
+        return defer.gatherResults([each for both in tried for each in both])
 
     @property
     def tried(self) -> bool:
@@ -122,13 +147,13 @@ class Host:
         return all(shard.commands.tried and shard.subscriber.tried for shard in self.shards)
 
     def is_up(self, name: str) -> bool:
-        """Whether the server that has a name can be asked. Any thread."""
+        """Whether the server that is responsible for a name is connected. Any thread."""
         return self._shard(name).is_up
 
     def _shard(self, name: str) -> Shard:
         return self._ring.find(name).shard
 
-    # -- life ----------------------------------------------------------------------------------------------------------
+    # -- heartbeat -----------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         self._timer = self.reactor.callLater(BEAT, self._look)
@@ -138,12 +163,12 @@ class Host:
                 shard.look()
                 if self.member and shard.is_up:
                     self._beat(shard)
-                    if self._looks % BURY_EVERY == 0 and shard.commands.age() > GRACE:
+                    if self._looks % SEARCH_DEAD_EVERY == 0 and shard.commands.age() > GRACE:
                         self._search_dead(shard)
                 if self.fetcher is not None and self._looks % SEARCH_EVERY == 0:
                     self.fetcher.search(shard, self.layer.prefix)
             except Exception:
-                logger.exception("cannot look after Redis %s", shard.address)
+                logger.exception("error in the heartbeat to Redis %s", shard.address)
 
     def _beat(self, shard: Shard, first: bool = False) -> None:
         alive = shard.command("ZADD", f"{self.layer.prefix}hosts", int(shard.now()), self.name)
@@ -152,32 +177,31 @@ class Host:
     def _search_dead(self, shard: Shard) -> None:
         latest = int(shard.now() - SILENCE * 1000)
         silent = shard.command("ZRANGEBYSCORE", f"{self.layer.prefix}hosts", "-inf", latest)
-        silent.addCallbacks(self._bury, _ignore, callbackArgs=(shard,))
+        silent.addCallbacks(self._remove_dead, _ignore, callbackArgs=(shard,))
 
-    def _beaten(self, added: Any, shard: Shard, first: bool) -> None:
+    def _beaten(self, added: int, shard: Shard, first: bool) -> None:
         if added and not first:
-            self._tell_all(shard)  # Redis has lost its memory, or the others took this host for dead
+            self._send_all(shard)  # Redis has lost its data, or another host took this one for dead
 
-    def _bury(self, silent: Any, shard: Shard) -> None:
+    def _remove_dead(self, silent: list[bytes], shard: Shard) -> None:
         if silent:
-            buried = shard.run(scripts.BURY, int(LIFETIME * 1000), int(SILENCE * 1000), *silent)
-            buried.addCallbacks(self._buried, _ignore)
+            removed = shard.run(scripts.REMOVE_DEAD, int(LIFETIME * 1000), int(SILENCE * 1000), *silent)
+            removed.addCallbacks(self._removed, _ignore)
 
     @staticmethod
-    def _buried(answer: Any) -> None:
+    def _removed(answer: list[Any]) -> None:
         for name, held in zip(answer[::2], answer[1::2], strict=True):
-            logger.warning("host %s is dead; it had %d message(s) of connections in its hands", name.decode(), held)
+            logger.warning("host %s is dead; %d message(s) of connections are lost with it", name.decode(), held)
 
     def _ready(self, shard: Shard) -> None:
-        """A connection for commands was made."""
         if self.member:
             self._beat(shard, first=True)
-        self._tell_all(shard)
+        self._send_all(shard)
         if self.fetcher is not None:
             self.fetcher.connected(shard)
 
-    def _tell_all(self, shard: Shard) -> None:
-        """Tell a server all memberships of this host's own connections: it may have lost its memory."""
+    def _send_all(self, shard: Shard) -> None:
+        """Send a server all memberships of this host's own connections: it may have lost its data."""
         for group in self.layer.groups.counts():
             if self._shard(group) is shard:
                 members = [name for name in self.layer.groups.members(group) if token_of(name)]
@@ -187,8 +211,8 @@ class Host:
     def _hearing(self, shard: Shard, seconds: float | None) -> None:
         if seconds is not None:
             logger.warning(
-                "for %.1f s this process could not hear Redis %s: what other hosts sent to its connections is lost",
-                seconds, shard.address,
+                "no subscription to Redis %s for %.1f s: messages from other hosts to connections here are lost",
+                shard.address, seconds,
             )  # fmt: skip
             self.layer.losses.add("gap", 1)
         if self.fetcher is not None:
@@ -197,7 +221,7 @@ class Host:
     # -- work ----------------------------------------------------------------------------------------------------------
 
     def serve(self, channels: Sequence[str], threads: int) -> None:
-        """Begin to take work."""
+        """Start to take work."""
         layer = self.layer
         self.member = True
         fetcher = self.fetcher = Fetcher(
@@ -210,12 +234,12 @@ class Host:
                 fetcher.ready(shard)
 
     def retire(self) -> None:
-        """Take no more work."""
+        """Stop taking work."""
         if self.fetcher is not None:
             self.fetcher.retire(self.shards)
 
     def listen(self, waker: Callable[[], object]) -> None:
-        """Have `waker` called whenever there may be work."""
+        """Call `waker` whenever there may be work."""
         self._wakers.add(waker)
 
     def unlisten(self, waker: Callable[[], object]) -> None:
@@ -225,7 +249,7 @@ class Host:
     async def take(self, channels: Sequence[str], waiting: bool) -> tuple[bytes, bytes] | None:
         """Take one message of any of `channels`; return the channel and the sealed message, or None.
 
-        :param waiting: tell this host when there is one, if there is none.
+        :param waiting: wake this host when one arrives, if there is none.
         """
         for shard in self.shards:
             (items, gone), claim = await shard.run(scripts.POP, self.name, 1, int(waiting), *channels), None
@@ -241,8 +265,8 @@ class Host:
     async def push(self, channel: str, content: Content, urgent: bool = False) -> None:
         """Put a message into a channel.
 
-        :param urgent: whatever its capacity, and for a day.
-        :raises ChannelFull: it is full, or Redis does not take it.
+        :param urgent: ignore the capacity, and keep it for a day.
+        :raises ChannelFull: it is full, or Redis refuses it.
         """
         reply = content.get("reply_channel")
         data = self.layer.sealer.seal(channel, content)
@@ -254,7 +278,7 @@ class Host:
         :param reply: its reply channel.
         """
         layer = self.layer
-        queue = layer.non_local_name(channel)
+        queue = local_prefix(channel)
         capacity = 10**9 if urgent else layer.get_capacity(queue)
         lifetime = int((86400 if urgent else layer.expiry) * 1000)
         if reply and channel in layer.ordered:
@@ -274,7 +298,7 @@ class Host:
             )
 
     def push_patiently(self, channel: str, data: bytes, reply: str) -> None:
-        """Like :meth:`push_sealed`, but nobody waits: tried again for two seconds, then counted as lost."""
+        """Like :meth:`push_sealed`, without waiting: tried again for two seconds, then counted as lost."""
         ends = self.reactor.seconds() + RETRY_SECONDS
         waiting = self._later.setdefault(channel, [])
         waiting.append((ends, data, reply))
@@ -302,20 +326,20 @@ class Host:
     # -- replies -------------------------------------------------------------------------------------------------------
 
     async def tell(self, host: str, *items: Any) -> int:
-        """Publish something to another host; return whether it was heard: 1 or 0."""
+        """Publish something to another host; return 1 if it listens, else 0."""
         data = b"s" + self.layer.sealer.seal(*items)
         return int(await self._shard(host).command("PUBLISH", f"{self.layer.prefix}host:{host}", data))
 
     async def reply(self, channel: str, content: Content) -> None:
-        """Send to a reply channel of another host; what does not arrive is counted."""
+        """Send to a reply channel of another host; count it if it does not arrive."""
         try:
             if not await self.tell(token_of(channel), "r", channel, content):
-                self.layer.losses.count("host gone", "replies", hint=f"nobody has {channel!r} any more")
+                self.layer.losses.count("host gone", "replies", hint=f"no host has {channel!r} any more")
         except ChannelFull as error:
             self.layer.losses.count("unknown" if not error.retry else "no Redis", "replies", hint=str(error))
 
     async def reply_waiting(self, channel: str, content: Content, timeout: float) -> bool:
-        """Send to a reply channel of another host, when its client has room; return whether it was sent."""
+        """Send to a reply channel of another host when its client has room; return whether that succeeded."""
         self._number += 1
         number, answer = self._number, defer.Deferred[bool]()
         self._waits[number] = answer.callback
@@ -329,7 +353,7 @@ class Host:
             self._waits.pop(number, None)
 
     def _pass_on(self, channel: str, content: Content, sender: str, number: int, ends: float) -> None:
-        """Deliver a part of an answer when its client has room, then tell the sender."""
+        """Deliver a part of an answer when its client has room, then answer the sender."""
         outlet = self.layer.outlet_of(channel)
         done = outlet is not None and outlet.deliver_waiting(channel, content, 0)
         if not done and outlet is not None and channel in outlet and self.reactor.seconds() < ends:
@@ -340,21 +364,21 @@ class Host:
     # -- groups --------------------------------------------------------------------------------------------------------
 
     def sync(self, group: str, channel: str) -> None:
-        """Tell Redis whether a connection of this host is a member of a group now."""
+        """Store in Redis whether a connection of this host is a member of a group now."""
         self._join(group, [channel])
 
     def _join(self, group: str, channels: Sequence[str]) -> None:
         shard = self._shard(group)
         if not shard.is_up:
-            return  # all is told when there is a connection again
+            return  # _send_all() follows when it is up
         groups = self.layer.groups
-        words: list[Any] = []
+        words: list[str | int] = []
         for channel in channels:
             words += [channel, int(groups.has(group, channel))]
-        told = shard.run(
+        joined = shard.run(
             scripts.JOIN, group, self.name, int(self.layer.group_expiry * 1000), int(groups.has(group)), *words
         )
-        told.addErrback(_ignore)
+        joined.addErrback(_ignore)
 
     async def join_other(self, group: str, channel: str, begins: bool) -> None:
         """Make another host's connection a member of a group, or end its membership."""
@@ -368,7 +392,7 @@ class Host:
     async def join_queue(self, group: str, channel: str, begins: bool) -> None:
         """Make an ordinary channel a member of a group, or end its membership."""
         lifetime = int(self.layer.group_expiry * 1000) if begins else 0
-        capacity = self.layer.get_capacity(self.layer.non_local_name(channel))
+        capacity = self.layer.get_capacity(local_prefix(channel))
         await self._shard(group).run(scripts.JOIN_QUEUE, group, channel, lifetime, capacity)
 
     async def members(self, group: str) -> list[str]:
@@ -377,7 +401,7 @@ class Host:
         return [name.decode() for name in found]
 
     async def send_group(self, group: str, data: bytes) -> None:
-        """Send to a group's members elsewhere; what is lost is counted."""
+        """Send to a group's members on other hosts; count what is lost."""
         layer = self.layer
         try:
             deaf, full, gone = await self._shard(group).run(
@@ -388,13 +412,13 @@ class Host:
             layer.losses.count(reason, group, hint=f"members on other hosts: {error}")
             return
         if deaf:
-            layer.losses.count("host deaf", group, deaf, "a host with members could not be reached")
+            layer.losses.count("host deaf", group, deaf, "a host with members does not listen")
         for channel in full:
             layer.losses.count("channel full", channel.decode(), hint=f"it is a member of group {group!r}")
         for channel, number in zip(gone[::2], gone[1::2], strict=True):
             layer.losses.count("expired", channel.decode(), number, "no consumer took it in time")
 
-    # -- what others say -----------------------------------------------------------------------------------------------
+    # -- messages of other hosts ---------------------------------------------------------------------------------------
 
     def _received(self, data: bytes) -> None:
         try:
@@ -409,13 +433,13 @@ class Host:
                 if outlet is not None:
                     outlet.deliver(channel, {FAILED: 502})
             else:
-                raise SealError("it is not what this layer writes")
+                raise SealError("its first letter is unknown")
         except SealError as error:
             self.layer.losses.count("rejected", "this host", hint=f"something published in Redis was rejected: {error}")
         except Exception:
-            logger.exception("cannot deal with what another host has sent")
+            logger.exception("error in a message of another host")
 
-    def _act(self, kind: Any, *items: Any) -> None:
+    def _act(self, kind: object, *items: Any) -> None:
         layer = self.layer
         if kind == GROUP:
             group, content = items
@@ -442,7 +466,7 @@ class Host:
                 layer.groups.discard(group, channel)
             self.sync(group, channel)
         else:
-            raise SealError(f"this version knows no {kind!r}")
+            raise SealError(f"this version does not know the kind {kind!r}")
 
     def _woken(self, channel: str) -> None:
         if self.fetcher is not None:
@@ -453,7 +477,7 @@ class Host:
 
 
 class _Named:
-    """A server in the ring, by its address."""
+    """A server in the ring; its address decides on its place."""
 
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
@@ -462,6 +486,6 @@ class _Named:
         return self.shard.address.name
 
 
-def _ignore(failure: Any) -> None:
-    """What keeps Redis from an answer is logged where it happens."""
+def _ignore(failure: Failure) -> None:
+    """Ignore that Redis cannot be reached: the connection logs it."""
     failure.trap(ChannelFull)

@@ -1,10 +1,10 @@
 """The Redis channel layer, as the rest of the process sees it.
 
-Safe from any thread: what is local guards itself, as in memory; what concerns Redis is handed to the reactor's thread.
-Owns the local part: queues, groups and outlets of this process.
+Safe from any thread: the local part guards itself, as in memory; commands to Redis run in the reactor's thread. Owns
+the local part: queues, groups and outlets of this process.
 
-What stays local: the server's own messages, if this process has workers for them; replies to its own connections;
-group sends to its own members. All else goes over Redis, see :mod:`channelserver.layers.redis.host`.
+Local are: the server's own messages, if this process has workers for them; replies to its own connections; group sends
+to its own members. Everything else goes over Redis, see :mod:`channelserver.layers.redis.host`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import os
 import random
 import re
 import secrets
-import string
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet
+from twisted.internet.interfaces import IReactorTime
+
+from channelserver.layers.base import ChannelFull, Outlet, Reactor, ReactorBridge
 from channelserver.layers.content import Content
-from channelserver.layers.groups import Groups
-from channelserver.layers.memory import ORDERED_CHANNELS, RECEIVE_SECONDS
+from channelserver.layers.local import ORDERED_CHANNELS, RECEIVE_SECONDS, LocalLayer
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import read_hosts
@@ -50,7 +50,7 @@ PATIENCE = ANSWER_SECONDS + 1.0
 LANE_LIMIT = 100
 
 
-class RedisChannelLayer(BaseChannelLayer):
+class RedisChannelLayer(LocalLayer):
     """Channels and groups of several processes (Channels 1: ``asgi_redis.RedisChannelLayer``).
 
     :param hosts: the Redis servers, see :mod:`channelserver.layers.redis.address`; several share the channels and
@@ -64,14 +64,14 @@ class RedisChannelLayer(BaseChannelLayer):
     :param stats_prefix: of the keys of the statistics; default: `prefix` and ``meta:``.
     :param connection_kwargs: for all `hosts`: ``username``, ``password``, ``db``, ``ssl_ca_certs`` …
     :param services: names of services; `hosts` are then the Sentinels that watch them.
-    :param sentinel_refresh_interval: has no meaning here: the master is asked for whenever a connection is made.
+    :param sentinel_refresh_interval: ignored: each new connection asks the Sentinels for the master.
     :param clock: returns seconds, monotonic; for tests.
     :param rng: source of new names; for tests.
     :raises ValueError: a parameter is wrong; the text says which, and the cure.
     """
 
-    extensions: ClassVar[list[str]] = ["groups", "flush", "statistics", "twisted"]
-
+    queues: FetchedQueues
+    queues_class = FetchedQueues
     ordered = frozenset(ORDERED_CHANNELS)
     lane_limit = LANE_LIMIT
     needs_services: ClassVar[bool] = False
@@ -93,12 +93,12 @@ class RedisChannelLayer(BaseChannelLayer):
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        super().__init__(expiry, group_expiry, capacity, channel_capacity, clock=clock)
+        super().__init__(expiry, group_expiry, capacity, channel_capacity, clock=clock, rng=rng)
         if not isinstance(prefix, str) or not prefix:
             raise ValueError(f"prefix must be text, such as 'channelserver:', not {prefix!r}")
         if self.needs_services and not services:
             raise ValueError(
-                "services is missing: a list of the names of the services which the Sentinels in hosts watch, "
+                "services is missing: list the names of the services that the Sentinels in hosts watch, "
                 "such as ['mymaster']"
             )
         self.prefix = prefix
@@ -106,13 +106,8 @@ class RedisChannelLayer(BaseChannelLayer):
         self.addresses = read_hosts(hosts, connection_kwargs, services)
         self.sealer = Sealer(symmetric_encryption_keys)
         self.refusals = ThrottledLog(clock, logger.error)
-        #: Milliseconds to be added to Redis's clock; for tests.
+        #: Milliseconds to add to Redis's clock; for tests.
         self.time_offset = 0
-        self._clock = clock
-        self._random = rng or random.SystemRandom()
-        self._outlets: dict[str, Outlet] = {}
-        self.queues = FetchedQueues(self.get_capacity, expiry, clock, self.losses, ORDERED_CHANNELS)
-        self.groups = Groups(group_expiry, clock, self.outlet_of)
         self._name = secrets.token_urlsafe(8)
         self._served: frozenset[str] = frozenset()
         self._lock = threading.RLock()
@@ -121,26 +116,25 @@ class RedisChannelLayer(BaseChannelLayer):
         self._owner = 0
         self._ident: int | None = None  # of the reactor's thread
 
-    # -- the way to Redis ----------------------------------------------------------------------------------------------
+    # -- connecting ----------------------------------------------------------------------------------------------------
 
-    def open(self, reactor: Any, bridge: Any) -> None:
-        """See :meth:`BaseChannelLayer.open`."""
+    def open(self, reactor: Reactor, bridge: ReactorBridge) -> None:
         with self._lock:
             earlier = self._host
             if earlier is not None and not self._opened:
                 earlier.bridge.post(earlier.close)
             self._opened = True
             self._owner = os.getpid()
-            host = self._host = Host(self, self._name, reactor, bridge, bool(self._outlets))
+            host = self._host = Host(self, self._name, cast(IReactorTime, reactor), bridge, bool(self._outlets))
         bridge.post(self._inside_reactor)
         host.start()
-        reactor.callLater(0, self._push_the_rest)
+        reactor.callLater(0, self._start_pusher)
 
     def _inside_reactor(self) -> None:
         self._ident = threading.get_ident()
 
-    def _push_the_rest(self) -> None:
-        """Give the server's messages that no worker of this process takes to Redis."""
+    def _start_pusher(self) -> None:
+        """Move the server's messages to Redis that no worker of this process takes."""
         host, channels = self._host, [name for name in SERVER_CHANNELS if name not in self._served]
         if host is not None and channels:
             Pusher(
@@ -148,7 +142,7 @@ class RedisChannelLayer(BaseChannelLayer):
             ).start()
 
     def _engine(self) -> Host:
-        """Return this process as a host; where no server has opened the layer, connect now."""
+        """Return this process as a host; if no server has opened the layer, connect now."""
         host = self._host
         if host is not None and self._owner == os.getpid():
             return host
@@ -166,17 +160,14 @@ class RedisChannelLayer(BaseChannelLayer):
             return self._host
 
     def serve(self, channels: Collection[str], threads: int) -> None:
-        """See :meth:`BaseChannelLayer.serve`."""
         self._served = frozenset(channels)
         self._engine().serve(sorted(channels), threads)
 
     def retire(self) -> None:
-        """See :meth:`BaseChannelLayer.retire`."""
         if self._host is not None:
             self._host.retire()
 
     def close(self) -> Any:
-        """See :meth:`BaseChannelLayer.close`."""
         with self._lock:
             host, self._host = self._host, None
         if host is None or self._owner != os.getpid():
@@ -189,28 +180,27 @@ class RedisChannelLayer(BaseChannelLayer):
         return None
 
     def problem(self) -> str:
-        """See :meth:`BaseChannelLayer.problem`."""
         host = self._host
         return "" if host is None else host.problem()
 
     def _inside(self) -> bool:
-        """Whether this is the reactor's thread, which must not wait."""
+        """Whether this is the reactor's thread, which never waits."""
         return threading.get_ident() == self._ident
 
     def _ask(self, call: Call, seconds: float = PATIENCE) -> Any:
-        """Have Redis asked, and wait for the answer.
+        """Ask Redis, and wait for the answer.
 
         :raises RedisUnavailable: there is none in time.
         """
         if self._inside():
-            raise RuntimeError("the reactor's thread must not wait for Redis")
+            raise RuntimeError("the reactor's thread cannot wait for Redis; use another thread")
         answer = Answer()
         host = self._engine()
         host.bridge.post(answer.begin, host, call)
         return answer.wait(seconds)
 
-    def _tell(self, call: Call, size: int = 0) -> None:
-        """Have Redis told. Nobody waits, but in a process that may end as soon as it has called."""
+    def _post(self, call: Call, size: int = 0) -> None:
+        """Send to Redis without waiting; in a process without a server, which may end at once, wait."""
         host = self._engine()
         if self._opened or self._inside():
             host.bridge.post_data(size, begin, host, call)
@@ -260,15 +250,6 @@ class RedisChannelLayer(BaseChannelLayer):
             if block:
                 self._engine().unlisten(arrived.set)
 
-    def new_channel(self, pattern: str) -> str:
-        """Return an unused single-reader name that starts with `pattern`.
-
-        :raises TypeError: `pattern` is no valid name that ends in ``?``.
-        """
-        if not isinstance(pattern, str) or not pattern.endswith("?"):
-            raise TypeError(f"new_channel() needs a pattern that ends in '?', not {pattern!r}")
-        return check_channel_name(pattern + "".join(self._random.choices(string.ascii_letters, k=16)))
-
     def group_add(self, group: str, channel: str) -> None:
         """Make `channel` a member of `group`, or renew its membership."""
         self._join(check_group_name(group), check_channel_name(channel), True)
@@ -286,9 +267,9 @@ class RedisChannelLayer(BaseChannelLayer):
             host = self._engine()
             if not host.tried and not self._inside():
                 try:
-                    self._ask(_nothing)  # at the start: who sees the socket open may send to the group
+                    self._ask(_nothing)  # at the start: a client whose socket is open may expect group messages
                 except RedisUnavailable:
-                    pass  # Redis is told as soon as it is there
+                    pass  # Host sends all memberships with the first connection
             host.bridge.post(host.sync, group, channel)
             return
 
@@ -298,7 +279,7 @@ class RedisChannelLayer(BaseChannelLayer):
             except RedisUnavailable as error:
                 self.losses.count("no Redis", group, hint=f"a change of its members: {error}")
 
-        self._tell(join)
+        self._post(join)
 
     def group_channels(self, group: str) -> list[str]:
         """Return the members of `group`; in the reactor's thread, those of this process.
@@ -309,7 +290,7 @@ class RedisChannelLayer(BaseChannelLayer):
         if self._inside():
             return own
         found: list[str] = self._ask(lambda host: host.members(group))
-        # What Redis does not know yet, and what it has not been told yet.
+        # In Redis, memberships of this process may be missing or outdated.
         return [*own, *(name for name in found if self.outlet_of(name) is None)]
 
     def flush(self) -> None:
@@ -343,37 +324,15 @@ class RedisChannelLayer(BaseChannelLayer):
 
     def global_statistics(self) -> dict[str, Any]:
         """Return the figures of this process (asgiref 1, extension ``statistics``), with those of groups and losses."""
-        figures = [self.queues.statistics(name) for name in self.queues.names()]
-        groups = self.groups.counts()
-        return {
-            "messages_count": sum(figure["messages_count"] for figure in figures),
-            "channel_full_count": sum(figure["channel_full_count"] for figure in figures),
-            "messages_pending": sum(figure["messages_pending"] for figure in figures),
-            "groups": len(groups),
-            "group_members": sum(groups.values()),
-            "lost": self.losses.totals(),
-        }
+        return self.own_global_statistics()
 
     # -- for the server and the workers --------------------------------------------------------------------------------
 
     def attach(self, prefix: str, outlet: Outlet) -> None:
-        """See :meth:`BaseChannelLayer.attach`."""
-        self._outlets[prefix] = outlet
         self._name = token_of(prefix) or self._name
-        self.groups.regroup()
-
-    def detach(self, prefix: str) -> None:
-        """See :meth:`BaseChannelLayer.detach`."""
-        self._outlets.pop(prefix, None)
-        self.groups.regroup()
-
-    def outlet_of(self, channel: str) -> Outlet | None:
-        """Return what delivers to a reply channel of this process, or None. Any thread."""
-        mark = channel.find("!")
-        return self._outlets.get(channel[: mark + 1]) if mark > 0 else None
+        super().attach(prefix, outlet)
 
     def submit(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
-        """See :meth:`BaseChannelLayer.submit`."""
         if channel not in self._served and channel in ("http.request", "websocket.connect"):
             host = self._engine()
             if not host.is_up(content.get("reply_channel") or ""):
@@ -381,24 +340,23 @@ class RedisChannelLayer(BaseChannelLayer):
         self.queues.put(channel, content, attachment, urgent)
 
     def forget(self, channel: str) -> None:
-        """See :meth:`BaseChannelLayer.forget`."""
         for group in self.groups.drop(channel):
             host = self._engine()
             host.bridge.post(host.sync, group, channel)
 
     def dispatch(self, channel: str, content: Content) -> None:
-        """See :meth:`BaseChannelLayer.dispatch`.
+        """Like :meth:`BaseChannelLayer.dispatch`.
 
-        In the reactor's thread, which must not wait, a message that does not fit is tried again for two seconds, then
+        In the reactor's thread, which never waits, a message that does not fit is tried again for two seconds, then
         counted as lost.
 
-        :raises RedisUnavailable: Redis cannot be reached, or does not take it.
+        :raises RedisUnavailable: Redis cannot be reached, or refuses the message.
         """
         outlet = self.outlet_of(channel)
         if outlet is not None:
             outlet.deliver(channel, content)
         elif token_of(channel):
-            self._tell(lambda host: host.reply(channel, content), _size(content))
+            self._post(lambda host: host.reply(channel, content), _size(content))
         elif channel in self._served and channel in SERVER_CHANNELS:
             self.queues.put(channel, content)
         else:
@@ -411,14 +369,12 @@ class RedisChannelLayer(BaseChannelLayer):
                 self._ask(lambda host: host.push_sealed(channel, data, reply))
 
     def dispatch_group(self, group: str, content: Content) -> None:
-        """See :meth:`BaseChannelLayer.dispatch_group`."""
         for outlet, channels in self.groups.targets(group)[0]:
             outlet.deliver_group(channels, content)
         data = self.sealer.seal(GROUP, group, content)
-        self._tell(lambda host: host.send_group(group, data), len(data))
+        self._post(lambda host: host.send_group(group, data), len(data))
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
-        """See :meth:`BaseChannelLayer.dispatch_waiting`."""
         outlet = self.outlet_of(channel)
         if outlet is not None:
             return outlet.deliver_waiting(channel, content, timeout)
@@ -437,7 +393,6 @@ class RedisChannelLayer(BaseChannelLayer):
                 threading.Event().wait(min(left, 0.2))
 
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
-        """See :meth:`BaseChannelLayer.when_room`."""
         if self.outlet_of(channel) is not None or token_of(channel):
             return True
         if channel in SERVER_CHANNELS:
@@ -446,15 +401,12 @@ class RedisChannelLayer(BaseChannelLayer):
         return False
 
     def sweep(self) -> None:
-        """See :meth:`BaseChannelLayer.sweep`."""
-        self.queues.sweep()
-        self.groups.sweep()
-        self.losses.flush()
+        super().sweep()
         self.refusals.flush()
 
 
 class RedisSentinelChannelLayer(RedisChannelLayer):
-    """The layer on masters which Sentinels name (Channels 1: ``asgi_redis.RedisSentinelChannelLayer``).
+    """The layer on masters that Sentinels name (Channels 1: ``asgi_redis.RedisSentinelChannelLayer``).
 
     :raises ValueError: as for its parent, and without ``services``.
     """
@@ -463,7 +415,7 @@ class RedisSentinelChannelLayer(RedisChannelLayer):
 
 
 async def _nothing(host: Host) -> None:
-    """Wait for nothing but the first connection."""
+    """Wait for the first connection only."""
 
 
 async def _statistics(host: Host, name: str) -> list[Any]:
@@ -471,11 +423,11 @@ async def _statistics(host: Host, name: str) -> list[Any]:
 
 
 def _size(content: Content) -> int:
-    """Return about how much memory a reply takes."""
+    """Return the approximate size of a reply in bytes."""
     data = content.get("text") or content.get("bytes") or content.get("content")
     return len(data) if isinstance(data, (str, bytes)) else 0
 
 
 def _escaped(prefix: str) -> str:
-    """Return a prefix as a glob that matches only it."""
+    """Return a glob that matches a prefix literally."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", prefix)

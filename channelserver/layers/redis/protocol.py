@@ -1,6 +1,7 @@
-"""One connection to Redis: txredisapi's protocols with our own reader, and an eye on answers that do not come.
+"""One connection to Redis: txredisapi's protocols with a reader of our own, and a watch on overdue answers.
 
-Runs in the thread of its reactor; owned by a :class:`channelserver.layers.redis.link.Link`.
+Runs in the thread of its reactor; owned by a
+:class:`channelserver.layers.redis.connection.RedisConnection`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import txredisapi
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 
 from channelserver.layers.redis.replies import ReplyReader
 
@@ -22,10 +25,11 @@ class _Watched:
     :param lost: called with this protocol and the reason when the connection has ended.
     """
 
-    transport: Any
+    transport: ITCPTransport
+    connected: int
     replyReceived: Callable[[Any], None]
 
-    def __init__(self, seconds: Callable[[], float], lost: Callable[[Any, Any], object]) -> None:
+    def __init__(self, seconds: Callable[[], float], lost: Callable[[Any, Failure], object]) -> None:
         super().__init__(charset=None, convertNumbers=False)  # type: ignore[call-arg]
         self._seconds = seconds
         self._lost = lost
@@ -35,11 +39,11 @@ class _Watched:
         self.end: BaseException | None = None
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        """Take what Redis has sent."""
+        """Read what Redis has sent."""
         try:
             values = self._reader.feed(data)
         except ValueError:
-            self.transport.abortConnection()  # what follows cannot be told from what is missing
+            self.transport.abortConnection()  # the end of this answer is unknown
             return
         for value in values:
             self._answered(value)
@@ -59,9 +63,9 @@ class _Watched:
         """Return for how many seconds the oldest command has been waiting for its answer."""
         return self._seconds() - self._asked[0] if self._asked else 0.0
 
-    def connectionLost(self, why: Any = connectionDone) -> None:
-        """The connection has ended; what waits for an answer gets an error."""
-        self.end = why.value  # first: those who get an error now want to know
+    def connectionLost(self, why: Failure = connectionDone) -> None:
+        """Fail all commands that wait for an answer."""
+        self.end = why.value  # first: those who get an error now look at it
         super().connectionLost(why)  # type: ignore[misc]
         self._asked.clear()
         self._lost(self, why)
@@ -78,7 +82,7 @@ class SubscriberProtocol(_Watched, txredisapi.SubscriberProtocol):
     """
 
     def __init__(
-        self, seconds: Callable[[], float], lost: Callable[[Any, Any], object], received: Callable[[bytes], object]
+        self, seconds: Callable[[], float], lost: Callable[[Any, Failure], object], received: Callable[[bytes], object]
     ) -> None:
         super().__init__(seconds, lost)
         self._received = received
@@ -88,5 +92,4 @@ class SubscriberProtocol(_Watched, txredisapi.SubscriberProtocol):
             super()._answered(value)
 
     def messageReceived(self, pattern: Any, channel: Any, message: Any) -> None:
-        """See txredisapi."""
         self._received(message)

@@ -1,38 +1,39 @@
-"""Give the messages of this process's connections to workers elsewhere.
+"""Moves the messages of this process's connections to Redis, for workers of other hosts.
 
-Runs in the thread of the reactor; owns the messages that are on their way to Redis.
+Runs in the thread of the reactor; owns the messages that are being sent to Redis.
 
 A server without worker threads puts its own messages (``http.request``, ``websocket.receive`` …) into its queues like
-any other. From there this module takes them, as a worker would, and moves them to Redis; so order, back-pressure and
-expiry are those of the queues.
+any other. This module takes them from there as a worker would; so order, back-pressure and expiry are those of the
+queues.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import BinaryIO
 
 from twisted.internet import defer
 
-from channelserver.layers.base import FAILED, ChannelFull
+from channelserver.layers.base import FAILED, ChannelFull, ReactorBridge
+from channelserver.layers.content import Content
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
 from channelserver.layers.throttled_log import DropCounter
 
 logger = logging.getLogger("channelserver.layers.redis")
 
-#: Messages which may be on their way at the same time.
+#: Messages sent at the same time.
 WINDOW = 200
 #: Seconds before a message to a full channel is tried again.
 PAUSE = 0.2
 #: Bytes of a large request body that travel in one message.
 PART = 256 * 1024
-#: How often one part of a body is tried again when its channel is full.
+#: Attempts to send one part of a body while its channel is full.
 TRIES = 50
 
-#: Messages for which somebody waits who can be told that there is no room.
+#: Messages whose client gets 503 if there is no room.
 _ANSWERED = ("http.request", "websocket.connect")
 
 
@@ -42,9 +43,9 @@ class Pusher:
     :param queues: where they come from.
     :param channels: which channels.
     :param push: ``push(channel, content, urgent)`` returns a Deferred; see :meth:`Host.push`.
-    :param fail: ``fail(reply channel, reply)`` tells a connection of this process.
+    :param fail: ``fail(reply channel, reply)`` answers a connection of this process.
     :param losses: where lost messages are counted.
-    :param bridge: the way from other threads.
+    :param bridge: calls functions in the reactor's thread.
     :param call_later: ``call_later(seconds, function)``.
     """
 
@@ -52,11 +53,11 @@ class Pusher:
         self,
         queues: WorkQueues,
         channels: Sequence[str],
-        push: Callable[..., Any],
-        fail: Callable[[str, dict[str, Any]], object],
+        push: Callable[[str, Content, bool], Awaitable[object]],
+        fail: Callable[[str, Content], object],
         losses: DropCounter,
-        bridge: Any,
-        call_later: Callable[..., Any],
+        bridge: ReactorBridge,
+        call_later: Callable[..., object],
     ) -> None:
         self._queues = queues
         self._channels = tuple(channels)
@@ -70,7 +71,7 @@ class Pusher:
         self._paused: set[str] = set()
 
     def start(self) -> None:
-        """Begin."""
+        """Start."""
         self._queues.listen(self._channels, self._announced)
         self.go()
 
@@ -80,7 +81,7 @@ class Pusher:
             self._bridge.post(self.go)
 
     def go(self) -> None:
-        """Move what there is."""
+        """Move the messages that wait."""
         self._posted = False
         while self._under_way < WINDOW:
             delivery = self._queues.take([name for name in self._channels if name not in self._paused])
@@ -95,13 +96,13 @@ class Pusher:
                 self._close(delivery)
                 self._queues.finish(delivery)
         except Exception:
-            logger.exception("cannot give a message from %r to Redis", delivery.channel)
+            logger.exception("cannot move a message from %r to Redis", delivery.channel)
             self._give_up(delivery, 500)
         self._under_way -= 1
         self._announced()
 
     async def _moved(self, delivery: Delivery) -> bool:
-        """Move one message; return whether it is done with."""
+        """Move one message; return False if it was put back."""
         channel, content = delivery.channel, delivery.content
         urgent = delivery.expires == float("inf")
         try:
@@ -122,7 +123,7 @@ class Pusher:
             return False
         return True
 
-    async def _move_body(self, body: Any) -> str:
+    async def _move_body(self, body: BinaryIO) -> str:
         """Move a large body; return the channel on which its parts are."""
         channel = "http.request.body?" + secrets.token_hex(12)
         body.seek(0)

@@ -1,8 +1,7 @@
-"""Read what Redis answers: RESP, version 2 (https://redis.io/docs/latest/develop/reference/protocol-spec/).
+"""Reads the answers of Redis: RESP, version 2 (https://redis.io/docs/latest/develop/reference/protocol-spec/).
 
-Runs in the thread of the reactor that reads; sans-I/O: bytes in, values out. txredisapi's own reader takes a turn of
-the reactor for each string, and makes numbers and text of bytes that look like them; so its protocols are given this
-one.
+Runs in the thread of the reactor that reads; sans-I/O: bytes in, values out. txredisapi's own reader needs a turn of
+the reactor for each string, and converts bytes that look like numbers or text; so its protocols use this one.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class ReplyReader:
     def feed(self, data: bytes) -> list[Any]:
         """Take bytes, return the values that are complete.
 
-        :raises ValueError: this is not Redis.
+        :raises ValueError: the bytes are not RESP.
         """
         self._data += data
         values = []

@@ -1,4 +1,4 @@
-"""Messages as bytes: packed, and with keys encrypted and authenticated.
+"""Packs messages into bytes; encrypts and authenticates them if there are keys.
 
 Runs in any thread; owns the keys.
 
@@ -19,7 +19,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 
 class SealError(ValueError):
-    """Bytes that are not what this layer has written, or were written with a key that is not known here."""
+    """Bytes that this layer did not write, or that were encrypted with an unknown key."""
 
 
 class Sealer:
@@ -58,7 +58,7 @@ class Sealer:
             raise SealError("it was altered, or its key is not in symmetric_encryption_keys") from None
         except Exception as error:
             raise SealError(
-                f"it was not written by this layer, or it is encrypted and here is no key: {error}"
+                f"it was not written by this layer, or it is encrypted and there is no key: {error}"
             ) from None
         if not isinstance(items, list) or not items:
             raise SealError("it is not what this layer writes")

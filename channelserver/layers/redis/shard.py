@@ -1,4 +1,4 @@
-"""One Redis server as the layer uses it: a connection for commands, and one that hears what is published.
+"""One Redis server as the layer uses it: a connection for commands and a connection for published messages.
 
 Runs in the thread of its reactor; owns the two connections.
 """
@@ -11,11 +11,13 @@ from typing import Any
 
 import txredisapi
 from twisted.internet import defer
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.redis.address import Address
+from channelserver.layers.redis.connection import RedisConnection, explain
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
-from channelserver.layers.redis.link import Link, explain
 from channelserver.layers.redis.protocol import CommandProtocol, SubscriberProtocol
 from channelserver.layers.throttled_log import ThrottledLog
 
@@ -23,8 +25,7 @@ logger = logging.getLogger("channelserver.layers.redis")
 
 #: Seconds within which Redis has to answer.
 ANSWER_SECONDS = 4.0
-#: Looks at the clock between two questions to the subscriber's connection if it is still there, and to the other one
-#: what time it is.
+#: One in so many calls of :meth:`Shard.look` pings the subscriber's connection and asks for Redis's time on the other.
 PING_EVERY = 10
 
 
@@ -32,19 +33,19 @@ class Shard:
     """One server.
 
     :param reactor: the reactor.
-    :param address: where it is.
+    :param address: the server.
     :param prefixes: of the keys, and of the statistics.
-    :param channel: what to subscribe to.
+    :param channel: the pub/sub channel to subscribe to.
     :param received: called with each message that is published there.
-    :param ready: called when there is a connection for commands, a new one or the first.
-    :param hearing: called when both connections are there, with the seconds of deafness; None if there were none.
+    :param ready: called with each new connection for commands.
+    :param hearing: called when both connections are up, with the seconds without a subscription; None at the start.
     :param refusals: the log of commands that Redis refused.
     :param offset: returns milliseconds to be added to the server's clock.
     """
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         address: Address,
         prefixes: tuple[str, str],
         channel: str,
@@ -65,9 +66,11 @@ class Shard:
         self._deaf_since: float | None = None
         self._looks = 0
         self._clock = 0.0  # Redis's clock minus ours, in seconds
-        self.refusal = ""  # why Redis does not do what it is asked, for the time being
-        self.commands = Link(reactor, address, "commands", CommandProtocol, self._synchronize, self._commands_up)
-        self.subscriber = Link(
+        self.refusal = ""  # why Redis refused the last command; empty: it did not
+        self.commands = RedisConnection[CommandProtocol](
+            reactor, address, "commands", CommandProtocol, self._synchronize, self._commands_up
+        )
+        self.subscriber = RedisConnection[SubscriberProtocol](
             reactor, address, "subscription", lambda seconds, lost: SubscriberProtocol(seconds, lost, received),
             self._subscribe, self._subscriber_up, self._deaf,
         )  # fmt: skip
@@ -84,7 +87,7 @@ class Shard:
 
     @property
     def is_up(self) -> bool:
-        """Whether commands can be given."""
+        """Whether commands can be sent."""
         return self.commands.state == "up"
 
     def problem(self) -> str:
@@ -97,11 +100,12 @@ class Shard:
         seconds: float = self._reactor.seconds()
         return (seconds + self._clock) * 1000 + self._offset()
 
-    def _synchronize(self, protocol: Any) -> Any:
-        def answered(answer: Any) -> None:
+    def _synchronize(self, protocol: CommandProtocol) -> defer.Deferred[Any]:
+        def answered(answer: list[bytes]) -> None:
             self._clock = int(answer[0]) + int(answer[1]) / 1e6 - self._reactor.seconds()
 
-        return protocol.execute_command("TIME").addCallback(answered)
+        asked: defer.Deferred[Any] = protocol.execute_command("TIME")
+        return asked.addCallback(answered)
 
     # -- commands ------------------------------------------------------------------------------------------------------
 
@@ -110,15 +114,15 @@ class Shard:
         return self._ask(lambda protocol: protocol.eval(script, self._prefixes, (self._offset(), *arguments)))
 
     def command(self, *words: Any) -> defer.Deferred[Any]:
-        """Give one command; return a Deferred of the answer, or of :class:`RedisUnavailable`."""
+        """Send one command; return a Deferred of the answer, or of :class:`RedisUnavailable`."""
         return self._ask(lambda protocol: protocol.execute_command(*words))
 
-    def _ask(self, ask: Callable[[Any], Any]) -> defer.Deferred[Any]:
+    def _ask(self, ask: Callable[[CommandProtocol], defer.Deferred[Any]]) -> defer.Deferred[Any]:
         protocol = self.commands.protocol
         if protocol is None or protocol.overdue() > ANSWER_SECONDS:
             return defer.fail(self.unavailable())
         try:
-            answer: defer.Deferred[Any] = ask(protocol)
+            answer = ask(protocol)
         except txredisapi.RedisError:
             return defer.fail(self.unavailable())
         return answer.addCallbacks(self._done, self._refused)
@@ -127,7 +131,7 @@ class Shard:
         self.refusal = ""
         return answer
 
-    def _refused(self, failure: Any) -> Any:
+    def _refused(self, failure: Failure) -> Failure:
         problem = failure.value
         if isinstance(problem, ChannelFull):
             return failure
@@ -137,19 +141,18 @@ class Shard:
             protocol = self.commands.protocol
             if protocol is not None and str(problem).startswith(("READONLY", "NOAUTH", "MASTERDOWN")):
                 protocol.transport.abortConnection()  # no longer the server we connected to
-            raise RedisUnavailable(f"Redis {self.address} refused it: {self.refusal}")
-        raise DeliveryUnknown(f"the connection to Redis {self.address} was lost; it may have arrived or not")
+            raise RedisUnavailable(f"Redis {self.address} refused the message: {self.refusal}")
+        raise DeliveryUnknown(
+            f"the connection to Redis {self.address} was lost; the message may or may not have arrived"
+        )
 
     def unavailable(self) -> RedisUnavailable:
         """Return the error for what cannot be sent now."""
         text = self.commands.problem or ("it does not answer" if self.is_up else "there is no connection yet")
         return RedisUnavailable(f"Redis {self.address} cannot be reached: {text}")
 
-    def delete_all(self, patterns: Iterable[str]) -> Any:
-        """Delete all keys that match; return a Deferred."""
-        return defer.ensureDeferred(self._delete_all(patterns))
-
-    async def _delete_all(self, patterns: Iterable[str]) -> None:
+    async def delete_all(self, patterns: Iterable[str]) -> None:
+        """Delete all keys that match one of `patterns`."""
         for pattern in patterns:
             cursor = b"0"
             while True:
@@ -161,8 +164,9 @@ class Shard:
 
     # -- what is published ---------------------------------------------------------------------------------------------
 
-    def _subscribe(self, protocol: Any) -> Any:
-        return protocol.subscribe(self._channel)
+    def _subscribe(self, protocol: SubscriberProtocol) -> defer.Deferred[Any]:
+        subscribed: defer.Deferred[Any] = protocol.subscribe(self._channel)
+        return subscribed
 
     def _commands_up(self) -> None:
         self._ready(self)
@@ -171,8 +175,8 @@ class Shard:
     def _subscriber_up(self) -> None:
         self._whole(self.commands)
 
-    def _whole(self, other: Link) -> None:
-        """One connection is there. Without the other, nobody knows whom to send to, or nothing is heard."""
+    def _whole(self, other: RedisConnection[Any]) -> None:
+        """One connection is up. If the other one is, too, the server can be used."""
         if other.state != "up":
             other.hurry()
             return
@@ -182,12 +186,12 @@ class Shard:
     def _deaf(self) -> None:
         self._deaf_since = self._reactor.seconds()
 
-    # -- looking after it ----------------------------------------------------------------------------------------------
+    # -- upkeep --------------------------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Give up connections that are silent. To be called every few seconds."""
-        for link in (self.commands, self.subscriber):
-            link.look(ANSWER_SECONDS)
+        """Abort a connection whose answers are overdue. Call it every few seconds."""
+        self.commands.look(ANSWER_SECONDS)
+        self.subscriber.look(ANSWER_SECONDS)
         self._looks += 1
         if self._looks % PING_EVERY:
             return
@@ -197,4 +201,4 @@ class Shard:
             if self.commands.protocol is not None:
                 self._synchronize(self.commands.protocol).addErrback(lambda failure: None)
         except txredisapi.RedisError:
-            pass  # lost a moment ago; its end is on the way
+            pass  # lost a moment ago; connectionLost() follows

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from typing import Any
 
 from twisted.internet.pollreactor import PollReactor
 
@@ -24,10 +23,9 @@ class ReactorThread:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self.reactor: Any = PollReactor()
+        self.reactor = PollReactor()
         # Names are looked up in threads, which must not keep the process from ending.
-        pool: Any = self.reactor.getThreadPool()
-        pool.threadFactory = functools.partial(threading.Thread, daemon=True)
+        self.reactor.getThreadPool().threadFactory = functools.partial(threading.Thread, daemon=True)  # type: ignore[assignment]
         self.bridge = Bridge(self.reactor)
         self._thread = threading.Thread(target=self._run, name="channelserver-redis", daemon=True)
         self._thread.start()

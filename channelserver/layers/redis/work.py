@@ -6,35 +6,38 @@ Safe from any thread, as :mod:`channelserver.layers.queues`. Owns the waiting me
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from channelserver.layers.content import Content
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import Callback, Delivery, WorkQueues
+from channelserver.layers.redis.shard import Shard
+
+#: The server and the reply channel.
+Claim = tuple[Shard, str]
 
 
 class Fetched(Delivery):
     """A message that came from Redis.
 
-    ``claim`` says what Redis is to be told when it has been dealt with: where, and which reply channel; or it is None.
+    ``claim`` says what to report to Redis when it has been consumed; None: nothing.
     """
 
     __slots__ = ("claim", "done")
 
-    def __init__(self, channel: str, content: Content, sent: float, expires: float, claim: Any) -> None:
+    def __init__(self, channel: str, content: Content, sent: float, expires: float, claim: Claim | None) -> None:
         super().__init__(channel, content, sent, expires)
         self.claim = claim
         self.done = False
 
 
 class FetchedQueues(WorkQueues):
-    """:class:`WorkQueues`, which tell when a fetched message has been dealt with."""
+    """:class:`WorkQueues` that report when a fetched message has been consumed."""
 
-    #: Called with each :class:`Fetched` when it has been dealt with, from any thread.
+    #: Called with each :class:`Fetched` when it has been consumed, from any thread.
     on_done: Callable[[Fetched], object] = staticmethod(lambda delivery: None)
 
-    def put_fetched(self, channel: str, content: Content, seconds: float, claim: Any) -> Fetched:
-        """Let a message from Redis wait for a worker, whatever the capacity: there was a place for it.
+    def put_fetched(self, channel: str, content: Content, seconds: float, claim: Claim | None) -> Fetched:
+        """Let a message from Redis wait for a worker, whatever the capacity: a thread is idle.
 
         :param seconds: until it expires.
         :param claim: see :class:`Fetched`.
@@ -52,12 +55,10 @@ class FetchedQueues(WorkQueues):
         return delivery
 
     def finish(self, delivery: Delivery) -> None:
-        """See :class:`WorkQueues`."""
         super().finish(delivery)
         self._settle(delivery)
 
     def flush(self) -> None:
-        """See :class:`WorkQueues`."""
         with self._lock:
             fetched = [item for queue in self._queues.values() for item in queue.ready if isinstance(item, Fetched)]
         super().flush()

@@ -1,8 +1,8 @@
-"""A connection to Redis that is kept: made again when it is lost, given up when it is silent.
+"""A connection to Redis that is kept: made again when it is lost, aborted when Redis does not answer.
 
 Runs in the thread of its reactor; owns the connection and the timer of the next attempt.
 
-States: ``down`` (an attempt is under way, or the next one is waited for), ``up``, ``closed``.
+States: ``down`` (connecting, or waiting for the next attempt), ``up``, ``closed``.
 """
 
 from __future__ import annotations
@@ -10,47 +10,52 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import txredisapi
 from twisted.internet import defer, error
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from channelserver.layers.redis.address import CONNECT_SECONDS, Address, describe
+from channelserver.layers.redis.protocol import CommandProtocol, SubscriberProtocol
 
 logger = logging.getLogger("channelserver.layers.redis")
 
-#: Seconds before the first attempt to connect again, and at most. Each pause is up to a third longer or shorter, so
-#: that not all hosts come at once.
+#: Seconds before the first attempt to connect again, and the longest pause. Each pause varies by a third, so that not
+#: all hosts connect at once.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-#: The same problem is logged again after so many seconds.
+#: Seconds until the same problem is logged again.
 QUIET_SECONDS = 60.0
 
 
+P = TypeVar("P", CommandProtocol, SubscriberProtocol)
+
+
 class RefusedError(Exception):
-    """The server was reached, but is of no use; the text says why and what to do."""
+    """The server answers, but cannot be used; the text says why and what to do."""
 
 
-class Link:
-    """Keeps one connection.
+class RedisConnection(Generic[P]):
+    """One connection, made again with a growing pause whenever it is lost.
 
     :param reactor: the reactor.
-    :param address: where to.
-    :param purpose: for the log: what goes over this connection.
+    :param address: the server.
+    :param purpose: for the log: what the connection is for.
     :param make: ``make(seconds, lost)`` returns a new protocol.
     :param prepare: called with each new protocol, before it is used; may return a Deferred.
-    :param up: called when it can be used.
-    :param down: called with the seconds since it was last up, when it could be and cannot be used any more.
+    :param up: called when the connection can be used.
+    :param down: called when an established connection is lost.
     :param rng: source of the jitter.
     """
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         address: Address,
         purpose: str,
-        make: Callable[[Callable[[], float], Callable[[Any, Any], object]], Any],
-        prepare: Callable[[Any], Any] = lambda protocol: None,
+        make: Callable[[Callable[[], float], Callable[[P, Failure], object]], P],
+        prepare: Callable[[P], defer.Deferred[Any] | None] = lambda protocol: None,
         up: Callable[[], object] = lambda: None,
         down: Callable[[], object] = lambda: None,
         rng: random.Random | None = None,
@@ -58,22 +63,22 @@ class Link:
         self._reactor = reactor
         self._address = address
         self._purpose = purpose
-        self._make = make
-        self._prepare = prepare
+        self._make: Callable[..., P] = make
+        self._prepare: Callable[[P], defer.Deferred[Any] | None] = prepare
         self._up = up
         self._down = down
         self._random = rng or random.SystemRandom()
         self.state = "down"
-        self.protocol: Any = None
-        #: What keeps it from being up; empty: nothing, or nothing is known yet.
+        self.protocol: P | None = None
+        #: Why it is not up; empty: it is, or nothing is known yet.
         self.problem = ""
-        #: The first attempt has ended, well or not.
+        #: Whether the first attempt has ended, with or without success.
         self.tried = False
         self._attempts = 0
         self._since = 0.0  # when it was last up
-        self._timer: Any = None
-        self._trying: Any = None
-        self._current: Any = None
+        self._timer: IDelayedCall | None = None
+        self._trying: defer.Deferred[None] | None = None
+        self._current: P | None = None
         self._lost_at: float | None = None
         self._logged = ("", 0.0)
         self._waiting: list[defer.Deferred[None]] = []
@@ -88,7 +93,7 @@ class Link:
         attempt.addTimeout(CONNECT_SECONDS * 2, self._reactor)
         attempt.addCallbacks(self._is_up, self._failed, callbackArgs=(protocol,), errbackArgs=(protocol,))
 
-    async def _try(self, protocol: Any) -> None:
+    async def _try(self, protocol: P) -> None:
         await self._address.connect(self._reactor, protocol)
         address = self._address
         try:
@@ -99,15 +104,16 @@ class Link:
             if address.checks_role:
                 role = await protocol.role()
                 if role[0] != b"master":
-                    raise RefusedError("it is no master, which Sentinel took it for")
-            await _maybe(self._prepare(protocol))
+                    raise RefusedError("it is not a master, although Sentinel says so")
+            if (prepared := self._prepare(protocol)) is not None:
+                await prepared
         except Exception as problem:
             end: BaseException | None = protocol.end
             if end is not None and _is_lost(problem):
-                raise end from None  # which tells more
+                raise end from None  # it is more precise
             raise
 
-    def _is_up(self, _: Any, protocol: Any) -> None:
+    def _is_up(self, _: None, protocol: P) -> None:
         self._trying = None
         if self.state == "closed":
             protocol.transport.abortConnection()
@@ -127,30 +133,30 @@ class Link:
         self._logged = ("", 0.0)
         self._since = self._reactor.seconds()
         self._up()
-        self._tell()
+        self._notify()
 
-    def _failed(self, failure: Any, protocol: Any) -> None:
+    def _failed(self, failure: Failure, protocol: P) -> None:
         self._trying = None
         self.tried = True
         _abort(protocol)
         if self.state == "closed":
             return
-        self._again(explain(failure.value, self._address))
+        self._again(failure)
 
-    def _lost(self, protocol: Any, why: Any) -> None:
-        """The protocol's connection has ended."""
+    def _lost(self, protocol: P, why: Failure) -> None:
         if protocol is not self.protocol:
-            return  # during an attempt: its own error tells more
+            return  # during an attempt, whose own error is more precise
         self.protocol = None
         if self.state == "closed":
             return
         self.state = "down"
         self._lost_at = self._reactor.seconds()
         self._down()
-        self._again(explain(why.value, self._address))
+        self._again(why)
 
-    def _again(self, problem: str) -> None:
-        self.problem = problem
+    def _again(self, why: Failure) -> None:
+        assert why.value is not None
+        problem = self.problem = explain(why.value, self._address)
         now = self._reactor.seconds()
         text, when = self._logged
         if text != problem or now - when >= QUIET_SECONDS:
@@ -159,35 +165,35 @@ class Link:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._attempts, 10))
         self._attempts += 1
         self._timer = self._reactor.callLater(pause * self._random.uniform(0.67, 1.33), self.start)
-        self._tell()
+        self._notify()
 
     def age(self) -> float:
-        """Return for how many seconds it has been up; 0 if it is not."""
+        """Return the seconds since it was established; 0 if it is down."""
         return float(self._reactor.seconds() - self._since) if self.state == "up" else 0.0
 
     def hurry(self) -> None:
-        """Try again at once, if the next attempt is only waited for: there is news of the server."""
+        """Connect now instead of after the pause: the server seems to be back."""
         if self._timer is not None and self.state == "down":
             self._timer.cancel()
             self.start()
 
     def when_tried(self) -> defer.Deferred[None]:
-        """Return a Deferred that fires when the first attempt has ended, well or not."""
+        """Return a Deferred that fires when the first attempt has ended, with or without success."""
         if self.tried or self.state == "closed":
             return defer.succeed(None)
         waiter: defer.Deferred[None] = defer.Deferred()
         self._waiting.append(waiter)
         return waiter
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(None)
 
     def look(self, patience: float) -> None:
-        """Give the connection up if an answer is overdue. To be called every few seconds.
+        """Abort the connection if an answer is overdue. Call it every few seconds.
 
-        :param patience: seconds.
+        :param patience: seconds to wait for an answer.
         """
         if self.protocol is not None and self.protocol.overdue() > patience:
             logger.error(
@@ -206,17 +212,13 @@ class Link:
         for protocol in (self.protocol, self._current):
             if protocol is not None:
                 _abort(protocol)
-        self._tell()
+        self._notify()
 
 
-def _abort(protocol: Any) -> None:
-    """End a protocol's connection at once, if it has one: Twisted's TLS fails on one that is gone already."""
+def _abort(protocol: P) -> None:
+    """Abort a protocol's connection, if it has one: Twisted's TLS fails on one that is closed already."""
     if protocol.connected:
         protocol.transport.abortConnection()
-
-
-async def _maybe(result: Any) -> Any:
-    return await result if isinstance(result, defer.Deferred) else result
 
 
 def _is_lost(problem: BaseException) -> bool:
@@ -226,14 +228,14 @@ def _is_lost(problem: BaseException) -> bool:
 #: How errors of Redis begin, and what they mean.
 _MEANINGS = (
     ("WRONGPASS", "the user name or the password is wrong; see hosts and connection_kwargs in the layer's CONFIG"),
-    ("NOAUTH", "Redis wants a password; give it in the URL in hosts"),
-    ("NOPERM", "the user may not do what the layer needs; see the page on Redis for the rights"),
-    ("OOM", "Redis is out of memory; raise its maxmemory, or find what fills it"),
-    ("LOADING", "Redis is reading its data"),
-    ("MASTERDOWN", "Redis is a replica that has lost its master"),
-    ("READONLY", "Redis is a replica, which takes no writes; name the master, or its Sentinels"),
-    ("MISCONF", "Redis cannot store its data, and so takes no writes; see its log"),
-    ("BUSY", "Redis is busy with a script"),
+    ("NOAUTH", "Redis requires a password; add it to the URL in hosts"),
+    ("NOPERM", "the user lacks a permission that the layer needs; the page on Redis lists them"),
+    ("OOM", "Redis is out of memory; raise its maxmemory, or find out what fills it"),
+    ("LOADING", "Redis is loading its data"),
+    ("MASTERDOWN", "Redis is a replica without a connection to its master"),
+    ("READONLY", "Redis is a read-only replica; use the master or its Sentinels in hosts"),
+    ("MISCONF", "Redis cannot save its data and refuses writes; see its log"),
+    ("BUSY", "Redis is busy running a script"),
 )
 
 
@@ -244,11 +246,11 @@ def explain(problem: BaseException, address: Address | None = None) -> str:
         if text.lstrip().startswith(start):
             return f"{meaning} ({start})"
     if "invalid password" in text or "called without any password" in text or "invalid username-password" in text:
-        return f"the password is wrong or not wanted ({text.strip()})"
+        return f"the password is wrong or not required ({text.strip()})"
     kind = type(problem).__name__
     if "certificate verify failed" in str(problem) or kind in ("VerificationError", "DNSMismatch", "IPAddressMismatch"):
         host = "" if address is None or isinstance(address.place, str) else f" for the host {address.place[0]!r}"
-        return f"its certificate is not valid{host}, or nobody trusted has signed it; see ssl_ca_certs ({text})"
+        return f"its certificate is not valid{host}, or not signed by a trusted authority; see ssl_ca_certs ({text})"
     if isinstance(problem, (error.ConnectionDone, error.ConnectionLost)):
         return "the connection was lost"
     if isinstance(problem, (error.TimeoutError, defer.TimeoutError, defer.CancelledError)):

@@ -1,0 +1,9 @@
+-- The scripts that Redis runs: each file follows prelude.lua, whose local names it uses.
+std = "lua51"
+max_line_length = 120
+read_globals = {
+  "redis", "KEYS", "ARGV",
+  "P", "S", "now", "ends_of", "name_of", "rest_of", "make", "token_of", "wake", "advance", "shrink", "expire", "count",
+  "put", "drop", "forget_host",
+}
+files["**/prelude.lua"] = {ignore = {"211"}}

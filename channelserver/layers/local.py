@@ -1,0 +1,102 @@
+"""What the layers share that keep queues, groups and connections in this process.
+
+Safe from any thread: queues and groups guard themselves, and outlets are attached before the first message.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from channelserver.layers.base import BaseChannelLayer, Outlet
+from channelserver.layers.groups import Groups
+from channelserver.layers.names import check_channel_name, local_prefix
+from channelserver.layers.queues import WorkQueues
+
+#: Channels whose messages are consumed in order for each reply channel; see :mod:`channelserver.layers.queues`.
+ORDERED_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect", "websocket.refused")
+
+#: Seconds for which a blocking receive waits (Channels 1: about five).
+RECEIVE_SECONDS = 5.0
+
+
+class LocalLayer(BaseChannelLayer):
+    """A layer with queues, groups and connections of its own.
+
+    The parameters are those of :class:`BaseChannelLayer`, and one more:
+
+    :param rng: source of new names; for tests.
+    """
+
+    extensions: ClassVar[list[str]] = ["groups", "flush", "statistics", "twisted"]
+
+    queues_class: ClassVar[type[WorkQueues]] = WorkQueues
+
+    def __init__(
+        self,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 1000,
+        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        super().__init__(expiry, group_expiry, capacity, channel_capacity, clock=clock)
+        self._clock = clock
+        self._random = rng or random.SystemRandom()
+        self._outlets: dict[str, Outlet] = {}
+        self.queues = self.queues_class(self.get_capacity, expiry, clock, self.losses, ORDERED_CHANNELS)
+        self.groups = Groups(group_expiry, clock, self.outlet_of)
+
+    def new_channel(self, pattern: str) -> str:
+        """Return an unused single-reader name that starts with `pattern`.
+
+        :raises TypeError: `pattern` is no valid name that ends in ``?``.
+        """
+        if not isinstance(pattern, str) or not pattern.endswith("?"):
+            raise TypeError(f"new_channel() needs a pattern that ends in '?', not {pattern!r}")
+        taken = self.queues.names()
+        while True:
+            name = check_channel_name(pattern + "".join(self._random.choices(string.ascii_letters, k=12)))
+            if name not in taken:
+                return name
+
+    def own_channel_statistics(self, channel: str) -> dict[str, float]:
+        """Return one channel's figures in this process, as :meth:`WorkQueues.statistics` does."""
+        return self.queues.statistics(local_prefix(channel))
+
+    def own_global_statistics(self) -> dict[str, Any]:
+        """Return the figures of this process, with those of groups and lost messages."""
+        figures = [self.queues.statistics(name) for name in self.queues.names()]
+        groups = self.groups.counts()
+        return {
+            "messages_count": sum(figure["messages_count"] for figure in figures),
+            "channel_full_count": sum(figure["channel_full_count"] for figure in figures),
+            "messages_pending": sum(figure["messages_pending"] for figure in figures),
+            "groups": len(groups),
+            "group_members": sum(groups.values()),
+            "lost": self.losses.totals(),
+        }
+
+    def attach(self, prefix: str, outlet: Outlet) -> None:
+        self._outlets[prefix] = outlet
+        self.groups.regroup()
+
+    def detach(self, prefix: str) -> None:
+        self._outlets.pop(prefix, None)
+        self.groups.regroup()
+
+    def outlet_of(self, channel: str) -> Outlet | None:
+        """Return the outlet of a connection's reply channel; None for any other channel. Any thread."""
+        mark = channel.find("!")
+        return self._outlets.get(channel[: mark + 1]) if mark > 0 else None
+
+    def sweep(self) -> None:
+        self.queues.sweep()
+        self.groups.sweep()
+        self.losses.flush()

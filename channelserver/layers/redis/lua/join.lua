@@ -1,0 +1,20 @@
+-- Stores which of a host's own connections are members of a group.
+-- Arguments: group, host, lifetime in ms, 1 if the host has members, then reply channel and 1 or 0...
+local group, host, lifetime = ARGV[2], ARGV[3], tonumber(ARGV[4])
+for i = 6, #ARGV, 2 do
+  if ARGV[i + 1] == '1' then
+    redis.call('ZADD', P .. 'group:' .. group, now + lifetime, ARGV[i])
+  else
+    redis.call('ZREM', P .. 'group:' .. group, ARGV[i])
+  end
+end
+redis.call('PEXPIRE', P .. 'group:' .. group, lifetime + 60000)
+if ARGV[5] == '1' then
+  redis.call('ZADD', P .. 'reach:' .. group, now + lifetime, host)
+  redis.call('PEXPIRE', P .. 'reach:' .. group, lifetime + 60000)
+  redis.call('SADD', P .. 'joined:' .. host, group)
+else
+  redis.call('ZREM', P .. 'reach:' .. group, host)
+  redis.call('SREM', P .. 'joined:' .. host, group)
+end
+return 1

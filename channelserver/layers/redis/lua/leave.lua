@@ -1,0 +1,3 @@
+-- A host leaves.
+-- Arguments: host.
+return forget_host(ARGV[2])

@@ -1,0 +1,34 @@
+-- Sends to a group.
+-- Arguments: group, sending host, lifetime of messages in ms, lifetime of a host in ms, sealed message.
+-- Returns the number of live hosts with members that do not listen, the channels that were full, and a list of channels
+-- with the number of expired messages it dropped there.
+local group, sender, lifetime = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local deaf, full, gone = 0, {}, {}
+local reach = P .. 'reach:' .. group
+for _, host in ipairs(redis.call('ZRANGEBYSCORE', reach, now, '+inf')) do
+  if host ~= sender and redis.call('PUBLISH', P .. 'host:' .. host, 's' .. ARGV[6]) == 0 then
+    local seen = redis.call('ZSCORE', P .. 'hosts', host)
+    if seen and tonumber(seen) + tonumber(ARGV[5]) > now then
+      deaf = deaf + 1
+    else
+      redis.call('ZREM', reach, host)
+    end
+  end
+end
+local key = P .. 'queued:' .. group
+local queued = redis.call('HGETALL', key)
+for i = 1, #queued, 2 do
+  local member, ends, capacity = queued[i], string.match(queued[i + 1], '^(%d+):(%d+)$')
+  if tonumber(ends) <= now then
+    redis.call('HDEL', key, member)
+  else
+    local channel = string.match(member, '^[^!]+!') or member
+    local done, old = put(channel, tonumber(capacity), lifetime, make('p', now + lifetime, member, ARGV[6]))
+    if done == 0 then full[#full + 1] = member end
+    if old > 0 then
+      gone[#gone + 1] = channel
+      gone[#gone + 1] = old
+    end
+  end
+end
+return {deaf, full, gone}

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.common.options import BY_NAME, OPTIONS, OptionError, closest, default_threads, resolve
+from channelserver.server.common.options import (
+    BY_NAME,
+    OPTIONS,
+    OptionError,
+    Settings,
+    closest,
+    default_threads,
+    resolve,
+)
 
 
 class TableTests(SynchronousTestCase):
@@ -41,6 +49,16 @@ class TableTests(SynchronousTestCase):
                 if option.high is not None:
                     self.assertLess(option.low, option.high)
             self.assertEqual(option.kind == "no-flag", option.default is True, option.name)
+
+    def test_types(self) -> None:
+        """The attributes of the values are of the types that their fields declare."""
+        values = resolve({}, {})
+        types = get_type_hints(Settings)
+        self.assertEqual(list(vars(values)), list(types))
+        for name, kind in types.items():
+            kind = tuple if get_origin(kind) is tuple else kind
+            self.assertIsInstance(getattr(values, name), kind, name)
+        self.assertEqual([name for name in types if name not in BY_NAME], ["simple_listener"])
 
     def test_flags(self) -> None:
         """A flag is its name with dashes; what is on by default is switched off with --no-."""

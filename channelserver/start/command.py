@@ -177,7 +177,7 @@ def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> 
     }
 
 
-def access_log(values: Any, daemon: bool) -> AccessLog:
+def access_log(values: Settings, daemon: bool) -> AccessLog:
     """Return the access log that the options ask for.
 
     :param daemon: standard output leads nowhere.
@@ -191,7 +191,7 @@ def access_log(values: Any, daemon: bool) -> AccessLog:
     return AccessLog(write, as_json=values.log_format == "json" if values.log_format else not terminal)
 
 
-def _check(values: Any) -> None:
+def _check(values: Settings) -> None:
     """Tell whether everything could be put together, and exit."""
     from django.core import checks
     from twisted.internet import reactor as installed

@@ -72,9 +72,10 @@ def _serve(config: dict[str, Any]) -> None:
     from channelserver.start.command import access_log
 
     reactor: Any = installed
-    values = Settings(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in config["values"].items()}
-    )
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in config["values"].items()
+    }
+    values = Settings(**given)
     channel_layers.host()
     project.load(config["settings"])
     join_logs()

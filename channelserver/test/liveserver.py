@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -127,8 +128,8 @@ class LiveServer(threading.Thread):
             self._layers[alias] = channel_layers.set(alias, layer)
 
     def _values(self) -> Settings:
-        values = resolve({}, getattr(settings, "CHANNELSERVER", {}))
-        vars(values).update(
+        return replace(
+            resolve({}, getattr(settings, "CHANNELSERVER", {})),
             port=self.port,
             bind=self.host,
             simple_listener=True,
@@ -143,7 +144,6 @@ class LiveServer(threading.Thread):
             local_socket="",
             drain_timeout=DRAIN_SECONDS,
         )
-        return values
 
     def _handler(self) -> AsgiHandler:
         return StaticFilesHandler() if self.serve_static else AsgiHandler()

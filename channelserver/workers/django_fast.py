@@ -41,7 +41,7 @@ def install(off: set[str]) -> None:
         off.add("response header lookups")
     if "response header lookups" not in off:
         ResponseHeaders.__contains__ = _contains  # type: ignore[method-assign]
-        ResponseHeaders.get = _get  # type: ignore[method-assign,assignment]
+        ResponseHeaders.get = _get  # type: ignore[method-assign]
     if "response header assignment" not in off:
         ResponseHeaders.__setitem__ = _set  # type: ignore[method-assign]
     if "regular expressions" not in off:

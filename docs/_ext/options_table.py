@@ -1,4 +1,4 @@
-"""The directive ``options-table``: the server's options as a table, read from the list that the server itself uses.
+"""The directive ``options-table``: the server's options as a table, read from the fields of its ``Settings``.
 
 It takes no arguments. Each row has an anchor, such as ``#option-ping-interval``.
 """
@@ -13,7 +13,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-#: Where the options are kept: a module and the name of its list.
+#: Where the options are: a module and the name of its list.
 SOURCE = ("channelserver.server.common.options", "OPTIONS")
 
 COLUMNS = (("Flag", 28), ("Setting", 20), ("Default", 14), ("Meaning", 58))
@@ -34,10 +34,10 @@ def flag_cell(option: Any) -> nodes.paragraph:
 def default_and_meaning(option: Any) -> tuple[str, str]:
     """The default as a reader says it (``10 seconds``, ``1 MiB``, ``off``), and what the option does, as a sentence.
 
-    A default that is only known at start is told by the help text, after its last semicolon.
+    A default that is only known at start stands in the help text, after ``; default:``.
     """
-    meaning, found, told = option.help.partition("; default: ")
-    default = told if found and option.default is None else default_text(option.default, option.unit)
+    meaning, found, explained = option.help.partition("; default: ")
+    default = explained if found and option.default is None else default_text(option.default, option.unit)
     return default, f"{meaning[:1].upper()}{meaning[1:].rstrip('.')}."
 
 

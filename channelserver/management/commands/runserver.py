@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -24,7 +25,7 @@ from django.utils import autoreload
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.handler import AsgiHandler
 from channelserver.server.common.access import AccessLog
-from channelserver.server.common.options import OptionError, resolve
+from channelserver.server.common.options import OptionError, Settings, resolve
 from channelserver.server.common.reactor import install
 from channelserver.server.service import ListenError
 from channelserver.start.application import install_shortcuts, make_server
@@ -98,8 +99,8 @@ class Command(BaseCommand):
         reactor: Any = installed
         show_reactor_log(logging.WARNING)
         channel_layers.host()
-        values = resolve({}, getattr(settings, "CHANNELSERVER", {}))
-        vars(values).update(
+        values = replace(
+            resolve({}, getattr(settings, "CHANNELSERVER", {})),
             port=int(self.port),
             bind=self.addr,
             simple_listener=True,
@@ -150,7 +151,7 @@ class Command(BaseCommand):
             return StaticFilesHandler()
         return AsgiHandler()
 
-    def _announce(self, values: Any, shortcuts: str) -> None:
+    def _announce(self, values: Settings, shortcuts: str) -> None:
         address = f"[{self.addr}]" if self._raw_ipv6 else self.addr
         quit_command = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
         workers = f"{values.threads} worker threads" if values.threads else "no workers"

@@ -1,7 +1,7 @@
-"""Every option of the server, in one table.
+"""Every option of the server, in one table: the fields of :class:`Settings`.
 
 Flags of ``twistd channelserver``, keys of the setting ``CHANNELSERVER``, ``--help``, ``--check`` and the table in the
-documents are all made from :data:`OPTIONS`. Runs before the reactor; owns nothing that changes.
+documentation are generated from it. Runs before the reactor; owns nothing that changes.
 """
 
 from __future__ import annotations
@@ -10,23 +10,22 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_network
-from types import SimpleNamespace
 from typing import Any
 
 
 class OptionError(ValueError):
-    """An option has a value it cannot have; the text names the option, the value and the cure."""
+    """An option has a wrong value; the text names the option, the value and the cure."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option.
+    """One row of the table.
 
     ``name`` is the key in ``CHANNELSERVER``. ``kind``: ``str``, ``int``, ``float``, ``flag`` (off unless given) or
     ``no-flag`` (on unless ``--no-…`` is given). ``unit`` belongs to numbers. ``low`` and ``high`` are the limits of
-    numbers. ``command_line_only`` options are no setting, for they tell where the settings are.
+    numbers. ``command_line_only`` options are not settings, because they say where the settings are.
     """
 
     name: str
@@ -45,15 +44,15 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """How it is written on the command line."""
+        """The flag on the command line."""
         return ("--no-" if self.kind == "no-flag" else "--") + self.name.replace("_", "-")
 
     def convert(self, value: Any, where: str) -> Any:
         """Return `value` as this option's type.
 
-        :param value: what a user gave: text from the command line, or any object from the settings.
-        :param where: how the user wrote the option, for the error.
-        :raises OptionError: it cannot be that.
+        :param value: text from the command line, or any object from the settings.
+        :param where: the flag or the setting, for the error.
+        :raises OptionError: `value` has another type, or is out of range.
         """
         if self.repeatable:
             if isinstance(value, str) or not isinstance(value, (list, tuple)):
@@ -103,7 +102,7 @@ class Option:
 
 
 def default_threads() -> int:
-    """As many threads as keep the cores busy while some wait, and no more database connections than a site has."""
+    """Enough threads to keep the cores busy while some wait, with few database connections."""
     return min(8, 2 * (os.cpu_count() or 1) + 2)
 
 
@@ -115,217 +114,152 @@ def _check_network(value: str) -> None:
             raise ValueError("a network such as 10.0.0.0/8, an address, or unix") from None
 
 
-OPTIONS: tuple[Option, ...] = (
-    Option(
-        "settings",
-        "str",
+def option(default: Any, help: str, **details: Any) -> Any:
+    """Declare an option: a field of :class:`Settings`, whose type says of which kind the option is.
+
+    :param details: other attributes of its :class:`Option`.
+    """
+    return field(default=default, metadata={"help": help, **details})
+
+
+@dataclass
+class Settings:
+    """The values of all options."""
+
+    settings: str | None = option(
+        None, "dotted name of the Django settings; default: $DJANGO_SETTINGS_MODULE", short="s", command_line_only=True
+    )
+    pythonpath: str | None = option(
+        None, "folder to import the project from; default: the current one", command_line_only=True
+    )
+    demo: bool = option(False, "run the built-in chat site, stored in a temporary folder", command_line_only=True)
+    demo_data: str | None = option(None, "keep the demo's database in this folder", command_line_only=True)
+    check: bool = option(
+        False, "validate options, settings, routing and layer, then exit with 0 or 1", command_line_only=True
+    )
+    port: int = option(8000, "port of the default listener; 0 takes a free one", short="p", low=0, high=65535)
+    bind: str = option("127.0.0.1", "address of the default listener; 0.0.0.0 or :: for all", short="b")
+    endpoint: tuple[str, ...] = option(
+        (), "Twisted endpoint to listen on, e.g. tcp:8000, unix:/run/site.sock, systemd:domain=INET:index=0", short="e"
+    )
+    unix_socket: str | None = option(None, "path of a Unix socket to listen on", short="u")
+    fd: int | None = option(None, "file descriptor of a listening socket to serve", low=0)
+    tls_cert: str | None = option(
         None,
-        "dotted name of the Django settings; default: $DJANGO_SETTINGS_MODULE",
-        short="s",
-        command_line_only=True,
-    ),
-    Option(
-        "pythonpath", "str", None, "folder to import the project from; default: the current one", command_line_only=True
-    ),
-    Option("demo", "flag", False, "run the built-in chat site, stored in a temporary folder", command_line_only=True),
-    Option("demo_data", "str", None, "keep the demo's database in this folder", command_line_only=True),
-    Option(
-        "check",
-        "flag",
-        False,
-        "validate options, settings, routing and layer, then exit with 0 or 1",
-        command_line_only=True,
-    ),
-    Option("port", "int", 8000, "port of the simple listener; 0 takes a free one", short="p", low=0, high=65535),
-    Option("bind", "str", "127.0.0.1", "address of the simple listener; 0.0.0.0 or :: for all", short="b"),
-    Option(
-        "endpoint",
-        "str",
-        (),
-        "Twisted endpoint to listen on, e.g. tcp:8000, unix:/run/site.sock, systemd:domain=INET:index=0",
-        short="e",
-        repeatable=True,
-    ),
-    Option("unix_socket", "str", None, "path of a Unix socket to listen on", short="u"),
-    Option("fd", "int", None, "number of an open, listening socket to serve", low=0),
-    Option(
-        "tls_cert",
-        "str",
+        "PEM file with the certificate and its chain: the default listener speaks HTTPS, and with channelserver[http2] "
+        "HTTP/2; read again on SIGHUP",
+    )
+    tls_key: str | None = option(None, "PEM file with the private key, if it is not in the file of --tls-cert")
+    redirect_http: bool = option(False, "also listen for plain HTTP, and redirect it to HTTPS")
+    redirect_port: int = option(80, "port on which --redirect-http listens; 0 takes a free one", low=0, high=65535)
+    threads: int = option(
         None,
-        "PEM file with the certificate and its chain: the simple listener speaks HTTPS, with channelserver[http2] also "
-        "HTTP/2, which browsers speak over TLS only; read again on SIGHUP",
-    ),
-    Option("tls_key", "str", None, "PEM file with the private key, if it is not in the file of --tls-cert"),
-    Option("redirect_http", "flag", False, "also listen for plain HTTP, and redirect all of it to HTTPS"),
-    Option("redirect_port", "int", 80, "port on which --redirect-http listens; 0 takes a free one", low=0, high=65535),
-    Option(
-        "threads",
-        "int",
-        None,
-        "worker threads, and so the largest number of database connections; 0: none, interface only; "
+        "worker threads, and so the most database connections; 0: this process only serves connections; "
         "default: min(8, 2 x cores + 2)",
         low=0,
         high=1000,
-    ),
-    Option(
-        "processes",
-        "int",
-        1,
-        "processes which serve the same listeners and share one layer, each with its own worker threads",
-        low=1,
-        high=64,
-    ),
-    Option("layer", "str", "default", "which of CHANNEL_LAYERS"),
-    Option("root_path", "str", "", "where the site is mounted, e.g. /app"),
-    Option(
-        "auto_accept",
-        "no-flag",
-        True,
-        "a WebSocket is accepted only when a consumer says so, not when its connect consumer ends normally",
-    ),
-    Option(
-        "reject_unrouted",
-        "flag",
-        False,
-        "answer 404 to a WebSocket whose path no route matches, instead of accepting it",
-    ),
-    Option(
-        "allowed_origin",
-        "str",
+    )
+    processes: int = option(
+        1, "processes that share the listeners and one channel layer, each with its own worker threads", low=1, high=64
+    )
+    layer: str = option("default", "which of CHANNEL_LAYERS")
+    root_path: str = option("", "path under which the site is mounted, e.g. /app")
+    auto_accept: bool = option(
+        True, "accept a WebSocket only when a consumer says so, not when its connect consumer ends normally"
+    )
+    reject_unrouted: bool = option(
+        False, "answer 404 to a WebSocket whose path no route matches, instead of accepting it"
+    )
+    allowed_origin: tuple[str, ...] = option(
+        (), "origin of WebSockets to allow, beside the site itself and ALLOWED_HOSTS; * for any"
+    )
+    ws_protocol: tuple[str, ...] = option((), "WebSocket subprotocol the server may choose")
+    trust_proxy: tuple[str, ...] = option(
         (),
-        "host a browser's WebSocket may come from, beside the site's own and ALLOWED_HOSTS; * for any",
-        repeatable=True,
-    ),
-    Option("ws_protocol", "str", (), "WebSocket subprotocol the server may choose", repeatable=True),
-    Option(
-        "trust_proxy",
-        "str",
-        (),
-        "network (CIDR) or address of a proxy whose X-Forwarded-* and Forwarded are believed; unix: the peers of Unix "
-        "sockets",
-        repeatable=True,
+        "network (CIDR) or address of a trusted proxy, whose X-Forwarded-* and Forwarded headers are used; "
+        "unix: all peers of Unix sockets",
         check=_check_network,
-    ),
-    Option("max_connections", "int", 10_000, "open connections, else 503", low=1),
-    Option(
-        "max_connections_per_ip", "int", 0, "open connections of one address but a proxy's, else 503; 0 = any", low=0
-    ),
-    Option(
-        "max_message_bytes",
-        "int",
-        1024 * 1024,
-        "largest WebSocket message received, else closed with 1009",
-        unit="bytes",
-        low=1,
-    ),
-    Option("max_body_bytes", "int", 100 * 1024 * 1024, "largest request body, else 413", unit="bytes", low=0),
-    Option(
-        "send_buffer_bytes",
-        "int",
-        4 * 1024 * 1024,
-        "what may wait for a WebSocket client that does not read, else it is closed with 1013",
-        unit="bytes",
-        low=1,
-    ),
-    Option(
-        "max_header_bytes",
-        "int",
-        32 * 1024,
-        "largest request head, else 431, or 414 if the request line alone is larger",
-        unit="bytes",
-        low=256,
-    ),
-    Option("max_header_fields", "int", 128, "fields in a request head, else 431", low=4),
-    Option(
-        "compression",
-        "flag",
+    )
+    max_connections: int = option(10_000, "open connections, else 503", low=1)
+    max_connections_per_ip: int = option(
+        0, "open connections of one address, trusted proxies excepted, else 503; 0 = no limit", low=0
+    )
+    max_message_bytes: int = option(
+        1024 * 1024, "largest WebSocket message received, else closed with 1009", unit="bytes", low=1
+    )
+    max_body_bytes: int = option(100 * 1024 * 1024, "largest request body, else 413", unit="bytes", low=0)
+    send_buffer_bytes: int = option(
+        4 * 1024 * 1024, "bytes waiting for a slow WebSocket client, else it is closed with 1013", unit="bytes", low=1
+    )
+    max_header_bytes: int = option(
+        32 * 1024, "largest request head, else 431, or 414 if the request line alone is larger", unit="bytes", low=256
+    )
+    max_header_fields: int = option(128, "fields in a request head, else 431", low=4)
+    compression: bool = option(
         False,
-        "compress WebSocket messages over 1 KiB (permessage-deflate) for clients that can; costs the reactor time",
-    ),
-    Option("header_timeout", "float", 10.0, "for a whole request head", unit="seconds", low=0.1),
-    Option("body_timeout", "float", 60.0, "between two parts of a request body", unit="seconds", low=0.1),
-    Option(
-        "min_body_rate",
-        "int",
+        "compress WebSocket messages over 1 KiB (permessage-deflate) if the client supports it; costs reactor time",
+    )
+    header_timeout: float = option(10.0, "time limit for a whole request head, else 408", unit="seconds", low=0.1)
+    body_timeout: float = option(
+        60.0, "time limit between two parts of a request body, else 408", unit="seconds", low=0.1
+    )
+    min_body_rate: int = option(
         240,
-        "per second which a request body must average once body_timeout has passed, else 408; 0 = any",
+        "minimum average rate of a request body, per second, once body_timeout has passed, else 408; 0 = no limit",
         unit="bytes",
         low=0,
-    ),
-    Option("health_path", "str", "/-/health", "path at which the server tells whether it is ready; empty: none"),
-    Option(
-        "keep_alive", "float", 75.0, "an idle connection is kept; must exceed a load balancer's", unit="seconds", low=0
-    ),
-    Option(
-        "http_timeout",
-        "float",
+    )
+    health_path: str = option("/-/health", "path of the health check; empty: none")
+    keep_alive: float = option(
+        75.0, "time an idle connection is kept open; set it above the load balancer's", unit="seconds", low=0
+    )
+    http_timeout: float = option(
         120.0,
-        "for the first part of an answer, else 503, and for a client to take the next part",
+        "time limit for the first part of a response, else 503, and for the client to take each further part",
         unit="seconds",
         low=0.1,
-    ),
-    Option("connect_timeout", "float", 10.0, "for the acceptance of a WebSocket, else 403", unit="seconds", low=0.1),
-    Option(
-        "ping_interval",
-        "float",
-        20.0,
-        "without a received byte until a WebSocket is pinged; 0 = off",
-        unit="seconds",
-        low=0,
-    ),
-    Option(
-        "ping_timeout",
-        "float",
-        30.0,
-        "after a ping without a received byte until the WebSocket is closed; 0 = off",
-        unit="seconds",
-        low=0,
-    ),
-    Option(
-        "drain_timeout",
-        "float",
-        30.0,
-        "SIGTERM: for running requests to finish and WebSockets to close",
-        unit="seconds",
-        low=0,
-    ),
-    Option(
-        "static", "no-flag", True, "leave STATIC_URL to Django; otherwise it is served from STATIC_ROOT by the reactor"
-    ),
-    Option(
-        "shortcuts",
-        "no-flag",
+    )
+    connect_timeout: float = option(10.0, "time limit for accepting a WebSocket, else 403", unit="seconds", low=0.1)
+    ping_interval: float = option(20.0, "silence after which a WebSocket is pinged; 0 = off", unit="seconds", low=0)
+    ping_timeout: float = option(
+        30.0, "silence after a ping until the WebSocket is closed; 0 = off", unit="seconds", low=0
+    )
+    drain_timeout: float = option(
+        30.0, "time for requests to finish and WebSockets to close after SIGTERM", unit="seconds", low=0
+    )
+    static: bool = option(True, "leave STATIC_URL to Django; otherwise the reactor serves it from STATIC_ROOT")
+    shortcuts: bool = option(
         True,
-        "leave Django as it is; otherwise quicker functions replace some of Django's (see the page What we change in "
-        "Django)",
-    ),
-    Option("media", "flag", False, "serve MEDIA_URL from MEDIA_ROOT by the reactor: uploaded files, open to everybody"),
-    Option(
-        "local_socket",
-        "str",
+        "leave Django unchanged; otherwise quicker functions replace some of Django's, see What we change in Django",
+    )
+    media: bool = option(False, "have the reactor serve MEDIA_URL from MEDIA_ROOT: uploaded files, open to everybody")
+    local_socket: str | None = option(
         None,
-        "path of the Unix socket by which other processes of this machine use the layer; "
+        "path of the Unix socket through which other processes of this machine use the layer; "
         "default: channelserver.sock in the project's folder; empty: none",
-    ),
-    Option("access_log", "str", "-", "file for the access log; - is standard output, empty is none"),
-    Option(
-        "log_format",
-        "str",
-        None,
-        "access log as text or json; default: text on a terminal, else json",
-        choices=("text", "json"),
-    ),
-)
+    )
+    access_log: str = option("-", "file for the access log; - is standard output, empty is none")
+    log_format: str | None = option(
+        None, "access log as text or json; default: text on a terminal, else json", choices=("text", "json")
+    )
+    #: Not an option: whether the default listener is wanted (:func:`resolve`).
+    simple_listener: bool = False
 
+
+def _row(entry: Field[Any]) -> Option:
+    kind = str(entry.type).removesuffix(" | None")
+    if kind == "bool":
+        kind = "no-flag" if entry.default else "flag"
+    repeatable = kind == "tuple[str, ...]"
+    return Option(entry.name, "str" if repeatable else kind, entry.default, repeatable=repeatable, **entry.metadata)
+
+
+OPTIONS = tuple(_row(entry) for entry in fields(Settings) if entry.metadata)
 BY_NAME = {option.name: option for option in OPTIONS}
 
 
-class Settings(SimpleNamespace):
-    """The values of all options: attributes with the options' names."""
-
-
 def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
-    """Put together the values of all options: a flag beats the setting, which beats the default.
+    """Return the values of all options: a flag beats the setting, which beats the default.
 
     :param command_line: options given as flags, by name.
     :param configured: the setting ``CHANNELSERVER``.
@@ -337,7 +271,7 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
     for name, value in configured.items():
         option = BY_NAME.get(name)
         if option is not None and option.command_line_only:
-            raise OptionError(f"CHANNELSERVER[{name!r}] is no setting; give it on the command line as {option.flag}")
+            raise OptionError(f"CHANNELSERVER[{name!r}] is not a setting; give it on the command line as {option.flag}")
         if option is None:
             near = closest(str(name))
             hint = f"; did you mean {near!r}?" if near else ""
@@ -352,7 +286,7 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
             "--processes needs worker threads in each process, and --threads is 0; start one process, and "
             "'manage.py runworker' beside it"
         )
-    # As in Daphne: one of the two alone brings the other's default; none, beside other listeners, brings no simple one.
+    # As in Daphne: one of the two alone brings the other's default; none, beside other listeners, no default listener.
     values["simple_listener"] = any(
         name in given for given in (command_line, configured) for name in ("port", "bind", "tls_cert")
     )
@@ -360,5 +294,5 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
 
 
 def closest(name: str) -> str:
-    """Return the name of the option that is closest to `name`, or nothing."""
+    """Return the name of the option that is most similar to `name`, or an empty text."""
     return next(iter(difflib.get_close_matches(name.replace("-", "_"), BY_NAME, 1)), "")

@@ -1,0 +1,559 @@
+"""The Lua scripts of the Redis layer, one by one, on a real Redis."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from channelserver.layers.redis import scripts
+from channelserver.layers.redis.replies import ReplyReader
+from tests.process import TIMEOUT
+from tests.test_redis_layer import shared_redis
+
+SECOND, MINUTE = 1000, 60_000
+
+#: Reply channels of the hosts "one" and "two".
+REPLY, SOCKET, OTHER = "http.response.one!1", "websocket.send.one!2", "websocket.send.two!3"
+
+_prefixes = map("scripts-{}:".format, itertools.count())
+
+
+class Listener:
+    """Subscribes to the messages of one host.
+
+    :param channel: the pub/sub channel.
+    """
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+        self._reader = ReplyReader()
+        self._socket = socket.create_connection(("127.0.0.1", shared_redis().port), TIMEOUT)
+        self._socket.sendall(b"SUBSCRIBE %b\r\n" % channel.encode())
+        self._received: list[Any] = []
+        while not self._received:
+            self._receive()
+        del self._received[:]
+
+    def _receive(self) -> None:
+        self._received += self._reader.feed(self._socket.recv(65536))
+
+    def heard(self) -> list[bytes]:
+        """Return what was published since the last call."""
+        shared_redis().command("PUBLISH", self._channel, "end")
+        while not self._received or self._received[-1][2] != b"end":
+            self._receive()
+        messages = [message[2] for message in self._received[:-1]]
+        del self._received[:]
+        return messages
+
+    def close(self) -> None:
+        """Stop listening, and wait until Redis knows."""
+        self._socket.sendall(b"UNSUBSCRIBE\r\n")
+        while not self._received or self._received[-1][0] != b"unsubscribe":
+            self._receive()
+        self._socket.close()
+
+
+class ScriptTestCase(SynchronousTestCase):
+    """Keys of its own on a Redis for all tests. Time passes by the scripts' first argument, not by waiting."""
+
+    def setUp(self) -> None:
+        self.prefix = next(_prefixes)
+        self.late = 0
+
+    def command(self, *words: str | int | bytes) -> Any:
+        """Return the answer to a command."""
+        encoded = [word if isinstance(word, bytes) else str(word) for word in words]
+        (answer,) = ReplyReader().feed(shared_redis().command(*encoded))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def run_script(self, script: str, *arguments: str | int | bytes) -> Any:
+        """Return the script's answer."""
+        return self.command("EVAL", script, 2, self.prefix, f"{self.prefix}meta:", self.late, *arguments)
+
+    def listen(self, host: str) -> Listener:
+        """Let a host listen, to the end of the test."""
+        listener = Listener(f"{self.prefix}host:{host}")
+        self.addCleanup(listener.close)
+        return listener
+
+    def beat(self, host: str) -> None:
+        """Let a host give a sign of life, now."""
+        seconds, micros = self.command("TIME")
+        self.command("ZADD", f"{self.prefix}hosts", int(seconds) * 1000 + int(micros) // 1000 + self.late, host)
+
+    def push(self, data: str, channel: str = "work", capacity: int = 10, name: str | None = None) -> Any:
+        return self.run_script(scripts.PUSH, channel, capacity, MINUTE, "p", name or channel, data)
+
+    def push_request(self, data: str, reply: str = REPLY) -> Any:
+        return self.run_script(scripts.PUSH, "http.request", 10, MINUTE, "t", reply, data)
+
+    def push_lane(
+        self,
+        data: str,
+        channel: str = "websocket.receive",
+        capacity: int = 10,
+        places: int = 10,
+        urgent: int = 0,
+        lane: str = SOCKET,
+    ) -> Any:
+        return self.run_script(scripts.PUSH_LANE, channel, capacity, MINUTE, lane, places, urgent, data)
+
+    def pop(self, *channels: str, host: str = "one", number: int = 1, wake: int = 0) -> list[bytes]:
+        """Take messages of which none has expired; return what was sent."""
+        items, gone = self.run_script(scripts.POP, host, number, wake, *(channels or ("work",)))
+        self.assertEqual(gone, [])
+        return list(items[3::4])
+
+    def statistics(self, channel: str = "work") -> list[int]:
+        """Return messages so far, refused ones and waiting ones."""
+        return list(self.run_script(scripts.STATISTICS, channel)[:3])
+
+
+class FileTests(SynchronousTestCase):
+    """The files."""
+
+    def test_each_file_is_a_script(self) -> None:
+        """Each file but the prelude has its constant, and begins with its arguments."""
+        folder = Path(scripts.__file__).parent / "lua"
+        names = {path.stem.upper() for path in folder.glob("*.lua")}
+        self.assertEqual(names, {name for name in vars(scripts) if name.isupper() and name[0] != "_"} | {"PRELUDE"})
+        for path in folder.glob("*.lua"):
+            if path.stem != "prelude":
+                self.assertIn("-- Arguments: ", path.read_text())
+
+
+class QueueScriptTests(ScriptTestCase):
+    """Messages to ordinary channels: PUSH, POP, STATISTICS."""
+
+    def test_first_in_first_out(self) -> None:
+        """Messages come out in the order in which they went in."""
+        self.assertEqual([self.push(data) for data in "abc"], [[1, 0]] * 3)
+        self.assertEqual(self.pop(number=2), [b"a", b"b"])
+        self.assertEqual(self.pop(number=2), [b"c"])
+        self.assertEqual(self.pop(), [])
+
+    def test_an_item(self) -> None:
+        """A message comes with its channel, the milliseconds it has left, and its reply channel, if that is known."""
+        self.push("a")
+        self.push_request("b")
+        self.late = 10 * SECOND
+        items, _ = self.run_script(scripts.POP, "one", 5, 0, "work", "http.request")
+        self.assertEqual((items[0], items[2], items[3]), (b"work", b"", b"a"))
+        self.assertEqual((items[4], items[6], items[7]), (b"http.request", REPLY.encode(), b"b"))
+        for left in (items[1], items[5]):
+            self.assertTrue(40 * SECOND < int(left) <= 50 * SECOND, left)
+
+    def test_channels_take_turns(self) -> None:
+        """One message of each channel, then the next of each."""
+        for data in "abc":
+            self.push(data, "work")
+            self.push(data.upper(), "other")
+        self.assertEqual(self.pop("work", "other", number=5), [b"a", b"A", b"b", b"B", b"c"])
+
+    def test_full(self) -> None:
+        """A full channel takes no more; that is counted."""
+        self.push("a", capacity=2)
+        self.push("b", capacity=2)
+        self.assertEqual(self.push("c", capacity=2), [0, 0])
+        self.assertEqual(self.statistics(), [2, 1, 2])
+        self.assertEqual(self.pop(number=5), [b"a", b"b"])
+
+    def test_expired_ones_make_room(self) -> None:
+        """Expired messages of a full channel go, and are reported."""
+        self.push("a", capacity=3)
+        self.push("b", capacity=3)
+        self.late = 50 * SECOND
+        self.push("c", capacity=3)
+        self.late = MINUTE + SECOND
+        self.assertEqual(self.push("d", capacity=3), [1, 2])
+        self.assertEqual(self.pop(number=5), [b"c", b"d"])
+
+    def test_expired_ones_are_not_taken(self) -> None:
+        """They are reported by channel instead."""
+        self.push("a")
+        self.push("b")
+        self.late = MINUTE + SECOND
+        self.push("c")
+        self.assertEqual(self.run_script(scripts.POP, "one", 5, 0, "work")[1], [b"work", 2])
+
+    def test_parts_of_a_channel(self) -> None:
+        """Channels with the same part up to "!" share a queue; each message keeps its full name."""
+        self.push("a", "own!", name="own!x")
+        self.push("b", "own!", name="own!y")
+        items, _ = self.run_script(scripts.POP, "one", 5, 0, "own!")
+        self.assertEqual((items[0], items[4]), (b"own!x", b"own!y"))
+
+    def test_moved_by_hand(self) -> None:
+        """A message that somebody has moved to another channel does not claim to be from the first."""
+        self.push("a", "work", name="other")
+        self.assertEqual(self.run_script(scripts.POP, "one", 5, 0, "work")[0][0], b"work")
+
+    def test_statistics(self) -> None:
+        """Messages so far, refused, waiting, and what the oldest has left; -1 without one that waits."""
+        self.assertEqual(self.run_script(scripts.STATISTICS, "work"), [0, 0, 0, -1])
+        self.push("a")
+        self.push("b")
+        self.pop()
+        self.late = 10 * SECOND
+        *numbers, left = self.run_script(scripts.STATISTICS, "work")
+        self.assertEqual(numbers, [2, 0, 1])
+        self.assertTrue(40 * SECOND < left <= 50 * SECOND, left)
+        self.push_lane("c")
+        self.assertEqual(self.run_script(scripts.STATISTICS, "websocket.receive"), [1, 0, 1, -1])
+
+
+class WakingScriptTests(ScriptTestCase):
+    """Idle hosts: POP, PUSH, PASS_ON, RETIRE."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.one, self.two = self.listen("one"), self.listen("two")
+
+    def woken(self) -> list[list[bytes]]:
+        """Return what the two hosts have heard."""
+        return [self.one.heard(), self.two.heard()]
+
+    def test_one_host_is_woken_once(self) -> None:
+        """A message wakes one of the hosts that found too little; it is idle no longer."""
+        self.pop(host="one", wake=1)
+        self.push("a")
+        self.push("b")
+        self.assertEqual(self.woken(), [[b"wwork"], []])
+
+    def test_only_who_wants_it(self) -> None:
+        """A host that found enough, or did not ask for it, is not woken."""
+        self.push("a")
+        self.pop(host="one", wake=1)
+        self.pop(host="two", wake=0)
+        self.push("b")
+        self.assertEqual(self.woken(), [[], []])
+
+    def test_who_does_not_listen_is_passed_over(self) -> None:
+        """The next host is woken instead of one whose connection is lost."""
+        for host in ("two", *(f"lost-{number}" for number in range(20))):
+            self.pop(host=host, wake=1)
+        self.push("a")
+        self.assertEqual(self.woken(), [[], [b"wwork"]])
+
+    def test_pass_on(self) -> None:
+        """A woken host without an idle thread has another one woken, if there is still work."""
+        self.push("a")
+        self.command("SADD", f"{self.prefix}idle:work", "two")
+        self.run_script(scripts.PASS_ON, "work")
+        self.assertEqual(self.woken(), [[], [b"wwork"]])
+        self.pop()
+        self.command("SADD", f"{self.prefix}idle:work", "two")
+        self.run_script(scripts.PASS_ON, "work")
+        self.assertEqual(self.woken(), [[], []])
+
+    def test_retire(self) -> None:
+        """A host that stops is not woken any more, for any of its channels."""
+        self.pop("work", "other", host="one", wake=1)
+        self.run_script(scripts.RETIRE, "one", "work", "other")
+        self.push("a", "work")
+        self.push("b", "other")
+        self.assertEqual(self.woken(), [[], []])
+
+    def test_a_lane_wakes_when_it_goes_on(self) -> None:
+        """A socket's next message wakes a host when the one before has been consumed, not earlier."""
+        self.push_lane("a")
+        self.pop("websocket.receive", host="two")
+        self.pop("websocket.receive", host="one", wake=1)
+        self.push_lane("b")
+        self.assertEqual(self.woken(), [[], []])
+        self.run_script(scripts.FINISH, "two", SOCKET)
+        self.assertEqual(self.woken(), [[b"wwebsocket.receive"], []])
+
+
+class LaneScriptTests(ScriptTestCase):
+    """Messages of one socket: PUSH_LANE, POP, FINISH, RECLAIM."""
+
+    def receive(self, host: str = "one") -> list[bytes]:
+        return self.pop("websocket.connect", "websocket.receive", host=host, number=5)
+
+    def test_one_at_a_time(self) -> None:
+        """The next message comes when the one before has been consumed, whatever channel it is on."""
+        self.assertEqual(self.push_lane("a", "websocket.connect"), [1, 0])
+        self.push_lane("b")
+        self.assertEqual(self.receive(), [b"a"])
+        self.push_lane("c")
+        self.assertEqual(self.receive("two"), [])
+        self.run_script(scripts.FINISH, "one", SOCKET)
+        self.assertEqual(self.receive("two"), [b"b"])
+        self.run_script(scripts.FINISH, "one", SOCKET)
+        self.assertEqual(self.receive(), [], "another host has said that it is finished")
+        self.run_script(scripts.FINISH, "two", SOCKET)
+        self.assertEqual(self.receive(), [b"c"])
+
+    def test_full_channel(self) -> None:
+        """The channel's capacity is that of all lanes; a message that must go in is put in."""
+        self.push_lane("a", capacity=1)
+        self.assertEqual(self.push_lane("b", capacity=1), [0, 0])
+        self.assertEqual(self.statistics("websocket.receive"), [1, 1, 1])
+        self.assertEqual(self.push_lane("c", capacity=1, urgent=1), [1, 0])
+
+    def test_full_lane(self) -> None:
+        """A lane has a capacity of its own; what has been taken does not count."""
+        self.push_lane("a", places=1)
+        self.assertEqual(self.push_lane("b", places=1), [0, 0])
+        self.receive()
+        self.assertEqual(self.push_lane("b", places=1), [1, 0])
+
+    def test_expired(self) -> None:
+        """An expired message gives way to the next one of its lane."""
+        self.push_lane("a")
+        self.late = MINUTE + SECOND
+        self.push_lane("b")
+        items, gone = self.run_script(scripts.POP, "one", 5, 0, "websocket.receive")
+        self.assertEqual((items[3::4], gone), ([b"b"], [b"websocket.receive", 1]))
+        self.assertEqual(self.statistics("websocket.receive"), [2, 0, 0])
+
+    def test_lanes_take_turns(self) -> None:
+        """A lane that goes on is behind those that wait already."""
+        for data, lane in (("a", SOCKET), ("b", SOCKET), ("c", OTHER)):
+            self.push_lane(data, lane=lane)
+        self.assertEqual(self.pop("websocket.receive"), [b"a"])
+        self.run_script(scripts.FINISH, "one", SOCKET)
+        self.assertEqual(self.receive(), [b"c", b"b"])
+
+    def test_expired_ones_make_room(self) -> None:
+        """Expired messages of a full channel go, each from the head of its lane; the rest of the lane goes on."""
+        self.push_lane("a", capacity=4)
+        self.push_lane("b", capacity=4)
+        self.push_lane("c", capacity=4, lane=OTHER)
+        self.late = 50 * SECOND
+        self.push_lane("d", capacity=4)
+        self.late = MINUTE + SECOND
+        self.assertEqual(self.push_lane("e", capacity=4), [1, 3])
+        self.assertEqual(self.statistics("websocket.receive"), [5, 0, 2])
+        self.assertEqual(self.receive(), [b"d"])
+        self.run_script(scripts.FINISH, "one", SOCKET)
+        self.assertEqual(self.receive(), [b"e"])
+        self.assertEqual(self.command("HEXISTS", f"{self.prefix}size", "websocket.receive"), 0)
+
+    def test_a_lane_is_free_after_a_loss(self) -> None:
+        """When the host that had a socket's last message is gone, the next one can be taken."""
+        self.push_lane("a")
+        self.receive("two")
+        self.run_script(scripts.RECLAIM, "two")
+        self.push_lane("b")
+        self.assertEqual(self.receive(), [b"b"])
+
+    def test_what_is_held(self) -> None:
+        """A host holds requests and messages of lanes, but not plain messages."""
+        self.push("a")
+        self.push_request("b")
+        self.push_lane("c")
+        self.pop("work", "http.request", "websocket.receive", host="two", number=9)
+        held = self.command("HGETALL", f"{self.prefix}held:two")
+        pairs = {REPLY.encode(): b"http.request", SOCKET.encode(): b"websocket.receive"}
+        self.assertEqual(dict(zip(held[::2], held[1::2], strict=True)), pairs)
+
+    def test_reclaim(self) -> None:
+        """What a host that was cut off does not hold is lost: the lane goes on, the client of a request hears it."""
+        listener = self.listen("one")
+        self.push_request("a")
+        self.push_request("b", "http.response.one!4")
+        self.push_lane("c")
+        self.push_lane("d")
+        self.assertEqual(self.pop("http.request", "websocket.receive", host="two", number=9), [b"a", b"c", b"b"])
+        self.run_script(scripts.RECLAIM, "two", REPLY)
+        self.assertEqual(listener.heard(), [b"fhttp.response.one!4"])
+        self.assertEqual(self.receive(), [b"d"])
+        self.run_script(scripts.RECLAIM, "two")
+        self.assertEqual(listener.heard(), [b"f" + REPLY.encode()])
+
+    def test_finished_ones_are_not_reclaimed(self) -> None:
+        """What has been consumed is no longer in the host's hands."""
+        listener = self.listen("one")
+        self.push_request("a")
+        self.pop("http.request", host="two")
+        self.run_script(scripts.FINISH, "two", REPLY)
+        self.run_script(scripts.RECLAIM, "two")
+        self.assertEqual(listener.heard(), [])
+
+
+class GroupScriptTests(ScriptTestCase):
+    """Groups: JOIN, JOIN_OTHER, JOIN_QUEUE, MEMBERS, SEND_GROUP."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.beat("one")
+        self.beat("two")
+
+    def join(self, channel: str, host: str, begins: int = 1, has_members: int = 1) -> None:
+        self.run_script(scripts.JOIN, "group", host, MINUTE, has_members, channel, begins)
+
+    def members(self) -> list[bytes]:
+        return sorted(self.run_script(scripts.MEMBERS, "group", 20 * SECOND))
+
+    def send(self, sender: str = "one", data: str = "hello") -> Any:
+        return self.run_script(scripts.SEND_GROUP, "group", sender, MINUTE, 20 * SECOND, data)
+
+    def test_join(self) -> None:
+        """Members begin and end."""
+        self.run_script(scripts.JOIN, "group", "one", MINUTE, 1, REPLY, 1, SOCKET, 1)
+        self.join(OTHER, "two")
+        self.assertEqual(self.members(), sorted(name.encode() for name in (REPLY, SOCKET, OTHER)))
+        self.run_script(scripts.JOIN, "group", "one", MINUTE, 1, REPLY, 0)
+        self.join(OTHER, "two", 0, 0)
+        self.assertEqual(self.members(), [SOCKET.encode()])
+
+    def test_memberships_expire(self) -> None:
+        """After their lifetime, counted from the last renewal."""
+        self.join(SOCKET, "one")
+        self.join(OTHER, "two")
+        self.late = 50 * SECOND
+        self.join(OTHER, "two")
+        self.late = MINUTE + SECOND
+        self.beat("two")
+        self.assertEqual(self.members(), [OTHER.encode()])
+
+    def test_members_of_dead_hosts(self) -> None:
+        """A host without a sign of life has no members."""
+        self.join(SOCKET, "one")
+        self.join(OTHER, "two")
+        self.late = 21 * SECOND
+        self.beat("two")
+        self.assertEqual(self.members(), [OTHER.encode()])
+
+    def test_join_other(self) -> None:
+        """Another host hears of it, and has a member; one that does not listen has none."""
+        self.assertEqual(self.run_script(scripts.JOIN_OTHER, "group", SOCKET, "one", MINUTE, "news"), 0)
+        self.assertEqual(self.members(), [])
+        listener = self.listen("one")
+        self.assertEqual(self.run_script(scripts.JOIN_OTHER, "group", SOCKET, "one", MINUTE, "news"), 1)
+        self.assertEqual(listener.heard(), [b"news"])
+        self.assertEqual(self.members(), [SOCKET.encode()])
+        self.send("two")
+        self.assertEqual(listener.heard(), [b"shello"])
+        self.run_script(scripts.JOIN_OTHER, "group", SOCKET, "one", 0, "end of it")
+        self.assertEqual(self.members(), [])
+        self.assertEqual(listener.heard(), [b"end of it"])
+
+    def test_queues(self) -> None:
+        """Ordinary channels are members until they leave or their time is over."""
+        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10)
+        self.run_script(scripts.JOIN_QUEUE, "group", "other", MINUTE, 10)
+        self.assertEqual(self.members(), [b"other", b"work"])
+        self.run_script(scripts.JOIN_QUEUE, "group", "other", 0, 10)
+        self.assertEqual(self.members(), [b"work"])
+        self.late = MINUTE + SECOND
+        self.assertEqual(self.members(), [])
+        self.assertEqual(self.send(), [0, [], []])
+        self.assertEqual(self.pop(), [])
+
+    def test_send(self) -> None:
+        """Each host with members hears it once, but not the sender; a channel gets it as a message."""
+        one, two = self.listen("one"), self.listen("two")
+        self.join(SOCKET, "one")
+        self.join(OTHER, "two")
+        self.join("websocket.send.two!4", "two")
+        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10)
+        self.assertEqual(self.send("one"), [0, [], []])
+        self.assertEqual((one.heard(), two.heard()), ([], [b"shello"]))
+        self.assertEqual(self.pop(number=5), [b"hello"])
+
+    def test_no_members_any_more(self) -> None:
+        """A host whose last member has left hears nothing."""
+        two = self.listen("two")
+        self.join(OTHER, "two")
+        self.join(OTHER, "two", 0, 0)
+        self.assertEqual(self.send("one"), [0, [], []])
+        self.assertEqual(two.heard(), [])
+
+    def test_deaf_hosts(self) -> None:
+        """A live host that does not listen is reported; a dead one is forgotten."""
+        self.join(OTHER, "two")
+        self.assertEqual(self.send("one")[0], 1)
+        self.late = 21 * SECOND
+        self.assertEqual(self.send("one")[0], 0)
+        self.assertEqual(self.command("ZRANGE", f"{self.prefix}reach:group", 0, -1), [])
+
+    def test_full_and_expired(self) -> None:
+        """A full channel is reported by its name, and so is what had expired in it."""
+        self.run_script(scripts.JOIN_QUEUE, "group", "own!x", 10 * MINUTE, 1)
+        self.assertEqual(self.send(), [0, [], []])
+        self.assertEqual(self.send(), [0, [b"own!x"], []])
+        self.late = MINUTE + SECOND
+        self.assertEqual(self.send(), [0, [], [b"own!", 1]])
+
+
+class ExpiryTests(ScriptTestCase):
+    """What a site that has gone leaves in Redis."""
+
+    def test_keys_end_by_themselves(self) -> None:
+        """All that grows with the number of messages, sockets and groups ends at some time."""
+        self.push("a")
+        self.push_lane("b")
+        self.push_lane("c", lane=OTHER)
+        self.pop("websocket.receive", host="two")
+        self.run_script(scripts.JOIN, "group", "one", MINUTE, 1, SOCKET, 1)
+        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10)
+        keys = {key.decode().removeprefix(self.prefix) for key in self.command("KEYS", f"{self.prefix}*")}
+        lasting = {key for key in keys if self.command("PTTL", self.prefix + key) < 0}
+        self.assertEqual(lasting, {"busy", "size", "held:two", "joined:one"})
+        self.assertEqual(keys - lasting, {
+            "q:work", "q:websocket.receive", f"lane:{OTHER}", "group:group", "queued:group", "reach:group",
+            "meta:work:messages_count", "meta:websocket.receive:messages_count",
+        })  # fmt: skip
+
+
+class DeadHostScriptTests(ScriptTestCase):
+    """Hosts that die or leave: REMOVE_DEAD, LEAVE."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.beat("one")
+        self.beat("two")
+        self.run_script(scripts.JOIN, "group", "two", 10 * MINUTE, 1, OTHER, 1)
+        self.push_lane("a")
+        self.push_lane("b")
+        self.push_request("c")
+        self.assertEqual(self.pop("websocket.receive", "http.request", host="two", number=5), [b"a", b"c"])
+
+    def remove(self, *hosts: str) -> list[bytes | int]:
+        return list(self.run_script(scripts.REMOVE_DEAD, 20 * SECOND, 2 * SECOND, *hosts))
+
+    def assert_removed(self, listener: Listener) -> None:
+        """Assert that nothing of "two" is left: the client has its answer, the socket's next message can be taken."""
+        self.assertEqual(listener.heard(), [b"f" + REPLY.encode()])
+        self.assertEqual(self.pop("websocket.receive", host="one"), [b"b"])
+        self.assertEqual(self.command("ZRANGE", f"{self.prefix}hosts", 0, -1), [b"one"])
+        self.assertEqual(self.run_script(scripts.MEMBERS, "group", 20 * SECOND), [])
+        left = {self.prefix + key for key in ("reach:group", "group:group", "joined:two", "held:two")}
+        self.assertEqual(left & {key.decode() for key in self.command("KEYS", f"{self.prefix}*")}, set())
+
+    def test_one_that_does_not_listen(self) -> None:
+        """It is dead after the shorter time."""
+        listener = self.listen("one")
+        self.assertEqual(self.remove("two", "nobody"), [])
+        self.late = 3 * SECOND
+        self.beat("one")
+        self.assertEqual(self.remove("one", "two", "nobody"), [b"two", 2])
+        self.assert_removed(listener)
+        self.assertEqual(self.remove("two"), [], "removed twice")
+
+    def test_one_that_listens(self) -> None:
+        """It may be only slow: it is dead after the longer time."""
+        listener = self.listen("one")
+        self.listen("two")
+        self.late = 3 * SECOND
+        self.assertEqual(self.remove("two"), [])
+        self.late = 21 * SECOND
+        self.beat("one")
+        self.assertEqual(self.remove("one", "two"), [b"two", 2])
+        self.assert_removed(listener)
+
+    def test_leave(self) -> None:
+        """It is removed at once."""
+        listener = self.listen("one")
+        self.assertEqual(self.run_script(scripts.LEAVE, "two"), 2)
+        self.assert_removed(listener)

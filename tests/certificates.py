@@ -29,16 +29,26 @@ def key_pem(key: ec.EllipticCurvePrivateKey, password: bytes | None = None) -> b
 
 
 def certificate_pem(
-    key: ec.EllipticCurvePrivateKey, subject: str = "a test", begins: timedelta = -DAY, ends: timedelta = DAY
+    key: ec.EllipticCurvePrivateKey,
+    subject: str = "a test",
+    begins: timedelta = -DAY,
+    ends: timedelta = DAY,
+    hosts: tuple[str, ...] = ("localhost", "127.0.0.1"),
 ) -> bytes:
     """Return a certificate as PEM.
 
     :param begins: when its validity begins, from now.
     :param ends: when it ends.
+    :param hosts: the names and addresses it is for.
     """
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)])
     now = datetime.now(UTC)
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+    names = x509.SubjectAlternativeName(
+        [
+            x509.IPAddress(ip_address(host)) if host.replace(".", "").isdigit() or ":" in host else x509.DNSName(host)
+            for host in hosts
+        ]
+    )
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -50,6 +60,10 @@ def certificate_pem(
         .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     )
+    if not hosts:
+        builder = x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now + begins, now + ends
+        )
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 

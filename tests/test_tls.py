@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.common.options import OptionError, resolve
+from channelserver.server.edge.covered_names import uncovered
 from channelserver.server.edge.tls import ServerTLS, server_tls
 from tests.certificates import DAY, certificate_pem, client_context, key_pem, make_key, write_pair
 from tests.process import TIMEOUT, Server, ServerTestCase
@@ -266,6 +268,7 @@ class ReloadTests(TLSTestCase):
             server.wait_for("certificate read again: localhost")
             new = self.serial(server)
             self.assertNotEqual(new, old)
+            self.assertNotIn("does not cover", server.output)
 
             Path(self.key).write_bytes(key_pem(make_key(2)))
             server.process.send_signal(signal.SIGHUP)
@@ -396,6 +399,67 @@ class CertificateTests(SynchronousTestCase):
             self.assertIn("needs --tls-cert", str(caught.exception))
         self.assertIsNone(server_tls(resolve({}, {})))
         self.assertTrue(resolve({"tls_cert": "c.pem", "endpoint": ["tcp:1"]}, {}).simple_listener)
+
+
+class CoveredNamesTests(SynchronousTestCase):
+    """Which of ALLOWED_HOSTS a certificate covers."""
+
+    def missing(self, names: tuple[str, ...], *hosts: str) -> list[str]:
+        """Return which of `hosts` a certificate with `names` does not cover."""
+        return uncovered(x509.load_pem_x509_certificate(certificate_pem(make_key(), hosts=names)), hosts)
+
+    def test_names(self) -> None:
+        """Names are compared as clients do: in any case, a wildcard stands for one label."""
+        names = ("example.org", "*.example.org", "192.0.2.1", "2001:db8::1")
+        for host, missing in (
+            ("example.org", []), ("Example.ORG.", []), ("www.example.org", []), (".example.org", []),
+            ("a.www.example.org", ["a.www.example.org"]), ("example.com", ["example.com"]),
+            (".example.com", ["example.com", "*.example.com"]), ("not a name", ["not a name"]),
+            ("192.0.2.1", []), ("[2001:db8::1]", []), ("192.0.2.2", ["192.0.2.2"]),
+        ):  # fmt: skip
+            self.assertEqual(self.missing(names, host), missing, host)
+        self.assertEqual(self.missing(("example.org", "www.example.org"), ".example.org"), ["*.example.org"])
+        self.assertEqual(self.missing(("*.example.org",), ".example.org"), ["example.org"])
+
+    def test_names_no_certificate_has(self) -> None:
+        """ "*" and the names of this machine need no certificate."""
+        self.assertEqual(self.missing(("example.org",), "*", "localhost", ".localhost", "127.0.0.1", "[::1]"), [])
+
+    def test_certificates_of_no_use(self) -> None:
+        """A certificate without names, or with malformed ones, covers nothing."""
+        for names in ((), ("*.org",)):
+            self.assertEqual(self.missing(names, "example.org"), ["example.org"], names)
+
+
+class GapTests(TLSTestCase):
+    """The user learns which names are missing."""
+
+    extra_settings = """
+        ALLOWED_HOSTS = ["localhost", ".example.org"]
+    """
+    sentence = "the certificate does not cover example.org, [*].example.org of ALLOWED_HOSTS"
+
+    def test_check(self) -> None:
+        """--check says so; it is no error, as a proxy may have a certificate of its own."""
+        done = subprocess.run(
+            self.twistd("-s", "settings", "--tls-cert", self.certificate, "--tls-key", self.key, "--check"),
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertRegex(done.stdout, self.sentence)
+
+    def test_start_and_reload(self) -> None:
+        """The log says so at the start, and when the certificate is read again, until it covers them."""
+        server = self.start_tls()
+        self.assertRegex(server.output, self.sentence)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("certificate read again: localhost")
+        hosts = ("example.org", "*.example.org")
+        Path(self.certificate).write_bytes(certificate_pem(make_key(0), hosts=hosts))
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for(r"certificate read again: example.org, [*].example.org")
+        self.assertEqual(server.stop(), 0)
+        self.assertEqual(server.output.count("does not cover"), 2)
 
 
 class StartTests(TLSTestCase):

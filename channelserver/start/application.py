@@ -78,7 +78,8 @@ def make_server(
     wrapper = load_layer(values.layer)
     wrapper.router.add_route(Route("http.request", http_consumer(values, handler)))
     bridge = Bridge(reactor)
-    origins = OriginPolicy(allowed_hosts(), values.allowed_origin)
+    hosts = allowed_hosts()
+    origins = OriginPolicy(hosts, values.allowed_origin)
     root_path = values.root_path.rstrip("/")
     static = in_turn(
         static_files(root_path) if values.static else None,
@@ -112,7 +113,7 @@ def make_server(
             health.gather = partial(hub.gather, "figures")
     if hub is not None and values.processes > 1:
         hub.layer.gather = lambda *name: add_up(hub.gather_from_thread(*name))
-    service = ServerService(site, workers, reactor, started, server_tls(values))
+    service = ServerService(site, workers, reactor, started, server_tls(values, hosts))
     service.hub = hub
     if hub is not None:
         factory = LocalFactory(hub.layer, wrapper.alias, bridge, reactor, hub)

@@ -23,6 +23,7 @@ from channelserver.server.common import reactor
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.limits import raise_descriptor_limit
 from channelserver.server.common.options import BY_NAME, OPTIONS, Option, OptionError, Settings, closest, resolve
+from channelserver.server.edge.tls import ServerTLS
 from channelserver.server.service import ListenError, endpoints
 from channelserver.start import project
 from channelserver.start.application import install_shortcuts, make_server
@@ -150,7 +151,7 @@ def _make_service(command_line: Options) -> Any:
     _log.info("{line}", line=install_shortcuts(values))
     service = make_server(values, installed, access_log(values, daemon))
     if given.get("check"):
-        _check(values)
+        _check(values, service.tls)
     if values.processes > 1:
         config = sibling_config(values, daemon, parent.get("reactor"))
         shares = Shares.make(values.processes)
@@ -191,7 +192,7 @@ def access_log(values: Settings, daemon: bool) -> AccessLog:
     return AccessLog(write, as_json=values.log_format == "json" if values.log_format else not terminal)
 
 
-def _check(values: Settings) -> None:
+def _check(values: Settings, tls: ServerTLS | None) -> None:
     """Tell whether everything could be put together, and exit."""
     from django.core import checks
     from twisted.internet import reactor as installed
@@ -206,6 +207,8 @@ def _check(values: Settings) -> None:
         raise StartError(f"the system check failed: {project.describe(error)}") from error
     if problems:
         raise StartError("the system check found: " + "; ".join(" ".join(str(message).split()) for message in problems))
+    if tls is not None and tls.gap:
+        print(f"channelserver: {tls.gap}; clients that use these names refuse to connect")
     print("channelserver: options, settings, routing and layer are in order")
     raise SystemExit(0)
 

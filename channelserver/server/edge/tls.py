@@ -9,7 +9,7 @@ notices.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from channelserver.server.common.options import OptionError, Settings
 from channelserver.server.common.transport import TLSTransport
+from channelserver.server.edge.covered_names import uncovered
 from channelserver.server.http.base import Connection, ConnectionFactory
 from channelserver.server.site import Site
 
@@ -44,8 +45,9 @@ class ServerTLS:
     :param certificate: path of a PEM file: the site's certificate, then those that lead to a root.
     :param key: path of a PEM file with the private key; None: it is in the same file.
     :param protocols: the ALPN names of what is spoken here (RFC 7301), the preferred one first.
+    :param hosts: the names of the site, as Django's ``ALLOWED_HOSTS``.
     :param now: returns the time.
-    :raises OptionError: a file is of no use; the text says which and why.
+    :raises OptionError: a file cannot be used; the text says which and why.
     """
 
     def __init__(
@@ -53,29 +55,37 @@ class ServerTLS:
         certificate: str,
         key: str | None,
         protocols: tuple[bytes, ...],
+        hosts: Sequence[str] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         # twistd may change the folder.
         self._certificate = os.path.abspath(certificate)
         self._key = None if key is None else os.path.abspath(key)
         self._protocols = protocols
+        self._hosts = hosts
         self._now = now
-        self._context, self.summary = self._load()
+        self._load()
 
     def reload(self) -> None:
         """Read the files again. New connections get what is in them; if that is of no use, the old certificate."""
         try:
-            self._context, self.summary = self._load()
+            self._load()
         except OptionError as error:
             _log.error("the new certificate is not used, the old one stays: {error}", error=error)
         else:
             _log.info("certificate read again: {summary}", summary=self.summary)
+            self.warn()
+
+    def warn(self) -> None:
+        """Log which hosts the certificate does not cover."""
+        if self.gap:
+            _log.warn("{gap}", gap=self.gap)
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
         """See ``IOpenSSLServerConnectionCreator``."""
         return SSL.Connection(self._context, None)
 
-    def _load(self) -> tuple[SSL.Context, str]:
+    def _load(self) -> None:
         chain = read_certificates(self._certificate, self._now())
         key = read_key(self._key if self._key is not None else self._certificate, self._key is None)
         check_pair(chain, key, self._certificate, self._key)
@@ -83,7 +93,10 @@ class ServerTLS:
             context = make_context(chain, key, self._choose)
         except SSL.Error as error:
             raise OptionError(f"--tls-cert {self._certificate!r} cannot be used: {_reasons(error)}") from error
-        return context, describe(chain[0])
+        self._context, self.summary = context, describe(chain[0])
+        missing = uncovered(chain[0], self._hosts)
+        #: A sentence about the hosts that the certificate does not cover; empty if there are none.
+        self.gap = f"the certificate does not cover {', '.join(missing)} of ALLOWED_HOSTS" if missing else ""
 
     def _choose(self, connection: SSL.Connection, offered: list[bytes]) -> Any:
         """ALPN (RFC 7301): our first protocol that the client speaks, too. None: it gets HTTP/1.1, unnegotiated."""
@@ -197,9 +210,10 @@ def _reasons(error: SSL.Error) -> str:
     return "; ".join(entry[-1] for entry in queue if entry[-1]) or "OpenSSL does not say why"
 
 
-def server_tls(options: Settings) -> ServerTLS | None:
+def server_tls(options: Settings, hosts: Sequence[str] = ()) -> ServerTLS | None:
     """Return what the options ask for, None if they ask for no TLS.
 
+    :param hosts: the names of the site, as Django's ``ALLOWED_HOSTS``.
     :raises OptionError: the options do not go together, or a file is of no use.
     """
     if options.tls_cert is None:
@@ -207,8 +221,10 @@ def server_tls(options: Settings) -> ServerTLS | None:
             if getattr(options, name):
                 raise OptionError(f"{flag} needs --tls-cert, the certificate of the site")
         return None
-    tls = ServerTLS(options.tls_cert, options.tls_key, (b"h2", b"http/1.1") if has_http2() else (b"http/1.1",))
+    protocols = (b"h2", b"http/1.1") if has_http2() else (b"http/1.1",)
+    tls = ServerTLS(options.tls_cert, options.tls_key, protocols, hosts)
     _log.info("certificate: {summary}", summary=tls.summary)
+    tls.warn()
     if not has_http2():
         _log.info("HTTP/2 is off, as h2 is not installed; pip install channelserver[http2] brings it")
     return tls

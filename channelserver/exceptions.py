@@ -1,4 +1,4 @@
-"""What consumers and views raise to say something to the worker (Channels 1: ``channels.exceptions``).
+"""Exceptions that consumers and views raise to control the worker (Channels 1: ``channels.exceptions``).
 
 Raised and handled in worker threads; the module owns nothing.
 """
@@ -16,7 +16,7 @@ class ConsumeLater(Exception):
 
 
 class ResponseLater(Exception):
-    """Raised by a view: no response now; somebody else will send it to the request's reply channel."""
+    """Raised by a view: no response now; other code sends it to the request's reply channel later."""
 
 
 class RequestTimeout(Exception):
@@ -41,7 +41,7 @@ class ChannelSocketException(Exception):
     """
 
     def run(self, message: Message) -> None:
-        """Do what the exception stands for.
+        """Act on the socket.
 
         :param message: the message whose consumer raised it.
         """
@@ -62,7 +62,7 @@ class WebsocketCloseException(ChannelSocketException):
         self.code = code
 
     def run(self, message: Message) -> None:
-        """Send the closing to the message's reply channel, at once.
+        """Send the close to the message's reply channel at once.
 
         :raises ValueError: the message has no reply channel, so it did not come from a socket.
         """

@@ -1,4 +1,4 @@
-"""The base of consumers that are classes (Channels 1: ``channels.generic.base``).
+"""The base class of class-based consumers (Channels 1: ``channels.generic.base``).
 
 Runs in worker threads. There is one instance for each message, so it belongs to the one thread that consumes it.
 """
@@ -15,13 +15,13 @@ from channelserver.sessions import channel_session
 
 
 class BaseConsumer:
-    """A consumer with a method for each channel. Making an instance consumes the message.
+    """A consumer with a method for each channel. Creating an instance consumes the message.
 
     :param message: the message.
     :param kwargs: the named groups of the route's filters.
     :raises ValueError: ``method_mapping`` has no method for the message's channel.
 
-    ``self.message`` and ``self.kwargs`` are what the instance was made with.
+    ``self.message`` and ``self.kwargs`` are the arguments of the instance.
     """
 
     #: Name of a channel = name of the method that takes its messages, as ``method(message, **kwargs)``.
@@ -38,16 +38,16 @@ class BaseConsumer:
 
     @classmethod
     def channel_names(cls) -> set[str]:
-        """Return the names of the channels whose messages it takes; for :class:`channelserver.routing.RouteClass`."""
+        """Return the names of the channels that the class consumes; for :class:`channelserver.routing.RouteClass`."""
         return set(cls.method_mapping)
 
     @classmethod
     def as_route(cls, attrs: dict[str, Any] | None = None, **filters: Any) -> RouteClass:
-        """Return a route to this class, or to a subclass made for this route.
+        """Return a route to this class, or to a subclass created for this route.
 
         :param attrs: attributes of such a subclass, such as ``{"groups": ["news"]}``.
         :param filters: as for :class:`channelserver.routing.Route`.
-        :raises TypeError: `attrs` is no dict.
+        :raises TypeError: `attrs` is not a dict.
         """
         if attrs is None:
             return RouteClass(cls, **filters)
@@ -66,8 +66,8 @@ class BaseConsumer:
         name = self.method_mapping.get(message.channel.name)
         if name is None:
             raise ValueError(
-                f"{type(self).__name__} takes no messages from {message.channel.name!r}: name a method for that "
-                "channel in its method_mapping"
+                f"{type(self).__name__} has no method for the channel {message.channel.name!r}: add one to "
+                "method_mapping"
             )
         handler: Callable[..., Any] = getattr(self, name)
         if self.channel_session_user:

@@ -1,7 +1,7 @@
-"""Consumers of WebSockets as classes (Channels 1: ``channels.generic.websockets``).
+"""Class-based consumers of WebSockets (Channels 1: ``channels.generic.websockets``).
 
-Runs in worker threads. There is one instance for each message, so it belongs to the one thread that consumes it; what
-shall last longer goes into ``message.channel_session`` or the database.
+Runs in worker threads. There is one instance for each message, and it belongs to the thread that consumes that; store
+what must last longer in ``message.channel_session`` or the database.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ class WebsocketConsumer(BaseConsumer):
     path: str | None = None
 
     def get_handler(self, message: Message, **kwargs: Any) -> Callable[..., Any]:
-        """See :meth:`BaseConsumer.get_handler`."""
         self.path = message.get("path")
         handler = super().get_handler(message, **kwargs)
         if self.http_user_and_session:
@@ -67,7 +66,7 @@ class WebsocketConsumer(BaseConsumer):
         """
         return self.groups or []
 
-    # -- what the channels' messages lead to ---------------------------------------------------------------------------
+    # -- messages of the channels --------------------------------------------------------------------------------------
 
     def raw_connect(self, message: Message, **kwargs: Any) -> None:
         """Join the groups, then :meth:`connect`."""
@@ -89,11 +88,11 @@ class WebsocketConsumer(BaseConsumer):
         self.disconnect(message, **kwargs)
 
     def connect(self, message: Message, **kwargs: Any) -> None:
-        """A socket wants to open: accept it, or raise :class:`channelserver.exceptions.DenyConnection`."""
+        """A client connects: accept it, or raise :class:`channelserver.exceptions.DenyConnection`."""
         self._reply_channel.send({"accept": True})
 
     def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> None:
-        """The socket has sent a text or bytes."""
+        """A text or binary message has arrived."""
 
     def disconnect(self, message: Message, **kwargs: Any) -> None:
         """The socket has closed."""
@@ -104,7 +103,7 @@ class WebsocketConsumer(BaseConsumer):
         """Send a text or bytes to the socket.
 
         :param close: close it afterwards: True, or a code.
-        :raises ValueError: there is neither text nor bytes; to close alone, there is :meth:`close`.
+        :raises ValueError: neither text nor bytes is given; to close without data, call :meth:`close`.
         """
         self._reply_channel.send(_frame(text, bytes, close))
 
@@ -141,20 +140,20 @@ def _frame(text: str | None, data: bytes | None, close: bool | int) -> dict[str,
 
 
 class JsonWebsocketConsumer(WebsocketConsumer):
-    """A consumer of sockets that speak JSON: :meth:`receive` and :meth:`send` have what the text stands for."""
+    """A consumer of sockets that speak JSON: :meth:`receive` and :meth:`send` take the decoded value."""
 
     def raw_receive(self, message: Message, **kwargs: Any) -> None:
         """Call :meth:`receive` with the decoded text.
 
-        :raises ValueError: the text is no JSON, or bytes have come instead.
+        :raises ValueError: the text is not JSON, or the message is binary.
         """
         text = message.get("text")
         if text is None:
-            raise ValueError(f"{type(self).__name__} takes text frames with JSON; a binary frame has come")
+            raise ValueError(f"{type(self).__name__} expects text messages with JSON; a binary message arrived")
         self.receive(self.decode_json(text), **kwargs)
 
     def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """The socket has sent JSON that stands for `content`."""
+        """A JSON message has arrived, decoded as `content`."""
 
     def send(self, content: Any, close: bool | int = False) -> None:  # type: ignore[override]
         """Send `content` to the socket, as JSON.
@@ -170,15 +169,15 @@ class JsonWebsocketConsumer(WebsocketConsumer):
 
     @classmethod
     def decode_json(cls, text: str) -> Any:
-        """Return what a text stands for.
+        """Return the value that a JSON text encodes.
 
-        :raises ValueError: it is no JSON.
+        :raises ValueError: it is not JSON.
         """
         return json.loads(text)
 
     @classmethod
     def encode_json(cls, content: Any) -> str:
-        """Return the text for `content`; dates, decimals and UUIDs are written as Django's encoder does."""
+        """Return `content` as JSON; dates, decimals and UUIDs are encoded by ``DjangoJSONEncoder``."""
         return json.dumps(content, cls=DjangoJSONEncoder)
 
 
@@ -199,7 +198,7 @@ class WebsocketMultiplexer:
 
     @classmethod
     def encode_json(cls, content: Any) -> str:
-        """Return the text for `content`, as :meth:`JsonWebsocketConsumer.encode_json` does."""
+        """Return `content` as JSON, like :meth:`JsonWebsocketConsumer.encode_json`."""
         return json.dumps(content, cls=DjangoJSONEncoder)
 
     @classmethod
@@ -222,8 +221,8 @@ class WebsocketMultiplexer:
 class WebsocketDemultiplexer(JsonWebsocketConsumer):
     """Several consumers behind one socket whose frames are ``{"stream": …, "payload": {…}}``.
 
-    Each consumer gets the socket's opening and closing, and the payloads of its own stream as if they were the frames.
-    It answers with the argument ``multiplexer``, a :class:`WebsocketMultiplexer`: ``multiplexer.send(payload)``.
+    Each consumer gets the connect and disconnect messages, and the payloads of its own stream as if they were frames.
+    It replies with the argument ``multiplexer``, a :class:`WebsocketMultiplexer`: ``multiplexer.send(payload)``.
     """
 
     #: Name of a stream = its consumer: a class, or a function that takes ``(message, multiplexer, **kwargs)``.
@@ -234,7 +233,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
     mapping: dict[str, str] = {}
 
     def connect(self, message: Message, **kwargs: Any) -> None:
-        """Accept the socket, then tell every consumer."""
+        """Accept the socket, then call every consumer."""
         self._reply_channel.send({"accept": True})
         for stream, consumer in self.consumers.items():
             self._consume(stream, consumer, message, kwargs)
@@ -242,15 +241,15 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
     def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Pass a payload to the consumer of its stream.
 
-        :raises ValueError: the frame is not of the form above, or there is no such stream.
+        :raises ValueError: the frame does not have the form above, or its stream is unknown.
         """
         if not isinstance(content, dict) or "stream" not in content or "payload" not in content:
             raise ValueError('a multiplexed frame must be {"stream": ..., "payload": {...}}')
         stream, payload = content["stream"], content["payload"]
         if not isinstance(payload, dict):
-            raise ValueError(f"the payload of a multiplexed frame must be an object; for {stream!r} came another value")
+            raise ValueError(f"the payload of a multiplexed frame must be an object; that for {stream!r} is not")
         if isinstance(stream, str) and stream in self.consumers:
-            # A message of its own: if the consumer raises ConsumeLater, the frame itself must come again.
+            # A copy of the message: if the consumer raises ConsumeLater, the frame itself is consumed again.
             inner = copy.copy(self.message)
             inner.content = {**self.message.content, "text": self.encode_json(payload)}
             self._consume(stream, self.consumers[stream], inner, kwargs)
@@ -262,7 +261,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
             raise ValueError(f"{type(self).__name__} has no stream {stream!r}; there is {known}")
 
     def disconnect(self, message: Message, **kwargs: Any) -> None:
-        """Tell every consumer. What one of them raises keeps the others from nothing, and is raised at the end."""
+        """Call every consumer; the first exception is raised after the last call."""
         problem: Exception | None = None
         for stream, consumer in self.consumers.items():
             try:
@@ -277,8 +276,8 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         if not isinstance(consumer, type) or not hasattr(consumer, "send"):
             consumer(message, **kwargs)
             return
-        # Its send() would send a frame without a stream. Only this instance is told so: the class may also be routed to
-        # by itself. As __init__ consumes the message, it must be told before.
+        # Its own send() would send a frame without a stream. Only this instance is changed, as routes may use the class
+        # itself; and before __init__, which consumes the message.
         kind: Any = consumer
         instance = kind.__new__(kind)
         instance.send = self.send

@@ -1,1 +1,1 @@
-"""Decorators that keep strangers out (Channels 1: ``channels.security``)."""
+"""Decorators that restrict who may connect (Channels 1: ``channels.security``)."""

@@ -1,4 +1,4 @@
-"""Decorators that look at a socket's ``Origin`` (Channels 1: ``channels.security.websockets``).
+"""Decorators that check a socket's ``Origin`` (Channels 1: ``channels.security.websockets``).
 
 Runs in worker threads; owns nothing. The server itself compares the origin of every socket with the site's own hosts
 (option ``allowed_origin``). These decorators are for projects written for Channels 1, and for stricter rules of single
@@ -31,11 +31,11 @@ class BaseOriginValidator:
 
     :param func: the consumer.
 
-    The decorated consumer raises :class:`channelserver.exceptions.DenyConnection` for a socket with a wrong origin.
+    The decorated consumer raises ``DenyConnection`` if the origin is not allowed.
     """
 
     def __new__(cls, func: Any) -> Any:
-        """Return the decorated consumer; a class is altered, so that it remains one."""
+        """Return the decorated consumer; a class is changed in place, so that it stays a class."""
         self = super().__new__(cls)
         if not (isinstance(func, type) and issubclass(func, BaseConsumer)):
             return self
@@ -58,7 +58,7 @@ class BaseOriginValidator:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Consume a message.
 
-        :raises DenyConnection: its origin is wrong.
+        :raises DenyConnection: its origin is not allowed.
         :raises ValueError: it has no headers, so it is no ``websocket.connect`` message.
         """
         self.check(message_in(args))
@@ -69,7 +69,7 @@ class BaseOriginValidator:
         return self if instance is None else MethodType(self, instance)
 
     def check(self, message: Message) -> None:
-        """Raise :class:`channelserver.exceptions.DenyConnection` if a message's origin is wrong."""
+        """Raise :class:`channelserver.exceptions.DenyConnection` if a message's origin is not allowed."""
         if "headers" not in message:
             raise ValueError(
                 f"{type(self).__name__} is for the consumer of 'websocket.connect'; a message on "
@@ -95,12 +95,12 @@ class BaseOriginValidator:
 
 
 class AllowedHostsOnlyOriginValidator(BaseOriginValidator):
-    """Lets a socket be opened only by pages of hosts in ``ALLOWED_HOSTS`` (under ``DEBUG``, if that is empty: of this
-    machine). A socket without an ``Origin``, so from no browser, is refused.
+    """Accepts sockets only from pages of hosts in ``ALLOWED_HOSTS`` (under ``DEBUG``, if that is empty: this machine).
+
+    A socket without an ``Origin``, which no browser opens, is refused.
     """
 
     def validate_origin(self, message: Message, origin: str) -> bool:
-        """See :class:`BaseOriginValidator`."""
         allowed = settings.ALLOWED_HOSTS
         if settings.DEBUG and not allowed:
             allowed = LOCAL_HOSTS

@@ -21,7 +21,7 @@ class AccessLog:
     """Writes access lines.
 
     :param write: called with each line, without its end; None: nothing is logged.
-    :param as_json: JSON objects instead of lines for people.
+    :param as_json: write JSON objects instead of text.
     """
 
     with_handshakes = False
@@ -33,8 +33,8 @@ class AccessLog:
     def http(self, exchange: Any, seconds: float, complete: bool = True) -> None:
         """Log a request at its end.
 
-        :param seconds: from the request to the end of its answer.
-        :param complete: False if the client left, or the answer broke off.
+        :param seconds: from the request to the end of its response.
+        :param complete: False if the client left or the response was cut short.
         """
         if self._write is None:
             return
@@ -45,7 +45,7 @@ class AccessLog:
         )  # fmt: skip
 
     def socket(self, event: str, path: str, client: Any, **figures: Any) -> None:
-        """Log an event of a WebSocket: ``handshake`` (only where people watch), ``open``, ``close`` or ``refuse``."""
+        """Log an event of a WebSocket: ``handshake`` (only under ``runserver``), ``open``, ``close`` or ``refuse``."""
         if self._write is not None and (event != "handshake" or self.with_handshakes):
             self._line("websocket", event.upper(), path, client, **figures)
 
@@ -70,7 +70,7 @@ class AccessLog:
             _log.failure("cannot write to the access log")
 
     def text(self, protocol: str, what: str, path: str, address: str, figures: dict[str, Any]) -> str:
-        """Return a line for people."""
+        """Return a line of text."""
         if protocol == "http":
             broken = "" if figures["complete"] else " broken off"
             seconds = f"{figures['seconds']:.3f} s"
@@ -82,7 +82,7 @@ class AccessLog:
 
 
 def _target(path: str, query_string: bytes) -> str:
-    """Return path and query; a session key in the query is not for the log."""
+    """Return path and query, without the session key that a query may hold."""
     query = query_string.decode("latin-1")
     if "session_key=" in query:
         parts = ("session_key=…" if part.startswith("session_key=") else part for part in query.split("&"))
@@ -91,5 +91,5 @@ def _target(path: str, query_string: bytes) -> str:
 
 
 def _word(target: str) -> str:
-    """Return a path as one printable word: no client writes lines of its own into the log."""
+    """Return a path as one printable word, so that no client can forge log lines."""
     return target if target.isprintable() and " " not in target else json.dumps(target)

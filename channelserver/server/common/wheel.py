@@ -2,8 +2,8 @@
 
 Runs in the reactor thread; owns the deadlines.
 
-A connection has thousands of chances to put its deadline off before it is due, so putting off costs nothing: the entry
-stays where it is, and when the wheel comes to it, asks its owner when it is really due.
+A connection postpones its deadline thousands of times before it is due, so postponing costs nothing: the entry stays in
+its slot, and when that is due, the wheel asks the owner for the actual time.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Timed(Protocol):
     """Something with a deadline."""
 
     def on_tick(self, now: float) -> float | None:
-        """Act on what is due; return when to look again, in seconds of the clock, or None for never."""
+        """Act on what is due; return when to call again, in seconds of the clock, or None for never."""
 
 
 class Wheel:
-    """Looks at what is due, in slots of time; sleeps until the next slot that holds anything.
+    """Calls what is due, in slots of time; sleeps until the next slot with an entry.
 
     :param clock: an ``IReactorTime`` provider.
     :param granularity: seconds in a slot.
@@ -40,7 +40,7 @@ class Wheel:
         self.now: Callable[[], float] = clock.seconds
 
     def add(self, timed: Timed, when: float) -> None:
-        """Look at `timed` at the time `when`, or a moment later; earlier, if that was asked for before."""
+        """Call ``timed.on_tick`` at the time `when` or up to a slot later; earlier if it has an earlier entry."""
         slot = int(when / self._granularity) + 1
         current = self._slot_of.get(timed)
         if current is not None:
@@ -57,20 +57,20 @@ class Wheel:
             self._sleep_until(slot)
 
     def remove(self, timed: Timed) -> None:
-        """Look at `timed` no more; harmless if nobody asked for it."""
+        """Remove the entry of `timed`, if it has one."""
         slot = self._slot_of.pop(timed, None)
         if slot is not None:
             self._take_out(timed, slot)
 
     def _take_out(self, timed: Timed, slot: int) -> None:
         entries = self._slots.get(slot)
-        if entries is not None:  # None: the slot is being worked off
+        if entries is not None:  # None: this slot is being processed
             entries.discard(timed)
             if not entries:
                 del self._slots[slot]
 
     def stop(self) -> None:
-        """Forget everything."""
+        """Remove all entries."""
         self._slots.clear()
         self._slot_of.clear()
         if self._call is not None:
@@ -91,10 +91,10 @@ class Wheel:
         for slot in sorted(slot for slot in self._slots if slot <= reached):
             for timed in self._slots.pop(slot, ()):
                 if self._slot_of.pop(timed, None) is None:
-                    continue  # removed by one before it
+                    continue  # an earlier entry has removed it
                 try:
                     again = timed.on_tick(now)
-                except Exception:  # one connection's error must not end the deadlines of all others
+                except Exception:  # one connection's error must not stop the deadlines of all others
                     _log.failure("error in a deadline of {timed!r}", timed=timed)
                     again = now + 1.0
                 if again is not None:

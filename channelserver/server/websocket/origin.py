@@ -1,9 +1,9 @@
-"""Who may open a WebSocket: the handshake's ``Host`` and a browser's ``Origin``.
+"""Checks of a handshake's ``Host`` and of a browser's ``Origin``.
 
 Runs in the reactor thread; owns nothing that changes.
 
-A browser lets any page open a WebSocket to any site, with that site's cookies. So a browser's ``Origin`` must be the
-site itself, or one that was allowed in writing (RFC 6455 section 10.2; "cross-site WebSocket hijacking").
+A browser lets any page open a WebSocket to any site, with that site's cookies. So the ``Origin`` must be the site
+itself or explicitly allowed (RFC 6455 section 10.2), which prevents cross-site WebSocket hijacking.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterable
 
 
 class OriginPolicy:
-    """The rules for both fields.
+    """Decides about both fields.
 
     :param allowed_hosts: as Django's ``ALLOWED_HOSTS``: names, ``.example.com`` for a domain and all below it, ``*``
         for any.
-    :param allowed_origins: further hosts a browser's page may come from, in the same notation.
+    :param allowed_origins: further hosts whose pages may connect, in the same notation.
     """
 
     def __init__(self, allowed_hosts: Iterable[str], allowed_origins: Iterable[str] = ()) -> None:
@@ -26,7 +26,7 @@ class OriginPolicy:
         )
 
     def host_allowed(self, host: str) -> bool:
-        """Whether the site may be called `host` (the value of a ``Host`` field)."""
+        """Whether `host`, the value of a ``Host`` field, names the site."""
         name = split_port(host.lower())
         return name is not None and _matches(name, self._hosts)
 
@@ -39,7 +39,7 @@ class OriginPolicy:
             return False
         if name == split_port(host.lower()):
             return True
-        # "*" in ALLOWED_HOSTS says that the site has any name, not that every other site is its friend.
+        # "*" in ALLOWED_HOSTS means that the site has any name, not that it trusts every other site.
         return _matches(name, tuple(pattern for pattern in self._hosts if pattern != "*")) or _matches(
             name, self._origins
         )

@@ -491,4 +491,4 @@ def read_frames(data: bytes) -> list[tuple[int, bytes]]:
 
 def text_frame(text: str) -> bytes:
     """Return a text frame of a client."""
-    return mask_frame(frames.TEXT, text.encode())
+    return mask_frame(frames.Opcode.TEXT, text.encode())

@@ -28,7 +28,7 @@ from benchmarks.site import Site
 from benchmarks.sockets import ANSWER, QUESTION, client_frame
 from benchmarks.sockets import TEXT as SAID
 from benchmarks.work import Metric, Reading, Turn, Work
-from channelserver.server.websocket.frames import BINARY, TEXT, encode_frame
+from channelserver.server.websocket.frames import Opcode, encode_frame
 from tests.fakes import mask_frame
 from tests.process import ROOT, TIMEOUT
 from tests.redis_server import redis_program
@@ -388,9 +388,9 @@ class FrameTests(SynchronousTestCase):
         """A client's frame is masked as RFC 6455 says, with either form of its length."""
         for size in (0, 1, 99, 125, 126, 4000):
             payload = bytes(number % 251 for number in range(size))
-            self.assertEqual(client_frame(0x82, payload), mask_frame(BINARY, payload))
+            self.assertEqual(client_frame(0x82, payload), mask_frame(Opcode.BINARY, payload))
 
     def test_answer(self) -> None:
         """The answer whose bytes are counted is what a server makes of the question's text."""
-        self.assertEqual(QUESTION, mask_frame(TEXT, SAID))
-        self.assertEqual(ANSWER, encode_frame(TEXT, SAID))
+        self.assertEqual(QUESTION, mask_frame(Opcode.TEXT, SAID))
+        self.assertEqual(ANSWER, encode_frame(Opcode.TEXT, SAID))

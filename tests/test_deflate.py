@@ -12,12 +12,24 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.exceptions import ConnectionClosedError
 
-from channelserver.server.websocket import deflate, frames
+from channelserver.server.websocket import deflate
 from channelserver.server.websocket.deflate import Deflated, DeflateReader, negotiate, parse_extensions
-from channelserver.server.websocket.frames import BINARY, FIN, PING, RSV1, TEXT, FrameError, FrameReader, encode_frame
+from channelserver.server.websocket.frames import (
+    FIN,
+    RSV1,
+    CloseCode,
+    Event,
+    FrameError,
+    FrameReader,
+    Opcode,
+    Ping,
+    encode_frame,
+)
 from tests.fakes import Client, StrictTestCase, mask_frame
 from tests.process import TIMEOUT, ServerTestCase
 from tests.test_websocket import handshake
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
 ALWAYS = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover; "
 LIMIT = 100_000
@@ -37,9 +49,9 @@ def compress(data: bytes, window: int = 12) -> bytes:
     return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-def read(data: bytes, reader: FrameReader | None = None) -> list[frames.Event]:
+def read(data: bytes, reader: FrameReader | None = None) -> list[Event]:
     """Return what a reader makes of `data`."""
-    events: list[frames.Event] = []
+    events: list[Event] = []
     (reader or DeflateReader(LIMIT, 15)).feed(data, events)
     return events
 
@@ -154,24 +166,24 @@ class ReaderTests(SynchronousTestCase):
     def test_the_examples_of_the_rfc(self) -> None:
         """RFC 7692 section 7.2.3: one block, fragments, no compression, two blocks, a last block, an empty message."""
         hello = bytes.fromhex("f248cdc9c90700")
-        self.assertEqual(read(client_frame(0xC1, hello)), [(TEXT, "Hello")])
-        self.assertEqual(read(client_frame(0x41, hello[:3]) + client_frame(0x80, hello[3:])), [(TEXT, "Hello")])
-        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("000500faff48656c6c6f00"))), [(TEXT, "Hello")])
-        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("f24805000000ffffcac9c90700"))), [(TEXT, "Hello")])
-        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("f348cdc9c9070000"))), [(TEXT, "Hello")])
-        self.assertEqual(read(client_frame(0xC2, b"\x00")), [(BINARY, b"")])
+        self.assertEqual(read(client_frame(0xC1, hello)), ["Hello"])
+        self.assertEqual(read(client_frame(0x41, hello[:3]) + client_frame(0x80, hello[3:])), ["Hello"])
+        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("000500faff48656c6c6f00"))), ["Hello"])
+        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("f24805000000ffffcac9c90700"))), ["Hello"])
+        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("f348cdc9c9070000"))), ["Hello"])
+        self.assertEqual(read(client_frame(0xC2, b"\x00")), [b""])
 
     def test_the_octet_after_a_last_block_may_be_missing(self) -> None:
         """Some compressors end with a last block and cut nothing off."""
-        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("f348cdc9c90700"))), [(TEXT, "Hello")])
+        self.assertEqual(read(client_frame(0xC1, bytes.fromhex("f348cdc9c90700"))), ["Hello"])
 
     def test_last_blocks_within_a_message(self) -> None:
         """Each fragment may end with one; there may not be so many that they cost more than they carry."""
         final = zlib.compressobj(9, zlib.DEFLATED, -12)
         block = final.compress(b"x" * 1000) + final.flush()
         data = client_frame(0x42, block) + client_frame(0x00, block) + client_frame(0x80, block + b"\x00")
-        self.assertEqual(read(data), [(BINARY, b"x" * 3000)])
-        self.refused(frames.INVALID_DATA, client_frame(0xC2, b"\x03\x00" * 1000 + b"\x00"))
+        self.assertEqual(read(data), [b"x" * 3000])
+        self.refused(CloseCode.INVALID_DATA, client_frame(0xC2, b"\x03\x00" * 1000 + b"\x00"))
 
     def test_each_message_begins_anew(self) -> None:
         """No window is kept: a message that refers to the one before is damaged data."""
@@ -179,8 +191,8 @@ class ReaderTests(SynchronousTestCase):
         text = os.urandom(500)
         first, second = (compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH) for _ in range(2))
         reader = DeflateReader(LIMIT, 15)
-        self.assertEqual(read(client_frame(0xC2, first[:-4]), reader), [(BINARY, text)])
-        self.refused(frames.INVALID_DATA, client_frame(0xC2, second[:-4]), reader)
+        self.assertEqual(read(client_frame(0xC2, first[:-4]), reader), [text])
+        self.refused(CloseCode.INVALID_DATA, client_frame(0xC2, second[:-4]), reader)
 
     def test_plain_and_compressed_messages_mix(self) -> None:
         """The bit says which is which; control frames may come between fragments, and are never compressed."""
@@ -195,7 +207,7 @@ class ReaderTests(SynchronousTestCase):
             + client_frame(0xC2, packed)
         )
         expected = [
-            (TEXT, "plain"), (PING, b"ping"), (TEXT, "compressed"), (TEXT, "in parts"), (BINARY, b"compressed")
+            "plain", Ping(b"ping"), "compressed", "in parts", b"compressed"
         ]  # fmt: skip
         self.assertEqual(read(data), expected)
         reader = DeflateReader(LIMIT, 12)
@@ -217,32 +229,34 @@ class ReaderTests(SynchronousTestCase):
             client_frame(0xC3, hello),
             client_frame(0x41, hello) + client_frame(0xC1, hello),
         ):
-            self.refused(frames.PROTOCOL_ERROR, data)
-        self.refused(frames.PROTOCOL_ERROR, client_frame(0xC1, hello), FrameReader(LIMIT))
+            self.refused(CloseCode.PROTOCOL_ERROR, data)
+        self.refused(CloseCode.PROTOCOL_ERROR, client_frame(0xC1, hello), FrameReader(LIMIT))
 
     def test_damaged_data(self) -> None:
         """Neither a wrong block, nor one that breaks off, nor text that is not UTF-8 once inflated gets through."""
         whole = compress(os.urandom(300) * 2)
         for payload in (b"\xff" * 8, b"\x07", whole[:-20], whole[:200], b"", whole + b"\x01"):
-            self.refused(frames.INVALID_DATA, client_frame(0xC2, payload))
-        self.refused(frames.INVALID_DATA, client_frame(0xC1, compress(b"\xff\xfe")))
-        self.refused(frames.INVALID_DATA, client_frame(0x41, compress(b"abc\xff") + b"\x00\x00\xff\xff"))
+            self.refused(CloseCode.INVALID_DATA, client_frame(0xC2, payload))
+        self.refused(CloseCode.INVALID_DATA, client_frame(0xC1, compress(b"\xff\xfe")))
+        self.refused(CloseCode.INVALID_DATA, client_frame(0x41, compress(b"abc\xff") + b"\x00\x00\xff\xff"))
         cut = compress("ü".encode()[:1]) + b"\x00\x00\xff\xff"
-        self.assertEqual(read(client_frame(0x41, cut) + client_frame(0x80, compress(b"\xbc"))), [(TEXT, "ü")])
+        self.assertEqual(read(client_frame(0x41, cut) + client_frame(0x80, compress(b"\xbc"))), ["ü"])
 
     def test_the_largest_message(self) -> None:
         """What counts is the inflated size; data that grows by being compressed may still be as large as allowed."""
-        self.assertEqual(read(client_frame(0xC2, compress(b"x" * LIMIT))), [(BINARY, b"x" * LIMIT)])
+        self.assertEqual(read(client_frame(0xC2, compress(b"x" * LIMIT))), [b"x" * LIMIT])
         noise = os.urandom(LIMIT)
         packed = compress(noise)
         self.assertGreater(len(packed), LIMIT)
-        self.assertEqual(read(client_frame(0xC2, packed)), [(BINARY, noise)])
-        self.refused(frames.TOO_BIG, client_frame(0xC2, compress(b"x" * (LIMIT + 1))))
-        self.refused(frames.TOO_BIG, client_frame(0xC2, compress(noise + b"x")))
-        self.refused(frames.TOO_BIG, client_frame(0x82, noise + b"x"))
+        self.assertEqual(read(client_frame(0xC2, packed)), [noise])
+        self.refused(CloseCode.MESSAGE_TOO_BIG, client_frame(0xC2, compress(b"x" * (LIMIT + 1))))
+        self.refused(CloseCode.MESSAGE_TOO_BIG, client_frame(0xC2, compress(noise + b"x")))
+        self.refused(CloseCode.MESSAGE_TOO_BIG, client_frame(0x82, noise + b"x"))
         half = compress(b"x" * (LIMIT // 2 + 1)) + b"\x00\x00\xff\xff"
-        self.refused(frames.TOO_BIG, client_frame(0x42, half) + client_frame(0x80, half[:-4]))
-        self.refused(frames.TOO_BIG, client_frame(0xC2, b"")[:1] + b"\xff" + (2 * LIMIT).to_bytes(8, "big") + b"mask")
+        self.refused(CloseCode.MESSAGE_TOO_BIG, client_frame(0x42, half) + client_frame(0x80, half[:-4]))
+        self.refused(
+            CloseCode.MESSAGE_TOO_BIG, client_frame(0xC2, b"")[:1] + b"\xff" + (2 * LIMIT).to_bytes(8, "big") + b"mask"
+        )
 
     def test_a_bomb_is_not_inflated(self) -> None:
         """64 MiB of zeros in 64 KiB are refused after the first LIMIT bytes."""
@@ -253,7 +267,7 @@ class ReaderTests(SynchronousTestCase):
         data = client_frame(0xC2, bomb)
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
-        self.refused(frames.TOO_BIG, data)
+        self.refused(CloseCode.MESSAGE_TOO_BIG, data)
         self.assertLess(tracemalloc.get_traced_memory()[1], 8 * LIMIT)
 
     def test_blocks_without_data_take_no_memory(self) -> None:
@@ -286,7 +300,7 @@ class ReaderTests(SynchronousTestCase):
                 data += client_frame(FIN | bit | BINARY, body)
         reader = DeflateReader(LIMIT, window)
         found = [event for at in range(0, len(data), piece) for event in read(data[at : at + piece], reader)]
-        self.assertEqual(found, [(BINARY, payload) for _, payload, _ in messages])
+        self.assertEqual(found, [payload for _, payload, _ in messages])
 
 
 class WriterTests(SynchronousTestCase):

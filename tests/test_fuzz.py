@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.http.http1 import BadRequest, RequestHead, body_reader, parse_head
-from channelserver.server.websocket.frames import FrameError, FrameReader
+from channelserver.server.websocket.frames import Close, Event, FrameError, FrameReader
 from tests.process import SharedServerTestCase
 from tests.raw import Raw, head
 
@@ -125,7 +125,7 @@ class ParserTests(SynchronousTestCase):
             self.read_frames([data]), self.read_frames([data[i : i + step] for i in range(0, len(data), step)])
         )
 
-    def read_frames(self, pieces: list[bytes]) -> tuple[list[tuple[int, object]], int]:
+    def read_frames(self, pieces: list[bytes]) -> tuple[list[Event], int]:
         """Read frames; return the events, and the code of the error or 0."""
         reader, events = FrameReader(1000), []
         for piece in pieces:
@@ -133,7 +133,7 @@ class ParserTests(SynchronousTestCase):
                 reader.feed(piece, events)
             except FrameError as error:
                 return events, error.code
-            if events and events[-1][0] == 8:
+            if events and isinstance(events[-1], Close):
                 break
         return events, 0
 
@@ -266,7 +266,7 @@ def ends_or_waits(frames: bytes) -> bool:
         reader.feed(CLOSE, events)
     except FrameError:
         return True
-    return bool(events) and events[-1][0] == 8
+    return bool(events) and isinstance(events[-1], Close)
 
 
 def random_frame(source: random.Random) -> bytes:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from channelserver.server.websocket.frames import BINARY, CLOSE, PING, TEXT
+from channelserver.server.websocket.frames import Opcode
 from tests.fakes import mask_frame
 from tests.lab import RawClient
 from tests.process import TIMEOUT, Server, ServerTestCase
@@ -95,18 +95,18 @@ def reset(client: RawClient) -> None:
 @way
 def closed_by_the_client(client: RawClient) -> None:
     """A WebSocket from its beginning to its end."""
-    client.open().send_frame(TEXT, b"hello")
+    client.open().send_frame(Opcode.TEXT, b"hello")
     client.frame()
-    client.send_frame(CLOSE, b"\x03\xe8")
+    client.send_frame(Opcode.CLOSE, b"\x03\xe8")
     client.rest()
 
 
 @way
 def closed_by_a_consumer(client: RawClient) -> None:
     """The server begins to close."""
-    client.open().send_frame(TEXT, b"close")
+    client.open().send_frame(Opcode.TEXT, b"close")
     client.frame()
-    client.send_frame(CLOSE, b"\x0f\xa0")
+    client.send_frame(Opcode.CLOSE, b"\x0f\xa0")
     client.rest()
 
 
@@ -114,10 +114,10 @@ def closed_by_a_consumer(client: RawClient) -> None:
 def compressed(client: RawClient) -> None:
     """Compressed messages both ways, then a damaged one."""
     client.open(sec_websocket_extensions="permessage-deflate")
-    client.send(mask_frame(0x40 | TEXT, zlib.compress(b"hello" * 100, wbits=-15) + b"\x00"))
+    client.send(mask_frame(0x40 | Opcode.TEXT, zlib.compress(b"hello" * 100, wbits=-15) + b"\x00"))
     while (byte := client.socket.recv(1)) != b"\xc1":
         assert byte, "closed before the answer"
-    client.send(mask_frame(0x40 | TEXT, b"\xff" * 10))
+    client.send(mask_frame(0x40 | Opcode.TEXT, b"\xff" * 10))
     client.rest()
 
 
@@ -126,7 +126,7 @@ def reset_by_the_client(client: RawClient) -> None:
     """A WebSocket whose network fails, with messages under way."""
     client.open()
     for _ in range(3):
-        client.send_frame(TEXT, b"hello")
+        client.send_frame(Opcode.TEXT, b"hello")
     reset(client)
 
 
@@ -163,7 +163,7 @@ def denied(client: RawClient) -> None:
 @way
 def too_big(client: RawClient) -> None:
     """A message over the limit."""
-    client.open().send(mask_frame(BINARY, b"x" * 70_000)[:20])
+    client.open().send(mask_frame(Opcode.BINARY, b"x" * 70_000)[:20])
     client.rest()
 
 
@@ -171,8 +171,8 @@ def too_big(client: RawClient) -> None:
 def in_fragments(client: RawClient) -> None:
     """A client that leaves in the middle of a message."""
     client.open(sec_websocket_extensions="permessage-deflate")
-    client.send(mask_frame(0x40 | TEXT, zlib.compress(b"hello" * 100, wbits=-15)[:8], fin=False))
-    client.send(mask_frame(PING, b"x") + mask_frame(0, b"x" * 100)[:50])
+    client.send(mask_frame(0x40 | Opcode.TEXT, zlib.compress(b"hello" * 100, wbits=-15)[:8], fin=False))
+    client.send(mask_frame(Opcode.PING, b"x") + mask_frame(0, b"x" * 100)[:50])
     client.frame()
     reset(client)
 
@@ -188,7 +188,7 @@ def against_the_protocol(client: RawClient) -> None:
 def not_reading(client: RawClient) -> None:
     """A client for which more waits than may."""
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.open().send_frame(TEXT, b"fill")
+    client.open().send_frame(Opcode.TEXT, b"fill")
     reset(client)
 
 
@@ -279,7 +279,7 @@ def _silent_body(client: RawClient) -> None:
 
 
 def _silent_socket(client: RawClient) -> None:
-    client.open().send_frame(TEXT, b"hello")
+    client.open().send_frame(Opcode.TEXT, b"hello")
 
 
 def _idle(client: RawClient) -> None:

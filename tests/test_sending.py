@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
@@ -21,7 +22,7 @@ from channelserver.server.common.sending import direct, send
 from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.websocket.websocket import WebSocket
 from tests.fakes import FakeServer
-from tests.process import ROOT, TIMEOUT
+from tests.process import ROOT, TIMEOUT, ServerTestCase
 from tests.test_websocket import handshake
 
 
@@ -192,7 +193,7 @@ class SocketTests(SendTests):
                 websocket.send_frame(parts[-1], None)
             parts.append(b"waits")
             websocket.send_frame(parts[-1], None)
-            self.assertIsNone(websocket._put)
+            self.assertIsNone(websocket._socket_send)
             size = len(b"".join(parts))
             return deferToThread(read_exactly, size).addCallback(again, transport, websocket)
 
@@ -200,7 +201,7 @@ class SocketTests(SendTests):
             self.assertTrue(data == b"".join(parts))
             self.assertFalse(websocket.paused)
             websocket.send_frame(b"later", None)
-            self.assertIsNotNone(websocket._put)
+            self.assertIsNotNone(websocket._socket_send)
             websocket.send_frame(b"latest", None)
             self.assertEqual(read_exactly(11), b"laterlatest")
             transport.abortConnection()
@@ -305,3 +306,95 @@ class ReactorTests(SynchronousTestCase):
             """
         )
         self.assertEqual(printed, "twisted.internet.pollreactor\n")
+
+    def test_the_server_runs_in_it(self) -> None:
+        """No module of the server imports a reactor before it is installed."""
+        printed = self.run_code(
+            """
+            import sys
+            import channelserver.start.command
+            print("twisted.internet.reactor" in sys.modules)
+            """
+        )
+        self.assertEqual(printed, "False\n")
+
+
+#: Loads Twisted as a later version may be: the private names which we use are called otherwise.
+RENAMING = """
+    import importlib.abc
+    import importlib.machinery
+    import sys
+
+    NAMES = ("_tempDataLen", "_poller", "_doReadOrWrite", "_fromListeningDescriptor")
+
+    class Renaming(importlib.machinery.SourceFileLoader):
+        def get_code(self, fullname):
+            source = self.get_data(self.path).decode()
+            for name in NAMES:
+                source = source.replace(name, name + "Renamed")
+            return compile(source, self.path, "exec", dont_inherit=True)
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if not name.startswith("twisted.internet."):
+                return None
+            spec = importlib.machinery.PathFinder.find_spec(name, path)
+            if spec is not None and spec.origin.endswith(".py"):
+                spec.loader = Renaming(name, spec.origin)
+            return spec
+
+    sys.meta_path.insert(0, Finder())
+"""
+
+URLS = """
+    from django.http import HttpResponse
+    from django.urls import path
+
+    urlpatterns = [path("", lambda request: HttpResponse(b"x" * 3_000_000))]
+"""
+
+ROUTING = """
+    from channelserver import Group
+
+    def connect(message):
+        Group("all").add(message.reply_channel)
+
+    def receive(message):
+        Group("all").send({"text": message["text"]})
+
+    channel_routing = {"websocket.connect": connect, "websocket.receive": receive}
+"""
+
+
+class RenamedTests(ServerTestCase):
+    """Without Twisted's private names the server works all the same, by the public ways."""
+
+    files = {"sitecustomize.py": RENAMING, "urls.py": URLS, "routing.py": ROUTING}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of server processes: the siblings load the renamed Twisted, too."""
+        usual = super().environment
+        return {**usual, "PYTHONPATH": os.pathsep.join((str(self.folder), usual["PYTHONPATH"]))}
+
+    def test_all_of_it(self) -> None:
+        """Large answers, groups, further processes; the log says once what is slower."""
+        path = self.folder / "web.sock"
+        server = self.start("--processes", "2", "--endpoint", f"unix:{path}:mode=600")
+        for line in (
+            "no FileDescriptor._tempDataLen: bytes are sent through the reactor",
+            "no EPollReactor._poller: events cost more",
+            "no Port._fromListeningDescriptor: the kernel alone shares out connections",
+        ):
+            server.wait_for(line)
+        for _ in range(4):
+            self.assertEqual(len(server.get("/").content), 3_000_000)
+        with server.connect("/") as one, server.connect("/") as other:
+            for number in range(20):
+                one.send(str(number))
+                self.assertEqual(one.recv(TIMEOUT), other.recv(TIMEOUT))
+            one.send("x" * 900_000)
+            self.assertEqual(len(other.recv(TIMEOUT)), 900_000)
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(server.stop(), 0)
+        self.assertNotIn("Traceback", server.output)

@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import Bridge
-from channelserver.server.websocket.frames import BINARY, CLOSE
+from channelserver.server.websocket.frames import Opcode
 from tests.fakes import FakeReactor, FakeServer, FakeTransport, StrictTestCase, read_frames
 from tests.process import TIMEOUT, Server, ServerTestCase
 from tests.test_websocket import handshake
@@ -213,8 +213,8 @@ class BurstTests(StrictTestCase):
         self.expect_logged("slow reader")
         self.assertEqual(server.layer.losses.totals(), {"slow reader": 2})
         frames = read_frames(transport.taken() + transport._under_way)
-        self.assertEqual({(opcode, len(payload)) for opcode, payload in frames[:-1]}, {(BINARY, 50_000)})
-        self.assertEqual(frames[-1], (CLOSE, (1013).to_bytes(2, "big") + b"too slow"))
+        self.assertEqual({(opcode, len(payload)) for opcode, payload in frames[:-1]}, {(Opcode.BINARY, 50_000)})
+        self.assertEqual(frames[-1], (Opcode.CLOSE, (1013).to_bytes(2, "big") + b"too slow"))
 
 
 class SenderTests(SynchronousTestCase):

@@ -12,9 +12,11 @@ from twisted.internet import interfaces
 from channelserver.layers.memory import InMemoryChannelLayer
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.replies import FAILED
-from channelserver.server.websocket.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, encode_frame
+from channelserver.server.websocket.frames import Opcode, encode_frame
 from channelserver.server.websocket.websocket import CLOSE_SECONDS, WebSocket
 from tests.fakes import Client, FakeServer, StrictTestCase, mask_frame, read_frames, text_frame
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the example of RFC 6455 section 1.3, with its answer
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -397,7 +399,7 @@ class DecisionTests(SocketTestCase):
         self.server.pass_time(9.75)
         self.assertEqual(client.received, b"")
         self.server.pass_time(1)
-        self.expect_logged("'/'", "no consumer accepted it in time")
+        self.expect_logged("'/'", "no consumer accepted the connection in time")
         self.server.reply(message, accept=True)
         self.assertAnswered(client, 403)
 
@@ -739,7 +741,13 @@ class SendTests(SocketTestCase):
             self.server.reply(channel, **content)
         self.assertEqual(
             self.sent(client),
-            [(TEXT, "snow ☃".encode()), (BINARY, b"\xff"), (TEXT, b""), (BINARY, b""), (BINARY, b"x")],
+            [
+                (TEXT, "snow ☃".encode()),
+                (BINARY, b"\xff"),
+                (TEXT, b""),
+                (BINARY, b""),
+                (BINARY, b"x"),
+            ],
         )
 
     def test_message_sent_back(self) -> None:

@@ -7,6 +7,8 @@ only.
 
 from __future__ import annotations
 
+import logging
+import secrets
 import threading
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
@@ -17,12 +19,11 @@ from channelserver.bridge import Bridge
 from channelserver.layers.base import FAILED as FAILED
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Members
-from channelserver.server.common.details import log_detail
-from channelserver.server.common.tokens import Tokens
 from channelserver.server.websocket import frames
 from channelserver.server.websocket.deflate import Deflated
 
 _log = Logger("channelserver.server.replies")
+_debug = logging.getLogger("channelserver.server.replies").debug
 
 #: Bytes of a streamed response which may be under way to a connection before the sending thread waits.
 WINDOW = 256 * 1024
@@ -100,8 +101,7 @@ class Replies:
     :param token: ``token(number)`` returns text made of so many random bytes; for the names.
     """
 
-    def __init__(self, bridge: Bridge, token: Callable[[int], str] | None = None) -> None:
-        token = token or Tokens()
+    def __init__(self, bridge: Bridge, token: Callable[[int], str] = secrets.token_urlsafe) -> None:
         self._bridge = bridge
         self._token = token
         unique = token(8)
@@ -132,7 +132,7 @@ class Replies:
     def _deliver(self, channel: str, content: Content) -> None:
         connection = self._connections.get(channel)
         if connection is None:
-            log_detail(_log, "reply to {channel}, which has gone", channel=channel)
+            _debug("reply to %s, which has closed", channel)
         else:
             connection.reply(content)
 
@@ -166,7 +166,6 @@ class Replies:
         return crowd
 
     def deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
-        """See :meth:`channelserver.layers.base.Outlet.deliver_then`."""
         connection = self._connections.get(channel)
         if connection is None:
             done(False)
@@ -186,15 +185,12 @@ class Replies:
         return channel in self._connections
 
     def deliver(self, channel: str, content: Content) -> None:
-        """See :meth:`channelserver.layers.base.Outlet.deliver`."""
         self._bridge.post_data(_size(content), self._deliver, channel, content)
 
     def deliver_group(self, channels: Collection[str], content: Content) -> None:
-        """See :meth:`channelserver.layers.base.Outlet.deliver_group`."""
         self._bridge.post_data(_size(content), self._fan_out, channels, content)
 
     def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
-        """See :meth:`channelserver.layers.base.Outlet.deliver_waiting`."""
         connection = self._connections.get(channel)
         if connection is None:
             return False

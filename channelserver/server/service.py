@@ -39,7 +39,7 @@ from channelserver.server.edge.redirect import RedirectFactory
 from channelserver.server.edge.tls import ServerTLS, TLSEndpoint
 from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
-from channelserver.server.websocket.frames import SERVICE_RESTART
+from channelserver.server.websocket.frames import CloseCode
 
 _log = Logger("channelserver.server")
 
@@ -269,7 +269,7 @@ class ServerService(service.Service):
         for start in range(0, len(sockets), DRAIN_BATCH):
             for connection in sockets[start : start + DRAIN_BATCH]:
                 if connection.websocket is not None:
-                    connection.websocket.close(SERVICE_RESTART, "server is stopping")
+                    connection.websocket.close(CloseCode.SERVICE_RESTART, "server is stopping")
             if start + DRAIN_BATCH < len(sockets):
                 yield self._sleep(DRAIN_PAUSE)
         yield self._within(emptied, max(0.0, ends - self._reactor.seconds()))

@@ -5,6 +5,7 @@ Runs in the reactor thread; owns the set of open connections.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -55,7 +56,7 @@ class Site:
         origins: OriginPolicy,
         access_log: AccessLog,
         static: Callable[[Any], bool] | None = None,
-        token: Callable[[int], str] | None = None,
+        token: Callable[[int], str] = secrets.token_urlsafe,
         proxies: ProxyPolicy | None = None,
     ) -> None:
         self.layer = layer

@@ -6,12 +6,13 @@ A sibling (``--processes``) describes its listeners by the same options as the f
 order; but where that one binds a socket, a sibling takes the next of those it has inherited. So each kind of endpoint
 works, whatever it wraps around the socket.
 
-The system wakes all processes for a new connection, and the first one that asks gets it. That would be an idle one, but
-among idle ones it is as good as always the same: so whoever has more connections than another lets that one go first.
+The kernel wakes all processes for a new connection, and the first one to accept gets it. That is an idle one, but among
+idle ones nearly always the same. So a process that has more connections than another waits for a moment.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections import deque
@@ -19,11 +20,26 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import tcp, unix
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IOpenSSLContextFactory,
+    IReactorSocket,
+    IReactorTime,
+)
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from channelserver.processes.shares import Shares
 
-#: Seconds for which a new connection is left to the other processes. They may be busy, so after that it is taken.
+_log = Logger("channelserver.server.listening")
+
+#: Whether Twisted can make our kinds of port from an open socket; ``_fromListeningDescriptor`` is a private name.
+_KNOWN = hasattr(tcp.Port, "_fromListeningDescriptor")
+if not _KNOWN:
+    _log.warn("this version of Twisted has no Port._fromListeningDescriptor: the kernel alone shares out connections")
+
+#: Seconds for which a process leaves a new connection to the others. They may be busy, so afterwards it accepts.
 COURTESY = 0.005
 
 
@@ -33,22 +49,21 @@ else:
     _Port = object
 
 
-class _InTurn(_Port):
+class _TurnTaking(_Port):
     """A port that shares its socket with other processes' ports."""
 
     shares: Shares
-    reactor: Any
     _has_waited = False
 
     def doRead(self) -> None:
-        """See ``tcp.Port``: take a connection, or leave it to others for a moment."""
+        """Accept a connection, or leave it to other processes for a moment."""
         if self.shares.ahead() and not self._has_waited:
             self._has_waited = True
             self.stopReading()
-            self.reactor.callLater(COURTESY, self._read_on)
+            IReactorTime(self.reactor).callLater(COURTESY, self._read_on)
             return
         self._has_waited = False
-        self.numberAccepts = 1  # then it is somebody else's turn
+        self.numberAccepts = 1  # then another process may accept
         super().doRead()
 
     def _read_on(self) -> None:
@@ -56,19 +71,19 @@ class _InTurn(_Port):
             self.startReading()
 
 
-class TCPPort(_InTurn, tcp.Port):
+class TCPPort(_TurnTaking, tcp.Port):
     """A TCP port."""
 
 
-class UNIXPort(_InTurn, unix.Port):
+class UNIXPort(_TurnTaking, unix.Port):
     """A Unix socket's port."""
 
 
 class InheritedUNIXPort(UNIXPort):
     """The same, on a socket whose file belongs to the process that made it."""
 
-    def connectionLost(self, reason: Any) -> None:
-        """See ``unix.Port``, which would remove the file."""
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the port, but keep the file, which ``unix.Port`` would remove."""
         tcp.Port.connectionLost(self, reason)
 
 
@@ -81,7 +96,7 @@ class SharedListening:
         them.
     """
 
-    def __init__(self, reactor: Any, shares: Shares, descriptors: Iterable[int] | None = None) -> None:
+    def __init__(self, reactor: IReactorSocket, shares: Shares, descriptors: Iterable[int] | None = None) -> None:
         self._reactor = reactor
         self._shares = shares
         self._descriptors = None if descriptors is None else deque(descriptors)
@@ -89,47 +104,61 @@ class SharedListening:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
-    def listenTCP(self, port: Any, factory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """See ``IReactorTCP``."""
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:
         if self._descriptors is not None:
-            return self._adopt(self._descriptors.popleft(), factory)
+            return self._inherit(self._descriptors.popleft(), factory)
         return self._start(TCPPort(port, factory, backlog, interface, self._reactor))
 
-    def listenSSL(self, port: Any, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = "") -> Any:
-        """See ``IReactorSSL``."""
+    def listenSSL(
+        self,
+        port: int,
+        factory: Any,
+        contextFactory: IOpenSSLContextFactory,
+        backlog: int = 50,
+        interface: str = "",
+    ) -> IListeningPort:
         return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), backlog, interface)
 
     def listenUNIX(
-        self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
-    ) -> Any:
-        """See ``IReactorUNIX``."""
+        self, address: str, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
+    ) -> IListeningPort:
         if self._descriptors is not None:
-            return self._adopt(self._descriptors.popleft(), factory)
-        return self._start(UNIXPort(address, factory, backlog, mode, self._reactor, wantPID))
+            return self._inherit(self._descriptors.popleft(), factory)
+        port = UNIXPort(address, factory, backlog, mode, self._reactor, wantPID)  # type: ignore[arg-type]  # as Twisted's
+        return self._start(port)
 
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: Any, factory: Any) -> Any:
-        """See ``IReactorSocket``."""
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: socket.AddressFamily, factory: Any) -> IListeningPort:
         if self._descriptors is not None:
-            return self._adopt(self._descriptors.popleft(), factory)
+            return self._inherit(self._descriptors.popleft(), factory)
+        if not _KNOWN:
+            return self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
         if addressFamily == socket.AF_UNIX:
             return self._start(UNIXPort._fromListeningDescriptor(self._reactor, fileDescriptor, factory))
         return self._start(TCPPort._fromListeningDescriptor(self._reactor, fileDescriptor, addressFamily, factory))
 
-    def _adopt(self, descriptor: int, factory: Any) -> Any:
+    def _inherit(self, descriptor: int, factory: Any) -> IListeningPort:
         with socket.socket(fileno=descriptor) as inherited:  # closed: the port has a copy
             inherited.setblocking(False)
+            try:
+                path = inherited.getsockname() if inherited.family == socket.AF_UNIX else ""
+                mode = os.stat(path).st_mode & 0o777
+            except (OSError, ValueError):
+                path, mode = "", 0o666  # it has no file
+            if not _KNOWN:
+                port: Any = self._reactor.adoptStreamPort(descriptor, inherited.family, factory)
+                port.connectionLost = functools.partial(tcp.Port.connectionLost, port)  # the file stays, as above
+                if path:
+                    os.chmod(path, mode)
+                return IListeningPort(port)
             if inherited.family != socket.AF_UNIX:
                 return self._start(
                     TCPPort._fromListeningDescriptor(self._reactor, descriptor, inherited.family, factory)
                 )
             port = InheritedUNIXPort._fromListeningDescriptor(self._reactor, descriptor, factory)
-            try:
-                port.mode = os.stat(inherited.getsockname()).st_mode & 0o777
-            except (OSError, ValueError):
-                pass  # it has no file
+            port.mode = mode
             return self._start(port)
 
-    def _start(self, port: Any) -> Any:
+    def _start(self, port: Any) -> IListeningPort:
         port.shares = self._shares
         port.startListening()
-        return port
+        return IListeningPort(port)

@@ -1,40 +1,48 @@
-"""Bytes on their way out of a plain TCP or Unix socket, without a detour through the reactor.
+"""Sends bytes to a plain TCP or Unix socket at once, without a detour through the reactor.
 
 Runs in the reactor thread; owns nothing.
 
 ``ITransport.write`` keeps the bytes until the reactor finds the socket writable: two changes of the set of descriptors
-it watches, and a turn of its loop, for what the kernel nearly always takes at once.
+it watches, and a turn of its loop, for what the kernel nearly always accepts at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet import interfaces
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.tcp import Connection
+from twisted.logger import Logger
 
 from channelserver.server.common.transport import Transport
 
-#: Gives the kernel bytes; returns how many it has taken.
-Put = Callable[[bytes], int]
+_log = Logger("channelserver.server.sending")
+
+#: A bound ``socket.send``: gives the kernel bytes, returns how many it has accepted.
+SocketSend = Callable[[bytes], int]
+
+#: Whether Twisted keeps unsent bytes where :func:`socket_send` looks for them; ``_tempDataLen`` is a private name.
+_KNOWN = hasattr(FileDescriptor(object()), "_tempDataLen")  # type: ignore[arg-type]  # without one it installs a reactor
+if not _KNOWN:
+    _log.warn("this version of Twisted has no FileDescriptor._tempDataLen: bytes are sent through the reactor, slower")
 
 
-def direct(transport: Any) -> Any:
-    """Return `transport` if it is for :func:`send`; None: it must be written to as usual (TLS)."""
-    return transport if isinstance(transport, Connection) and not transport.TLS else None
+def direct(transport: Transport) -> Connection | None:
+    """Return `transport` if :func:`send` can be used; None: use ``transport.write`` (TLS, or an unknown Twisted)."""
+    return transport if _KNOWN and isinstance(transport, Connection) and not transport.TLS else None
 
 
-def send(transport: Any, data: bytes) -> None:
-    """Give the kernel what it takes of `data`; the rest waits in the transport, as usual.
+def send(transport: Connection, data: bytes) -> None:
+    """Give the kernel what it accepts of `data`; the rest waits in the transport, as usual.
 
     :param transport: what :func:`direct` has returned.
     """
-    put = shortcut(transport)
-    if put is not None:
+    send_now = socket_send(transport)
+    if send_now is not None:
         try:
-            taken = put(data)
-        except OSError:  # it is full; or closed, which the reactor finds out, too, and tells the protocol
+            taken = send_now(data)
+        except OSError:  # the buffer is full; or the socket is closed, which the reactor notices, too
             taken = 0
         if taken == len(data):
             return
@@ -43,13 +51,14 @@ def send(transport: Any, data: bytes) -> None:
     transport.write(data)
 
 
-def shortcut(transport: Any) -> Put | None:
-    """Return what gives the kernel bytes; None: others wait in the transport, and nothing may overtake them.
+def socket_send(transport: Connection) -> SocketSend | None:
+    """Return the socket's ``send``; None: bytes wait in the transport, and nothing may overtake them.
 
     :param transport: what :func:`direct` has returned.
     """
-    put: Put | None = None if transport.dataBuffer or transport._tempDataLen else transport.socket.send
-    return put
+    waiting = transport.dataBuffer or transport._tempDataLen
+    socket_send: SocketSend | None = None if waiting else transport.socket.send
+    return socket_send
 
 
 def lose_transport(transport: Transport) -> None:

@@ -28,7 +28,7 @@ from twisted.internet import interfaces
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from channelserver.server.common.sending import Put, direct, lose_transport, send, shortcut
+from channelserver.server.common.sending import SocketSend, direct, lose_transport, send, socket_send
 from channelserver.server.common.transport import Transport
 from channelserver.server.http.base import LINGER, Connection, ConnectionFactory
 from channelserver.server.http.body import FramedBody
@@ -255,9 +255,9 @@ class HTTPConnection(Connection):
             self.transport.write(data)
         return not self._paused
 
-    def put(self) -> Put | None:
+    def socket_send(self) -> SocketSend | None:
         """Return what gives the kernel bytes, as long as :meth:`write` is not called; None: only that may be used."""
-        return None if self._direct is None else shortcut(self._direct)
+        return None if self._direct is None else socket_send(self._direct)
 
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
         """See :class:`channelserver.server.http.exchange.Wire`."""

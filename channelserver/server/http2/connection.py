@@ -16,6 +16,7 @@ The states are *open*, *leaving* (GOAWAY was sent: what runs is finished, new st
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +27,6 @@ from h2.settings import SettingCodes
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from channelserver.server.common.details import log_detail
 from channelserver.server.common.transport import Transport
 from channelserver.server.http.base import Connection
 from channelserver.server.http.http1 import BadRequest, RequestHead
@@ -38,6 +38,7 @@ from channelserver.server.http2.stream import Stream
 from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.http2")
+_debug = logging.getLogger("channelserver.server.http2").debug
 
 #: While so many bytes of answers wait for the client, further requests wait, too.
 HOLD = 1024 * 1024
@@ -99,7 +100,7 @@ class HTTP2Connection(Connection):
             self._end(violation)
             return
         except ProtocolError as error:
-            log_detail(_log, "HTTP/2 connection of {client}: {error}", client=self.addresses()["client"], error=error)
+            _debug("HTTP/2 connection of %s: %s", self.addresses()["client"], error)
             self._close()  # h2 has its GOAWAY ready
             return
         if self._frames.unfinished:
@@ -207,7 +208,7 @@ class HTTP2Connection(Connection):
 
     def _break_rule(self, number: int, error: Malformed) -> None:
         """A stream error (RFC 9113 section 5.4.2)."""
-        log_detail(_log, "HTTP/2 stream of {client}: {error}", client=self.addresses()["client"], error=error)
+        _debug("HTTP/2 stream of %s: %s", self.addresses()["client"], error)
         self._reset(number, frames.PROTOCOL_ERROR)
         self._forget(number)
         self._frames.count_reset(self.site.wheel.now())

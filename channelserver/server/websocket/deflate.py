@@ -1,14 +1,14 @@
 """Compressed WebSocket messages: permessage-deflate (RFC 7692), sans I/O.
 
-Runs in the reactor thread. Owns nothing that outlives a message: both sides agree to begin each message with an empty
-window (``server_no_context_takeover``, ``client_no_context_takeover``), so an idle socket keeps no state of zlib's, and
-a message for a group is compressed once for all its members.
+Runs in the reactor thread. Owns nothing that outlives a message: both sides agree to start each message with an empty
+window (``server_no_context_takeover``, ``client_no_context_takeover``), so an idle socket keeps no zlib state, and a
+message for a group is compressed once for all its members.
 
-The windows are small, 4 KiB where the client allows it, so that the state of a message under way is small too; with
-the window of 32 KiB that is the default elsewhere a socket that keeps its state costs some 300 KiB.
+The windows are small, 4 KiB if the client allows it, and so is the state of an unfinished message. With the usual
+window of 32 KiB, a socket that keeps its state takes some 300 KiB.
 
-Autobahn's ``compress_deflate`` is not used: its objects belong to one connection each and keep a window for it, while
-here many sockets share one compressed frame; and it takes numbers which RFC 7692 section 7.1.2 does not allow.
+Autobahn's ``compress_deflate`` does not fit: its objects keep a window for one connection each, while here many sockets
+share one compressed frame; and it accepts numbers that RFC 7692 section 7.1.2 forbids.
 """
 
 from __future__ import annotations
@@ -20,25 +20,24 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from channelserver.server.websocket.frames import (
-    BINARY,
     FIN,
-    INVALID_DATA,
     RSV1,
-    TEXT,
+    CloseCode,
     Event,
     FrameError,
     FrameReader,
+    Opcode,
     encode_frame,
 )
 
-#: Messages up to this many bytes are sent as they are.
+#: Messages up to this many bytes are sent uncompressed.
 THRESHOLD = 1024
 #: Base-two logarithms of the windows we use and ask clients to use. Each step up doubles the memory.
 WINDOW, CLIENT_WINDOW = 12, 12
 #: zlib's: memory for its hash table; effort. The effort is the reactor's time.
 _MEMORY, _EFFORT = 5, 3
 
-#: What ends each compressed message, and is left out (RFC 7692 section 7.2.1).
+#: The end of each compressed message, which is not sent (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 #: An empty last block: may follow where another block may begin, and nowhere else.
 _EMPTY_BLOCK = b"\x03\x00"
@@ -74,9 +73,9 @@ class Agreement(NamedTuple):
 
 
 def negotiate(values: Iterable[bytes]) -> Agreement | None:
-    """Accept the first offer of permessage-deflate that can be accepted (RFC 7692 section 5.1); None: there is none.
+    """Accept the first acceptable offer of permessage-deflate (RFC 7692 section 5.1); None: there is none.
 
-    :param values: those of all ``Sec-WebSocket-Extensions`` fields, in their order.
+    :param values: of all ``Sec-WebSocket-Extensions`` fields, in order.
     :raises ValueError: they are malformed.
     """
     for name, parameters in parse_extensions(b",".join(values)):
@@ -97,7 +96,7 @@ def parse_extensions(value: bytes) -> list[tuple[bytes, list[tuple[bytes, bytes 
     while position < len(value):
         element = _element(value, position)
         if element is None:
-            raise ValueError("malformed list of extensions")
+            raise ValueError("malformed extension list")
         position = element.end()
         if element["name"] is not None:
             found.append(
@@ -111,12 +110,12 @@ def _parameter(name: bytes, token: bytes | None, quoted: bytes | None) -> tuple[
         return name, token
     value = re.sub(rb"\\(.)", rb"\1", quoted)
     if not _is_token(value):
-        raise ValueError("a quoted value that is no token")
+        raise ValueError("quoted value is not a token")
     return name, value
 
 
 def _accept(parameters: list[tuple[bytes, bytes | None]]) -> Agreement | None:
-    """Return the answer to one offer; None: it is declined (RFC 7692 section 7.1)."""
+    """Return the response to one offer; None: decline it (RFC 7692 section 7.1)."""
     offer = dict(parameters)
     if len(offer) != len(parameters) or not offer.keys() <= _NAMES:
         return None
@@ -141,7 +140,7 @@ def _accept(parameters: list[tuple[bytes, bytes | None]]) -> Agreement | None:
 def _agreement(window: int, client_window: int | None) -> Agreement:
     """Return the one object for these parameters, of which there are not many.
 
-    :param client_window: None: the client has not said that it can be told, so it may use the largest.
+    :param client_window: None: the client does not offer to limit its window, so it may use the largest.
     """
     response = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=%d"
     if client_window is None:
@@ -150,7 +149,7 @@ def _agreement(window: int, client_window: int | None) -> Agreement:
 
 
 class Deflated:
-    """A frame that may go to many sockets, and its compressed forms, each made when the first socket asks for it.
+    """A frame for many sockets, and its compressed forms, each created when the first socket needs it.
 
     :param frame: an encoded data frame, the whole message.
     """
@@ -163,7 +162,7 @@ class Deflated:
 
     @staticmethod
     def of(frame: bytes | None) -> Deflated | None:
-        """Return the object for a frame that is worth compressing."""
+        """Return the object for a frame that is large enough to compress."""
         return Deflated(frame) if frame is not None and len(frame) > THRESHOLD + _HEADER else None
 
     def form(self, window: int) -> bytes:
@@ -198,10 +197,10 @@ class DeflateReader(FrameReader):
 
     def _check_first(self, first: int, second: int) -> None:
         # Only a message's first frame may say that it is compressed (RFC 7692 section 6).
-        super()._check_first(first & ~RSV1 if first & 0x0F in (TEXT, BINARY) else first, second)
+        super()._check_first(first & ~RSV1 if first & 0x0F in (Opcode.TEXT, Opcode.BINARY) else first, second)
 
     def _oversized(self, first: int, length: int) -> None:
-        # What counts is the size of the message. Data that cannot be compressed gets a little longer by it.
+        # The limit is for the decompressed message. Incompressible data gets a little longer by compression.
         if not (first & RSV1 or self._inflater is not None) or length > self.max_message + self.max_message // 256 + 64:
             super()._oversized(first, length)
 
@@ -217,7 +216,7 @@ class DeflateReader(FrameReader):
         super()._add_fragment(first & ~RSV1, payload, events)
 
     def _inflate(self, data: bytes) -> bytes:
-        """Decompress a part of a message (RFC 7692 section 7.2.2), but no more of it than a message may have."""
+        """Decompress a part of a message (RFC 7692 section 7.2.2), up to the size limit."""
         found = b""
         room = self.max_message - len(self._message) + 1
         try:
@@ -229,21 +228,21 @@ class DeflateReader(FrameReader):
                     # A block that was marked as the last one, and is not (RFC 7692 section 7.2.3.4).
                     self._finals += 1
                     if self._finals > _MAX_FINAL_BLOCKS:
-                        raise FrameError(INVALID_DATA, "too many last blocks in compressed data")
+                        raise FrameError(CloseCode.INVALID_DATA, "too many final blocks in compressed data")
                     self._inflater = zlib.decompressobj(-self._window)
                 elif data:
                     break
         except zlib.error:
-            raise FrameError(INVALID_DATA, "compressed data is damaged") from None
+            raise FrameError(CloseCode.INVALID_DATA, "invalid compressed data") from None
         if len(found) >= room:
             super()._oversized(0, len(found))
         return found
 
     def _check_end(self) -> None:
-        """Refuse a message that breaks off in the middle of a block: zlib would wait for the rest of it."""
+        """Refuse a message that ends inside a block: zlib would wait for the rest."""
         inflater = self._inflater
         try:
             if not inflater.eof and (inflater.decompress(_EMPTY_BLOCK, 1) or not inflater.eof):
-                raise FrameError(INVALID_DATA, "compressed data breaks off")
+                raise FrameError(CloseCode.INVALID_DATA, "compressed data is incomplete")
         except zlib.error:
-            raise FrameError(INVALID_DATA, "compressed data is damaged") from None
+            raise FrameError(CloseCode.INVALID_DATA, "invalid compressed data") from None

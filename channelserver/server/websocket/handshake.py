@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket (RFC 6455 section 4): what a client asks for, and the answer.
+"""The opening handshake of a WebSocket (RFC 6455 section 4): check of the request, and the response.
 
 Runs in the reactor thread; owns nothing.
 """
@@ -20,20 +20,20 @@ _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
 def check_handshake(head: RequestHead, site: Site) -> deflate.Agreement | None:
-    """Check a handshake (RFC 6455 section 4.2.1), and where it comes from.
+    """Check a handshake (RFC 6455 section 4.2.1), its host and its origin.
 
-    :returns: how messages will be compressed; None: they will not.
-    :raises BadRequest: it is malformed, or not welcome.
+    :returns: how to compress messages; None: not at all.
+    :raises BadRequest: it is malformed or refused.
     """
     fields = head.fields
     if head.method != "GET" or head.version != "1.1":
-        raise BadRequest("a WebSocket handshake is a GET of HTTP/1.1")
+        raise BadRequest("a WebSocket handshake must be a GET request over HTTP/1.1")
     if head.length != 0:
-        raise BadRequest("a WebSocket handshake has no body")
+        raise BadRequest("a WebSocket handshake must not have a body")
     if b"upgrade" not in head.tokens(b"connection"):
-        raise BadRequest("Connection does not say upgrade")
+        raise BadRequest("the Connection field has no upgrade")
     if fields.get(b"sec-websocket-version") != b"13":
-        raise BadRequest("only version 13 of the WebSocket protocol is spoken here", 426)
+        raise BadRequest("unsupported Sec-WebSocket-Version; use 13", 426)
     try:
         key = base64.b64decode(fields.get(b"sec-websocket-key", b""), validate=True)
     except binascii.Error:
@@ -45,9 +45,9 @@ def check_handshake(head: RequestHead, site: Site) -> deflate.Agreement | None:
         raise BadRequest(f"host {host!r} is not in ALLOWED_HOSTS")
     origins = [value.decode("latin-1") for name, value in head.headers if name == b"origin"]
     if not all(site.origins.origin_allowed(origin, host) for origin in origins):
-        raise BadRequest("pages of this origin may not open a WebSocket here", 403)
+        raise BadRequest("origin not allowed", 403)
     if site.draining:
-        raise BadRequest("the server is about to stop", 503)
+        raise BadRequest("the server is shutting down", 503)
     if not site.options.compression:
         return None
     try:
@@ -57,16 +57,16 @@ def check_handshake(head: RequestHead, site: Site) -> deflate.Agreement | None:
 
 
 def offered_protocols(head: RequestHead) -> list[str]:
-    """Return the subprotocols the client offers, the one it likes best first."""
+    """Return the subprotocols that the client offers, in its order of preference."""
     items = [value.decode("latin-1") for name, value in head.headers if name == b"sec-websocket-protocol"]
     return [protocol for item in items for protocol in map(str.strip, item.split(",")) if protocol]
 
 
 def handshake_response(head: RequestHead, protocol: str | None, agreement: deflate.Agreement | None) -> bytes:
-    """Return the answer that opens the socket (RFC 6455 section 4.2.2).
+    """Return the response that opens the socket (RFC 6455 section 4.2.2).
 
     :param protocol: the chosen subprotocol.
-    :param agreement: how messages will be compressed.
+    :param agreement: how to compress messages; None: not at all.
     """
     digest = hashlib.sha1(head.fields[b"sec-websocket-key"].strip() + _MAGIC, usedforsecurity=False).digest()
     lines = [

@@ -18,62 +18,93 @@ done     ``websocket.disconnect`` was sent if it ever was open
 
 from __future__ import annotations
 
+import logging
 import select
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.logger import Logger
 
 from channelserver.layers.content import Content
-from channelserver.server.common.details import log_detail
-from channelserver.server.common.sending import Put
+from channelserver.server.common.sending import SocketSend
 from channelserver.server.http.exchange import copy_addresses
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.replies import FAILED
 from channelserver.server.websocket import deflate, frames
+from channelserver.server.websocket.frames import CloseCode, Opcode
 from channelserver.server.websocket.handshake import check_handshake, handshake_response, offered_protocols
 
 if TYPE_CHECKING:
     from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.websocket")
+# Most lines of this level are switched off: ``logging`` knows so within 0.1 µs.
+_debug = logging.getLogger("channelserver.server.websocket").debug
 
 #: Seconds for the client to answer a close frame.
 CLOSE_SECONDS = 5.0
-#: Bytes handed to the transport at a time when a slow client reads again.
+#: Bytes given to the transport at a time when a slow client reads again.
 REFILL = 64 * 1024
-#: Compressed bytes looked at in one go: they may become a thousand times as many, and then there may be no room.
+#: Compressed bytes parsed at a time: they may expand a thousandfold and fill the channel.
 COMPRESSED_SLICE = 4 * 1024
 
 
-class _Reached:
-    """What a message to a group touches of each of its sockets.
+class Wire(Protocol):
+    """The HTTP connection which a WebSocket uses. It calls the WebSocket's methods without underscores."""
 
-    Base classes come first in memory, so this is all in one place. In a large crowd nothing costs more than waiting for
-    the memory.
+    site: Site
+    transport: Any
+
+    def write(self, data: bytes) -> object:
+        """Send bytes, after all that waits."""
+
+    def socket_send(self) -> SocketSend | None:
+        """Return what gives the kernel bytes; None: others wait in the transport, and nothing may overtake them."""
+
+    def reading(self, wanted: bool) -> None:
+        """Read from the client, or stop reading."""
+
+    def forget_head(self) -> None:
+        """Release what belongs to the handshake."""
+
+    def refuse_upgrade(self, status: int, text: str) -> None:
+        """Answer the handshake with an HTTP response."""
+
+    def close_socket(self) -> None:
+        """Close once all bytes are sent."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class _FanOutFields:
+    """What a message to a group reads of each of its sockets.
+
+    The fields of a base class come first in memory, so these share a cache line. In a large group the time goes into
+    cache misses.
     """
 
-    __slots__ = ("_deflate", "_put", "_sent", "_state", "paused")
+    __slots__ = ("_deflate", "_sent", "_socket_send", "_state", "paused")
 
 
-class WebSocket(_Reached):
+class WebSocket(_FanOutFields):
     """One WebSocket.
 
-    :param wire: the connection (:class:`channelserver.server.http.connection.HTTPConnection`).
+    :param wire: the connection it has to itself from now on.
     :param head: the handshake's request head.
     :param addresses: ``client``, ``server`` and ``scheme`` for the message.
     """
 
     __slots__ = (
-        "_addresses", "_close_code", "_close_reason", "_due", "_early", "_head", "_held", "_last_received", "_order",
-        "_ping_owed", "_pinged", "_pong", "_protocols", "_reader", "_received", "_wanted", "_waiting",
+        "_addresses", "_close_code", "_close_reason", "_due", "_head", "_held", "_last_received", "_order",
+        "_ping_owed", "_pinged", "_pong", "_protocols", "_reader", "_received", "_unread", "_waiting", "_waiting_bytes",
         "began", "name", "path", "site", "wire",
     )  # fmt: skip
 
-    def __init__(self, wire: Any, head: RequestHead, addresses: dict[str, Any]) -> None:
+    def __init__(self, wire: Wire, head: RequestHead, addresses: dict[str, Any]) -> None:
         self.wire = wire
-        self.site: Site = wire.site
+        self.site = wire.site
         self.path = head.path
         self.name = ""
         self._head: RequestHead | None = head
@@ -81,30 +112,30 @@ class WebSocket(_Reached):
         self._state = "waiting"
         self._reader: frames.FrameReader | None = frames.FrameReader(self.site.options.max_message_bytes)
         self._deflate: deflate.Agreement | None = None
-        self._early = b""  # read, but not yet looked at
+        self._unread = b""  # received, but not yet parsed
         self._order = 0
-        self._held: deque[tuple[str, Any]] | None = None  # messages for which the layer had no room
+        self._held: deque[str | bytes] | None = None  # messages for which the layer had no room
         self._close_code: int | None = None
         self._close_reason: str | None = None  # while our close frame has still to be sent
         self._last_received: float = self.site.wheel.now()
         self.began = self._last_received
         self._pinged: float | None = None
-        self._ping_owed = False  # it was due while the client did not read; it is sent when that does
-        self._pong: bytes | None = None  # an answer that waits for the client to read
+        self._ping_owed = False  # due while the client did not read; sent when it reads again
+        self._pong: bytes | None = None  # waits until the client reads
         self._due: float = 0.0
         self._sent = self._received = 0
-        #: Gives the kernel bytes; None while others wait in the transport, which must not be overtaken.
-        self._put: Put | None = None
-        #: The transport has more to send than it wants; what comes now waits here.
+        #: None while bytes wait in the transport, which nothing may overtake.
+        self._socket_send: SocketSend | None = None
+        #: The transport's buffer is full; further frames wait here.
         self.paused = False
         self._waiting: deque[bytes] | None = None
-        self._wanted = 0  # bytes in _waiting
+        self._waiting_bytes = 0
         self._protocols: list[str] = []
 
     # -- handshake -----------------------------------------------------------------------------------------------------
 
     def check(self) -> BadRequest | None:
-        """Check the handshake; return what is wrong with it."""
+        """Check the handshake; return its error, if it has one."""
         assert self._head is not None
         try:
             self._deflate = check_handshake(self._head, self.site)
@@ -113,13 +144,13 @@ class WebSocket(_Reached):
         return None
 
     def begin(self, data: bytes) -> None:
-        """Ask the application: send ``websocket.connect`` and wait.
+        """Send ``websocket.connect`` to the application and wait for its answer.
 
-        :param data: what came after the handshake.
+        :param data: bytes received after the handshake.
         """
         head, site = self._head, self.site
         assert head is not None
-        self._early = data
+        self._unread = data
         self.name = site.replies.add(site.replies.websocket_prefix, self)
         self._protocols = offered_protocols(head)
         message: Content = {
@@ -137,7 +168,7 @@ class WebSocket(_Reached):
         self._due = site.wheel.now() + site.options.connect_timeout
         site.wheel.add(self, self._due)
         if not site.submit("websocket.connect", message):
-            self._refuse(503, "The server is busy; try again in a moment.")
+            self._refuse(503, "The server is busy; try again later.")
 
     def _accept(self, subprotocol: Any) -> None:
         head = self._head
@@ -195,7 +226,7 @@ class WebSocket(_Reached):
         if frame is not None:
             self.send_frame(frame, deflate.Deflated.of(frame))
         elif not close and "accept" not in content:
-            log_detail(_log, "{path!r}: a reply without text, bytes, close and accept", path=self.path)
+            _debug("%r: a reply without text, bytes, close and accept", self.path)
         if close:
             self.close(_close_code(close, self.path))
 
@@ -211,9 +242,9 @@ class WebSocket(_Reached):
         return False
 
     def send_frame(self, frame: bytes, deflated: deflate.Deflated | None) -> bool:
-        """Send an encoded frame; return False if the socket is not open yet and the reply must decide.
+        """Send an encoded frame; return False if the handshake is still held, so that the reply decides on it.
 
-        :param deflated: has the frame's compressed forms, if the frame is worth it.
+        :param deflated: the compressed forms of the frame; None if compression does not pay off.
         """
         if self._state != "open":
             return self._state != "waiting"
@@ -221,11 +252,11 @@ class WebSocket(_Reached):
             frame = deflated.form(self._deflate.window)
         self._sent += 1
         if not self.paused:
-            put = self._put
-            if put is not None:  # as in sending.send(); a function for both would cost a group 4 % of its deliveries
+            socket_send = self._socket_send
+            if socket_send is not None:  # inlined sending.send(): a call would cost a group 4 % of its deliveries
                 try:
-                    taken = put(frame)
-                except OSError:  # it is full; or closed, which the reactor finds out, too
+                    taken = socket_send(frame)
+                except OSError:  # the buffer is full; or the socket is closed, which the reactor notices, too
                     taken = 0
                 if taken == len(frame):
                     return True
@@ -235,20 +266,20 @@ class WebSocket(_Reached):
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(frame)
-        self._wanted += len(frame)
-        if self._wanted > self.site.options.send_buffer_bytes:
+        self._waiting_bytes += len(frame)
+        if self._waiting_bytes > self.site.options.send_buffer_bytes:
             self._flush()
-            if self._wanted > self.site.options.send_buffer_bytes:
+            if self._waiting_bytes > self.site.options.send_buffer_bytes:
                 self._overflow()
         return True
 
     def _write(self, data: bytes) -> None:
         """Send bytes, after all that waits."""
         self.wire.write(data)
-        self._put = self.wire.put()
+        self._socket_send = self.wire.socket_send()
 
     def _flush(self) -> None:
-        """Give the kernel what it takes: within one turn of the reactor a client can seem slow that is not."""
+        """Give the kernel what it accepts: within one turn of the reactor a fast client can seem slow."""
         transport = self.wire.transport
         if IWriteDescriptor.providedBy(transport):
             room = select.poll()
@@ -259,18 +290,18 @@ class WebSocket(_Reached):
     def _overflow(self) -> None:
         self.site.throttled_log.count(
             "slow reader",
-            f"{self.path!r}: closed with 1013, the client does not read: {self._wanted} bytes were waiting",
+            f"{self.path!r}: closed with 1013, the client does not read: {self._waiting_bytes} bytes were waiting",
         )
         self.site.layer.losses.count("slow reader", "websocket.send", len(self._waiting or ()))
-        self._waiting, self._wanted = None, 0
-        self.close(frames.TRY_AGAIN_LATER, "too slow")
+        self._waiting, self._waiting_bytes = None, 0
+        self.close(CloseCode.TRY_AGAIN_LATER, "too slow")
 
     def drained(self) -> None:
-        """The transport wants more: hand over what has been waiting."""
+        """The transport accepts bytes again: hand over what waits."""
         self.paused = False
         pong, self._pong = self._pong, None
         if pong is not None and self._state == "open":
-            self._write(frames.encode_frame(frames.PONG, pong))
+            self._write(frames.encode_frame(Opcode.PONG, pong))
         if self._ping_owed and self._pinged is not None and self._state == "open":
             self._pinged = self._ping(self.site.wheel.now())
         while self._waiting and not self.paused:
@@ -278,7 +309,7 @@ class WebSocket(_Reached):
             while self._waiting and size < REFILL:
                 parts.append(self._waiting.popleft())
                 size += len(parts[-1])
-            self._wanted -= size
+            self._waiting_bytes -= size
             self._write(b"".join(parts))
         if not self._waiting:
             self._waiting = None
@@ -290,21 +321,21 @@ class WebSocket(_Reached):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
         if self._state == "waiting" or self._held is not None:
-            # The former is allowed only once the handshake is over (RFC 6455 section 4.1); kept, within reason, for
-            # those who cannot wait. The latter was on its way when reading was stopped.
-            self._early += data
-            if len(self._early) > REFILL:
+            # Clients may send only after the handshake (RFC 6455 section 4.1); a little from impatient ones is kept.
+            # While messages are held, these bytes were under way when reading stopped.
+            self._unread += data
+            if len(self._unread) > REFILL:
                 self.wire.reading(False)
         elif self._deflate is None or len(data) <= COMPRESSED_SLICE:
             self._take(data)
         else:
-            self._early = data
+            self._unread = data
             self._read_on()
 
     def _read_on(self) -> None:
-        """Look at what has been read already; then read on, if there is room."""
-        while self._early and self._held is None:
-            data, self._early = self._early[:COMPRESSED_SLICE], self._early[COMPRESSED_SLICE:]
+        """Parse what has been read already; then resume reading, if there is room."""
+        while self._unread and self._held is None:
+            data, self._unread = self._unread[:COMPRESSED_SLICE], self._unread[COMPRESSED_SLICE:]
             self._take(data)
         if self._held is None:
             self.wire.reading(True)
@@ -325,43 +356,46 @@ class WebSocket(_Reached):
             reader.feed(data, events)
         except frames.FrameError as caught:
             error = caught
-        for opcode, payload in events:
-            if opcode == frames.TEXT:
-                self._message("text", payload)
-            elif opcode == frames.BINARY:
-                self._message("bytes", payload)
-            elif opcode == frames.PING:
+        for event in events:
+            if isinstance(event, (str, bytes)):
+                self._message(event)
+            elif isinstance(event, frames.Ping):
                 if self.paused:
-                    self._pong = payload  # only the latest ping needs an answer (RFC 6455 section 5.5.3)
+                    self._pong = event.data  # only the latest ping needs an answer (RFC 6455 section 5.5.3)
                 elif self._state == "open":
-                    self._write(frames.encode_frame(frames.PONG, payload))
-            elif opcode == frames.CLOSE:
-                self._close_received(*payload)
+                    self._write(frames.encode_frame(Opcode.PONG, event.data))
+            elif isinstance(event, frames.Close):
+                self._close_received(event.code)
                 return
         if error is not None:
             if self._state == "open":
                 _log.info(
                     "{path!r}: closed with {code}: {reason}", path=self.path, code=error.code, reason=error.reason
                 )
-                self._waiting, self._wanted = None, 0  # it would keep the close frame waiting
+                self._waiting, self._waiting_bytes = None, 0  # it would keep the close frame waiting
                 self.close(error.code, error.reason)
             self._finish()
 
-    def _message(self, kind: str, payload: Any) -> None:
+    def _message(self, data: str | bytes) -> None:
         if self._state != "open":
             return
         self._received += 1
         if self._held is not None:
-            self._held.append((kind, payload))
-            return
-        self._order += 1
-        message = {"reply_channel": self.name, "path": self.path, "order": self._order, kind: payload}
-        if not self.site.submit("websocket.receive", message):
+            self._held.append(data)
+        elif not self._submit(data):
             # No room: the client waits, nothing is lost.
-            self._order -= 1
-            self._held = deque(((kind, payload),))
+            self._held = deque((data,))
             self.wire.reading(False)
             self._await_room()
+
+    def _submit(self, data: str | bytes) -> bool:
+        """Give a message to the layer; return False if there is no room."""
+        kind = "text" if isinstance(data, str) else "bytes"
+        message = {"reply_channel": self.name, "path": self.path, "order": self._order + 1, kind: data}
+        if not self.site.submit("websocket.receive", message):
+            return False
+        self._order += 1
+        return True
 
     def _await_room(self) -> None:
         if self.site.layer.when_room("websocket.receive", {"reply_channel": self.name}, self._room):
@@ -371,20 +405,17 @@ class WebSocket(_Reached):
         self.site.bridge.post(self._release)
 
     def _release(self) -> None:
-        """There may be room now: give the held messages to the layer."""
+        """Give the held messages to the layer, which may have room now."""
         while self._held:
-            kind, payload = self._held[0]
-            message = {"reply_channel": self.name, "path": self.path, "order": self._order + 1, kind: payload}
-            if not self.site.submit("websocket.receive", message):
+            if not self._submit(self._held[0]):
                 self._await_room()
                 return
-            self._order += 1
             self._held.popleft()
         self._held = None
         if self._state == "done":
             self._disconnected()
         else:
-            # Nothing was read, so the client's silence means nothing.
+            # Nothing was read meanwhile, so the client was not silent.
             self._last_received = self.site.wheel.now()
             self._pinged = None
             self._read_on()
@@ -394,7 +425,7 @@ class WebSocket(_Reached):
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close, with a close frame; or refuse, if the handshake is still held."""
         if self._state == "waiting":
-            self._refuse(503, "The server is about to stop.")
+            self._refuse(503, "The server is shutting down.")
         elif self._state == "open":
             self._state = "closing"
             self._close_code = code
@@ -409,15 +440,15 @@ class WebSocket(_Reached):
         if reason is not None:  # else it has been sent
             self._write(frames.encode_close(self._close_code, reason))
 
-    def _close_received(self, code: int, reason: str) -> None:
+    def _close_received(self, code: int) -> None:
         if self._state == "open":
             self._state = "closing"
-            self._write(frames.encode_close(code if code != frames.NO_STATUS else None))
+            self._write(frames.encode_close(code if code != CloseCode.NO_STATUS else None))
         self._close_code = code
         self._finish()
 
     def _finish(self) -> None:
-        """Both close frames are through, or what follows cannot be read: let the transport go (RFC 6455, 7.1.1)."""
+        """Close the transport: both close frames are through, or the stream is broken (RFC 6455 section 7.1.1)."""
         self._reader = None
         self._due = self.site.wheel.now() + CLOSE_SECONDS
         self.site.wheel.add(self, self._due)
@@ -443,34 +474,33 @@ class WebSocket(_Reached):
                 self._disconnected()
 
     def _code(self) -> int:
-        return self._close_code if self._close_code is not None else frames.ABNORMAL
+        return int(CloseCode.ABNORMAL if self._close_code is None else self._close_code)
 
     def _disconnected(self) -> None:
-        """Tell the application. It is told once for every accepted socket, so this message ignores capacities."""
+        """Send ``websocket.disconnect``, which every accepted socket gets exactly once, whatever the capacity."""
         message = {"reply_channel": self.name, "path": self.path, "code": self._code(), "order": self._order + 1}
         self.site.layer.submit("websocket.disconnect", message, urgent=True)
 
     def _tidy_up(self) -> None:
-        """A socket that was never open gets no disconnect message; the workers may keep data of it all the same."""
+        """Have the workers drop data of a refused socket, which gets no ``websocket.disconnect``."""
         self.site.layer.submit("websocket.refused", {"reply_channel": self.name}, urgent=True)
 
     def _forget(self) -> None:
         self.site.wheel.remove(self)
-        # In this order: a name that is not in the table any more cannot join a group again.
+        # In this order: a name that has left the table cannot join a group again.
         self.site.replies.remove(self.name)
         self.site.layer.forget(self.name)
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
     def on_tick(self, now: float) -> float | None:
-        """See :class:`channelserver.server.common.wheel.Timed`."""
         if self._state == "done":
             return None
         if now < self._due:
             return self._due
         if self._state == "waiting":
-            _log.warn("{path!r}: refused, no consumer accepted it in time", path=self.path)
-            self._refuse(403, "Not accepted in time.")
+            _log.warn("{path!r}: refused: no consumer accepted the connection in time", path=self.path)
+            self._refuse(403, "The application did not accept the connection in time.")
             return None
         if self._state == "closing":
             self.wire.abort()
@@ -479,18 +509,18 @@ class WebSocket(_Reached):
         return self._due
 
     def _next_look(self, now: float) -> float:
-        """Ping a silent client, give up one that stays silent; return when to look again."""
+        """Ping a silent client, abort one that stays silent; return when to check again."""
         options = self.site.options
         interval: float = options.ping_interval
         timeout: float = options.ping_timeout
         if not interval:
             return now + 3600.0
         if self._held is not None:
-            return now + interval  # we do not read, so it cannot answer
+            return now + interval  # reading has stopped, so no answer can arrive
         if self._pinged is not None:
             if timeout and now >= self._pinged + timeout:
                 _log.info("{path!r}: no answer to a ping; closed", path=self.path)
-                self._state = "closing"  # the transport writes nothing from now on, and does not say so
+                self._state = "closing"  # an aborted transport silently drops what is written
                 self.wire.abort()
                 return now + CLOSE_SECONDS
             if not timeout:
@@ -504,17 +534,15 @@ class WebSocket(_Reached):
     def _ping(self, now: float) -> float:
         self._ping_owed = self.paused
         if not self.paused:
-            self._write(frames.encode_frame(frames.PING, b""))
+            self._write(frames.encode_frame(Opcode.PING, b""))
         return now
 
 
 def _close_code(close: Any, path: str) -> int:
     """Return the close code of a reply's ``close``: True stands for 1000."""
     if close is True:
-        return frames.NORMAL
-    if isinstance(close, int) and (
-        (close in range(1000, 1015) and close not in (1004, 1005, 1006)) or 3000 <= close <= 4999
-    ):
+        return CloseCode.NORMAL
+    if isinstance(close, int) and frames.may_be_sent(close):
         return close
-    _log.error("{path!r}: {close!r} is no close code; 1000 was sent", path=path, close=close)
-    return frames.NORMAL
+    _log.error("{path!r}: {close!r} is not a close code that may be sent; sent 1000", path=path, close=close)
+    return CloseCode.NORMAL

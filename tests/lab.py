@@ -5,13 +5,12 @@ The test reads the diary and opens the gates, so that it decides the order of ev
 
     class HeldTests(LabTestCase):
         files = {"routing.py": '''
-            from channelserver import route
             import lab
 
             def connect(message):
                 lab.wait_for_gate("connect")
 
-            channel_routing = [route("websocket.connect", connect)]
+            channel_routing = {"websocket.connect": connect}
         '''}
 
         def test_held(self):
@@ -40,36 +39,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from websockets.sync.client import ClientConnection
 
-from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
-
-#: The module ``lab`` of the project.
-LAB = '''
-    """What happened, for the test to read; and where to wait until the test says so."""
-
-    import json
-    import threading
-    import time
-    from pathlib import Path
-
-    _folder = Path(__file__).resolve().parent
-    _lock = threading.Lock()
-
-
-    def note(what, **details):
-        entry = {"what": what, "thread": threading.current_thread().name, "time": time.monotonic(), **details}
-        with _lock, open(_folder / "diary", "a") as stream:
-            stream.write(json.dumps(entry) + "\\n")
-
-
-    def wait_for_gate(name):
-        note("at gate", gate=name)
-        ends = time.monotonic() + 100
-        while not (_folder / ("gate-" + name)).exists():
-            if time.monotonic() > ends:
-                raise TimeoutError("the test did not open the gate " + name)
-            time.sleep(0.002)
-        note("through gate", gate=name)
-'''
+from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 
 #: The path of requests which only tell that the server has dealt with all that came before. They leave no trace in
 #: :meth:`LabTestCase.log`.
@@ -88,7 +58,7 @@ class LabTestCase(ServerTestCase):
 
     def setUp(self) -> None:
         """Prepare; the server is started when it is first used."""
-        self.files = {"lab.py": LAB, **self.files}
+        self.files = {**project("lab"), **self.files}
         self._owner: _Owner | None = None
         self._mark = self._noted = self._settled = 0
         self.addCleanup(self._clean_up)

@@ -1,9 +1,9 @@
-"""Run the real server, ``twistd channelserver`` or ``manage.py runserver``, on a project written by the test.
+"""Run the real server, ``twistd channelserver`` or ``manage.py runserver``, on a project of the test's own.
 
-A test says what the project's modules contain, starts it, and talks to it over loopback with real clients::
+A test names its project, a folder of ``tests/projects``, starts it, and talks to it over loopback with real clients::
 
     class EchoTests(ServerTestCase):
-        files = {"routing.py": ROUTING}
+        files = project("echo")
 
         def test_echo(self):
             server = self.start()
@@ -50,47 +50,23 @@ TIMEOUT = 60.0
 # No client of a test goes through a proxy, whatever the environment says.
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost,::1"
 
-#: The settings of a test project; ``extra_settings`` of a test case come after them.
-SETTINGS = """
-import os
-from pathlib import Path
-BASE_DIR = Path(__file__).resolve().parent
-SECRET_KEY = "for tests only " * 4
-DEBUG = False
-ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
-ROOT_URLCONF = "urls"
-USE_TZ = True
-TIME_ZONE = "UTC"
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": BASE_DIR / "db.sqlite3",
-        "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
-    }
-}
-INSTALLED_APPS = [
-    "channelserver", "django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions",
-    "django.contrib.staticfiles",
-]
-MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware"]
-STATIC_URL = "/static/"
-CHANNEL_LAYERS = {
-    "default": {"BACKEND": "channelserver.layers.InMemoryChannelLayer", "ROUTING": "routing.channel_routing"},
-}
-"""
+#: Where the projects are which the tests start servers on.
+PROJECTS = ROOT / "tests" / "projects"
 
-FILES = {
-    "settings.py": SETTINGS,
-    "routing.py": "channel_routing = []\n",
-    "urls.py": "urlpatterns = []\n",
-    "manage.py": """
-        import os, sys
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
-        from django.core.management import execute_from_command_line
-        execute_from_command_line(sys.argv)
-    """,
-}
+
+def project(*names: str) -> dict[str, str]:
+    """Return the files of projects in ``tests/projects``, by their paths there; later ones replace earlier ones."""
+    files = {}
+    for name in names:
+        folder = PROJECTS / name
+        found = {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.py"))}
+        assert found, f"{folder} is empty"
+        files.update(found)
+    return files
+
+
+#: What every project has; ``extra_settings`` of a test case come after these settings.
+FILES = project("base")
 
 
 def wait_until(condition: Callable[[], Any], what: str = "the condition", timeout: float = TIMEOUT) -> Any:
@@ -237,7 +213,8 @@ def environment(**variables: str) -> dict[str, str]:
 class ServerTestCase(SynchronousTestCase):
     """Tests on a running server."""
 
-    #: The project's files, by path; they replace or join :data:`FILES`. Indentation is taken off.
+    #: The project's files, by path: those of :func:`project`, and short ones as text, from which indentation is taken
+    #: off. They replace or join :data:`FILES`.
     files: dict[str, str] = {}
     #: Appended to the settings.
     extra_settings = ""

@@ -21,7 +21,7 @@ from channelserver.generic.websockets import WebsocketDemultiplexer
 from channelserver.test import ChannelTestCase, WSClient, apply_routes
 from tests import DatabaseTestCase
 from tests.lab import LabTestCase
-from tests.process import TIMEOUT
+from tests.process import TIMEOUT, project
 
 
 class BindingTestCase(ChannelTestCase, DatabaseTestCase):
@@ -466,36 +466,10 @@ class InTests(BindingTestCase):
             client.send_and_consume("websocket.disconnect", path="/")
 
 
-ROUTING = """
-    from channelserver.binding.websockets import WebsocketBinding
-    from channelserver.generic.websockets import WebsocketDemultiplexer
-    from django.contrib.auth.models import Group
-
-    class GroupBinding(WebsocketBinding):
-        model = Group
-        stream = "groups"
-        fields = ["name"]
-
-        @classmethod
-        def group_names(cls, instance):
-            return ["groups"]
-
-        def has_permission(self, user, action, pk):
-            return action != "delete"
-
-    class Streams(WebsocketDemultiplexer):
-        http_user = True
-        groups = ["groups"]
-        consumers = {"groups": GroupBinding.consumer}
-
-    channel_routing = [Streams.as_route(path="^/streams/$")]
-"""
-
-
 class ServerTests(LabTestCase):
     """A real server, with real sockets."""
 
-    files = {"routing.py": ROUTING}
+    files = project("binding")
     migrate = True
 
     def test_between_clients_and_processes(self) -> None:

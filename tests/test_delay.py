@@ -30,7 +30,7 @@ from channelserver.layers import InMemoryChannelLayer
 from channelserver.workers import outbox
 from tests import DatabaseTestCase
 from tests.lab import LabTestCase
-from tests.process import TIMEOUT, wait_until
+from tests.process import TIMEOUT, project, wait_until
 
 ATOMS = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text() | st.binary()
@@ -486,60 +486,10 @@ def never(seconds: float, function: Callable[..., object], *arguments: Any) -> N
     raise AssertionError("the reactor was asked for")
 
 
-ROUTING = """
-    import time
-    import lab
-    from channelserver import Channel, route
-
-    def task(message):
-        lab.note("task", at=time.time(), **message.content)
-
-    def connect(message):
-        message.reply_channel.send({"text": "later"}, delay=0.2)
-
-    def failing(message):
-        Channel("task").send({"key": message["key"], "of": "failed"}, delay=0.05)
-        Channel("task").send({"key": message["key"], "of": "ended"}, delay=0.1, immediately=True)
-        raise RuntimeError("as the test wants it")
-
-    channel_routing = [
-        route("task", task),
-        route("websocket.connect", connect, path="^/later/$"),
-        route("failing", failing),
-    ]
-"""
-
-URLS = """
-    import json
-    from unittest import mock
-    from channelserver import Channel
-    from django.db import transaction
-    from django.http import HttpResponse
-    from django.urls import path
-    from django.utils import timezone
-
-    def send(request):
-        '''Send what the request says, to the channel that it names.'''
-        order = json.loads(request.body)
-        Channel(order["channel"]).send(order["content"], delay=order.get("delay"))
-        return HttpResponse("sent")
-
-    def send_together(request):
-        '''Send messages with the delays that the request says, at the same moment; answer with that.'''
-        began = timezone.now()
-        with transaction.atomic(), mock.patch("django.utils.timezone.now", return_value=began):
-            for delay in json.loads(request.body):
-                Channel("task").send({"delay": delay}, delay=delay, immediately=True)
-        return HttpResponse(repr(began.timestamp()))
-
-    urlpatterns = [path("send", send), path("send-together", send_together)]
-"""
-
-
 class DelayLabTestCase(LabTestCase):
     """Tests on a server with the application."""
 
-    files = {"routing.py": ROUTING, "urls.py": URLS}
+    files = project("delay")
     extra_settings = 'INSTALLED_APPS += ["channelserver.delay"]\n'
     migrate = True
 

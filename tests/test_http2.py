@@ -22,96 +22,15 @@ from channelserver.server.http2.frames import Bucket, FrameReader, Violation, go
 from channelserver.server.http2.head import Malformed, check_trailers, read_head
 from tests.certificates import client_context, write_pair
 from tests.http2_client import INITIAL_WINDOW, HTTP2Client
-from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 
 PROTOCOL_ERROR, INTERNAL_ERROR, CANCEL, ENHANCE_YOUR_CALM = 1, 2, 8, 11
-
-URLS = """
-    import hashlib, threading, time
-    from pathlib import Path
-    from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
-    from django.urls import path
-
-    HERE = Path(__file__).parent
-    together = threading.Barrier(40)
-
-    def hello(request):
-        return HttpResponse(f"hello {request.META['SERVER_PROTOCOL']} {request.scheme}")
-
-    def meet(request):
-        together.wait(60)
-        return HttpResponse("met")
-
-    def digest(request):
-        size, check = 0, hashlib.sha256()
-        while block := request.read(65536):
-            size += len(block)
-            check.update(block)
-        return JsonResponse({"size": size, "sha256": check.hexdigest()})
-
-    def form(request):
-        return JsonResponse({"post": request.POST.dict(), "length": request.META["CONTENT_LENGTH"]})
-
-    def wait_for(name):
-        ends = time.monotonic() + 60
-        while not (HERE / name).exists() and time.monotonic() < ends:
-            time.sleep(0.01)
-
-    def parts(request):
-        def make():
-            yield b"one"
-            wait_for("go-on")
-            yield b"two"
-        return StreamingHttpResponse(make())
-
-    def held(request):
-        (HERE / "running").touch()
-        wait_for("go-on")
-        return HttpResponse("finished")
-
-    def endless(request):
-        def make():
-            try:
-                while True:
-                    yield b"x" * 65536
-            finally:
-                (HERE / "closed").touch()
-        return StreamingHttpResponse(make())
-
-    def big(request):
-        size = int(request.GET["size"])
-        return StreamingHttpResponse(b"%08d" % number * 8192 for number in range(size // 65536))
-
-    def blob(request):
-        return HttpResponse(b"b" * int(request.GET["size"]))
-
-    def empty(request):
-        return HttpResponse(status=204)
-
-    def never(request):
-        wait_for("never")
-        return HttpResponse("late")
-
-    urlpatterns = [path(view.__name__, view) for view in (
-        hello, meet, digest, form, parts, held, endless, big, blob, empty, never
-    )]
-"""
-
-ROUTING = """
-    from pathlib import Path
-
-    def gone(message):
-        with open(Path(__file__).parent / "gone.txt", "a") as stream:
-            stream.write(message["path"] + "\\n")
-
-    channel_routing = {"http.disconnect": gone}
-"""
 
 
 class HTTP2TestCase(ServerTestCase):
     """Tests on a server with a certificate."""
 
-    files = {"urls.py": URLS, "routing.py": ROUTING}
+    files = project("http2")
 
     def setUp(self) -> None:
         """Write the project and the certificate."""
@@ -145,26 +64,7 @@ class HTTP2TestCase(ServerTestCase):
 class RequestTests(HTTP2TestCase):
     """What requests and answers look like."""
 
-    files = {
-        **HTTP2TestCase.files,
-        "routing.py": """
-            import json
-
-            def dump(message):
-                content = dict(message.content)
-                content["body"] = len(message.body_file.read()) if message.body_file else content["body"].decode()
-                text = json.dumps(content, default=lambda value: value.decode("latin-1"))
-                message.reply_channel.send({"status": 200, "headers": [
-                    [b"Content-Type", b"application/json"], [b"X-Twice", b" a "], [b"Connection", b"close"],
-                ], "content": text.encode()})
-
-            def gone(message):
-                pass
-
-            from channelserver import route
-            channel_routing = [route("http.request", dump, path="^/dump"), route("http.disconnect", gone)]
-        """,
-    }
+    files = project("http2", "http2_dump")
 
     def test_messages(self) -> None:
         """The same ``http.request`` message as from HTTP/1.1, but for the version."""

@@ -19,62 +19,7 @@ from typing import Any
 from channelserver.server.websocket.frames import Opcode
 from tests.fakes import mask_frame
 from tests.lab import RawClient
-from tests.process import TIMEOUT, Server, ServerTestCase
-
-URLS = """
-    import gc
-    import os
-    from collections import Counter
-    from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
-    from django.urls import path
-
-    def counts(request):
-        gc.collect()
-        kinds = (type(thing) for thing in gc.get_objects())
-        found = Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("channelserver."))
-        found["open files"] = len(os.listdir("/proc/self/fd"))
-        return JsonResponse(found)
-
-    def large(request):
-        return HttpResponse(b"x" * 1_000_000)
-
-    def stream(request):
-        return StreamingHttpResponse(b"x" * 10_000 for _ in range(1000))
-
-    def upload(request):
-        return HttpResponse(str(len(request.body)))
-
-    def broken(request):
-        raise RuntimeError("as it must be")
-
-    urlpatterns = [path(view.__name__, view) for view in (counts, large, stream, upload, broken)]
-"""
-
-ROUTING = """
-    from channelserver import Group
-    from channelserver.exceptions import DenyConnection
-    from channelserver.sessions import channel_session
-
-    @channel_session
-    def connect(message):
-        if message["path"] == "/denied/":
-            raise DenyConnection
-        message.channel_session["path"] = message["path"]
-        Group("all").add(message.reply_channel)
-        Group("own-" + message.reply_channel.name.partition("!")[2].replace("_", "-")).add(message.reply_channel)
-
-    @channel_session
-    def receive(message):
-        if message.content.get("text") == "fill":
-            for _ in range(20):
-                message.reply_channel.send({"text": "x" * 100_000})
-        elif message.content.get("text") == "close":
-            message.reply_channel.send({"close": 4000})
-        else:
-            message.reply_channel.send({"text": "x" * 2000})
-
-    channel_routing = {"websocket.connect": connect, "websocket.receive": receive}
-"""
+from tests.process import TIMEOUT, Server, ServerTestCase, project
 
 Way = Callable[[RawClient], Any]
 WAYS: dict[str, Way] = {}
@@ -292,7 +237,7 @@ SILENT = (_silent_head, _silent_body, _silent_socket, _idle)
 class LeakTests(ServerTestCase):
     """Connections by the thousand."""
 
-    files = {"urls.py": URLS, "routing.py": ROUTING}
+    files = project("leaks")
     extra_settings = 'SESSION_ENGINE = "django.contrib.sessions.backends.cache"\n'
     #: How often each way is gone, and each kind of silence.
     times, silences = 200, 175

@@ -25,7 +25,7 @@ from channelserver.server.http.connection import HTTPConnection, HTTPFactory
 from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.site import Site
 from channelserver.server.websocket.origin import OriginPolicy
-from tests.process import TIMEOUT, SharedServerTestCase, wait_until
+from tests.process import TIMEOUT, SharedServerTestCase, project, wait_until
 from tests.raw import Raw, head
 
 
@@ -330,25 +330,13 @@ class ThrottledLogTests(SynchronousTestCase):
         self.assertEqual(printable("a\nb\r\x1b[31m\u202e\udcff\u2028é"), "a\\nb\\r\\x1b[31m\\u202e\\udcff\\u2028é")
 
 
-URLS = """
-    from django.http import HttpResponse, StreamingHttpResponse
-    from django.urls import path
-    BIG = b"x" * 4_000_000
-    urlpatterns = [
-        path("", lambda request: HttpResponse("here")),
-        path("big", lambda request: HttpResponse(BIG)),
-        path("stream", lambda request: StreamingHttpResponse(BIG[:100_000] for _ in range(40))),
-        path("post", lambda request: HttpResponse(str(len(request.body)))),
-    ]
-"""
-
 CROWD = 50
 
 
 class CrowdTests(SharedServerTestCase):
     """Fifty at a time who do as little as they can, on a real server."""
 
-    files = {"urls.py": URLS}
+    files = project("limits")
     arguments = (
         "--header-timeout", "4", "--body-timeout", "4", "--min-body-rate", "1000", "--http-timeout", "6",
         "--keep-alive", "3", "--threads", "4", "--trust-proxy", "192.0.2.1",
@@ -498,7 +486,7 @@ class CrowdTests(SharedServerTestCase):
 class PerAddressTests(SharedServerTestCase):
     """A limit for each address."""
 
-    files = {"urls.py": URLS}
+    files = project("limits")
     arguments = ("--max-connections-per-ip", "3", "--trust-proxy", "127.0.0.5")
 
     def test_of_one_address(self) -> None:

@@ -15,73 +15,13 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.crowd import Crowd, allow_descriptors
-from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
-
-CONSUMERS = """
-    import os
-    import threading
-    import time
-    from channelserver import Group
-
-    counts = {"connect": 0, "disconnect": 0, "waiting": 0}
-    lock = threading.Lock()
-
-    def count(what, step=1):
-        with lock:
-            counts[what] += step
-
-    def connect(message):
-        count("connect")
-        Group("everybody").add(message.reply_channel)
-
-    def disconnect(message):
-        count("disconnect")
-
-    def receive(message):
-        text = message["text"]
-        if text == "wait":
-            count("waiting")
-            ends = time.monotonic() + 120
-            while not os.path.exists("go") and time.monotonic() < ends:
-                time.sleep(0.01)
-            count("waiting", -1)
-        if message["path"] == "/everybody/":
-            Group("everybody").send({"text": text})
-        else:
-            message.reply_channel.send({"text": text})
-"""
-
-ROUTING = """
-    channel_routing = {
-        "websocket.connect": "consumers.connect",
-        "websocket.receive": "consumers.receive",
-        "websocket.disconnect": "consumers.disconnect",
-    }
-"""
-
-URLS = """
-    import threading
-    from django.http import HttpResponse, JsonResponse
-    from django.urls import path
-    import consumers
-
-    together = threading.Barrier(8)
-
-    def meet(request, number):
-        together.wait(60)
-        return HttpResponse("met %s" % number)
-
-    def counts(request):
-        return JsonResponse(consumers.counts)
-
-    urlpatterns = [path("meet/<number>/", meet), path("counts/", counts)]
-"""
+from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 
 
 class LoadTests(ServerTestCase):
     """One server, many clients."""
 
-    files = {"consumers.py": CONSUMERS, "routing.py": ROUTING, "urls.py": URLS}
+    files = project("load")
 
     def run_clients(self, clients: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a coroutine to its end."""

@@ -7,50 +7,13 @@ import stat
 import subprocess
 import sys
 
-from tests.process import TIMEOUT, ServerTestCase, wait_until
-
-ROUTING = """
-    from pathlib import Path
-    from channelserver import Group
-    HERE = Path(__file__).parent
-
-    def connect(message):
-        Group("all").add(message.reply_channel)
-
-    def work(message):
-        with open(HERE / "work.txt", "a") as stream:
-            stream.write(message["text"] + "\\n")
-
-    channel_routing = {"websocket.connect": connect, "work": work}
-"""
-
-SEND = """
-    from channelserver import Channel, Group
-    from django.core.management.base import BaseCommand
-
-    class Command(BaseCommand):
-        def handle(self, *args, **options):
-            Channel("work").send({"text": "from a command"})
-            Group("all").send({"text": "to all"})
-            names = Group("all").channel_layer.group_channels("all")
-            Group("more").add(names[0])
-            Group("more").send({"text": "to more"})
-            Group("more").discard(names[0])
-            Group("more").send({"text": "to nobody"})
-            Group("all").send({"bytes": b"\\x00\\xff"})
-"""
+from tests.process import TIMEOUT, ServerTestCase, project, wait_until
 
 
 class LocalSocketTests(ServerTestCase):
     """A management command beside a running server."""
 
-    files = {
-        "routing.py": ROUTING,
-        "app/__init__.py": "",
-        "app/management/__init__.py": "",
-        "app/management/commands/__init__.py": "",
-        "app/management/commands/send_all.py": SEND,
-    }
+    files = project("local_socket")
     extra_settings = "INSTALLED_APPS.append('app')\n"
 
     def test_rule_16_another_process_sends(self) -> None:
@@ -124,7 +87,7 @@ class LocalSocketTests(ServerTestCase):
 class SendCommandTests(ServerTestCase):
     """``manage.py send``."""
 
-    files = {"routing.py": ROUTING}
+    files = project("local_socket")
     extra_settings = "CHANNEL_LAYERS['default']['CONFIG'] = {'channel_capacity': {'full': 1}}\n"
 
     def send(self, *arguments: str, stdin: str = "") -> tuple[int, str]:

@@ -13,141 +13,13 @@ from channelserver.layers import InMemoryChannelLayer
 from channelserver.message import Message
 from channelserver.workers.request import AsgiRequest
 from tests.lab import CLOSE, PING, LabTestCase, RawClient, close_code, open_sockets
-from tests.process import TIMEOUT, wait_until
-
-ROUTING = """
-    from channelserver import Channel, Group, channel_layers, route
-    from channelserver.exceptions import DenyConnection, WebsocketCloseException
-    import lab
-
-
-    def receive(message):
-        reply, order = message.reply_channel, message["text"]
-        if order == "deny":
-            raise DenyConnection
-        elif order.startswith("close"):
-            raise WebsocketCloseException(int(order.split()[1]) if " " in order else None)
-        elif order == "fill":
-            Channel("hole").send({})
-            Channel("hole").send({})
-            reply.send({"text": "after the hole"})
-        elif order.startswith("wait"):
-            lab.wait_for_gate(order.split()[1])
-        elif order == "join":
-            Group("everybody").add(reply)
-            reply.send({"text": "joined"})
-        else:
-            reply.send({"text": order})
-
-    def disconnect(message):
-        lab.note("disconnect", path=message["path"], order=message["order"])
-        if "deny" in message["path"]:
-            raise DenyConnection
-
-    def task(message):
-        if message.get("deny"):
-            raise DenyConnection
-        lab.note("task")
-
-    channel_routing = [
-        route("websocket.receive", receive),
-        route("websocket.disconnect", disconnect),
-        route("task", task),
-    ]
-"""
-
-URLS = """
-    import sys
-    import threading
-
-    from channelserver import Channel, Group, channel_layers
-    from django.http import HttpResponse, JsonResponse
-    from django.urls import path
-    import flaky
-
-    def ok(request):
-        return HttpResponse("ok")
-
-    def task(request):
-        Channel("task").send({"deny": "deny" in request.GET})
-        return HttpResponse("sent")
-
-    def members(request):
-        return JsonResponse({"members": channel_layers["default"].group_channels(request.GET["group"])})
-
-    def break_take(request):
-        flaky.failures = int(request.GET["times"])
-        return HttpResponse("broken")
-
-    def stampede(request):
-        '''Change a group in some threads, and use it in others.'''
-        errors, stop = [], threading.Event()
-        group, layer = Group("stampede"), channel_layers["default"]
-
-        def guarded(function):
-            def run():
-                try:
-                    number = 0
-                    while not stop.is_set():
-                        number += 1
-                        function(number)
-                except BaseException as error:
-                    errors.append(repr(error))
-            return run
-
-        def change(number):
-            group.add("member.%d" % (number % 500))
-            group.discard("member.%d" % (number * 7 % 500))
-
-        rounds = []
-
-        def use(number):
-            layer.group_channels("stampede")
-            if number % 100 == 0:
-                group.send({}, immediately=True)
-            rounds.append(number)
-            if len(rounds) > 3000:
-                stop.set()
-
-        threads = [threading.Thread(target=guarded(function)) for function in (change, change, use, use)]
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)  # so that they get in each other's way as often as they can
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        sys.setswitchinterval(interval)
-        return JsonResponse({"errors": errors, "rounds": len(rounds)})
-
-    urlpatterns = [path(view.__name__, view) for view in (ok, task, members, break_take, stampede)]
-"""
-
-#: A layer whose queues fail when they are told to.
-FLAKY = """
-    from channelserver.layers import InMemoryChannelLayer
-
-    failures = 0
-
-    class FlakyLayer(InMemoryChannelLayer):
-        def __init__(self, **parameters):
-            super().__init__(**parameters)
-            take = self.queues.take
-
-            def fail_or_take(channels):
-                global failures
-                if failures:
-                    failures -= 1
-                    raise OSError("the queues have failed")
-                return take(channels)
-
-            self.queues.take = fail_or_take
-"""
+from tests.process import TIMEOUT, project, wait_until
 
 
 class WorkerTests(LabTestCase):
     """What ended worker threads, or left sockets behind. There is one worker thread."""
 
-    files = {"routing.py": ROUTING, "urls.py": URLS, "flaky.py": FLAKY}
+    files = project("old_bugs")
     arguments = ("--threads", "1", "--http-timeout", "600", "--ping-interval", "0")
     extra_settings = """
         CHANNEL_LAYERS["default"]["BACKEND"] = "flaky.FlakyLayer"
@@ -230,48 +102,10 @@ class WorkerTests(LabTestCase):
         self.assertEqual(members, [])
 
 
-TIMER_ROUTING = """
-    from channelserver import route
-    from channelserver.server.websocket.websocket import WebSocket
-    import lab
-
-    # A socket whose deadlines fail.
-    on_tick = WebSocket.on_tick
-
-    def failing(self, now):
-        if self.path == "/cursed/":
-            lab.note("cursed")
-            raise ZeroDivisionError("this socket's deadline has failed")
-        return on_tick(self, now)
-
-    WebSocket.on_tick = failing
-
-    def nothing(message):
-        pass
-
-    channel_routing = [route("http.request", nothing, path="^/nothing$")]
-"""
-
-TIMER_URLS = """
-    from django.http import StreamingHttpResponse
-    from django.urls import path
-    import lab
-
-    def streaming(request):
-        def body():
-            yield b"begin"
-            lab.wait_for_gate("body")
-            yield b"end"
-        return StreamingHttpResponse(body())
-
-    urlpatterns = [path("streaming", streaming)]
-"""
-
-
 class TimerTests(LabTestCase):
     """What ended the timers of the whole server."""
 
-    files = {"routing.py": TIMER_ROUTING, "urls.py": TIMER_URLS}
+    files = project("old_bugs_timers")
     arguments = ("--threads", "2", "--http-timeout", "2", "--ping-interval", "0.5", "--ping-timeout", "0.5")
 
     def assertTimersRun(self) -> None:

@@ -20,108 +20,14 @@ from websockets.sync.client import ClientConnection
 
 from tests.certificates import write_pair
 from tests.lab import TEXT, RawClient
-from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
 from tests.test_deploy import ACTIVATED
-
-ROUTING = """
-    import os, time
-    from pathlib import Path
-    from channelserver import Channel, Group, route
-    from channelserver.sessions import channel_session
-
-    HERE = Path(__file__).parent
-
-    def note(text):
-        with open(HERE / "notes.txt", "a") as stream:
-            stream.write(f"{text} {os.getpid()}\\n")
-
-    def works():
-        lines = (HERE / "notes.txt").read_text().split("\\n")[:-1]
-        return [line for line in lines if line.startswith("work ")]
-
-    @channel_session
-    def connect(message):
-        message.channel_session["count"] = 0
-        Group("all").add(message.reply_channel)
-        message.reply_channel.send({"text": f"{os.getpid()} {message.reply_channel.name}"})
-
-    @channel_session
-    def receive(message):
-        text = message["text"]
-        message.channel_session["count"] += 1
-        if text.startswith("send "):
-            for number in range(50):
-                Group("all").send({"text": f"{text[5:]} {number}"})
-        elif text.startswith("to "):
-            Channel(text.split()[1]).send({"text": "personal"})
-        elif text.startswith("add "):
-            Group("few").add(text.split()[1])
-            Group("few").send({"text": "few"})
-        elif text == "members":
-            members = [len(Group(name).channel_layer.group_channels(name)) for name in ("all", "few")]
-            message.reply_channel.send({"text": "%d %d" % tuple(members)})
-        elif text == "flush":
-            Group("all").channel_layer.flush()
-            Group("all").send({"text": "to nobody"})
-            message.reply_channel.send({"text": "flushed"})
-        elif text == "statistics":
-            layer = Group("all").channel_layer
-            figures = layer.global_statistics()
-            count = layer.channel_statistics("websocket.connect")["messages_count"]
-            message.reply_channel.send({"text": f"{count} {figures['group_members']} {sorted(figures)[0]}"})
-        else:
-            message.reply_channel.send({"text": f"{text} {message.channel_session['count']} {os.getpid()}"})
-
-    def disconnect(message):
-        note("disconnect")
-
-    def work(message):
-        note("work %s" % message["number"])
-        # Nobody is done with all of them before the other process has taken one.
-        ends = time.monotonic() + 60
-        while len(set(line.split()[-1] for line in works())) < 2 and time.monotonic() < ends:
-            time.sleep(0.005)
-
-    channel_routing = [
-        route("websocket.connect", connect), route("websocket.receive", receive),
-        route("websocket.disconnect", disconnect), route("work", work),
-    ]
-"""
-
-VIEWS = """
-    import hashlib, os, signal, time
-    from django.http import HttpResponse
-    from django.urls import path
-    from pathlib import Path
-    from channelserver import Channel
-
-    HERE = Path(__file__).parent
-
-    def where(request):
-        return HttpResponse(str(os.getpid()))
-
-    def held(request):
-        (HERE / "at-gate").touch()
-        while not (HERE / "gate").exists():
-            time.sleep(0.002)
-        return HttpResponse(str(os.getpid()))
-
-    def upload(request):
-        return HttpResponse(hashlib.sha256(request.read()).hexdigest())
-
-    def work(request):
-        for number in range(int(request.GET["number"])):
-            Channel("work").send({"number": number}, immediately=True)
-        return HttpResponse(str(os.getpid()))
-
-    urlpatterns = [path("where/", where), path("held/", held), path("upload/", upload), path("job/", work)]
-"""
 
 
 class ProcessesTestCase(ServerTestCase):
     """A server of two processes."""
 
-    files = {"routing.py": ROUTING, "urls.py": VIEWS}
+    files = project("processes")
     # On a busy machine a process may need more than some milliseconds to take what is left to it.
     extra_settings = """
         from channelserver.server.common import listening

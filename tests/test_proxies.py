@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 
 from channelserver.server.http.http1 import BadRequest, RequestHead, parse_head
 from channelserver.server.http.proxy import ProxyPolicy, parse_forwarded
-from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
 from tests.raw import Raw, head
 
 PROXY, INNER, CLIENT = "10.0.0.1", "10.0.0.2", "203.0.113.7"
@@ -275,41 +275,10 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual((found["client"], found["scheme"]), ([CLIENT, 4711], "https"))
 
 
-ROUTING = """
-    import json
-
-    def connect(message):
-        content = {name: message[name] for name in ("client", "server", "scheme")}
-        content["headers"] = [[name.decode(), value.decode()] for name, value in message["headers"]]
-        message.reply_channel.send({"text": json.dumps(content)})
-
-    channel_routing = {"websocket.connect": connect}
-"""
-
-URLS = """
-    from django.http import JsonResponse
-    from django.urls import re_path
-
-    def show(request):
-        return JsonResponse({
-            "client": request.META.get("REMOTE_ADDR"),
-            "scheme": request.scheme,
-            "secure": request.is_secure(),
-            "host": request.get_host(),
-            "port": request.get_port(),
-            "uri": request.build_absolute_uri(),
-            "forwarded": {key: value for key, value in request.META.items() if "FORWARDED" in key},
-            "length": len(request.body),
-        })
-
-    urlpatterns = [re_path("", show)]
-"""
-
-
 class ProxiedTestCase(ServerTestCase):
     """A server, and what is put in front of it."""
 
-    files = {"routing.py": ROUTING, "urls.py": URLS}
+    files = project("proxies")
     extra_settings = "ALLOWED_HOSTS = ['site.example', '127.0.0.1', 'localhost']\n"
 
     def program(self, name: str, package: str) -> str:

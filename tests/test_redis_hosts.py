@@ -16,91 +16,17 @@ from typing import Any
 from twisted.python import log
 
 from tests.lab import RawClient
-from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 from tests.redis_server import RedisServer
 
 #: From each sender in the large test of groups.
 SENDS = 50
 
-ROUTING = """
-    import json, os, threading, time
-    from pathlib import Path
-    from channelserver import Channel, Group, channel_layers, route
-    from channelserver.sessions import channel_session, enforce_ordering
-
-    folder = Path(__file__).resolve().parent
-    lock = threading.Lock()
-
-    def note(name, text):
-        with lock, open(folder / f"{name}.{os.getpid()}", "a") as stream:
-            stream.write(text + "\\n")
-
-    @enforce_ordering
-    def connect(message):
-        message.reply_channel.send({"accept": True})
-        Group("all").add(message.reply_channel)
-        Group("all").send({"text": "joined"}) if message["path"] == "/hello/" else None
-
-    @channel_session
-    def receive(message):
-        verb, _, rest = message["text"].partition(" ")
-        if verb == "all":
-            Group("all").send({"text": rest})
-        elif verb == "leave":
-            Group("all").discard(message.reply_channel)
-            message.reply_channel.send({"text": "left"})
-        elif verb == "count":
-            message.channel_session["count"] = message.channel_session.get("count", 0) + 1
-            note("order", message["text"])
-            number = int(rest)
-            if number % 100 == 7:
-                raise ValueError("as the test wants it")
-            if (folder / f"kill-{number}").exists():
-                (folder / f"kill-{number}").unlink()
-                os.kill(os.getpid(), 9)
-            message.reply_channel.send({"text": f"{number} {message.channel_session['count']}"})
-        elif verb == "members":
-            message.reply_channel.send({"text": str(len(channel_layers["default"].group_channels("all")))})
-
-    def disconnect(message):
-        note("disconnect", str(message["code"]))
-
-    def work(message):
-        note("work", str(message["number"]))
-        if message["number"] >= 300 and (folder / "hold").exists():
-            while (folder / "hold").exists():
-                time.sleep(0.002)
-
-    channel_routing = [
-        route("websocket.connect", connect), route("websocket.receive", receive),
-        route("websocket.disconnect", disconnect), route("work", work),
-    ]
-"""
-
-URLS = """
-    import hashlib, os, time
-    from django.http import HttpResponse, StreamingHttpResponse
-    from django.urls import path
-    from django.views.decorators.csrf import csrf_exempt
-
-    @csrf_exempt
-    def body(request):
-        return HttpResponse(hashlib.sha256(request.body).hexdigest() + f" {os.getpid()}")
-
-    def stream(request):
-        return StreamingHttpResponse(bytes([number % 256]) * 100_000 for number in range(50))
-
-    def die(request):
-        os.kill(os.getpid(), 9)
-
-    urlpatterns = [path("body/", body), path("stream/", stream), path("die/", die)]
-"""
-
 
 class RedisServerTestCase(ServerTestCase):
     """Servers of one project, which share a Redis."""
 
-    files = {"routing.py": ROUTING, "urls.py": URLS}
+    files = project("redis_hosts")
     #: Further parameters of the layer.
     config = ""
     migrate = True

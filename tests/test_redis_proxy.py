@@ -9,31 +9,18 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.process import TIMEOUT, Server, free_port, wait_until
+from tests.process import TIMEOUT, Server, free_port, project, wait_until
 from tests.redis_server import RedisServer
 from tests.test_proxies import ProxiedTestCase, documented
 from tests.test_redis_hosts import RedisServerTestCase
 
 PAGE = "redis.rst"
 
-ROUTING = """
-    from channelserver import Group
-
-    def connect(message):
-        message.reply_channel.send({"accept": True})
-        Group("chat").add(message.reply_channel)
-
-    def receive(message):
-        Group("chat").send({"text": message["text"]})
-
-    channel_routing = {"websocket.connect": connect, "websocket.receive": receive}
-"""
-
 
 class WalkThroughTests(RedisServerTestCase, ProxiedTestCase):
     """What the page says, and what it promises."""
 
-    files = {"routing.py": ROUTING}
+    files = project("redis_proxy")
 
     def start_redis(self) -> Any:
         """Start Redis, with a password."""

@@ -7,94 +7,7 @@ import time
 from typing import Any
 
 from tests.lab import CLOSE, PING, LabTestCase, RawClient, close_code, open_sockets
-from tests.process import TIMEOUT, wait_until
-
-ROUTING = """
-    from channelserver import Group, channel_layers, route
-    from channelserver.server.websocket import frames
-    import lab
-
-    encode = frames.encode_reply
-
-    def noting(content):
-        lab.note("encoded", text=content.get("text"))
-        return encode(content)
-
-    frames.encode_reply = noting
-
-
-    def group_of(message):
-        return Group(message["path"].strip("/").split("/")[0])
-
-    def members(group):
-        return channel_layers["default"].group_channels(group.name)
-
-    def connect(message):
-        group_of(message).add(message.reply_channel)
-
-    def receive(message):
-        group, reply = group_of(message), message.reply_channel
-        if message["text"] == "leave":
-            group.discard(reply)
-            group.discard(reply)
-        elif message["text"] == "join":
-            group.add(reply)
-            group.add(reply)
-        elif message["text"] == "close":
-            reply.send({"close": 4000})
-        elif message["text"] == "send":
-            for number in range(20):
-                group.send({"text": str(number)})
-        lab.note("received", path=message["path"], text=message["text"])
-
-    def disconnect(message):
-        group = group_of(message)
-        before = message.reply_channel.name in members(group)
-        group.add(message.reply_channel)
-        after = message.reply_channel.name in members(group)
-        lab.note("disconnect", path=message["path"], code=message["code"], before=before, after=after)
-
-    channel_routing = [
-        route("websocket.connect", connect),
-        route("websocket.receive", receive),
-        route("websocket.disconnect", disconnect),
-    ]
-"""
-
-URLS = """
-    from channelserver import Group, channel_layers
-    from django.http import JsonResponse
-    from django.urls import path
-    import lab
-
-    def send(request):
-        group = Group(request.GET["group"])
-        size = int(request.GET.get("size", 0))
-        for number in range(int(request.GET.get("times", 1))):
-            group.send({"text": request.GET["text"].format(number).ljust(size, ".")})
-        return JsonResponse({})
-
-    def join(request):
-        Group(request.GET["group"]).add(request.GET["channel"])
-        return JsonResponse({})
-
-    def members(request):
-        return JsonResponse({"members": channel_layers["default"].group_channels(request.GET["group"])})
-
-    def lost(request):
-        return JsonResponse(channel_layers["default"].global_statistics()["lost"])
-
-    def wait(request):
-        Group(request.GET["group"]).add(request.reply_channel)
-        lab.note("waiting", group=request.GET["group"])
-        raise request.ResponseLater
-
-    def answer(request):
-        Group(request.GET["group"]).send({"status": 204})
-        return JsonResponse({})
-
-    urlpatterns = [path(view.__name__, view) for view in (send, join, members, lost, wait, answer)]
-"""
+from tests.process import TIMEOUT, project, wait_until
 
 #: Far fewer than the members of the largest group in the tests.
 SETTINGS = """
@@ -103,7 +16,7 @@ SETTINGS = """
 
 
 class GroupTestCase(LabTestCase):
-    files = {"routing.py": ROUTING, "urls.py": URLS}
+    files = project("rules_groups")
     extra_settings = SETTINGS
     arguments = ("--ping-interval", "0")
 

@@ -10,114 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import LabTestCase, RawClient, client_frame, open_sockets
-from tests.process import TIMEOUT, wait_until
+from tests.process import TIMEOUT, project, wait_until
 
-#: How long held-back messages wait for room here.
+#: How long held-back messages wait for room in the projects here.
 RETRY_SECONDS = 8
-
-ROUTING = """
-    import threading
-
-    from channelserver import Channel, Group, route
-    from channelserver.workers import outbox
-    from channelserver.layers import ChannelFull
-    import lab
-
-    # Two seconds are so short that a busy machine may need them for what has to happen before.
-    outbox.RETRY_SECONDS = {retry_seconds}
-
-
-    def connect(message):
-        lab.note("connect", path=message["path"])
-        if message["path"].startswith("/held/"):
-            lab.wait_for_gate("connect")
-
-    def receive(message):
-        reply, text = message.reply_channel, message["text"]
-        if text.startswith("wait"):
-            lab.wait_for_gate(text.replace(" ", "."))
-        elif text == "fill":
-            reply.send({"text": "before"})
-            for _ in range(3):
-                Channel("hole.receive").send({})
-            reply.send({"text": "after"})
-        elif text == "squeeze":
-            for number in range(4):
-                Channel("hole.squeeze").send({"number": number})
-            reply.send({"text": "squeezed"})
-        elif text == "direct":
-            results = [attempt("hole.direct", immediately=True) for _ in range(3)]
-            thread = threading.Thread(target=lambda: results.append(attempt("hole.direct")))
-            thread.start()
-            thread.join()
-            reply.send({"text": " ".join(results)})
-        else:
-            reply.send({"text": text[:20]})
-
-    def attempt(name, **options):
-        channel = Channel(name)
-        try:
-            channel.send({}, **options)
-        except channel.channel_layer.ChannelFull as error:
-            assert isinstance(error, ChannelFull)
-            return "full"
-        return "sent"
-
-    def disconnect(message):
-        lab.note("disconnect", path=message["path"])
-
-    def task(message):
-        if "gate" in message:
-            lab.wait_for_gate(message["gate"])
-        lab.note("task", **message.content)
-
-    channel_routing = [
-        route("websocket.connect", connect),
-        route("websocket.receive", receive),
-        route("websocket.disconnect", disconnect),
-        route("task", task),
-    ]
-""".replace("{retry_seconds}", str(RETRY_SECONDS))
-
-URLS = """
-    import json
-
-    from channelserver import Channel, channel_layers
-    from django.http import HttpResponse, JsonResponse
-    from django.urls import path
-    import lab
-    import routing
-
-    def send(request):
-        order = json.loads(request.body)
-        Channel(order["channel"]).send(order["content"])
-        return HttpResponse("sent")
-
-    def gate(request):
-        lab.wait_for_gate(request.GET["name"])
-        return HttpResponse("through")
-
-    def lost(request):
-        return JsonResponse(channel_layers["default"].global_statistics()["lost"])
-
-    def fill(request):
-        number = 0
-        while routing.attempt(request.GET["channel"], immediately=True) == "sent":
-            number += 1
-        return HttpResponse(str(number))
-
-    def take(request):
-        channel, content = channel_layers["default"].receive([request.GET["channel"]], block=True)
-        return JsonResponse(content)
-
-    urlpatterns = [path(view.__name__, view) for view in (send, gate, lost, fill, take)]
-"""
 
 CAPACITIES = {"http.request": 3, "websocket.connect": 2, "websocket.receive": 5, "websocket.disconnect": 1, "hole*": 1}
 
 
 class QueueTestCase(LabTestCase):
-    files = {"routing.py": ROUTING, "urls.py": URLS}
+    files = project("rules_queues")
 
     def send(self, channel: str, **content: Any) -> None:
         """Have a view send a message."""
@@ -324,80 +226,10 @@ class ExpiryTests(QueueTestCase):
         self.assertEqual(self.lost(), {"expired": 1})
 
 
-EVERYWHERE_ROUTING = """
-    import threading
-
-    from channelserver import Channel, route
-    from django.contrib.contenttypes.models import ContentType
-    from django.core.signals import request_finished
-    from django.db.models.signals import post_save
-    import lab
-
-
-    def consumer(message):
-        lab.note("any-name", sender=message["from"])
-        if message["from"] == "a view":
-            Channel("any-name").send({"from": "a consumer"})
-
-    def saved(sender, instance, **kwargs):
-        Channel("any-name").send({"from": "a signal"})
-
-    post_save.connect(saved, sender=ContentType, weak=False)
-    request_finished.connect(lambda **kwargs: Channel("any-name").send({"from": "the end of a request"}), weak=False)
-
-    channel_routing = {"any-name": consumer}
-"""
-
-EVERYWHERE_URLS = """
-    import threading
-
-    from asgiref.sync import sync_to_async
-    from channelserver import Channel
-    from django.contrib.contenttypes.models import ContentType
-    from django.http import HttpResponse
-    from django.urls import path
-    from early import models
-
-    def view(request):
-        Channel("any-name").send({"from": "a view"})
-        thread = threading.Thread(target=Channel("any-name").send, args=[{"from": "a thread"}])
-        thread.start()
-        thread.join()
-        return HttpResponse("sent")
-
-    async def async_view(request):
-        Channel("any-name").send({"from": "an asynchronous view"})
-        await sync_to_async(Channel("any-name").send)({"from": "sync_to_async"})
-        return HttpResponse("sent")
-
-    def save(request):
-        ContentType.objects.create(app_label="app", model="model")
-        return HttpResponse("saved")
-
-    def early(request):
-        models.channel.send({"from": "an early channel"})
-        models.group.add("any-name")
-        models.group_of_default_layer.send({"from": "an early group"})
-        return HttpResponse("sent")
-
-    urlpatterns = [path("view", view), path("async", async_view), path("save", save), path("early", early)]
-"""
-
-
 class EverywhereTests(LabTestCase):
     """Rule 16, within the server's process."""
 
-    files = {
-        "routing.py": EVERYWHERE_ROUTING,
-        "urls.py": EVERYWHERE_URLS,
-        "early/__init__.py": "",
-        # Imported by Django's start, before there is a layer.
-        "early/models.py": """
-            from channelserver import Channel, Group
-            channel, group = Channel("any-name"), Group("early")
-            group_of_default_layer = Group("early", alias="default")
-        """,
-    }
+    files = project("rules_queues_everywhere")
     extra_settings = "\nINSTALLED_APPS.append('early')\n"
     migrate = True
 
@@ -419,97 +251,10 @@ class EverywhereTests(LabTestCase):
         self.wait_for_note("any-name", sender="an early group")
 
 
-NAMES_ROUTING = """
-    import datetime
-    import decimal
-
-    from channelserver import Channel, Group, route
-    from django.utils.safestring import mark_safe
-    import lab
-
-
-    def name(message):
-        verdicts = {}
-        for number, value in enumerate(NAMES):
-            for kind in (Channel, Group):
-                verdicts["%s %s" % (kind.__name__, number)] = verdict(kind, value)
-        lab.note("names", **verdicts)
-
-    def verdict(function, *arguments):
-        try:
-            function(*arguments)
-        except Exception as error:
-            return type(error).__name__
-        return "ok"
-
-    NAMES = [
-        "a", "A.b-c_9", "x!y", "x?y", "x!", "a" * 99, "x!" + "y" * 97, b"bytes", "x?",
-        "", "a" * 100, "x!" + "y" * 98, "a b", "a/b", "\\u00e4", "a\\n", "x!\\u00e4", "a!b!c", "a?b?c", "a!b?c", "!a",
-        "?a", None, 5, ["a"], b"\\xe4", "a:b", "a\\u0660",
-    ]
-
-    class Text(str):
-        pass
-
-    CONTENTS = [
-        {}, {"bytes": b"\\x00\\xff"}, {"text": "\\u00e4\\U0001f600\\x00"}, {"int": -2**63, "long": 2**63 - 1},
-        {"float": 1.5, "inf": float("inf")}, {"bool": True, "no": False}, {"none": None},
-        {"list": [1, [2, {"three": [3]}]]}, {"dict": {"in": {"in": {}}}}, {"": "empty key"}, {"tuple": (1, 2)},
-        {"safe": mark_safe("<b>")}, {"own": Text("own")},
-    ]
-    endless = {}
-    endless["endless"] = [endless]
-    BAD_CONTENTS = [
-        {"int": 2**63}, {"int": -2**63 - 1}, {"set": {1}}, {"object": object()}, {"date": datetime.date(2020, 1, 1)},
-        {"decimal": decimal.Decimal(1)}, {1: "key"}, {"in": [{None: 1}]}, {"complex": 1j}, {"class": int}, endless,
-        {"bytearray": bytearray(b"a")}, None, "text", ["list"], 5,
-    ]
-
-    def content(message):
-        for number, value in enumerate(CONTENTS):
-            Channel("contents").send({"number": number, "value": value})
-        lab.note("bad", channel=[verdict(Channel("contents").send, value) for value in BAD_CONTENTS],
-                 group=[verdict(Group("contents").send, value) for value in BAD_CONTENTS])
-
-    def contents(message):
-        lab.note("content", number=message["number"], value=repr(message["value"]),
-                 types=[type(value).__name__ for value in message["value"].values()])
-
-    def alter(message):
-        content = {"list": [1], "dict": {"key": [1]}}
-        Channel("altered").send(content)
-        Channel("altered").send(content, immediately=True)
-        Group("altered").add("altered")
-        Group("altered").add("altered.too")
-        Group("altered").send(content)
-        content["list"].append(2)
-        content["dict"]["key"].append(2)
-        content["more"] = True
-        del content
-
-    def altered(message):
-        lab.note("altered", channel=message.channel.name, content=repr(sorted(message.content.items())))
-        message.content["list"].append(3)
-        message.content["dict"]["key"].append(3)
-
-    tasks = {"names": name, "contents": content, "alter": alter}
-
-    def receive(message):
-        tasks[message["text"]](message)
-        message.reply_channel.send({"text": "done"})
-
-    channel_routing = [
-        route("websocket.receive", receive),
-        route("contents", contents),
-        route(["altered", "altered.too"], altered),
-    ]
-"""
-
-
 class NamesAndContentsTests(LabTestCase):
     """Rule 17."""
 
-    files = {"routing.py": NAMES_ROUTING}
+    files = project("rules_queues_names")
 
     def order(self, text: str) -> None:
         """Have a consumer do something."""

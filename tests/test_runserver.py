@@ -12,42 +12,8 @@ import django
 import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.lab import LAB, RawClient
-from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
-
-ROUTING = """
-    import threading
-
-    from channelserver import route
-    from channelserver.exceptions import DenyConnection
-
-    def connect(message):
-        if message["path"] == "/denied/":
-            raise DenyConnection
-
-    def receive(message):
-        workers = sum(thread.name.startswith("worker") for thread in threading.enumerate())
-        message.reply_channel.send({"text": "%s from one of %d threads" % (message["text"], workers)})
-
-    channel_routing = [route("websocket.connect", connect), route("websocket.receive", receive)]
-"""
-
-URLS = """
-    from django.contrib import admin
-    from django.http import HttpResponse
-    from django.urls import path
-
-    def index(request):
-        return HttpResponse("the first version")
-
-    def fail(request):
-        raise ValueError("the view failed")
-
-    def redirect(request):
-        return HttpResponse(status=302, headers={"Location": "/"})
-
-    urlpatterns = [path("", index), path("fail", fail), path("redirect", redirect), path("admin/", admin.site.urls)]
-"""
+from tests.lab import RawClient
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
 
 #: What the admin needs.
 SETTINGS = """
@@ -66,13 +32,7 @@ SETTINGS = """
     }]
 """
 
-FILES = {
-    "lab.py": LAB,
-    "routing.py": ROUTING,
-    "urls.py": URLS,
-    "app/__init__.py": "",
-    "app/static/app/own.txt": "a file of the app's own",
-}
+FILES = {**project("lab", "runserver"), "app/static/app/own.txt": "a file of the app's own"}
 
 ADMIN_CSS = Path(django.__file__).parent / "contrib/admin/static/admin/css/base.css"
 
@@ -267,16 +227,16 @@ class ReloadTests(RunserverTestCase):
         server = self.run_process(command).wait_until_up()
         self.assertEqual(server.get("/").text, "the first version")
         with server.connect("/") as socket:
-            self.write({"routing.py": ROUTING.replace("%s from", "new code got %s from")})
-            self.change(server, "urls.py", URLS.replace("first", "second"), "changed, reloading")
+            self.write({"routing.py": FILES["routing.py"].replace('f"{', 'f"new code got {')})
+            self.change(server, "urls.py", FILES["urls.py"].replace("first", "second"), "changed, reloading")
             with self.assertRaises(ConnectionClosed) as closed:
                 socket.recv(TIMEOUT)
             assert closed.exception.rcvd is not None
             self.assertEqual(closed.exception.rcvd.code, 1012)
         self.wait_for_page(server, "the second version")
         self.assertIn("new code got hello", self.echo(server))
-        self.change(server, "urls.py", URLS.replace("the first", 'the " first'), "SyntaxError")
-        third = URLS.replace("first", "third")
+        self.change(server, "urls.py", FILES["urls.py"].replace("the first", 'the " first'), "SyntaxError")
+        third = FILES["urls.py"].replace("first", "third")
         try:
             self.change(server, "urls.py", third, "changed, reloading")
         except AssertionError:

@@ -13,109 +13,13 @@ from typing import Any
 import requests
 from websockets.exceptions import InvalidStatus
 
-from tests.lab import LAB
-from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
-
-ROUTING = """
-    import os, signal, time
-    from channelserver import Channel, Group, route
-    from channelserver.exceptions import ConsumeLater
-    from channelserver.sessions import channel_session
-    from channelserver.signals import worker_process_ready, worker_ready
-    import lab
-
-    for signal_ in (worker_ready, worker_process_ready):
-        def ready(sender, signal, **kwargs):
-            lab.note("signal", pid=os.getpid(), name="process" if signal is worker_process_ready else "worker")
-        signal_.connect(ready, weak=False)
-
-    def work(message):
-        if message.get("gate"):
-            lab.wait_for_gate(message["gate"])
-        lab.note("work", pid=os.getpid(), number=message.get("number"))
-
-    def other(message):
-        lab.note("other", pid=os.getpid())
-
-    tries = []
-
-    def later(message):
-        tries.append(1)
-        if len(tries) < 4:
-            raise ConsumeLater
-        lab.note("later", pid=os.getpid(), tries=len(tries))
-
-    @channel_session
-    def connect(message):
-        if message["path"] == "/kill/":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if message["path"] == "/raise/":
-            raise ValueError("on purpose")
-        message.channel_session["count"] = 0
-        Group("all").add(message.reply_channel)
-
-    @channel_session
-    def receive(message):
-        if message["text"] == "die":
-            lab.note("dying")
-            os.kill(os.getpid(), signal.SIGKILL)
-        if message["text"].startswith("gate"):
-            lab.wait_for_gate(message["text"])
-        message.channel_session["count"] += 1
-        if message["text"] == "all":
-            Group("all").send({"text": "to all"})
-        message.reply_channel.send({"text": f"{message['text']} {message.channel_session['count']} {os.getpid()}"})
-
-    def disconnect(message):
-        lab.note("disconnect", pid=os.getpid(), members=len(Group("all").channel_layer.group_channels("all")))
-
-    channel_routing = [
-        route("work", work), route("other", other), route("later", later), route("websocket.connect", connect),
-        route("websocket.receive", receive), route("websocket.disconnect", disconnect),
-    ]
-"""
-
-VIEWS = """
-    import hashlib, os, signal
-    from django.http import HttpResponse, StreamingHttpResponse
-    from django.urls import path
-    import lab
-    from channelserver import Channel
-
-    def where(request):
-        return HttpResponse(str(os.getpid()))
-
-    def kill(request):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    def fail(request):
-        raise SystemExit("on purpose")
-
-    def stream(request):
-        return StreamingHttpResponse(bytes([number % 256]) * 100_000 for number in range(40))
-
-    def upload(request):
-        return HttpResponse(hashlib.sha256(request.read()).hexdigest() + f" {os.getpid()}")
-
-    def send(request):
-        Channel("work").send({"number": int(request.GET["number"])})
-        return HttpResponse("sent")
-
-    def held(request):
-        lab.wait_for_gate(request.GET["gate"])
-        return HttpResponse(str(os.getpid()))
-
-    urlpatterns = [
-        path("where/", where), path("kill/", kill), path("fail/", fail), path("stream/", stream),
-        path("upload/", upload), path("send/", send), path("held/", held),
-    ]
-"""
+from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 
 
 class WorkerProcessTestCase(ServerTestCase):
     """A project whose code notes which process it runs in."""
 
-    files = {"routing.py": ROUTING, "urls.py": VIEWS, "lab.py": LAB}
+    files = project("lab", "runworker")
     extra_settings = "MIDDLEWARE = []\nSESSION_ENGINE = 'django.contrib.sessions.backends.file'\n"
 
     server: Server | None = None

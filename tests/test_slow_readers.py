@@ -23,7 +23,7 @@ from channelserver import bridge as bridge_module
 from channelserver.bridge import Bridge
 from channelserver.server.websocket.frames import Opcode
 from tests.fakes import FakeReactor, FakeServer, FakeTransport, StrictTestCase, read_frames
-from tests.process import TIMEOUT, Server, ServerTestCase
+from tests.process import TIMEOUT, Server, ServerTestCase, project
 from tests.test_websocket import handshake
 
 MB = 1_000_000
@@ -68,19 +68,6 @@ def open_deaf(server: Server, path: str) -> socket.socket:
     return connection
 
 
-GROUP = """
-    from channelserver import Group
-
-    def connect(message):
-        Group("all").add(message.reply_channel)
-
-    def receive(message):
-        Group("all").send({"text": message["text"].ljust(65536, "x")})
-
-    channel_routing = {"websocket.connect": connect, "websocket.receive": receive}
-"""
-
-
 class Reader(threading.Thread):
     """Reads what a group gets."""
 
@@ -101,7 +88,7 @@ class Reader(threading.Thread):
 class GroupTests(ServerTestCase):
     """Rule 14."""
 
-    files = {"routing.py": GROUP}
+    files = project("slow_readers_group")
     number = 1600
 
     def test_rule_14_a_member_that_never_reads(self) -> None:
@@ -271,22 +258,10 @@ class SenderTests(SynchronousTestCase):
         self.assertEqual(done, list(range(5)))
 
 
-HTTP = """
-    import os
-    from django.http import HttpResponse
-    from django.urls import path
-
-    def large(request, size):
-        return HttpResponse(b"x" * size)
-
-    urlpatterns = [path("<int:size>", large)]
-"""
-
-
 class AnswerTests(ServerTestCase):
     """Rule 20: slow clients of HTTP."""
 
-    files = {"urls.py": HTTP}
+    files = project("slow_readers_http")
 
     def test_requests_without_end_and_no_answer_read(self) -> None:
         """Who sends requests for 200 MB of answers and reads nothing holds one answer, and loses the connection."""
@@ -325,28 +300,10 @@ class AnswerTests(ServerTestCase):
         server.wait_for(rf"HTTP GET /{size} 200 {size} ")
 
 
-FLOOD = """
-    import threading
-    from channelserver import Channel
-    go = threading.Event()
-
-    def receive(message):
-        if message["path"] == "/go/":
-            go.set()
-            message.reply_channel.send({"text": "gone"})
-            return
-        if message["path"] == "/flood/":
-            go.wait(300)
-        message.reply_channel.send({"text": message["text"][:10]})
-
-    channel_routing = {"websocket.receive": receive}
-"""
-
-
 class FloodTests(ServerTestCase):
     """Rule 15: a client that sends faster than its messages are consumed."""
 
-    files = {"routing.py": FLOOD}
+    files = project("slow_readers_flood")
     extra_settings = """
         CHANNEL_LAYERS["default"]["CONFIG"] = {"channel_capacity": {"websocket.receive": 110}}
     """

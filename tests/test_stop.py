@@ -18,75 +18,7 @@ from typing import Any
 import requests
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
-
-WAITING = """
-    import os, time
-
-    def say(line, file):
-        with open(file, "a") as stream:
-            stream.write(line + "\\n")
-
-    def wait_for(file):
-        ends = time.monotonic() + 120
-        while not os.path.exists(file) and time.monotonic() < ends:
-            time.sleep(0.01)
-"""
-
-CONSUMERS = """
-    from channelserver import Channel, Group
-    from waiting import say, wait_for
-
-    def connect(message):
-        if message["path"] == "/slow/":
-            say("connect", "begun")
-            wait_for("go")
-
-    def receive(message):
-        say("receive", "begun")
-        wait_for("go")
-        message.reply_channel.send({"text": "too late for the socket"})
-        Channel("notes").send({"text": "held back"})
-        say("receive", "ended")
-
-    def disconnect(message):
-        say("%s %s" % (message["path"], message["code"]), "disconnected")
-
-    def note(message):
-        say(message["text"], "notes")
-"""
-
-ROUTING = """
-    channel_routing = {
-        "websocket.connect": "consumers.connect",
-        "websocket.receive": "consumers.receive",
-        "websocket.disconnect": "consumers.disconnect",
-        "notes": "consumers.note",
-    }
-"""
-
-URLS = """
-    from django.http import HttpResponse, StreamingHttpResponse
-    from django.urls import path
-    from waiting import say, wait_for
-
-    def quick(request):
-        return HttpResponse(b"quick " + request.body)
-
-    def slow(request):
-        say("view", "begun")
-        wait_for("go")
-        return HttpResponse("slow but sure")
-
-    def parts(request):
-        def content():
-            yield b"one "
-            wait_for("go")
-            yield b"two"
-        return StreamingHttpResponse(content())
-
-    urlpatterns = [path("", quick), path("slow/", slow), path("parts/", parts)]
-"""
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
 
 #: Makes the server wait for ever where it waits for a client that has been sent away to leave.
 PATIENT = """
@@ -102,7 +34,7 @@ FOR_EVER = "600"
 class StopTestCase(ServerTestCase):
     """A server that is told to stop."""
 
-    files = {"waiting.py": WAITING, "consumers.py": CONSUMERS, "routing.py": ROUTING, "urls.py": URLS}
+    files = project("stop")
 
     def setUp(self) -> None:
         """Have threads at hand for clients that wait."""

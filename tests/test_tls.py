@@ -21,37 +21,13 @@ from channelserver.server.common.options import OptionError, resolve
 from channelserver.server.edge.covered_names import uncovered
 from channelserver.server.edge.tls import ServerTLS, server_tls
 from tests.certificates import DAY, certificate_pem, client_context, key_pem, make_key, write_pair
-from tests.process import TIMEOUT, Server, ServerTestCase
-
-URLS = """
-    from django.http import HttpResponse, JsonResponse
-    from django.urls import path
-
-    def scheme(request):
-        request.session["seen"] = request.session.get("seen", 0) + 1
-        return JsonResponse({
-            "scheme": request.scheme, "secure": request.is_secure(), "seen": request.session["seen"],
-            "url": request.build_absolute_uri(), "version": request.META["SERVER_PROTOCOL"],
-        })
-
-    urlpatterns = [path("", scheme), path("big", lambda request: HttpResponse(b"x" * 3_000_000))]
-"""
-
-ROUTING = """
-    def connect(message):
-        message.reply_channel.send({"text": message["scheme"]})
-
-    def echo(message):
-        message.reply_channel.send({"text": message["text"]})
-
-    channel_routing = {"websocket.connect": connect, "websocket.receive": echo}
-"""
+from tests.process import TIMEOUT, Server, ServerTestCase, project
 
 
 class TLSTestCase(ServerTestCase):
     """Tests on a server with a certificate."""
 
-    files = {"urls.py": URLS, "routing.py": ROUTING}
+    files = project("tls")
     extra_settings = """
         SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
         SESSION_COOKIE_SECURE = True

@@ -1,0 +1,26 @@
+import time
+
+import lab
+
+from channelserver import Channel, route
+
+
+def task(message):
+    lab.note("task", at=time.time(), **message.content)
+
+
+def connect(message):
+    message.reply_channel.send({"text": "later"}, delay=0.2)
+
+
+def failing(message):
+    Channel("task").send({"key": message["key"], "of": "failed"}, delay=0.05)
+    Channel("task").send({"key": message["key"], "of": "ended"}, delay=0.1, immediately=True)
+    raise RuntimeError("as the test wants it")
+
+
+channel_routing = [
+    route("task", task),
+    route("websocket.connect", connect, path="^/later/$"),
+    route("failing", failing),
+]

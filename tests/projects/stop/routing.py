@@ -1,0 +1,6 @@
+channel_routing = {
+    "websocket.connect": "consumers.connect",
+    "websocket.receive": "consumers.receive",
+    "websocket.disconnect": "consumers.disconnect",
+    "notes": "consumers.note",
+}

@@ -11,7 +11,7 @@ from asgiref.local import Local
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.workers import django_cleanup
-from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, project, wait_until
 
 SETTINGS = """
 DATABASES["kept"] = {**DATABASES["default"], "NAME": BASE_DIR / "kept.sqlite3", "CONN_MAX_AGE": 600}
@@ -24,196 +24,11 @@ CACHES = {
 }
 """
 
-CLOSING = """
-    from django.core.cache.backends.locmem import LocMemCache
-
-    closed = []
-
-    class Cache(LocMemCache):
-        def __init__(self, *args, **kwargs):
-            super().__init__("closing", {})
-
-        def close(self, **kwargs):
-            closed.append(1)
-"""
-
-ROUTING = """
-    from django.db import connections
-
-    def connect(message):
-        connections["default"].ensure_connection()
-
-    def receive(message):
-        message.reply_channel.send({"text": str(connections["default"].connection is not None)})
-
-    channel_routing = {"websocket.connect": connect, "websocket.receive": receive}
-"""
-
-URLS = """
-    import asyncio
-    import gc
-    import os
-    import threading
-    import weakref
-
-    from asgiref.sync import sync_to_async
-    from django.core import signals
-    from django.core.cache import caches
-    from django.db import OperationalError, connection, connections
-    from django.http import HttpResponse, JsonResponse
-    from django.urls import path
-    import closing
-    import settings
-
-    def is_open(alias):
-        return connections[alias].connection is not None
-
-    def use(request):
-        for alias in connections:
-            connections[alias].cursor().execute("SELECT 1")
-        return HttpResponse("used")
-
-    async def use_async(request):
-        await sync_to_async(connections["default"].ensure_connection)()
-        return HttpResponse("used")
-
-    def look(request):
-        return HttpResponse(" ".join(f"{alias}={is_open(alias)}" for alias in connections))
-
-    def break_down(connection):
-        connection.is_usable = lambda: False  # SQLite's is always usable
-        connection.errors_occurred = True
-
-    def spoil(request):
-        '''The database goes away in the middle of a request.'''
-        kept = connections["kept"]
-        kept.ensure_connection()
-        break_down(kept)
-        return HttpResponse("spoilt")
-
-    def spoil_between(request):
-        '''It goes away before a request, or, which is the same here, before something ends that is one.'''
-        found = []
-        for signal in (signals.request_started, signals.request_finished):
-            kept = connections["kept"]
-            kept.ensure_connection()
-            break_down(kept)
-            signal.send(sender=None, message={"path": "between"})
-            found.append(is_open("kept"))
-        return HttpResponse(str(found))
-
-    def half(request):
-        '''A connection breaks before Django has set it up, and so before it says that there is one.'''
-        kept = connections["kept"]
-        kept.close()
-        def fail():
-            break_down(kept)
-            raise OperationalError("gone again")
-        kept.init_connection_state = fail
-        try:
-            kept.ensure_connection()
-        except OperationalError:
-            del kept.init_connection_state
-            return HttpResponse(str(is_open("kept")))
-
-    def forgotten(request):
-        '''A connection that is deleted, and made anew.'''
-        before = connections["default"]
-        before.ensure_connection()
-        before.close()
-        del connections["default"]
-        connections["default"].ensure_connection()
-        gone = weakref.ref(before)
-        del before
-        gc.collect()
-        return HttpResponse(str(gone() is None))
-
-    def uncommitted(request):
-        connections["kept"].set_autocommit(False)
-        return HttpResponse("left as it is")
-
-    def queries(request):
-        kept = connections["kept"]
-        kept.force_debug_cursor = True
-        kept.cursor().execute("SELECT 1")
-        return HttpResponse(str(len(kept.queries)))
-
-    def cache(request):
-        before = len(closing.closed)
-        caches["closing"].get("anything")
-        return HttpResponse(str(before))
-
-    def elsewhere(request):
-        '''A thread of the project sends the signals, as some do that run jobs.'''
-        found = []
-        def work():
-            connection.ensure_connection()
-            signals.request_finished.send(sender=None)
-            found.append(is_open("default"))
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        return HttpResponse(str(found))
-
-    def tasks(request):
-        '''In an event loop each task has its own connections; the signals, sent by another task, leave them alone.'''
-        os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-        found = []
-        async def one(opened, signalled):
-            connections["kept"].ensure_connection()
-            signals.request_finished.send(sender=None)
-            connections["kept"].set_autocommit(False)  # whoever looks at it now will close it
-            opened.set()
-            await signalled.wait()
-            found.append(is_open("kept"))
-            connections["kept"].close()
-        async def other(opened, signalled):
-            await opened.wait()
-            signals.request_finished.send(sender=None)
-            signalled.set()
-        async def both():
-            events = asyncio.Event(), asyncio.Event()
-            await asyncio.gather(one(*events), other(*events))
-        def work():
-            asyncio.run(both())  # the thread's first look is a task's
-            signals.request_finished.send(sender=None)
-            asyncio.run(both())
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        return HttpResponse(str(found))
-
-    heard = []
-
-    def listener(sender, message, **kwargs):
-        heard.append(f"{message['path']}: {is_open('default')}")
-
-    def listen(request):
-        signals.request_started.connect(listener)
-        connection.ensure_connection()
-        return HttpResponse("listening")
-
-    def hear(request):
-        signals.request_started.disconnect(listener)
-        return HttpResponse(str(heard))
-
-    def told(request):
-        return JsonResponse(settings.heard, safe=False)
-
-    urlpatterns = [
-        path(view.__name__ + "/", view)
-        for view in (
-            use, use_async, look, spoil, spoil_between, half, forgotten, uncommitted, queries, cache, elsewhere, tasks,
-            listen, hear, told,
-        )
-    ]
-"""
-
 
 class CleanupTests(SharedServerTestCase):
     """One thread, so each request finds what the one before has left."""
 
-    files = {"urls.py": URLS, "routing.py": ROUTING, "closing.py": CLOSING}
+    files = project("django_cleanup")
     extra_settings = SETTINGS
     arguments = ("--threads", "1")
 
@@ -301,7 +116,7 @@ class ClosingCacheTests(CleanupTests):
 class ReceiversTests(SharedServerTestCase):
     """A project with receivers of its own, connected before the server is put together."""
 
-    files = {"urls.py": URLS, "closing.py": CLOSING}
+    files = project("django_cleanup")
     extra_settings = (
         SETTINGS
         + """
@@ -335,7 +150,7 @@ signals.request_finished.connect(finished)
 class ChoiceTests(SharedServerTestCase):
     """A project that does not want Django to close its connections."""
 
-    files = {"urls.py": URLS, "closing.py": CLOSING}
+    files = project("django_cleanup")
     extra_settings = (
         SETTINGS
         + """
@@ -380,71 +195,6 @@ SECRET = lambda: "resolved"
         self.assertEqual(self.server.get("/").text, "resolved")
 
 
-PLACES = """
-    import asyncio
-    import threading
-
-    from asgiref.sync import sync_to_async
-    from django.conf import settings
-    from django.core import signals
-    from django.http import JsonResponse
-    from django.test import override_settings
-    from django.urls import get_script_prefix, get_urlconf, path, reverse
-
-    def place():
-        return [get_urlconf(), get_script_prefix()]
-
-    def inside(request):
-        elsewhere = []
-        thread = threading.Thread(target=lambda: elsewhere.append(place()))
-        thread.start()
-        thread.join()
-        return JsonResponse([place(), *elsewhere, reverse("inside")], safe=False)
-
-    async def task():
-        return place()
-
-    async def inside_async(request):
-        found = [place(), await asyncio.create_task(task()), await sync_to_async(place)(), reverse("inside")]
-        return JsonResponse(found, safe=False)
-
-    def results(request):
-        signals.request_started.send(sender=None).clear()  # it belongs to who asked
-        sent = [signal.send(sender=None) for signal in (signals.request_started, signals.request_finished)]
-        return JsonResponse([[receiver.__name__, result] for pairs in sent for receiver, result in pairs], safe=False)
-
-    def look_at_settings(request):
-        with override_settings(KNOWN=2, NEW=3):
-            inside = settings.KNOWN, settings.NEW
-        after = settings.KNOWN, hasattr(settings, "NEW"), getattr(settings, "NEW", 4)
-        listed = "KNOWN" in dir(settings), settings.is_overridden("KNOWN"), settings.is_overridden("NEW")
-        return JsonResponse([*inside, *after, *listed], safe=False)
-
-    urlpatterns = [
-        path("inside/", inside, name="inside"), path("async/", inside_async), path("results/", results),
-        path("settings/", look_at_settings),
-    ]
-
-    def middleware(get_response):
-        def choose(request):
-            request.urlconf = "places"
-            return get_response(request)
-        return choose
-"""
-
-PLACES_ROUTING = """
-    import json
-    from places import place
-
-    FIRST = place()
-
-    def receive(message):
-        message.reply_channel.send({"text": json.dumps([place(), FIRST])})
-
-    channel_routing = {"websocket.receive": receive}
-"""
-
-
 class OtherURLconfTests(SynchronousTestCase):
     """A Django, or a Python, with which the URLconf stays where Django keeps it."""
 
@@ -460,7 +210,7 @@ class OtherURLconfTests(SynchronousTestCase):
 class PlacesTests(SharedServerTestCase):
     """URLconf, script prefix and settings, of a site that has middleware which chooses the URLconf."""
 
-    files = {"places.py": PLACES, "routing.py": PLACES_ROUTING, "urls.py": "    urlpatterns = []"}
+    files = project("django_places")
     extra_settings = """
 MIDDLEWARE = ["places.middleware"]
 FORCE_SCRIPT_NAME = "/forced"
@@ -501,30 +251,6 @@ KNOWN = 1
         self.assertEqual(found, [2, 3, 1, False, 4, True, True, False])
 
 
-WHERE = """
-    import os
-
-    from django.conf import LazySettings
-    from django.core import signals, signing
-    from django.db import connections
-    from django.http import JsonResponse, request, response
-    from django.urls import base, path
-
-    def where(request_):
-        kinds = [
-            type(signals.request_started), type(signals.request_finished), type(base._urlconfs), type(base._prefixes),
-            type(request.host_validation_re), type(response._charset_from_content_type_re), type(signing._SEP_UNSAFE),
-        ]
-        functions = [getattr(response.ResponseHeaders, name) for name in ("__contains__", "get", "__setitem__")]
-        functions.append(connections.create_connection)
-        names = {thing.__module__ for thing in kinds + functions}
-        if "__getattribute__" in vars(LazySettings):
-            names.add("settings")
-        return JsonResponse([os.getpid(), sorted(names)], safe=False)
-
-    urlpatterns = [path("where/", where)]
-"""
-
 #: Where all of that comes from in Django without the shortcuts, and with them.
 UNCHANGED = [
     "asgiref.local", "collections.abc", "django.db.utils", "django.dispatch.dispatcher", "django.http.response",
@@ -536,7 +262,7 @@ CHANGED = ["channelserver.workers.django_cleanup", "channelserver.workers.django
 class NoShortcutsTests(ServerTestCase):
     """``--no-shortcuts``, or the setting, leaves Django unchanged in every kind of process; one line says what is."""
 
-    files = {"urls.py": WHERE}
+    files = project("django_where")
     off = "CHANNELSERVER = {'shortcuts': False}\n"
 
     def found(self, server: Server) -> list[str]:

@@ -22,81 +22,15 @@ from typing import Any
 from channelserver.server.common.options import resolve
 from channelserver.start.command import Options
 from tests.docs import PAGES, ROOT, Block, blocks
-from tests.process import ServerTestCase
+from tests.process import ServerTestCase, project
 from tests.redis_server import RedisServer
 
 #: The project of a page that does not make its own.
-SKELETON = {
-    "manage.py": """
-        import os, sys
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")
-        from django.core.management import execute_from_command_line
-        execute_from_command_line(sys.argv)
-    """,
-    "mysite/__init__.py": "",
-    "mysite/settings.py": """
-        from pathlib import Path
-        BASE_DIR = Path(__file__).parent.parent
-        SECRET_KEY = "only for tests"
-        DEBUG = True
-        ALLOWED_HOSTS = ["localhost", "127.0.0.1"]
-        ROOT_URLCONF = "mysite.urls"
-        USE_TZ = True
-        STATIC_URL = "/static/"
-        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-        DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-        PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-        INSTALLED_APPS = [
-            "channelserver", "channelserver.delay", "django.contrib.auth", "django.contrib.contenttypes",
-            "django.contrib.sessions", "django.contrib.staticfiles",
-            *{"chat", *(path.parent.name for path in BASE_DIR.glob("*/models.py"))},
-        ]
-        MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware"]
-        CHANNEL_LAYERS = {
-            "default": {
-                "BACKEND": "channelserver.layers.InMemoryChannelLayer",
-                "ROUTING": "mysite.routing.channel_routing",
-            },
-        }
-    """,
-    "mysite/routing.py": "channel_routing = []\n",
-    "mysite/urls.py": "urlpatterns = []\n",
-    "chat/__init__.py": "",
-}
+SKELETON = project("docs")
 
 #: Pages whose first commands make the project, and pages about a project that is there.
 BEGIN_WITH_NOTHING = ("docs/tutorial.rst",)
 BEGIN_WITH = {"examples/chat/README.rst": ("examples/chat", "chatsite.settings")}
-
-#: Runs a section of a page: the project must be in order, its new modules import, the pieces of code run.
-DRIVER = """
-import importlib, json, sys
-import django
-sys.path.insert(0, "")
-django.setup()
-from django.conf import settings
-from django.core.management import call_command
-from channelserver.test.layer import captive_layers
-work = json.load(sys.stdin)
-call_command("check")
-for module in work["modules"]:
-    importlib.import_module(module)
-namespace = {"__name__": "__main__"}
-if work["code"]:
-    call_command("migrate", run_syncdb=True, verbosity=0)
-    with captive_layers(["default"]):
-        for page, line, text in work["code"]:
-            exec(compile("\\n" * (line - 1) + text, page, "exec"), namespace)
-if "CHANNEL_LAYERS" in namespace:
-    from channelserver.asgi import channel_layers
-    from django.test import override_settings
-    with override_settings(CHANNEL_LAYERS=namespace["CHANNEL_LAYERS"]):
-        for alias in channel_layers.configs:
-            channel_layers.make_backend(alias)
-if "CHANNELSERVER" in namespace:
-    from channelserver.server.common.options import resolve
-    resolve({}, namespace["CHANNELSERVER"])
-"""
 
 #: Renders a template.
 RENDER = """
@@ -232,7 +166,7 @@ class PageTestCase(ServerTestCase):
         """Try what the section has written."""
         if self.changed or self.code:
             self.run_command(
-                [sys.executable, "-W", "error", "-c", DRIVER],
+                [sys.executable, "-W", "error", "-c", project("programs")["try_section.py"]],
                 json.dumps({"modules": self.modules, "code": self.code}),
             )
         self.modules, self.code, self.changed = [], [], False

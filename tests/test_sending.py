@@ -22,7 +22,7 @@ from channelserver.server.common.sending import direct, send
 from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.websocket.websocket import WebSocket
 from tests.fakes import FakeServer
-from tests.process import ROOT, TIMEOUT, ServerTestCase
+from tests.process import ROOT, TIMEOUT, ServerTestCase, project
 from tests.test_websocket import handshake
 
 
@@ -257,37 +257,7 @@ class ReactorTests(SynchronousTestCase):
 
     def test_installed(self) -> None:
         """It is the reactor from then on; protocols' errors are logged, and close their own connection alone."""
-        printed = self.run_code(
-            """
-            import socket, sys
-            from channelserver.server.common.reactor import install
-            install()
-            from twisted.internet import reactor
-            from twisted.internet.protocol import Factory, Protocol
-            from twisted.python import log
-            log.startLogging(sys.stdout)
-            print(type(reactor).__module__)
-
-            class Server(Protocol):
-                def dataReceived(self, data):
-                    if data == b"bad":
-                        raise RuntimeError("as it must be")
-                    self.transport.write(data)
-
-            port = reactor.listenTCP(0, Factory.forProtocol(Server), interface="127.0.0.1")
-
-            def clients():
-                bad, good = (socket.create_connection(("127.0.0.1", port.getHost().port)) for _ in range(2))
-                bad.sendall(b"bad")
-                print("bad got", bad.recv(10))
-                good.sendall(b"good")
-                print("good got", good.recv(10))
-                reactor.callFromThread(reactor.stop)
-
-            reactor.callInThread(clients)
-            reactor.run()
-            """
-        )
+        printed = self.run_code(project("programs")["echo.py"])
         self.assertIn("channelserver.server.common.reactor", printed)
         self.assertIn("bad got b''", printed)
         self.assertIn("good got b'good'", printed)

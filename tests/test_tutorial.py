@@ -19,7 +19,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from tests.process import TIMEOUT, Server, ServerTestCase, free_port, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
 
 # -- the tutorial's texts ----------------------------------------------------------------------------------------------
 
@@ -265,99 +265,11 @@ STRICT_ORDER_BODY = """
     message.reply_channel.send({"text": "seen %d" % number})
 """
 
-SETTINGS = """
-import channelserver.compat
-from pathlib import Path
-
-BASE_DIR = Path(__file__).resolve().parent.parent
-SECRET_KEY = "for tests only " * 4
-DEBUG = True
-ALLOWED_HOSTS = []
-INSTALLED_APPS = [
-    "channels",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
-    "django.contrib.sessions",
-    "django.contrib.staticfiles",
-    "myproject.myapp",
-]
-MIDDLEWARE = [
-    "django.middleware.security.SecurityMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
-]
-ROOT_URLCONF = "myproject.urls"
-TEMPLATES = [
-    {
-        "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "APP_DIRS": True,
-        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
-    },
-]
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}
-USE_TZ = True
-STATIC_URL = "static/"
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-"""
-
-PROJECT = {
-    "manage.py": """
-import os
-import sys
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "myproject.settings")
-from django.core.management import execute_from_command_line
-execute_from_command_line(sys.argv)
-""",
-    "myproject/__init__.py": "",
-    "myproject/settings.py": SETTINGS + LAYERS_IN_SETTINGS,
-    "myproject/routing.py": "channel_routing = {}\n",
-    "myproject/urls.py": """
-from django.urls import path
-from myproject.myapp import views
-urlpatterns = [
-    path("", views.page),
-    path("login/<name>/", views.log_in),
-    path("messages/", views.messages),
-    path("say/<room>/<text>/", views.say),
-]
-""",
-    "myproject/myapp/__init__.py": "",
-    "myproject/myapp/models.py": """
-from django.db import models
-
-class ChatMessage(models.Model):
-    room = models.CharField(max_length=100)
-    message = models.TextField()
-""",
-    "myproject/myapp/templates/page.html": """
+PROJECT = project("tutorial")
+PROJECT["myproject/settings.py"] += LAYERS_IN_SETTINGS
+PROJECT["myproject/myapp/templates/page.html"] = """
 A plain page. {{ request.user.username }} {{ request.session.session_key }}
-""",
-    "myproject/myapp/views.py": """
-from channels import Channel
-from django.contrib.auth import login
-from django.contrib.auth.models import User
-from django.http import HttpResponse, JsonResponse
-from django.shortcuts import render
-from .models import ChatMessage
-
-def page(request):
-    return render(request, "page.html")
-
-def log_in(request, name):
-    login(request, User.objects.get(username=name), "django.contrib.auth.backends.ModelBackend")
-    return HttpResponse("Welcome, " + name)
-
-def messages(request):
-    return JsonResponse(list(ChatMessage.objects.order_by("pk").values_list("room", "message")), safe=False)
-
-def say(request, room, text):
-    Channel("chat-messages").send({"room": room, "message": text})
-    return HttpResponse("Said.")
-""",
-}
+"""
 
 USERS = """
 from django.contrib.auth.models import User

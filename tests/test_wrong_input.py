@@ -22,7 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from channelserver.channel import Channel, Group
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.server.common.options import OPTIONS
-from tests.process import TIMEOUT, ServerTestCase
+from tests.process import TIMEOUT, ServerTestCase, project
 
 
 @dataclass
@@ -144,66 +144,6 @@ LISTENERS = (
 INTERNALS = re.compile(r"__init__|_parse|\bself\b|positional argument|object has no attribute|\[Errno|b'")
 
 
-#: Runs the commands it is given, one after the other, each in a fork of a process that has imported the libraries:
-#: several times as fast as starting anew. A command that has begun to serve is stopped; its exit code is null then.
-RUNNER = """
-import json, os, runpy, select, signal, sys, time, traceback
-import django.core.management
-import channelserver.start.command
-from twisted.scripts import twistd
-
-def child(command, environment):
-    os.environ.update(environment)
-    sys.argv = command
-    code = 0
-    try:
-        if command[0] == "twistd":
-            twistd.run()
-        else:
-            runpy.run_path(command[0], run_name="__main__")
-    except SystemExit as error:
-        code = error.code
-        if isinstance(code, str):
-            print(code, file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 1 if code else 0)
-
-def run(command, environment, seconds):
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(writer, 1)
-        os.dup2(writer, 2)
-        os.close(reader)
-        os.close(writer)
-        child(command, environment)
-    os.close(writer)
-    output = b""
-    ends = time.monotonic() + seconds
-    serves = False
-    while not serves and select.select([reader], [], [], max(0, ends - time.monotonic()))[0]:
-        part = os.read(reader, 65536)
-        if not part:
-            break
-        output += part
-        serves = b"listening on http" in output or b"server at http" in output
-    else:
-        serves = True
-        os.kill(pid, signal.SIGKILL)
-    os.close(reader)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return None if serves else code, output.decode(errors="replace")
-
-seconds, commands = json.load(sys.stdin)
-json.dump([run(*command, seconds) for command in commands], sys.stdout)
-"""
-
-
 class WrongInputTestCase(ServerTestCase):
     """A project with a few mistakes to choose from."""
 
@@ -244,10 +184,11 @@ class WrongInputTestCase(ServerTestCase):
         :param commands: each with variables for its environment.
         """
         number = min(len(commands), os.cpu_count() or 1)
+        runner = [sys.executable, "-c", project("programs")["run_commands.py"]]
 
         def run(start: int) -> Any:
             done = subprocess.run(
-                [sys.executable, "-c", RUNNER], cwd=self.folder, env=self.environment, check=True,
+                runner, cwd=self.folder, env=self.environment, check=True,
                 input=json.dumps([TIMEOUT, commands[start::number]]), stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             return json.loads(done.stdout)

@@ -36,6 +36,7 @@ class RedisServerTestCase(ServerTestCase):
         """Start Redis."""
         hosts = self.start_redis()
         self.extra_settings = f"""
+import os
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000
 CHANNEL_LAYERS["default"] = {{
     "BACKEND": "asgi_redis.RedisChannelLayer", "ROUTING": "routing.channel_routing",

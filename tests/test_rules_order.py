@@ -274,7 +274,8 @@ class ConsumeLaterTests(OrderTestCase):
                 socket.send("until another one is free")
             for path in paths:
                 self.wait_for_note("try", text="until", path=path)
-            # Would the workers wait, they would do that until the messages are dropped.
+            # Would a worker wait for a message's next try, another worker's message would be ready in its place.
+            wait_until(lambda: self.server.get("/-/health").json()["busy"] == 0, "idle workers")
             free.send("free")
             self.assertEqual(free.recv(TIMEOUT), "free")
             self.assertEqual([socket.recv(TIMEOUT) for socket in sockets], ["until"] * 8)

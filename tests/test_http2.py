@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.http.http1 import BadRequest
+from channelserver.server.http.http1 import MAX_FIELDS, BadRequest
 from channelserver.server.http2 import frames
 from channelserver.server.http2.frames import Bucket, FrameReader, Violation, goaway
 from channelserver.server.http2.head import Malformed, check_trailers, read_head
@@ -384,7 +384,11 @@ class HeadTests(SynchronousTestCase):
         fields = [(b":method", b"OPTIONS"), (b":scheme", b"https"), (b":path", b"*"), (b"host", b"a.example")]
         self.assertEqual(read_head(fields, False, b"https").length, None)
         same = [*self.GOOD, (b"host", b"A.example"), (b"te", b"trailers")]
-        self.assertEqual(read_head(same, True, b"https").headers[0], [b"host", b"a.example"])
+        self.assertEqual(read_head(same, True, b"https").headers, [[b"host", b"a.example"], [b"te", b"trailers"]])
+        empty = [*self.GOOD, (b"content-length", b"0")]
+        self.assertEqual((read_head(empty, True, b"https").length, read_head(empty, False, b"https").length), (0, 0))
+        long = [*self.GOOD, (b"content-length", b"9" * 18)]
+        self.assertEqual(read_head(long, False, b"https").length, 10**18 - 1)
 
     def bad(self, *fields: tuple[bytes, bytes], kind: type[Exception] = Malformed, ended: bool = True) -> None:
         """Assert that a request with these fields instead of the good ones is refused."""
@@ -409,6 +413,8 @@ class HeadTests(SynchronousTestCase):
         ):  # fmt: skip
             self.bad(field)
         self.bad((b"content-length", b"1"), (b"content-length", b"1"), ended=False)
+        for length in (b"+1", b"", b"-1", b"1 ", b"1_0", b"0x1", b"9" * 19):
+            self.bad((b"content-length", length), ended=False)
         self.bad((b"host", b"a.example"), (b"host", b"a.example"))
         for authority in (b"u@a.example", b"a/b", b"a b", b""):
             self.bad((b":authority", authority), kind=BadRequest)
@@ -416,6 +422,14 @@ class HeadTests(SynchronousTestCase):
             read_head([*self.GOOD, (b":path", b"/z")], True, b"https")
         with self.assertRaises(Malformed):
             read_head([(b"x", b"y"), *self.GOOD], True, b"https")
+
+    def test_number_of_fields(self) -> None:
+        """As many as are allowed, and not one more; the pseudo-fields do not count."""
+        fields = [(b"x", b"y")] * MAX_FIELDS
+        self.assertEqual(len(read_head([*self.GOOD, *fields], True, b"https").headers), MAX_FIELDS + 1)
+        self.bad(*fields, (b"x", b"y"), kind=BadRequest)
+        check_trailers(fields)
+        self.assertRaises(Malformed, check_trailers, [*fields, (b"x", b"y")])
 
     def test_trailers(self) -> None:
         """No pseudo-fields, nothing about framing or routing."""
@@ -468,13 +482,19 @@ class FrameTests(SynchronousTestCase):
 
     def test_weights(self) -> None:
         """What is cheap to send is limited, what is paid for is not."""
-        for cheap in (frame(6), frame(4), frame(2), frame(8), frame(0x10), frame(0), frame(0, 8, b"\x28" + b"0" * 40)):
+        for cheap in (
+            *(frame(6), frame(4), frame(2), frame(8), frame(0x10), frame(0), frame(0, 8, b"\x28" + b"0" * 40)),
+            *(frame(0, 0, b"x" * 63), frame(0, 8, b"\x29" + bytes(103))),
+        ):
             self.cut_off(cheap * (frames.CHATTER_BURST + 1), frames.ENHANCE_YOUR_CALM)
         self.cut_off(frame(3) * (frames.RESET_BURST + 1), frames.ENHANCE_YOUR_CALM)
         reader = self.reader()
         for _ in range(10_000):  # a download: two updates for each 16 KiB
             reader.sent(16384)
             list(reader.feed(frame(8) * 2, 0.0))
+        # An upload; what is padded counts without that.
+        list(reader.feed(frame(0, 0, b"x" * 64) * 10_000, 0.0))
+        list(reader.feed(frame(0, 8, b"\x28" + b"\xff" * 103) * 10_000, 0.0))
         for _ in range(10_000):  # an upload, and requests
             list(reader.feed(frame(0, 0, b"x" * 64) + frame(1, 5), 0.0))
         for second in range(100):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -93,6 +94,38 @@ class WheelTests(SynchronousTestCase):
         self.pass_time(5)
         self.assertEqual(owner.looks, [6.5])
 
+    def test_nothing_stays_of_an_earlier_wish(self) -> None:
+        """Who is removed and added again, or was asked for earlier, is looked at at no other time than the last."""
+        removed, sooner = Owner(self.clock), Owner(self.clock)
+        self.wheel.add(removed, 2.0)
+        self.wheel.remove(removed)
+        self.wheel.add(removed, 6.0)
+        self.wheel.add(sooner, 4.0)
+        self.wheel.add(sooner, 1.0)
+        self.pass_time(2)
+        self.wheel.add(sooner, 8.0)
+        self.pass_time(10)
+        self.assertEqual((removed.looks, sooner.looks), ([6.5], [1.5, 8.5]))
+
+    def test_who_is_removed_is_let_go(self) -> None:
+        """The wheel does not keep a connection that has closed until its deadline."""
+        owner, other = Owner(self.clock), Owner(self.clock)
+        self.wheel.add(owner, 100.0)
+        self.wheel.add(other, 100.0)
+        gone = weakref.ref(owner)
+        self.wheel.remove(owner)
+        del owner
+        self.assertIsNone(gone())
+
+    def test_an_empty_slot_wakes_nobody(self) -> None:
+        """When all of a slot are removed, there is no timer for it after the next one."""
+        owner = Owner(self.clock)
+        self.wheel.add(Owner(self.clock), 1.0)
+        self.wheel.add(owner, 5.0)
+        self.wheel.remove(owner)
+        self.pass_time(2)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_removed_during_a_look(self) -> None:
         """Owners of one slot may remove each other: of two that do, one is looked at."""
         looked_at: list[Any] = []
@@ -155,7 +188,7 @@ class WheelTests(SynchronousTestCase):
         self.wheel.add(later, 2.0)
         self.pass_time(10)
         self.assertEqual((same_slot.looks, later.looks), ([1.5], [2.5]))
-        self.assertEqual(len(broken.looks), 3)
+        self.assertEqual(broken.looks, [1.5, 3.0, 4.5])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
 
     def test_late_reactor(self) -> None:
@@ -183,6 +216,12 @@ class WheelTests(SynchronousTestCase):
         self.pass_time(5)
         self.assertEqual(owner.looks, [])
         self.wheel.stop()
+        self.wheel.add(Owner(self.clock), self.clock.seconds())
+        self.pass_time(5)
+        self.assertEqual(owner.looks, [])
+        self.wheel.add(owner, self.clock.seconds())
+        self.pass_time(1)
+        self.assertEqual(len(owner.looks), 1)
 
     def test_now(self) -> None:
         """The wheel tells the time."""

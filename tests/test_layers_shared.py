@@ -106,7 +106,7 @@ class GroupsTests(StrictTestCase):
         self.assertEqual((self.groups.members("g"), self.groups.members("h")), (["t!1", "s"], []))
 
 
-class ForeignOutlet(FakeOutlet):
+class RemoteFakeOutlet(FakeOutlet):
     """The connections of another process."""
 
     def __init__(self, *channels: str) -> None:
@@ -114,7 +114,7 @@ class ForeignOutlet(FakeOutlet):
         self.told: list[Any] = []
 
     def deliver_group(self, channels: Collection[str], content: dict[str, Any]) -> None:
-        raise AssertionError("a process spreads what is sent to a group itself")
+        raise AssertionError("a process delivers group messages itself")
 
     def send_group(self, group: str, content: dict[str, Any]) -> None:
         self.told.append(("send", group, content))
@@ -129,17 +129,17 @@ class ForeignOutlet(FakeOutlet):
         self.told.append("flushed")
 
 
-class ForeignTests(StrictTestCase):
+class RemoteTests(StrictTestCase):
     """Connections of other processes."""
 
     def setUp(self) -> None:
         """Make a layer with connections here and in two other processes."""
         super().setUp()
         self.layer = InMemoryChannelLayer()
-        self.own, self.first, self.second = FakeOutlet("r!1"), ForeignOutlet("s!1", "s!2"), ForeignOutlet("t!1")
+        self.own, self.first, self.second = FakeOutlet("r!1"), RemoteFakeOutlet("s!1", "s!2"), RemoteFakeOutlet("t!1")
         self.layer.attach("r!", self.own)
-        self.layer.attach_foreign("s!", self.first)
-        self.layer.attach_foreign("t!", self.second)
+        self.layer.attach_remote("s!", self.first)
+        self.layer.attach_remote("t!", self.second)
 
     def join(self) -> None:
         """Make everybody a member of a group."""
@@ -170,7 +170,7 @@ class ForeignTests(StrictTestCase):
         """However many members a process has, it is told once, and not of what it has sent itself."""
         self.join()
         self.layer.send_group("g", {"n": 1})
-        self.layer.spread("g", {"n": 2}, self.first)
+        self.layer.broadcast("g", {"n": 2}, self.first)
         self.assertEqual(self.first.told, [("send", "g", {"n": 1})])
         self.assertEqual(self.second.told, [("send", "g", {"n": 1}), ("send", "g", {"n": 2})])
         self.assertEqual(self.own.delivered, [(["r!1"], {"n": 1}), (["r!1"], {"n": 2})])
@@ -178,13 +178,13 @@ class ForeignTests(StrictTestCase):
 
     def test_detached(self) -> None:
         """A process that has gone is told nothing more; one that has a second prefix is."""
-        self.layer.attach_foreign("u!", self.second)
+        self.layer.attach_remote("u!", self.second)
         self.first.open.clear()
         self.layer.detach("s!")
         self.layer.detach("t!")
         self.layer.flush()
         self.assertEqual((self.first.told, self.second.told), ([], ["flushed"]))
-        self.assertIs(self.layer.foreign_outlet_of("u!1"), self.second)
-        self.assertIsNone(self.layer.foreign_outlet_of("t!1"))
-        self.assertIsNone(self.layer.foreign_outlet_of("r!1"))
-        self.assertIsNone(self.layer.foreign_outlet_of("a"))
+        self.assertIs(self.layer.remote_outlet_of("u!1"), self.second)
+        self.assertIsNone(self.layer.remote_outlet_of("t!1"))
+        self.assertIsNone(self.layer.remote_outlet_of("r!1"))
+        self.assertIsNone(self.layer.remote_outlet_of("a"))

@@ -1,1 +1,1 @@
-"""channelserver beside its peers, measured on the same work: ``python -m benchmarks``; see ``docs/performance.rst``."""
+"""Benchmarks of channelserver and its peers: ``python -m benchmarks``; see ``docs/performance.rst``."""

@@ -1,59 +1,64 @@
 """The benchmarks' command line: ``python -m benchmarks``, from a checkout.
 
-Needs nothing but Python, ``wrk`` and Redis: it makes a virtual environment of its own, and goes on in it. ``--list``
-and wrong arguments are dealt with before that.
+Needs Python, ``wrk`` and Redis: it creates its own virtual environment and continues there. ``--list`` and wrong
+arguments need no environment.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
 from pathlib import Path
 
-from benchmarks import environment, report
-from benchmarks.http_load import check_wrk
+from benchmarks import chart, environment, publish, raw, report
+from benchmarks.http_load import check_wrk, wrk_version
 from benchmarks.machine import Cores, describe, raise_file_limit
 from benchmarks.peers import PEERS
 from benchmarks.plan import WORKS, Plan, PlanError
 from benchmarks.run import Run
 from benchmarks.servers import MeasuringError, find_redis
 
-CHART = environment.ROOT / "docs" / "performance.png"
+DOCS = environment.ROOT / "docs"
 JSON = environment.HERE / "results.json"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the command line's parser."""
     made = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure channelserver beside its peers, on the same work."
+        prog="python -m benchmarks", description="Measure channelserver and its peers on the same work."
     )
     made.add_argument(
         "--work", action="append", default=[], metavar="NAME", help="a work, or a pattern such as 'http-*'; repeatable"
     )
     made.add_argument("--peer", action="append", default=[], metavar="NAME", help="a server, or a pattern; repeatable")
-    made.add_argument("--rounds", type=_count, default=3, help="how often all have their turns (default: 3)")
+    made.add_argument("--rounds", type=_count, default=3, help="number of rounds (default: 3)")
     made.add_argument(
-        "--seconds", type=_count, default=1, help="of each turn, of which there are 1 to 3 in a round (default: 1)"
+        "--seconds",
+        type=_count,
+        default=1,
+        help="length of a turn; a round has 1 to 3 turns of each server (default: 1)",
     )
     made.add_argument(
-        "--chart",
+        "--docs",
         type=Path,
-        metavar="PATH",
-        help="PNG file for the chart (default, for a whole run: docs/performance.png)",
+        metavar="FOLDER",
+        help="write tables, chart and turns for the documentation (default, for a whole run: docs)",
     )
-    made.add_argument("--json", type=Path, default=JSON, metavar="PATH", help="default: benchmarks/results.json")
-    made.add_argument("--rst", type=Path, metavar="PATH", help="also write the tables as reStructuredText")
-    made.add_argument("--list", action="store_true", help="print the works and the servers, and end")
+    made.add_argument("--chart", type=Path, metavar="PATH", help="write the chart, as SVG")
+    made.add_argument(
+        "--json", type=Path, default=JSON, metavar="PATH", help="all turns (default: benchmarks/results.json)"
+    )
+    made.add_argument("--rst", type=Path, metavar="PATH", help="write the tables, as reStructuredText")
+    made.add_argument("--list", action="store_true", help="print the works and the servers, and exit")
     return made
 
 
 def _count(text: str) -> int:
     value = int(text) if text.isdecimal() else 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return value
 
 
@@ -69,7 +74,7 @@ def print_list() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says; return the exit status: 1 if something could not be measured."""
+    """Run the command line; return the exit status: 1 if a measurement failed."""
     made = parser()
     options = made.parse_args(arguments)
     if options.list:
@@ -80,13 +85,13 @@ def main(arguments: list[str]) -> int:
     except PlanError as error:
         made.error(str(error))
     try:
-        if any(work.name.startswith(("http-", "processes", "threads-", "mixed-answers")) for work in plan.works):
+        if any("wrk" in work.load for work in plan.works):
             check_wrk()
         sockets = raise_file_limit()
         if plan.sockets > sockets:
             raise MeasuringError(
-                f"{plan.sockets} sockets are to be opened, but a process may have {sockets} here; raise 'ulimit -Hn',"
-                " or choose other works with --work"
+                f"the works open {plan.sockets} sockets, but the limit of open files allows {sockets};"
+                " raise 'ulimit -Hn', or select other works with --work"
             )
         if not environment.is_own():
             environment.prepare()
@@ -99,7 +104,7 @@ def main(arguments: list[str]) -> int:
 
 
 def tell_missing_redis(plan: Plan) -> None:
-    """Say early which works will fail if there is no Redis; the others are done all the same."""
+    """Warn early if Redis is missing: its works fail, the others run."""
     names = [work.name for work in plan.works if work.site.redis]
     if names:
         try:
@@ -109,27 +114,28 @@ def tell_missing_redis(plan: Plan) -> None:
 
 
 def measure(plan: Plan, options: argparse.Namespace) -> int:
-    """Measure, print the tables, write the files."""
+    """Run the plan, print the tables, write the files."""
     cores = Cores.choose()
     if cores.shared:
-        print("benchmarks: there is one core for servers and load: ratios say little, figures nothing", file=sys.stderr)
-    machine = describe(cores)
+        print("benchmarks: servers and load share one core: ratios mean little, figures nothing", file=sys.stderr)
+    machine = describe(cores) | {"load generators": f"HTTP: {wrk_version()}; WebSocket: benchmarks/sockets.py"}
     cores.pin_load()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the server that is running would stay
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the running servers would stay
     try:
         results = Run(plan, cores, options.rounds, options.seconds).go()
     except KeyboardInterrupt:
-        print("benchmarks: interrupted; nothing has been written", file=sys.stderr)
+        print("benchmarks: interrupted; no file is written", file=sys.stderr)
         return 130
-    print(report.as_text(results, machine, options.rounds, options.seconds))
-    options.json.write_text(json.dumps(results.as_json(machine, options.rounds, options.seconds), indent=1) + "\n")
+    about = (machine, options.rounds, options.seconds)
+    print(report.as_text(results, *about))
+    options.json.write_text(raw.as_json(results, *about))
     if options.rst:
-        options.rst.write_text(report.as_rst(results, machine, options.rounds, options.seconds))
-    chart = options.chart or (CHART if plan.whole else None)
-    if chart:
-        from benchmarks.chart import draw  # not before: it needs the environment
-
-        draw(results, chart)
+        options.rst.write_text(report.as_rst(results, *about))
+    if options.chart:
+        chart.draw(results, options.chart)
+    folder = options.docs or (DOCS if plan.whole else None)
+    if folder:
+        publish.publish(results, folder, *about)
     return 1 if results.failures else 0
 
 
@@ -137,8 +143,8 @@ def _main() -> int:
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # as with "| head": who reads has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes in the end
+    except BrokenPipeError:  # as with "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
         status = 1
     return status
 

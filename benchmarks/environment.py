@@ -1,7 +1,7 @@
-"""The virtual environment of the benchmarks, which they make by themselves.
+"""The benchmarks' own virtual environment.
 
-Runs before anything is measured; owns ``benchmarks/.venv``. It has the checkout, in place, and the packages of
-``requirements.txt``, and is made anew when these or the Python have changed.
+Runs before anything is measured; owns ``benchmarks/.venv``. It contains the checkout, in place, and the packages of
+``requirements.txt``. It is created again when these or the Python version change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _STAMP = FOLDER / "made-from"
 
 
 class PreparationError(Exception):
-    """The environment could not be made; the text says why."""
+    """The environment could not be created; the text gives the reason."""
 
 
 def is_own() -> bool:
@@ -32,7 +32,7 @@ def is_own() -> bool:
 
 
 def _fingerprint() -> str:
-    """What the environment is made from."""
+    """Return a hash of everything the environment depends on."""
     texts = [sys.version, *((ROOT / name).read_text() for name in ("setup.cfg", "benchmarks/requirements.txt"))]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
@@ -45,20 +45,20 @@ def _is_current() -> bool:
 
 
 def prepare() -> None:
-    """Make the environment unless it is there."""
+    """Create the environment unless it is up to date."""
     if _is_current():
         return
-    print(f"making {FOLDER.relative_to(ROOT)}, which takes about a minute", file=sys.stderr, flush=True)
+    print(f"creating {FOLDER.relative_to(ROOT)}, which takes about a minute", file=sys.stderr, flush=True)
     shutil.rmtree(FOLDER, ignore_errors=True)
     venv.create(FOLDER, with_pip=True)
     install = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     done = subprocess.run([*install, "--requirement", str(HERE / "requirements.txt"), "--editable", str(ROOT)])
     if done.returncode:
-        raise PreparationError("pip could not install what the benchmarks need; its own message is above")
+        raise PreparationError("pip could not install the benchmarks' packages; see its message above")
     _STAMP.write_text(_fingerprint())
 
 
 def enter(arguments: Sequence[str]) -> None:
-    """Go on in the environment: the process becomes ``python -m benchmarks`` of its Python."""
+    """Continue in the environment: replace this process by ``python -m benchmarks`` of its Python."""
     os.chdir(ROOT)
     os.execv(PYTHON, [str(PYTHON), "-m", "benchmarks", *arguments])

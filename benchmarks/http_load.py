@@ -1,4 +1,4 @@
-"""HTTP requests without pause, by ``wrk``.
+"""The load generator for HTTP: ``wrk``.
 
 Runs ``wrk`` as a process on the load generator's core, and waits for it.
 """
@@ -28,19 +28,28 @@ wrk.body = string.rep("x", {LARGE})
 
 
 def check_wrk() -> None:
-    """See whether there is a ``wrk``.
+    """Check that ``wrk`` is installed.
 
-    :raises MeasuringError: there is none.
+    :raises MeasuringError: it is not.
     """
     if shutil.which("wrk") is None:
-        raise MeasuringError("the program wrk, which makes the HTTP load, is missing; on Debian: apt-get install wrk")
+        raise MeasuringError("wrk, the load generator for HTTP, is missing; on Debian: apt-get install wrk")
+
+
+def wrk_version() -> str:
+    """Return name and version of ``wrk``."""
+    try:
+        printed = subprocess.run(["wrk", "--version"], capture_output=True, text=True).stdout
+    except OSError:
+        return "wrk is not installed"
+    return printed.partition(" [")[0]
 
 
 class HttpLoad:
-    """Requests to one path for some seconds, which begin now.
+    """Requests to one path; they begin at once.
 
-    :param connections: how many are kept alive, each with one request under way.
-    :param upload: whether each request brings a large body.
+    :param connections: number of kept-alive connections, each with one request in flight.
+    :param upload: whether each request has a large body.
     """
 
     def __init__(self, server: Server, path: str, connections: int, seconds: int, upload: bool = False) -> None:
@@ -54,18 +63,18 @@ class HttpLoad:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def finish(self) -> float:
-        """Wait until the requests have been made; return how many there were a second.
+        """Wait for the end; return the requests a second.
 
-        :raises MeasuringError: some of them were not answered as they should be.
+        :raises MeasuringError: a request failed.
         """
         try:
             output, _ = self._process.communicate(timeout=self._longest)
         finally:
-            self._process.kill()  # an interrupt must not leave it behind
+            self._process.kill()  # after an interrupt, too
         report = next((line for line in output.splitlines() if line.startswith("{")), None)
         if self._process.returncode or report is None:
-            raise self._server.failure(f"could not be measured, for wrk failed:\n{output}")
+            raise self._server.failure(f"was not measured, because wrk failed:\n{output}")
         counted = json.loads(report)
         if counted["refused"] or counted["broken"] or not counted["requests"]:
-            raise self._server.failure(f"did not answer all requests well: {report}")
+            raise self._server.failure(f"failed to answer some requests: {report}")
         return float(counted["requests"] / counted["microseconds"] * 1e6)

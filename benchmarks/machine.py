@@ -1,4 +1,4 @@
-"""The machine the benchmarks run on: its cores, its limits, what it says about itself.
+"""The machine of the benchmarks: cores, limits, description.
 
 Runs in the main thread of the benchmark program; owns nothing.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from importlib import metadata
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-#: Which of the figures of a core in /proc/stat is the time stolen from it; see proc_stat(5).
+#: Index of CPU steal in a line of /proc/stat; see proc_stat(5).
 _STEAL = 7
 
-#: Open files that a server or the load generator has beside its sockets.
+#: Open files of a server or the load generator beside its sockets.
 SPARE_FILES = 200
 
-#: Packages whose versions matter to whoever reads the results.
+#: Packages whose versions the results name.
 PACKAGES = (
     "channelserver", "django", "twisted", "autobahn", "channels", "channels_redis", "redis", "daphne", "uvicorn",
     "gunicorn", "granian",
@@ -30,26 +31,26 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Cores:
-    """Which core the servers have, and which one the load generator."""
+    """The cores of the servers and of the load generator."""
 
     server: int
     load: int
-    #: The second core of servers that are given two: the load generator's, unless there are three.
+    #: The second core of servers with two: the load generator's, unless there are three.
     second: int
 
     @classmethod
     def choose(cls) -> Cores:
-        """Take the first and the last of those that this process may use; they are the same if there is only one."""
+        """Choose the first and the last of the usable cores; with one core, they are the same."""
         usable = sorted(os.sched_getaffinity(0))
         return cls(usable[0], usable[-1], usable[min(1, len(usable) - 1)])
 
     @property
     def shared(self) -> bool:
-        """Whether servers and load must share one core, so that no figure is worth much."""
+        """Whether servers and load share one core, so that the figures mean little."""
         return self.server == self.load
 
     def stolen(self) -> tuple[float, float]:
-        """Return the seconds that each of the two has been wanted here, but the host of a virtual machine had it."""
+        """Return the CPU steal of servers' and load's core so far, in seconds: the host ran something else."""
         lost = dict.fromkeys((self.server, self.load), 0.0)
         for line in Path("/proc/stat").read_text().splitlines():
             name, *ticks = line.split()
@@ -58,12 +59,12 @@ class Cores:
         return lost[self.server], lost[self.load]
 
     def pin_load(self) -> None:
-        """Keep this process, and those it starts from now on, on the load generator's core."""
+        """Pin this process, and those it starts from now on, to the load generator's core."""
         os.sched_setaffinity(0, {self.load})
 
     @contextmanager
     def pinning_servers(self, spread: bool = False) -> Iterator[None]:
-        """A process that is started in this context stays on the servers' core, with all its threads and children.
+        """Pin processes started in this context to the servers' core, with all threads and children.
 
         :param spread: it has two cores.
         """
@@ -75,7 +76,7 @@ class Cores:
 
 
 def raise_file_limit() -> int:
-    """Let this process and its children have as many open files as they may; return how many sockets that gives."""
+    """Raise the limit of open files to the hard limit; return the number of sockets it allows."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most == resource.RLIM_INFINITY:
         most = 1_000_000
@@ -84,7 +85,7 @@ def raise_file_limit() -> int:
 
 
 def describe(cores: Cores) -> dict[str, str]:
-    """Return what a reader needs to know to compare the results with others; to be asked before the run."""
+    """Describe machine, software and load, for the results; call before the run."""
     model = platform.processor() or platform.machine()
     with open("/proc/cpuinfo") as stream:
         for line in stream:
@@ -93,9 +94,10 @@ def describe(cores: Cores) -> dict[str, str]:
                 break
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "processor": f"{model}, {os.cpu_count()} cores; servers on core {cores.server}, load on core {cores.load}",
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": versions,
-        "before": f"{os.getloadavg()[0]:.2g} processes wanted a core, on the average of a minute",
+        "load average before": f"{os.getloadavg()[0]:.2g} (1 minute)",
     }

@@ -1,4 +1,4 @@
-"""How busy both sides are while something is measured, which tells what the figure is worth.
+"""CPU use of server and load generator during a measurement, which shows what limited the figure.
 
 Runs in the main thread of the benchmark program; owns nothing.
 """
@@ -12,18 +12,18 @@ from benchmarks.servers import Program
 
 
 class Meter:
-    """Looks at the processor time of a server and of the load generator, while a ``with`` block runs.
+    """Measures the CPU time of a server and of the load generator during a ``with`` block.
 
-    :param programs: what serves: a server, or all that do the work together.
-    :param cores: how many of them it could use.
+    :param programs: the server, or all programs that do the work together.
+    :param cores: the number of cores they may use.
     """
 
     def __init__(self, *programs: Program, cores: int = 1) -> None:
         self._programs = programs
         self._cores = cores
-        #: Seconds that have passed.
+        #: Length of the block in seconds.
         self.seconds = 0.0
-        #: Which part of this time each side has used its core or cores, 0 to 1.
+        #: CPU use of each side, 0 to 1, as part of its core or cores.
         self.server = self.load = 0.0
 
     def __enter__(self) -> Meter:
@@ -35,7 +35,7 @@ class Meter:
     def __exit__(self, *error: object) -> None:
         self.seconds = time.perf_counter() - self._begun
         self.load = (_own_time() - self._load_begun) / self.seconds
-        #: Seconds of processor time of all that serves.
+        #: CPU time of the server's programs in seconds.
         self.server_seconds = self._server_time() - self._server_begun
         self.server = self.server_seconds / self.seconds / self._cores
 
@@ -44,6 +44,6 @@ class Meter:
 
 
 def _own_time() -> float:
-    """Seconds of processor time of this process, and of its children that have ended; servers are killed outside."""
+    """Return the CPU time of this process and its ended children; no server ends within a block."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime

@@ -1,24 +1,24 @@
-"""Who is measured: this server and its peers, with the command that starts each.
+"""The servers under test: this one and its peers, with the command that starts each.
 
-All serve the same Django project, from one process unless their names say otherwise. Those that have threads have as
-many as we have.
+All serve the same Django project from one process, unless their names say otherwise. Servers with a thread pool have
+the same number of threads.
 Plain data; imported by whatever Python starts the benchmarks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-#: Worker threads of each server that has some.
+#: Worker threads of each server with a thread pool.
 THREADS = 8
-#: Seconds between pings where none are wanted, because a peer cannot turn them off.
+#: Ping interval in seconds that stands for "off", for peers that cannot turn pings off.
 NEVER = 86400
-#: The product's limit of connections, above its default for the sake of the largest crowd.
+#: This server's connection limit: the work with most sockets needs more than the default.
 MAX_CONNECTIONS = 20_000
 
-#: Makes a command line from the folder of the virtual environment's programs, the port, and whether to ping.
+#: Returns a command line, given the folder of the virtual environment's programs, the port, and whether to ping.
 CommandLine = Callable[[Path, int, bool], list[str]]
 
 
@@ -29,13 +29,21 @@ class Peer:
     name: str
     title: str
     command: CommandLine
-    #: Whose consumers the Django project has, and of which kind; see :mod:`benchmarks.apps`.
+    #: The framework and the kind of the project's consumers; see :mod:`benchmarks.apps`.
     framework: str = "channelserver"
     consumers: str = "sync"
-    #: Which layer Channels 4 has: ``memory``, or one of the two of channels_redis.
+    #: The channel layer of Channels 4: ``memory``, or ``core`` or ``pubsub`` of channels_redis.
     layer: str = "memory"
     #: Processes that serve.
     processes: int = 1
+    #: Whether Django runs with our Django shortcuts: ours has them by default, peers have them installed by
+    #: :mod:`benchmarks.apps.wsgi` and :mod:`benchmarks.apps.asgi`.
+    shortcuts: bool = False
+
+    @property
+    def family(self) -> str:
+        """The server it is a variant of."""
+        return self.name.partition("-")[0]
 
 
 def _channelserver(threads: int, *options: str) -> CommandLine:
@@ -81,34 +89,47 @@ def _bare(module: str) -> CommandLine:
 
 _SYNC, _ASYNC = ("channels", "sync"), ("channels", "async")
 
-#: The server that all this is about.
+#: The server that the others are compared with.
 PRODUCT = "channelserver"
+#: The same without our Django shortcuts.
+UNALTERED = "channelserver-no-shortcuts"
+
+#: The peers that serve Django over HTTP.
+DJANGO_PEERS = (
+    Peer("daphne", "Daphne", _daphne, *_SYNC),
+    Peer("uvicorn", "uvicorn", _uvicorn, *_SYNC),
+    Peer("gunicorn", "gunicorn gthread", _gunicorn),
+    Peer("granian", "granian WSGI", _granian),
+)
+
+
+def _own(name: str, title: str, threads: int = THREADS, *options: str, processes: int = 1) -> Peer:
+    return Peer(name, title, _channelserver(threads, *options), processes=processes, shortcuts=True)
+
+
+def _with_shortcuts(peer: Peer) -> Peer:
+    return replace(peer, name=f"{peer.name}-shortcuts", title=f"{peer.title} + shortcuts", shortcuts=True)
+
 
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer(PRODUCT, "channelserver", _channelserver(THREADS)),
-        Peer("channelserver-1000-sockets", "channelserver, 1000 sockets", _channelserver(THREADS)),
-        Peer("channelserver-100-sockets", "channelserver, 100 sockets", _channelserver(THREADS)),
-        Peer("channelserver-2", "channelserver, 2 threads", _channelserver(2)),
-        Peer("channelserver-16", "channelserver, 16 threads", _channelserver(16)),
-        Peer("channelserver-deflate", "channelserver --compression", _channelserver(THREADS, "--compression")),
-        Peer(
-            "channelserver-processes",
-            "channelserver --processes 2",
-            _channelserver(THREADS, "--processes=2"),
-            processes=2,
-        ),
-        Peer("daphne", "Daphne", _daphne, *_SYNC),
-        Peer("uvicorn", "uvicorn", _uvicorn, *_SYNC),
-        Peer("gunicorn", "gunicorn gthread", _gunicorn),
-        Peer("granian", "granian WSGI", _granian),
+        _own(PRODUCT, "channelserver"),
+        Peer(UNALTERED, "channelserver --no-shortcuts", _channelserver(THREADS, "--no-shortcuts")),
+        _own("channelserver-1000-sockets", "channelserver, 1000 sockets"),
+        _own("channelserver-100-sockets", "channelserver, 100 sockets"),
+        _own("channelserver-2", "channelserver, 2 threads", 2),
+        _own("channelserver-16", "channelserver, 16 threads", 16),
+        _own("channelserver-deflate", "channelserver --compression", THREADS, "--compression"),
+        _own("channelserver-processes", "channelserver --processes 2", THREADS, "--processes=2", processes=2),
+        *DJANGO_PEERS,
+        *(_with_shortcuts(peer) for peer in DJANGO_PEERS),
         Peer("bare-web", "bare twisted.web resource", _bare("bare_web")),
         Peer("daphne-sync", "Daphne, Channels 4 WebsocketConsumer", _daphne, *_SYNC),
         Peer("daphne-async", "Daphne, Channels 4 AsyncWebsocketConsumer", _daphne, *_ASYNC),
         Peer("uvicorn-sync", "uvicorn, Channels 4 WebsocketConsumer", _uvicorn, *_SYNC),
         Peer("uvicorn-async", "uvicorn, Channels 4 AsyncWebsocketConsumer", _uvicorn, *_ASYNC),
-        # With each layer the kind of consumer that is faster with it.
+        # Each layer with the kind of consumer that is faster with it.
         Peer("uvicorn-core", "uvicorn, Channels 4 WebsocketConsumer, core", _uvicorn, *_SYNC, "core"),
         Peer("uvicorn-pubsub", "uvicorn, Channels 4 AsyncWebsocketConsumer, pubsub", _uvicorn, *_ASYNC, "pubsub"),
         Peer("bare-autobahn", "bare Autobahn", _bare("bare_autobahn")),

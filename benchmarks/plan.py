@@ -1,4 +1,4 @@
-"""What is to be measured: all works with all their peers, or what the command line picks out of them.
+"""The plan of a run: all works with all their peers, or those that the command line selects.
 
 Plain data; imported by whatever Python starts the benchmarks.
 """
@@ -10,25 +10,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from benchmarks import work_echo, work_group, work_http, work_idle, work_mixed, work_processes, work_redis
-from benchmarks.peers import PEERS, Peer
+from benchmarks import work_echo, work_group, work_http, work_idle, work_mixed, work_processes, work_redis, work_start
+from benchmarks.peers import PEERS, UNALTERED, Peer
 from benchmarks.site import Site
 from benchmarks.work import Work
 
 WORKS: dict[str, Work] = {
     work.name: work
-    for module in (work_http, work_processes, work_echo, work_group, work_redis, work_mixed, work_idle)
+    for module in (work_http, work_processes, work_echo, work_group, work_redis, work_mixed, work_idle, work_start)
     for work in module.WORKS
 }  # fmt: skip
 
 
 class PlanError(ValueError):
-    """The command line names something that is not there; the text says so, and what may have been meant."""
+    """The command line names an unknown work or server; the text suggests a similar name."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Works that are done one after the other, with the same processes of some peers, which are up at once."""
+    """Works done one after the other by the same processes of some peers, which all run at once."""
 
     site: Site
     peers: tuple[Peer, ...]
@@ -36,25 +36,47 @@ class Stage:
     rounds: range
 
     def turns(self, work: Work) -> list[str]:
-        """Return who has a turn, one after the other; each other time the order is reversed."""
+        """Return the servers in the order of their turns; every second pass runs in reverse order."""
         names = [peer.name for peer in self.peers if peer.name in work.peers]
-        subject = work.subject
-        closely = work.closely and subject in names and len(names) > 1
+        closely = self._closely(work, names)
         turns: list[str] = []
         for number in range(self.rounds.start * work.turns, self.rounds.stop * work.turns):
             order = names[::-1] if number % 2 else names
-            if closely:
-                order = [each for name in order if name != subject for each in (subject, name)]
-            turns += order
-        return [*turns, subject] if closely else turns
+            turns += self._interleave(order, work.subject) if closely else order
+        return [*turns, work.subject] if closely else turns
+
+    def round(self, work: Work, index: int) -> int:
+        """Return the round, from 0 on, of a turn in the order of :meth:`turns`."""
+        each = len(self.turns(work)) // len(self.rounds)
+        return self.rounds.start + min(index // each, len(self.rounds) - 1)
+
+    @staticmethod
+    def _closely(work: Work, names: list[str]) -> bool:
+        return work.closely and work.subject in names and len(names) > 1
+
+    @staticmethod
+    def _interleave(order: list[str], subject: str) -> list[str]:
+        """Put a turn of our server next to each turn of another.
+
+        Between a peer without and the same peer with our Django shortcuts, ours runs without them, so that each column
+        compares neighbours.
+        """
+        turns: list[str] = []
+        before = ""
+        for name in order:
+            if name not in (subject, UNALTERED):
+                family = PEERS[name].family
+                turns += [UNALTERED if UNALTERED in order and family == before else subject, name]
+                before = family
+        return turns
 
 
 class Plan:
     """The chosen works, and the peers of each.
 
     :param works: names or patterns such as ``http-*``; none: all.
-    :param peers: the same for peers.
-    :raises PlanError: one of them fits nothing, or nothing is left to do.
+    :param peers: the same for servers.
+    :raises PlanError: a pattern matches nothing, or no work remains.
     """
 
     def __init__(self, works: Sequence[str] = (), peers: Sequence[str] = ()) -> None:
@@ -64,14 +86,14 @@ class Plan:
         self.works = [WORKS[name] for name in chosen if any(peer in allowed for peer in WORKS[name].peers)]
         self._allowed = set(allowed)
         if not self.works:
-            raise PlanError(f"none of the works {', '.join(chosen)} is done with {', '.join(allowed)}; see --list")
+            raise PlanError(f"none of the works {', '.join(chosen)} runs with {', '.join(allowed)}; see --list")
 
     def peers(self, work: Work) -> list[Peer]:
-        """Return the peers that do a work."""
+        """Return the peers of a work."""
         return [PEERS[name] for name in work.peers if name in self._allowed]
 
     def stages(self, rounds: int) -> Iterator[Stage]:
-        """Return what is done, site after site."""
+        """Return the stages, site after site."""
         for site in dict.fromkeys(work.site for work in self.works):
             works = tuple(work for work in self.works if work.site == site)
             peers = tuple(dict.fromkeys(peer for work in works for peer in self.peers(work)))
@@ -85,7 +107,7 @@ class Plan:
 
     @property
     def sockets(self) -> int:
-        """The most sockets that are open at once."""
+        """The highest number of sockets open at once."""
         return max(work.open_sockets([peer.name for peer in self.peers(work)]) for work in self.works)
 
 

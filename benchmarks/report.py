@@ -1,4 +1,4 @@
-"""The results as text: a table for each work, then all goals; for a terminal, or in reStructuredText.
+"""The results as text: a table for each work, then all goals; for a terminal or as reStructuredText.
 
 Runs in the main thread of the benchmark program; owns nothing.
 """
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from benchmarks.results import STOLEN, TOO_BUSY, TOO_IDLE, Results, number
 from benchmarks.work import Metric, Work
 
-#: What the signs behind a figure mean.
+#: The marks of figures.
 NOTES = (
-    f"(!) the load generator was busy for more than {TOO_BUSY:.0%} of the time: the server may be able to do more",
-    f"(?) the server was busy for less than {TOO_IDLE:.0%} of the time: others had its core, or it waited",
+    f"(!) load generator above {TOO_BUSY:.0%} CPU: the server may be faster than this",
+    f"(?) server below {TOO_IDLE:.0%} CPU: it waited, or something else used its core",
 )
 
 #: A table's head and its rows.
@@ -21,7 +21,7 @@ Table = tuple[Sequence[str], list[Sequence[str]]]
 
 
 def figures(results: Results, work: Work) -> Table:
-    """Return what each peer has done, and what the subject has done as a multiple of that."""
+    """Return the figures of each peer, and those of the subject as multiples of them."""
     peers = results.plan.peers(work)
     rows: list[Sequence[str]] = []
     for metric in work.metrics:
@@ -35,7 +35,7 @@ def figures(results: Results, work: Work) -> Table:
             ratio = f"{number(multiple)} ×" if multiple is not None and peer.name != work.subject else ""
             busy = results.busy(work, peer.name)
             rows.append((_caption(metric), peer.title, value, ratio, f"{busy[0]:.0%}, {busy[1]:.0%}" if busy else ""))
-    return (("figure", "server", "median", "first to it", "server, load busy"), rows)
+    return (("figure", "server", "median", "first ÷ this", "CPU: server, load"), rows)
 
 
 def goals(results: Results) -> Table:
@@ -48,7 +48,7 @@ def goals(results: Results) -> Table:
             if verdict.figure is not None:
                 figure, outcome = verdict.write(verdict.figure), "reached" if verdict.reached else "MISSED"
             rows.append((what, verdict.measure, figure, verdict.wanted, outcome))
-    return (("work", "as a multiple of", "channelserver", "wanted", ""), rows)
+    return (("work", "compared with", "channelserver", "goal", ""), rows)
 
 
 def as_text(results: Results, machine: dict[str, str], rounds: int, seconds: int) -> str:
@@ -67,22 +67,26 @@ def as_text(results: Results, machine: dict[str, str], rounds: int, seconds: int
 
 
 def as_rst(results: Results, machine: dict[str, str], rounds: int, seconds: int) -> str:
-    """Return everything for the documents, to be included in a page."""
+    """Return everything as reStructuredText, to be included in a page."""
     lines = [f"* {line}" for line in _method(results, rounds, seconds)]
     lines += [f"* {what}: {value}" for what, value in machine.items()]
-    lines += ["", "Goals:", "", *_list_table(goals(results))]
+    table = goals(results)
+    if table[1]:
+        lines += ["", "Goals:", "", *list_table(table)]
     for work in results.plan.works:
-        lines += ["", f"``{work.name}``: {work.title}", "", *_list_table(figures(results, work))]
+        lines += ["", f"``{work.name}``: {work.title}", "", *list_table(figures(results, work))]
     return "\n".join([*lines, "", *(f"| {note}" for note in NOTES)]) + "\n"
 
 
 def _method(results: Results, rounds: int, seconds: int) -> Iterator[str]:
-    yield f"medians of {rounds} rounds, {seconds} s for each turn; ratios: medians of those of neighbouring turns"
+    yield f"medians of {counted(rounds)}, {seconds} s a turn; ratios: medians of the ratios of neighbouring turns"
     if results.repeated or results.set_aside:
-        yield (
-            f"of turns during which the host had more than {STOLEN:.0%} of a core, {results.repeated} were had again"
-            f" and {results.set_aside} do not count"
-        )
+        yield f"turns with more than {STOLEN:.0%} CPU steal: {results.repeated} repeated, {results.set_aside} left out"
+
+
+def counted(rounds: int) -> str:
+    """Return the number of rounds as text."""
+    return f"{rounds} round{'s' * (rounds > 1)}"
 
 
 def _caption(metric: Metric) -> str:
@@ -99,7 +103,8 @@ def _columns(table: Table) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip((first, *row[1:]), widths, strict=True)).rstrip()
 
 
-def _list_table(table: Table) -> Iterator[str]:
+def list_table(table: Table) -> Iterator[str]:
+    """Return a table as reStructuredText, line by line."""
     head, rows = table
     yield ".. list-table::"
     yield "   :header-rows: 1"

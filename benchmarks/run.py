@@ -1,6 +1,6 @@
-"""A run: site after site, its servers in turn, with a line of progress for each turn.
+"""A run: site after site, the servers in turn, with a progress line for each turn.
 
-Runs in the main thread of the benchmark program; owns the servers that are running.
+Runs in the main thread of the benchmark program; owns the running servers.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from benchmarks.results import STOLEN, Results, number
 from benchmarks.servers import MeasuringError, Server, serving
 from benchmarks.work import Reading, Turn, Work
 
-#: Of the time of the whole run, so much may be spent on turns that are had again.
-REPEATED = 0.15
-#: Why a server that has failed in one work does no other.
+#: The part of the run's time that repeated turns may take.
+REPEATED = 0.1
+#: Why a server that failed in one work does no other.
 FAILED_BEFORE = "the server had failed before"
 
 
 class Run:
-    """Measures what the plan says.
+    """Runs a plan.
 
-    :param seconds: how long a turn lasts.
+    :param seconds: length of a turn.
     """
 
     def __init__(self, plan: Plan, cores: Cores, rounds: int, seconds: int) -> None:
@@ -41,7 +41,7 @@ class Run:
         self.results = Results(plan)
 
     def go(self) -> Results:
-        """Do all rounds."""
+        """Run all rounds."""
         self._begun = time.monotonic()
         for stage in self._plan.stages(self._rounds):
             with ExitStack() as stack:
@@ -49,9 +49,9 @@ class Run:
         return self.results
 
     def _do(self, stage: Stage, stack: ExitStack) -> None:
-        """Start the servers of a stage, which run until the stack is closed, and have them do its works."""
+        """Start the servers of a stage, which run until the stack is closed, and do its works with them."""
         servers: dict[str, Server] = {}
-        broken: dict[str, str] = {}  # why a server has no more turns
+        broken: dict[str, str] = {}  # why a server has no further turns
         for peer in stage.peers:
             try:
                 servers[peer.name] = stack.enter_context(serving(peer, self._cores, stage.site))
@@ -59,12 +59,13 @@ class Run:
                 broken[peer.name] = str(error)
         for work in stage.works:
             with ExitStack() as sessions:
-                self._measure(work, stage.turns(work), servers, broken, sessions)
+                self._measure(work, stage, servers, broken, sessions)
 
     def _measure(
-        self, work: Work, order: list[str], servers: dict[str, Server], broken: dict[str, str], sessions: ExitStack
+        self, work: Work, stage: Stage, servers: dict[str, Server], broken: dict[str, str], sessions: ExitStack
     ) -> None:
-        """Do one work, in sessions that last until their stack is closed; add to `broken` who fails."""
+        """Do one work, in sessions that last until their stack is closed; add servers that fail to `broken`."""
+        order = stage.turns(work)
         turns: dict[str, Turn] = {}
         for name in dict.fromkeys(order):
             try:
@@ -78,7 +79,7 @@ class Run:
             if name in broken:
                 continue
             try:
-                reading = self._take(turns[name], servers[name])
+                reading = self._take(work, stage.round(work, index), turns[name], servers[name])
             except MeasuringError as error:
                 self._fail(work, name, str(error), order[index:].count(name))
                 broken[name] = FAILED_BEFORE
@@ -86,8 +87,8 @@ class Run:
             self.results.add(work, name, reading)
             self._tell(work, name, _describe(work, reading))
 
-    def _take(self, turn: Turn, server: Server) -> Reading:
-        """Have a turn; have it again, as long as there is time for that, if the host had the cores meanwhile."""
+    def _take(self, work: Work, round: int, turn: Turn, server: Server) -> Reading:
+        """Run a turn; repeat it after CPU steal, as long as the time for repeated turns is not used up."""
         while True:
             begun, before = time.monotonic(), self._cores.stolen()
             reading = turn(self._seconds)
@@ -96,13 +97,14 @@ class Run:
                 each.wait_until_quiet()
             stolen = max(new - old for new, old in zip(after, before, strict=True)) / passed
             now = time.monotonic()
+            reading = replace(reading, stolen=stolen, round=round)
             if stolen <= STOLEN or self._repeated + now - begun > REPEATED * (now - self._begun):
-                return replace(reading, stolen=stolen)
+                return reading
             self._repeated += now - begun
-            self.results.repeated += 1
+            self.results.discarded.append((work.name, server.peer.name, reading))
 
     def _fail(self, work: Work, peer: str, what: str, turns: int) -> None:
-        """Note that a peer cannot have the rest of its turns."""
+        """Note that a peer has no further turns."""
         self.results.fail(work, peer, what)
         self._tell(work, peer, f"FAILED: {what}", turns)
 

@@ -1,7 +1,7 @@
-"""Server processes: start one on its core, wait until it serves, read what it uses, end it.
+"""Server processes: start one on its core, wait until it serves, read its CPU time and memory, kill it.
 
-Runs in the main thread of the benchmark program. A :class:`Program` owns a temporary folder and its process, which
-leads a session of its own, so that its children can be found, and ended with it.
+Runs in the main thread of the benchmark program. A :class:`Program` owns a temporary folder and its process. The
+process leads its own session, so that its children can be found and killed with it.
 """
 
 from __future__ import annotations
@@ -28,29 +28,34 @@ from benchmarks.site import Site
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Seconds within which a server must serve, and must answer a single request.
+#: Timeouts in seconds: until a server listens, and for a single request.
 START_TIMEOUT, ANSWER_TIMEOUT = 60.0, 30.0
+#: Seconds between two attempts to connect to a server that is starting.
+RETRY = 0.005
 
-#: A server is quiet when it uses less than this part of its core; seconds that it has for becoming so.
+#: A server is quiet when it uses less than this part of its core; timeout in seconds.
 QUIET, QUIET_TIMEOUT = 0.2, 10.0
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class MeasuringError(Exception):
-    """Something that must work has not; the text says what, and the cure if there is one."""
+    """A measurement failed; the text gives the reason, and the cure if there is one."""
 
 
 class Program:
-    """A running program which listens on a port of its own.
+    """A running program that listens on its own port.
 
-    :param title: what messages call it.
+    :param title: its name in messages.
     """
+
+    #: When its process was started, by ``time.perf_counter()``.
+    begun = 0.0
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.port = _free_port()
-        #: For whatever may go when the program has ended.
+        #: Its temporary folder, removed with the program.
         self.folder = Path(tempfile.mkdtemp(prefix="channelserver-benchmark-"))
         self._log = self.folder / "log"
 
@@ -62,6 +67,7 @@ class Program:
         :param spread: it has two cores.
         """
         with self._log.open("wb") as log, cores.pinning_servers(spread):
+            self.begun = time.perf_counter()
             self._process = subprocess.Popen(
                 command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
@@ -86,13 +92,13 @@ class Program:
             try:
                 socket.create_connection(("127.0.0.1", self.port), ANSWER_TIMEOUT).close()
             except OSError:
-                time.sleep(0.02)
+                time.sleep(RETRY)
             else:
                 return
         raise self.failure(f"did not listen within {START_TIMEOUT:g} s")
 
     def failure(self, what: str) -> MeasuringError:
-        """Return an error to raise: what this program did, and the end of what it printed."""
+        """Return an error to raise: what this program did, and its last lines of output."""
         lines = self._log.read_text(errors="replace").splitlines()[-20:]
         return MeasuringError("\n".join([f"{self.title} {what}", *(f"    {line}" for line in lines)]))
 
@@ -107,15 +113,24 @@ class Program:
         return found
 
     def memory(self) -> int:
-        """Return the bytes of memory it occupies."""
+        """Return its resident memory in bytes: the RSS of all its processes."""
         total = 0
         for number in self._processes():
             with contextlib.suppress(OSError):
                 total += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * _PAGE
         return total
 
+    def proportional_memory(self) -> int:
+        """Return its proportional memory in bytes (PSS): each shared page is divided by the processes that share it."""
+        total = 0
+        for number in self._processes():
+            with contextlib.suppress(OSError):
+                rollup = Path(f"/proc/{number}/smaps_rollup").read_text()
+                total += int(rollup.partition("\nPss:")[2].split()[0]) * 1024
+        return total
+
     def processor_time(self) -> float:
-        """Return the seconds of processor time it has used, with that of threads which have ended."""
+        """Return its CPU time in seconds, including threads that have ended."""
         total = 0.0
         for number in self._processes():
             with contextlib.suppress(OSError):
@@ -123,7 +138,7 @@ class Program:
         return total
 
     def _waits_for_core(self) -> bool:
-        """Whether one of its threads runs, or would if it had a core."""
+        """Whether one of its threads runs or is ready to run."""
         for number in self._processes():
             with contextlib.suppress(OSError):
                 for task in os.listdir(f"/proc/{number}/task"):
@@ -133,9 +148,9 @@ class Program:
         return False
 
     def wait_until_quiet(self) -> None:
-        """Wait until it is done with what nobody waits for any more: others want its core now.
+        """Wait until it has finished leftover work, so that the next server has the core for itself.
 
-        It is if it uses hardly any processor time, and not because it has to wait for its core.
+        Quiet means: hardly any CPU time used, and no thread that waits for the core.
         """
         ends = time.monotonic() + QUIET_TIMEOUT
         now, used = time.monotonic(), self.processor_time()
@@ -147,7 +162,7 @@ class Program:
                 return
 
     def end(self) -> None:
-        """End it at once: nothing it keeps is worth an orderly end."""
+        """Kill it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -155,9 +170,9 @@ class Program:
 
 
 class Redis(Program):
-    """A Redis that is empty, and writes nothing to the disk.
+    """An empty Redis that writes nothing to disk.
 
-    :raises MeasuringError: the machine has none.
+    :raises MeasuringError: ``redis-server`` is not installed.
     """
 
     def __init__(self, cores: Cores) -> None:
@@ -169,11 +184,11 @@ class Redis(Program):
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Its URL."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def commands(self) -> int:
-        """Return how many commands it has carried out, those inside of scripts included; but not those that ask."""
+        """Return the number of commands it has executed, including those in scripts, without our own queries."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), ANSWER_TIMEOUT) as connection:
                 connection.sendall(b"INFO commandstats\r\n")
@@ -181,9 +196,9 @@ class Redis(Program):
                     size = answer.readline()  # such as $1234
                     text = answer.read(int(size[1:]))
         except (OSError, ValueError) as error:
-            raise self.failure(f"did not tell what it has done: {error}") from None
+            raise self.failure(f"did not answer INFO: {error}") from None
         done = sum(int(calls) for calls in re.findall(rb"^cmdstat_[^:]+:calls=(\d+)", text, re.MULTILINE))
-        done -= self._asked  # those that have asked before; this one has not been counted yet
+        done -= self._asked  # our earlier queries; this one is not counted yet
         self._asked += 1
         return done
 
@@ -191,7 +206,7 @@ class Redis(Program):
 def find_redis() -> str:
     """Return the path of the program.
 
-    :raises MeasuringError: there is none.
+    :raises MeasuringError: it is not installed.
     """
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found is None:
@@ -202,16 +217,18 @@ def find_redis() -> str:
 class Server(Program):
     """A running server.
 
-    :param site: how it is to be started.
-    :param redis: where its channel layer is, if not in its memory.
+    :param site: how to start it.
+    :param redis: the Redis of its channel layer; without one, the layer is in memory.
     """
 
-    #: The servers that have been started beside this one, for the same work.
+    #: Further servers of the same site.
     others: Sequence[Server] = ()
 
     def __init__(self, peer: Peer, cores: Cores, site: Site, redis: Redis | None = None) -> None:
         super().__init__(peer.title)
         self.peer = peer
+        self.cores = cores
+        self.site = site
         self.redis = redis
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTHON"))}
         environment |= {
@@ -221,7 +238,8 @@ class Server(Program):
             "BENCHMARK_MIDDLEWARE": site.middleware,
             "BENCHMARK_GROUPS": "yes" if site.groups else "no",
             "BENCHMARK_FRAMEWORK": peer.framework,
-            "BENCHMARK_CONSUMERS": peer.consumers,
+            "BENCHMARK_CONSUMERS": peer.consumers if site.consumers else "none",
+            "BENCHMARK_SHORTCUTS": "yes" if peer.shortcuts else "no",
             "BENCHMARK_LAYER": peer.layer,
             "BENCHMARK_REDIS": redis.url if redis else "",
         }
@@ -229,7 +247,7 @@ class Server(Program):
         self.start(self.command, cores, environment, site.spread)
 
     def get(self, path: str, body: bytes | None = None) -> bytes:
-        """Make a single request, a POST if it has a body; return what it answers with status 200."""
+        """Make a single request, a POST if there is a body; return the body of the 200 response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT)
         with contextlib.closing(connection):
             try:
@@ -257,9 +275,9 @@ class Server(Program):
 
 @contextmanager
 def serving(peer: Peer, cores: Cores, site: Site) -> Iterator[Server]:
-    """Have what a site needs while a ``with`` block runs: a Redis, a server, others beside it.
+    """Run what a site needs during a ``with`` block: a Redis, a server, further servers.
 
-    :raises MeasuringError: something of it does not come up.
+    :raises MeasuringError: one of them does not start.
     """
     with ExitStack() as stack:
         redis = stack.enter_context(Redis(cores)) if site.redis else None
@@ -269,7 +287,7 @@ def serving(peer: Peer, cores: Cores, site: Site) -> Iterator[Server]:
 
 
 def _processor_clock(process: int) -> int:
-    """Return the clock of a process, as clock_getcpuclockid(3) does, which Python does not have."""
+    """Return the CPU-time clock of a process; Python lacks clock_getcpuclockid(3)."""
     return (~process << 3) | 2
 
 

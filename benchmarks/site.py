@@ -10,20 +10,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Site:
-    """How the server is started for a work; works with the same site share a process.
+    """How a server is started for a work; works with the same site share its process.
 
-    ``middleware`` is ``none``, or ``default``: what Django's ``startproject`` writes. Without ``groups``, Channels 4 is
-    given no channel layer. With ``pings``, sockets are pinged as often as the server does by itself, else never.
+    ``middleware`` is ``none``, or ``default``: what Django's ``startproject`` writes. With ``consumers`` off, the site
+    is plain Django. With ``groups`` off, Channels 4 has no channel layer. With ``pings``, the server pings its sockets
+    at its default interval; otherwise never.
 
-    ``servers`` is how many are started, each a process of its own. With ``redis`` they have their channel layers in one
-    Redis, which is started for them. With ``spread`` a server has two cores instead of one.
+    ``servers`` is the number of server processes. With ``redis``, their channel layers are in one Redis, started for
+    them. With ``spread``, a server has two cores instead of one.
 
-    The servers of all peers are up at once, for all rounds. With ``fresh``, each round has a new server of each peer,
-    with no other beside it: where it matters what a server has done before.
+    The servers of all peers run at once, for all rounds. With ``fresh``, each round starts a new server of each peer,
+    with no other beside it: for works that depend on what a server has done before.
     """
 
     name: str
     middleware: str = "none"
+    consumers: bool = True
     groups: bool = True
     pings: bool = False
     servers: int = 1

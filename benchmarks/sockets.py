@@ -1,7 +1,7 @@
-"""WebSocket clients that cost as little as Python allows: raw sockets on one epoll, frames of known size.
+"""The load generator for WebSockets: raw sockets on one epoll, frames of known size.
 
-They do not read what they get but count its bytes, for :meth:`Crowd.check` has looked at the contents before. So one
-core of theirs keeps up with a server that writes to thousands of sockets.
+:meth:`Crowd.check` compares the contents once; after that, only bytes are counted. So one core of load keeps up with a
+server that writes to thousands of sockets.
 
 Runs in the main thread of the benchmark program. A :class:`Crowd` owns its sockets.
 """
@@ -19,26 +19,27 @@ from types import TracebackType
 
 from benchmarks.servers import ANSWER_TIMEOUT, Server
 
-#: Sockets opened at a time, and those from one address of the loopback interface, each of which has some 28 000 ports.
+#: Handshakes under way at a time; sockets per loopback address, each of which has some 28 000 ports.
 OPENING, PER_ADDRESS = 50, 5000
 
-#: Socket options. A socket is closed by a reset: an orderly end would hold its port for a minute, and thousands of such
-#: ports make the next sockets slow to open. For the same reason a port is chosen when the other side is known: Linux's
-#: IP_BIND_ADDRESS_NO_PORT, for which Python 3.11 has no name.
+#: Socket options. Sockets are closed with a reset: an orderly close would keep the port in TIME_WAIT for a minute, and
+#: thousands of such ports slow down new sockets. For the same reason the port is chosen at connect: Linux's
+#: IP_BIND_ADDRESS_NO_PORT, which Python 3.11 does not name.
 _RESET, _BIND_ADDRESS_NO_PORT = struct.pack("ii", 1, 0), 24
 
-#: Seconds in which some member of a group must hear something: peers may be silent for long with thousands of them.
+#: Seconds within which some member of a group must receive something: slow peers need long with thousands of members.
 DELIVERY_TIMEOUT = 120.0
 
-#: As long as members of a group are more than so many deliveries behind, they look only each so many seconds for what
-#: has come. Else the kernel wakes this program for every second or third delivery, on the core of the server, and that
-#: takes about a third of what the delivery does there. Clients on other machines cost it nothing of the kind.
+#: While more than this many deliveries are missing, the load sleeps this long between two looks at its sockets.
+#: Otherwise the kernel wakes the load for every second or third delivery, on the server's core, which takes about a
+#: third of the CPU time of a delivery. Clients on other machines do not cost the server that. Works in which it matters
+#: are measured both ways.
 FAR_BEHIND, PAUSE = 1000, 0.001
 
-#: What sockets send: ASCII, as long as what people write to each other. Its frame has a head of two bytes.
+#: The message: ASCII, the length of a chat message, so that its frame has a two-byte head.
 TEXT = b"A message in a chat, neither very long nor very short; nobody reads it, but its bytes are counted."
 
-_MASK = b"\x37\xfa\x21\x3d"  # that of RFC 6455, section 5.7; that it never changes makes no difference to a server
+_MASK = b"\x37\xfa\x21\x3d"  # from RFC 6455, section 5.7; a constant mask makes no difference to a server
 
 
 def client_frame(head: int, payload: bytes) -> bytes:
@@ -52,20 +53,20 @@ def client_frame(head: int, payload: bytes) -> bytes:
     return bytes((head,)) + length + _MASK + (int.from_bytes(payload) ^ key).to_bytes(size)
 
 
-#: The message of all measurements, on its way there and on its way back.
+#: The message's frame, from the client and from the server.
 QUESTION, ANSWER = client_frame(0x81, TEXT), bytes((0x81, len(TEXT))) + TEXT
 
 
 def _frame_size(data: bytes) -> int:
-    """The bytes of a server's frame of at most 64 KiB, by its head."""
+    """Return the size of a server's frame of at most 64 KiB, from its head."""
     return 2 + data[1] if data[1] < 126 else 4 + int.from_bytes(data[2:4])
 
 
 @dataclass
 class Exchange:
-    """What has come back."""
+    """The answers to a load."""
 
-    #: Answers within so many seconds.
+    #: Number of answers, and the seconds in which they came.
     number: int
     seconds: float
     #: Seconds from each question to its answer.
@@ -75,7 +76,7 @@ class Exchange:
 class Crowd:
     """Open WebSockets of one path.
 
-    :param extension: what they offer in ``Sec-WebSocket-Extensions``.
+    :param extension: their ``Sec-WebSocket-Extensions`` header.
     """
 
     def __init__(self, server: Server, path: str, extension: str | None = None) -> None:
@@ -105,7 +106,7 @@ class Crowd:
         ).encode()
 
     def grow(self, size: int, until: float = float("inf")) -> None:
-        """Open sockets until there are `size`, or until a time of ``time.monotonic()``; each is accepted."""
+        """Open sockets until there are `size`, or until a time of ``time.monotonic()``."""
         opening: dict[int, tuple[socket.socket, bytearray]] = {}
         handshake = self._handshake
         idle_since = time.monotonic()
@@ -143,7 +144,7 @@ class Crowd:
             connection.connect(("127.0.0.1", self.server.port))
         except OSError as error:
             connection.close()
-            raise self.server.failure(f"did not take connection {index + 1}: {error}") from None
+            raise self.server.failure(f"did not accept connection {index + 1}: {error}") from None
         connection.setblocking(False)
         return connection
 
@@ -151,7 +152,7 @@ class Crowd:
         if not answer.startswith(b"HTTP/1.1 101 ") or not answer.endswith(b"\r\n\r\n"):
             raise self.server.failure(f"answered a handshake for {self._path} with {answer[:200]!r}")
         if self._extension and b"permessage-deflate" not in answer:
-            raise self.server.failure(f"did not agree to {self._extension}")
+            raise self.server.failure(f"did not accept the extension {self._extension}")
         self.sockets[connection.fileno()] = connection
         self._poll.register(connection, select.EPOLLIN)
 
@@ -165,23 +166,23 @@ class Crowd:
         return data
 
     def check(self) -> None:
-        """See that each socket gets its message back; one socket after the other."""
+        """Check the echo on each socket, one socket after the other."""
         for got in self.exchange(QUESTION):
             if got != ANSWER:
                 raise self.server.failure(f"answered on {self._path} with {got[:100]!r}, not with {ANSWER[:100]!r}")
 
     def exchange(self, question: bytes, begin: int = 0) -> Iterator[bytes]:
-        """Have each socket send a frame and get one, whatever it be; one socket after the other.
+        """Send a frame on each socket and read one frame back, one socket after the other.
 
-        :param begin: how many sockets, the oldest ones, are left out.
-        :return: the frames that came.
+        :param begin: how many of the oldest sockets to skip.
+        :return: the frames received.
         """
         for connection in list(self.sockets.values())[begin:]:
             connection.sendall(question)
             yield self._read_frame(connection)
 
     def hear(self) -> Iterator[bytes]:
-        """Wait until each socket has got a frame; return them."""
+        """Read one frame from each socket; return them."""
         for connection in self.sockets.values():
             yield self._read_frame(connection)
 
@@ -194,11 +195,11 @@ class Crowd:
         return got
 
     def talk(self, seconds: float, in_flight: int = 1, others: Crowd | None = None) -> Exchange:
-        """Have each socket send its message whenever an answer has come, and in the end wait for what is still to come.
+        """Send the next message on a socket at each answer, for some seconds; then wait for the missing answers.
 
-        :param in_flight: messages that each socket has under way.
-        :param others: sockets of another path that do the same meanwhile, with two messages under way each, so that
-            their consumers never pause; their answers are not counted.
+        :param in_flight: messages in flight on each socket.
+        :param others: sockets of another path that do the same, with two messages in flight each, so that their
+            consumers never pause; their answers are not counted.
         """
         size, poll, clock = len(ANSWER), self._poll, time.perf_counter
         sockets, counted = dict(self.sockets), set(self.sockets)
@@ -235,16 +236,17 @@ class Crowd:
             if events:
                 last = now
             elif clock() - last > ANSWER_TIMEOUT:
-                raise self.server.failure(f"left {waiting} messages on {self._path} without an answer")
+                raise self.server.failure(f"did not answer {waiting} messages on {self._path}")
         for connection in others.sockets.values() if others else ():
             poll.unregister(connection)
         return Exchange(answered, seconds, latencies)
 
-    def listen(self, speaker: Crowd, seconds: float, others: Crowd | None = None) -> Exchange:
-        """Have a socket of another path speak to the group whose members these are, again when all have heard it.
+    def listen(self, speaker: Crowd, seconds: float, others: Crowd | None = None, pause: float = PAUSE) -> Exchange:
+        """Have a socket of another path send to the group of these members, again when all have received it.
 
         :param others: members on another server.
-        :return: the number of deliveries; as latencies, the seconds to the last delivery of each time.
+        :param pause: seconds, as :data:`PAUSE`; 0: wait for each delivery.
+        :return: the number of deliveries; as latencies, the seconds to the last delivery of each send.
         """
         poll, clock, sockets = self._poll.poll, time.perf_counter, dict(self.sockets)
         for number, connection in others.sockets.items() if others else ():
@@ -260,15 +262,15 @@ class Crowd:
             asked, left = clock(), wanted
             mouth.send(QUESTION)
             while left > 0:
-                if left > FAR_BEHIND * len(ANSWER):
-                    time.sleep(PAUSE)
+                if pause and left > FAR_BEHIND * len(ANSWER):
+                    time.sleep(pause)
                 events = poll(DELIVERY_TIMEOUT, most)
                 for number, _ in events:
                     left -= len(self._receive(sockets[number]))
                 if not events:
                     raise self.server.failure(f"did not deliver a message to all members: {left} bytes are missing")
             if left < 0:
-                raise self.server.failure(f"delivered {-left} bytes that nobody has sent")
+                raise self.server.failure(f"delivered {-left} bytes too many")
             now = clock()
             latencies.append(now - asked)
         for connection in others.sockets.values() if others else ():
@@ -276,7 +278,7 @@ class Crowd:
         return Exchange(len(sockets) * len(latencies), now - begun, latencies)
 
     def idle(self, seconds: float) -> None:
-        """Do nothing for some time but answer pings."""
+        """Only answer pings, for some seconds."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
             for number, _ in self._poll.poll(left):
@@ -288,4 +290,4 @@ class Crowd:
                     if opcode == 9:
                         connection.send(client_frame(0x8A, payload))
                     elif opcode == 8:
-                        raise self.server.failure(f"closed a connection of {self._path} that only was idle")
+                        raise self.server.failure(f"closed an idle connection of {self._path}")

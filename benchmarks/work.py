@@ -1,4 +1,4 @@
-"""What is measured: works, their metrics, and the goals of the product.
+"""The works of the benchmarks, their metrics, and the product's goals.
 
 Plain data and one base class; imported by whatever Python starts the benchmarks.
 """
@@ -17,9 +17,9 @@ from benchmarks.site import Site
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure that a work gives.
+    """A figure of a work.
 
-    ``name`` is its key in the JSON, ``title`` says what it is where the work's title alone does not.
+    ``name`` is its key in the JSON; ``title`` explains it where the work's title is not enough.
     """
 
     name: str
@@ -30,10 +30,9 @@ class Metric:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure of the product should be: itself, or as a multiple of another one.
+    """Limits for a figure of the work's subject.
 
-    The figure is that of the work's subject. ``against`` is the peer whose figure is its measure; without one, the
-    limits are in the metric's unit.
+    With ``against``, the limits are for the ratio to that peer's figure; without, they are in the metric's unit.
     """
 
     metric: str
@@ -42,32 +41,34 @@ class Goal:
     against: str | None = None
 
     def reached(self, figure: float) -> bool:
-        """Say whether a ratio, or a figure itself, is within the limits."""
+        """Whether a ratio, or the figure itself, is within the limits."""
         return (self.at_least is None or figure >= self.at_least) and (self.at_most is None or figure <= self.at_most)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one server has done in one turn."""
+    """The figures of one server in one turn."""
 
     #: The figures, by the names of the metrics.
     figures: dict[str, float]
-    #: How busy both sides were, where the figures tell how much the server can do: it should have had its core for
-    #: itself, and the load generator should have had time left.
+    #: CPU use of both sides, for works that load the server fully: the server should use its whole core, and the load
+    #: generator should have time left.
     meter: Meter | None = None
-    #: Which part of the time the host of a virtual machine has kept one of our cores for others, 0 to 1; the one that
-    #: lost more.
+    #: CPU steal: the part of the time, 0 to 1, during which the host of a virtual machine ran something else on one of
+    #: our cores; of the two cores, the larger part.
     stolen: float = 0.0
+    #: Number of its round, from 0 on.
+    round: int = 0
 
 
-#: What a session gives: does the work for so many seconds.
+#: Does the work for some seconds.
 Turn = Callable[[int], Reading]
 
 
 class Work(ABC):
     """One kind of work, done with each of its peers in turn.
 
-    :param peers: their names; the first one is the subject, which the others are compared with.
+    :param peers: their names; the others are compared with the first one, the subject.
     """
 
     def __init__(
@@ -81,31 +82,33 @@ class Work(ABC):
         self.subject = peers[0]
         self.goals = tuple(goals)
 
-    #: Sockets it opens to each server; if not :attr:`at_once`, they are closed before another server has its turn.
+    #: The load generator.
+    load = "benchmarks/sockets.py"
+    #: Sockets opened to each server; unless :attr:`at_once`, they are closed before the next server's turn.
     sockets = 0
     at_once = True
-    #: Turns that each peer has in a round, where they alternate. Many short ones where ratios matter: a machine that
-    #: gets slower or faster meanwhile meets all peers alike.
+    #: Turns of each peer in a round. Ratios are better with many short turns: a machine that gets slower or faster
+    #: meanwhile affects all peers alike.
     turns = 1
-    #: Whether the subject has a turn before and after each turn of another, where little decides about a goal.
+    #: Whether the subject has a turn before and after each turn of another; for results close to a goal.
     closely = False
 
     def open_sockets(self, peers: Sequence[str]) -> int:
-        """Return the most sockets that are open at a time, if it is done with some of its peers."""
+        """Return the highest number of sockets open at once, for these peers."""
         return self.sockets * (len(peers) if self.at_once and not self.site.fresh else 1)
 
     @abstractmethod
     def session(self, server: Server) -> AbstractContextManager[Turn]:
-        """Prepare the work with a server that has just been started, or has done another work of the same site.
+        """Prepare the work with a server that has just started, or has done another work of the same site.
 
-        What the context gives is called once for each turn, with the seconds that it should last. Between two turns
-        others have theirs.
+        The context manager returns a function that runs one turn of so many seconds. Between two turns of a server,
+        the others have theirs.
 
-        :raises MeasuringError: the server has failed; both the context and its turns may raise it.
+        :raises MeasuringError: the server failed; both the context manager and the turns may raise it.
         """
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """Return the value that `part` of all, 0 to 1, do not exceed."""
+    """Return a percentile; `part` is 0 to 1."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

@@ -1,4 +1,4 @@
-"""WebSocket echo through a consumer, and how fast new sockets are accepted."""
+"""WebSocket echo through a consumer, and the rate of new sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WARM_UP = 0.4
 
 
 class Echo(Work):
-    """Messages that come back, without pause."""
+    """Messages that a consumer sends back, without pause."""
 
     def __init__(self, sockets: int, in_flight: int, goals: tuple[Goal, ...] = ()) -> None:
         super().__init__(
@@ -35,7 +35,7 @@ class Echo(Work):
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """See that the sockets get back what they send; a turn counts that."""
+        """Check the echo; a turn counts messages."""
         with Crowd(server, "/echo/") as crowd:
             crowd.grow(self.sockets)
             crowd.check()
@@ -50,9 +50,9 @@ class Echo(Work):
 
 
 class Accept(Work):
-    """New sockets, as fast as the server takes them; a consumer decides on each."""
+    """New sockets, as fast as the server accepts them; a consumer runs for each."""
 
-    #: So many at most, whatever the time; and those that are not counted.
+    #: The most in a turn; and those that are not counted.
     sockets, first = 3000, 100
     at_once = False
     turns = 2
@@ -69,7 +69,7 @@ class Accept(Work):
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """A turn opens sockets, and closes them in the end."""
+        """A turn opens sockets, then closes them."""
 
         def turn(seconds: int) -> Reading:
             with Crowd(server, "/echo/") as crowd:

@@ -1,4 +1,4 @@
-"""One message to all members of a group, and what the size of the crowd costs."""
+"""One message to all members of a group, and the cost of the group's size."""
 
 from __future__ import annotations
 
@@ -10,29 +10,40 @@ from benchmarks.meter import Meter
 from benchmarks.peers import PRODUCT
 from benchmarks.servers import Server
 from benchmarks.site import Site
-from benchmarks.sockets import Crowd
+from benchmarks.sockets import FAR_BEHIND, Crowd
 from benchmarks.work import Goal, Metric, Reading, Turn, Work, percentile
 
 #: Seconds of load that are not counted.
 WARM_UP = 0.2
 
+#: What the figures are called that are measured with a load which waits for each delivery.
+_EAGER = "load woken by each delivery"
+
 
 class FanOut(Work):
-    """One send to a group after the other, each when all have got the one before."""
+    """One send to a group after the other, each when all members have received the one before.
 
-    #: Sockets that the server has when it is warmed up; with all of them, that would take some peers half a minute.
+    In large groups the load pauses between deliveries (:data:`benchmarks.sockets.PAUSE`); there, a second figure comes
+    from the same load without pauses.
+    """
+
+    #: Sockets at warm-up; with all of them, some peers would need half a minute.
     first = 100
     closely = True
 
     def __init__(self, sockets: int, peers: Sequence[str], turns: int) -> None:
+        self._paused = sockets > FAR_BEHIND
+        metrics = [
+            Metric("rate", "deliveries/s"),
+            Metric("last", "ms", "until the last member has it", more_is_better=False),
+        ]
+        if self._paused:
+            metrics.append(Metric("rate-eager", "deliveries/s", _EAGER))
         super().__init__(
             f"fan-out-{sockets}",
             f"one message to a group of {sockets}",
             Site("fan-out"),
-            (
-                Metric("rate", "deliveries/s"),
-                Metric("last", "ms", "until the last one has it", more_is_better=False),
-            ),
+            metrics,
             (PRODUCT, *peers, "bare-loop"),
             (
                 *(Goal("rate", at_least=20, against=peer) for peer in peers if peer.startswith("uvicorn")),
@@ -44,7 +55,7 @@ class FanOut(Work):
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """Open the sockets; a turn speaks to them."""
+        """Open the sockets; a turn sends to the group."""
         with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker:
             speaker.grow(1)
             crowd.grow(self.first)
@@ -55,18 +66,22 @@ class FanOut(Work):
                 with Meter(server) as meter:
                     heard = crowd.listen(speaker, seconds)
                 last = percentile(heard.latencies, 0.5) * 1000
-                return Reading({"rate": heard.number / heard.seconds, "last": last}, meter)
+                figures = {"rate": heard.number / heard.seconds, "last": last}
+                if self._paused:
+                    eager = crowd.listen(speaker, seconds, pause=0)
+                    figures["rate-eager"] = eager.number / eager.seconds
+                return Reading(figures, meter)
 
             yield turn
 
 
 class Delivery(Work):
-    """What a delivery costs in a large group, and in small ones, each on a server of its own.
+    """The cost of a delivery in a large group and in small ones, each on its own server.
 
-    That includes its share of what it takes to send one message to the group.
+    It includes a share of the cost of the send.
     """
 
-    #: How many sockets whom has.
+    #: Sockets of each server.
     sizes: ClassVar[dict[str, int]] = {
         PRODUCT: 10_000,
         "channelserver-1000-sockets": 1000,
@@ -80,18 +95,17 @@ class Delivery(Work):
             "delivery",
             f"a delivery in a group of {self.sizes[PRODUCT]}",
             Site("delivery"),
-            (Metric("cost", "µs", more_is_better=False),),
+            (Metric("cost", "µs", more_is_better=False), Metric("cost-eager", "µs", _EAGER, more_is_better=False)),
             tuple(self.sizes),
             (Goal("cost", at_most=1.2, against="channelserver-100-sockets"),),
         )
 
     def open_sockets(self, peers: Sequence[str]) -> int:
-        """See :meth:`Work.open_sockets`."""
         return sum(self.sizes[peer] for peer in peers)
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """Open the sockets; a turn speaks to them."""
+        """Open the sockets; a turn sends to the group."""
         with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker:
             speaker.grow(1)
             crowd.grow(self.sizes[server.peer.name])
@@ -100,13 +114,16 @@ class Delivery(Work):
             def turn(seconds: int) -> Reading:
                 with Meter(server) as meter:
                     heard = crowd.listen(speaker, seconds)
-                return Reading({"cost": heard.seconds / heard.number * 1e6}, meter)
+                # A small group is never far behind: there is no pause to leave out.
+                eager = crowd.listen(speaker, seconds, pause=0) if len(crowd.sockets) > FAR_BEHIND else heard
+                costs = {"cost": heard, "cost-eager": eager}
+                return Reading({name: each.seconds / each.number * 1e6 for name, each in costs.items()}, meter)
 
             yield turn
 
 
 class Scale(Work):
-    """An echo beside few and beside many idle sockets, members of a group; and their memory."""
+    """An echo beside few and many idle members of a group; and their memory."""
 
     sizes = (100, 1000, 10_000)
     sockets = sizes[-1]
@@ -126,7 +143,7 @@ class Scale(Work):
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """A turn lets the crowd grow, and measures at each size."""
+        """A turn opens more and more sockets, and measures at each size."""
         yield lambda seconds: self._grow(server, seconds)
 
     def _grow(self, server: Server, seconds: int) -> Reading:
@@ -144,7 +161,7 @@ class Scale(Work):
         return Reading(figures, meter)
 
 
-# Channels 4 takes half a minute to let 5000 members in, and seconds to reach them; so the quickest has to do.
+# Channels 4 needs half a minute to accept 5000 members and seconds for each send, so only its fastest kind takes part.
 WORKS: tuple[Work, ...] = (
     FanOut(500, ("uvicorn-sync", "uvicorn-async"), turns=3),
     FanOut(5000, ("uvicorn-async",), turns=1),

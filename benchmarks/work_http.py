@@ -8,33 +8,37 @@ from contextlib import contextmanager
 from benchmarks.apps.sizes import LARGE, WAIT
 from benchmarks.http_load import HttpLoad
 from benchmarks.meter import Meter
-from benchmarks.peers import PRODUCT
+from benchmarks.peers import DJANGO_PEERS, PRODUCT, UNALTERED
 from benchmarks.servers import Server
 from benchmarks.site import Site
 from benchmarks.work import Goal, Metric, Reading, Turn, Work
 
 #: Connections that are kept alive, each with one request under way.
 CONNECTIONS = 32
-#: Seconds of single requests that are not counted: imports are done, caches fill.
+#: Seconds of single requests that are not counted: modules are imported, caches fill.
 WARM_UP = 0.3
 
 _RATE = Metric("rate", "requests/s")
 _PLAIN, _DEFAULT = Site("http"), Site("http-default", middleware="default")
 _THREADS = Site("threads")
-_DJANGO_PEERS = (PRODUCT, "daphne", "uvicorn", "gunicorn", "granian")
-_PEERS = (*_DJANGO_PEERS, "bare-web")
+#: Each server with and without our Django shortcuts (see :mod:`benchmarks.columns`). Not for bodies of 1 MiB: copying
+#: them takes so long that the shortcuts do not matter.
+_PEERS = (PRODUCT, *(peer.name for peer in DJANGO_PEERS), "bare-web")
+_VARIANTS = (PRODUCT, UNALTERED, *(name for peer in DJANGO_PEERS for name in (peer.name, f"{peer.name}-shortcuts")))
 _FEW, _MANY = "channelserver-2", "channelserver-16"
 
 
 class Requests(Work):
-    """Requests to one view, without pause."""
+    """Requests to one view, back to back."""
+
+    load = "wrk"
 
     def __init__(
         self, name: str, title: str, path: str, answer: bytes, site: Site = _PLAIN, peers: Sequence[str] = _PEERS,
         goals: Sequence[Goal] = (), upload: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(name, title, site, (_RATE,), peers, goals)
-        self.turns = 3 if goals else 1
+        self.turns = (2 if UNALTERED in peers else 3) if goals else 1
         self.closely = bool(goals)
         self._path = path
         self._answer = answer
@@ -42,7 +46,7 @@ class Requests(Work):
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """See that the view answers as it should; a turn counts answers."""
+        """Check the view's answer; a turn counts requests."""
         body = b"x" * LARGE if self._upload else None
         server.expect(self._path, self._answer, body)
         server.warm_up(self._path, body, WARM_UP)
@@ -56,8 +60,9 @@ class Requests(Work):
 
 
 class Waiting(Work):
-    """Requests to a view that waits: how many of them wait at a time."""
+    """Requests to a view that waits: how many wait at the same time."""
 
+    load = "wrk"
     number = 16
 
     def __init__(self) -> None:
@@ -66,8 +71,8 @@ class Waiting(Work):
             f"{self.number} requests to a view that waits {WAIT * 1000:g} ms, 16 threads",
             _THREADS,
             (
-                Metric("most", "views", "waiting at a time, at most"),
-                Metric("mean", "views", "waiting at a time, on the average"),
+                Metric("most", "views", "waiting at the same time, maximum"),
+                Metric("mean", "views", "waiting at the same time, mean"),
             ),
             (_MANY,),
             (Goal("most", at_least=self.number),),
@@ -93,12 +98,15 @@ def _against(daphne: float, uvicorn: float, gunicorn: float, granian: float) -> 
 _ALIKE = (Goal("rate", at_least=0.9, at_most=1.1, against=_FEW),)
 
 WORKS: tuple[Work, ...] = (
-    Requests("http-plain", "Django view without middleware", "/", b"Hello, world!", goals=_against(9, 7, 2, 0.75)),
+    Requests(
+        "http-plain", "Django view without middleware", "/", b"Hello, world!", _PLAIN, (*_VARIANTS, "bare-web"),
+        _against(9, 7, 2, 0.75),
+    ),
     Requests("http-answer", "answer of 1 MiB", "/answer/", b"x" * LARGE),
     Requests("http-upload", "upload of 1 MiB", "/upload/", str(LARGE).encode(), upload=True),
     Requests(
         "http-default", "Django view, Django's default middleware, session", "/session/", b"Hello, world!", _DEFAULT,
-        _DJANGO_PEERS, _against(11, 9, 1.5, 0.75),
+        _VARIANTS, _against(11, 9, 1.5, 0.75),
     ),
     Requests(
         "threads-plain", "view without middleware, 2 and 16 threads", "/", b"Hello, world!", _THREADS,

@@ -1,4 +1,4 @@
-"""What sockets cost that do nothing: memory, and processor time."""
+"""The cost of idle sockets: memory and CPU time."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from benchmarks.work import Goal, Metric, Reading, Turn, Work
 
 _UVICORN = ("uvicorn-sync", "uvicorn-async")
 
-#: A message of 4000 bytes that can be compressed as well as such messages can.
+#: A message of 4000 bytes that compresses as typical JSON does.
 _LONG = json.dumps([{"id": number, "text": f"message {number}"} for number in range(120)])[:4000].encode()
 
 
 class Memory(Work):
-    """What the server grows by for each socket, a member of one group.
+    """The growth of the server's memory with each socket, a member of one group.
 
-    :param used: each socket has sent a message of 4000 bytes and got it back, before it falls idle.
+    :param used: each socket first sends a message of 4000 bytes and receives it back.
     """
 
     sockets = 2000
-    #: Sockets opened before, for what the first ones bring along.
+    #: Sockets opened before, because the first ones load modules and fill caches.
     first = 200
 
     def __init__(self, name: str, title: str, peers: tuple[str, ...], goals: tuple[Goal, ...], used: bool) -> None:
-        metrics = (Metric("each", "KiB", "memory of the server, a socket", more_is_better=False),)
+        metrics = (Metric("each", "KiB", "memory a socket", more_is_better=False),)
         super().__init__(name, title, Site(name, fresh=True), metrics, peers, goals)
         self._used = used
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """A turn opens sockets, and looks at the server's memory, however long that takes."""
+        """A turn opens sockets and reads the server's memory, however long that takes."""
         yield lambda seconds: self._grow(server)
 
     def _grow(self, server: Server) -> Reading:
@@ -59,10 +59,10 @@ class Memory(Work):
 
 
 class Idle(Work):
-    """Processor time with sockets that are only pinged, as often as the server does unless told otherwise."""
+    """CPU time with sockets that are only pinged, at the default interval."""
 
     sockets = 1000
-    #: Seconds between two pings to a socket; the time that is looked at.
+    #: Seconds between two pings of a socket; length of a turn.
     period = 20
 
     def __init__(self) -> None:
@@ -70,14 +70,14 @@ class Idle(Work):
             "idle",
             f"{self.sockets} idle sockets, pings on",
             Site("idle", pings=True),
-            (Metric("use", "% of a core", "processor use", more_is_better=False),),
+            (Metric("use", "% of a core", "CPU use", more_is_better=False),),
             (PRODUCT,),
             (Goal("use", at_most=1),),
         )
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """Open the sockets; in a turn each is pinged once, however long that takes."""
+        """Open the sockets; in a turn each is pinged once."""
         with Crowd(server, "/group/") as crowd:
             crowd.grow(self.sockets)
             crowd.idle(1)
@@ -101,14 +101,14 @@ WORKS: tuple[Work, ...] = (
     ),
     Memory(
         "memory-used",
-        "memory of idle sockets that have had a message of 4000 bytes",
+        "memory of idle sockets after a message of 4000 bytes",
         (PRODUCT, "uvicorn-async"),
         (),
         used=True,
     ),
     Memory(
         "memory-deflate",
-        "memory of idle sockets that have had a compressed message",
+        "memory of idle sockets after a compressed message",
         ("channelserver-deflate", "uvicorn-async"),
         (),
         used=True,

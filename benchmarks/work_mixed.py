@@ -1,4 +1,4 @@
-"""How long an echo takes while the server has other things to do; and a channel as a task queue."""
+"""Echo latency while the server has other work; and a channel as a task queue."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from benchmarks.work import Goal, Metric, Reading, Turn, Work, percentile
 
 #: Sockets that echo, one message in flight each.
 ECHOES = 10
-#: A turn lasts so many times longer than elsewhere: of slow echoes there are few, and a 99th percentile needs many.
+#: Turns are longer by this factor: slow echoes are few, and p99 needs many.
 LONGER = 2
 
 
 class Mixed(Work):
-    """An echo on some sockets, beside other sockets whose consumers take their time.
+    """An echo on some sockets, beside other sockets with slow consumers.
 
     :param path: of the other sockets.
-    :param others: how many there are.
+    :param others: their number.
     """
 
     def __init__(self, name: str, title: str, path: str, others: int, goals: tuple[Goal, ...] = ()) -> None:
@@ -34,7 +34,7 @@ class Mixed(Work):
             f"echo on {ECHOES} sockets {title}",
             Site("mixed"),
             (
-                Metric("p99", "ms", "99 of 100 within", more_is_better=False),
+                Metric("p99", "ms", "p99", more_is_better=False),
                 Metric("p50", "ms", "median", more_is_better=False),
             ),
             (PRODUCT, "uvicorn-sync"),
@@ -45,7 +45,7 @@ class Mixed(Work):
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """Open the sockets; a turn has both kinds at the same time."""
+        """Open the sockets; a turn uses both kinds at the same time."""
         with Crowd(server, "/echo/") as echoes, Crowd(server, self._path) as others:
             echoes.grow(ECHOES)
             others.grow(self._others)
@@ -60,21 +60,23 @@ class Mixed(Work):
 
 
 class MixedAnswers(Mixed):
-    """An echo on some sockets, while large answers flow to four other connections."""
+    """An echo on some sockets, while four other connections download large answers."""
+
+    load = "benchmarks/sockets.py and wrk"
 
     def __init__(self) -> None:
-        super().__init__("mixed-answers", "while answers of 1 MiB flow to 4 connections", "/echo/", 0)
+        super().__init__("mixed-answers", "while 4 connections download answers of 1 MiB", "/echo/", 0)
 
     def _talk(self, server: Server, echoes: Crowd, others: Crowd, seconds: int) -> Reading:
         answers = HttpLoad(server, "/answer/", 4, seconds + 1)
-        time.sleep(0.5)  # until it is under way
+        time.sleep(0.5)  # until the downloads run
         reading = super()._talk(server, echoes, others, seconds)
         answers.finish()
         return reading
 
 
 class Tasks(Work):
-    """A view sends messages to a channel; a consumer takes them; the last one is told to a socket."""
+    """A view sends messages to a channel; a consumer receives them; the last one is reported to a socket."""
 
     #: Messages sent by one request; a channel holds 1000.
     number = 500
@@ -83,7 +85,7 @@ class Tasks(Work):
     def __init__(self) -> None:
         super().__init__(
             "task-queue",
-            f"a channel as task queue: from a view that sends {self.number} to their consumer",
+            f"task queue: {self.number} messages from a view to a consumer",
             Site("tasks"),
             (Metric("rate", "messages/s"),),
             (PRODUCT,),
@@ -92,7 +94,7 @@ class Tasks(Work):
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """A turn asks the view again whenever all tasks have been done."""
+        """A turn calls the view again when all tasks are done."""
         yield lambda seconds: self._ask(server, seconds)
 
     def _ask(self, server: Server, seconds: int) -> Reading:
@@ -106,7 +108,7 @@ class Tasks(Work):
                 answer = connection.getresponse().read()
                 (told,) = watchers.hear()
                 if answer != b"sent" or not told.endswith(b"done"):
-                    raise server.failure(f"answered {answer[:50]!r} and told {told[:50]!r} of its tasks")
+                    raise server.failure(f"answered {answer[:50]!r} and sent {told[:50]!r} after its tasks")
                 lots += 1
             passed = time.monotonic() - begun
         return Reading({"rate": lots * self.number / passed})

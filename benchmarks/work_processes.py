@@ -1,4 +1,4 @@
-"""HTTP from two processes on two cores, beside one process on the same two."""
+"""HTTP: two processes on two cores, and one process on the same two."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from benchmarks.site import Site
 from benchmarks.work import Goal, Metric, Reading, Turn, Work
 from benchmarks.work_http import CONNECTIONS
 
-#: Seconds of load that are not counted: a process that has not served yet imports, and fills its caches.
+#: Seconds of load that are not counted: each process imports modules and fills its caches at its first requests.
 WARM_UP = 1
 
 
 class Processes(Work):
-    """Requests to one view, without pause, by as many connections to each server."""
+    """Requests to one view, back to back, from the same number of connections to each server."""
+
+    load = "wrk"
 
     def __init__(self, name: str, title: str, path: str, answer: bytes, goals: Sequence[Goal]) -> None:
         super().__init__(
@@ -29,7 +31,7 @@ class Processes(Work):
             Site("processes", spread=True),
             (
                 Metric("rate", "requests/s"),
-                Metric("cost", "µs", "processor time of the server, a request", more_is_better=False),
+                Metric("cost", "µs", "CPU time of the server, a request", more_is_better=False),
             ),
             ("channelserver-processes", PRODUCT),
             goals,
@@ -40,7 +42,7 @@ class Processes(Work):
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """See that the view answers as it should; a turn counts answers."""
+        """Check the view's answer; a turn counts requests."""
         _wait_for_all(server)
         server.expect(self._path, self._answer)
         HttpLoad(server, self._path, CONNECTIONS, WARM_UP).finish()
@@ -54,12 +56,12 @@ class Processes(Work):
 
 
 def _wait_for_all(server: Server) -> None:
-    """Wait until all processes serve: the first one listens earlier than the others."""
+    """Wait until all processes serve."""
     threads = THREADS * server.peer.processes
     ends = time.monotonic() + START_TIMEOUT
     while json.loads(server.get("/-/health"))["threads"] < threads:
         if time.monotonic() > ends:
-            raise server.failure(f"did not have all its processes within {START_TIMEOUT:g} s")
+            raise server.failure(f"did not start all its processes within {START_TIMEOUT:g} s")
         time.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""Several servers over one Redis: a message to all sockets of a group, and what an idle server asks of Redis."""
+"""Servers over one Redis: a message to all sockets of a group, and the commands of an idle server."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from benchmarks.work import Goal, Metric, Reading, Turn, Work, percentile
 
 #: Seconds of load that are not counted.
 WARM_UP = 0.2
-#: Seconds until the servers have told each other, through Redis, what they have just begun.
+#: Seconds until the servers' subscriptions have reached Redis.
 SETTLE = 1.0
 
 _PEERS = ("uvicorn-core", "uvicorn-pubsub")
 
 
 class RedisFanOut(Work):
-    """One send to a group whose members are on two servers after the other, each when all have got the one before."""
+    """One send after the other to a group with members on two servers, each when all have received the one before."""
 
-    #: Sockets on each of the servers; and those which it has when it is warmed up.
+    #: Sockets on each server; and at warm-up.
     each, first = 500, 100
     sockets = 2 * each
     turns = 2
@@ -36,7 +36,7 @@ class RedisFanOut(Work):
             Site("redis-fan-out", servers=2, redis=True),
             (
                 Metric("rate", "deliveries/s"),
-                Metric("last", "ms", "until the last one has it", more_is_better=False),
+                Metric("last", "ms", "until the last member has it", more_is_better=False),
             ),
             (PRODUCT, *_PEERS),
             tuple(Goal("rate", at_least=10, against=peer) for peer in _PEERS),
@@ -44,7 +44,7 @@ class RedisFanOut(Work):
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """Open the sockets of both; a turn speaks to them by way of the first one."""
+        """Open the sockets of both; a turn sends through the first server."""
         (other,) = server.others
         assert server.redis is not None
         redis = server.redis
@@ -66,25 +66,25 @@ class RedisFanOut(Work):
 
 
 class RedisIdle(Work):
-    """What a server asks of Redis while its sockets are silent."""
+    """The commands a server sends to Redis while its sockets are idle."""
 
     sockets = 100
-    #: Seconds that are looked at.
-    period = 20
+    #: Length of a turn in seconds.
+    period = 10
 
     def __init__(self) -> None:
         super().__init__(
             "redis-idle",
             f"{self.sockets} idle sockets, members of a group, and Redis",
             Site("redis-idle", redis=True),
-            (Metric("commands", "commands/s", "that Redis carries out", more_is_better=False),),
+            (Metric("commands", "commands/s", "executed by Redis", more_is_better=False),),
             (PRODUCT,),
             (Goal("commands", at_most=2),),
         )
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """Open the sockets; a turn counts what Redis has to do, in a time of its own choice."""
+        """Open the sockets; a turn counts the commands that Redis executes."""
         assert server.redis is not None
         redis = server.redis
         with Crowd(server, "/group/") as crowd:

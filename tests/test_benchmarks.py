@@ -1,7 +1,8 @@
-"""The benchmarks' tables are consistent, and their command line answers at once; nothing is measured here."""
+"""The benchmarks: consistent tables, command line, order of turns, results; nothing is measured here."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,18 +13,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate, chain, count, repeat, zip_longest
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
+from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import report
+from benchmarks import chart, raw, report, summary
 from benchmarks.__main__ import tell_missing_redis
+from benchmarks.columns import COLUMNS, FAMILIES, compared, ratios
 from benchmarks.machine import Cores
-from benchmarks.peers import PEERS
+from benchmarks.meter import Meter
+from benchmarks.peers import PEERS, UNALTERED
 from benchmarks.plan import WORKS, Plan, PlanError
+from benchmarks.publish import publish
 from benchmarks.results import Results
 from benchmarks.run import Run
-from benchmarks.servers import MeasuringError, Program, Redis, Server, find_redis
+from benchmarks.servers import MeasuringError, Program, Redis, Server, find_redis, serving
 from benchmarks.site import Site
 from benchmarks.sockets import ANSWER, QUESTION, client_frame
 from benchmarks.sockets import TEXT as SAID
@@ -77,7 +83,7 @@ class CommandLineTests(SynchronousTestCase):
         """So is a number of rounds that is none."""
         done = run("--rounds", "none")
         self.assertEqual(done.returncode, 2)
-        self.assertIn("'none' is not a whole number from 1 on", done.stderr)
+        self.assertIn("'none' is not a positive integer", done.stderr)
 
 
 class PlanTests(SynchronousTestCase):
@@ -110,8 +116,12 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(list(done), list(WORKS))
         for name, work in WORKS.items():
             wanted = dict.fromkeys(work.peers, 3 * work.turns)
-            if work.closely and len(work.peers) > 1:
-                wanted[work.subject] = (len(work.peers) - 1) * 3 * work.turns + 1
+            others = [name for name in work.peers if name not in (work.subject, UNALTERED)]
+            if work.closely and others:
+                unaltered = len(FAMILIES) if compared(work) else 0
+                wanted[work.subject] = (len(others) - unaltered) * 3 * work.turns + 1
+                if unaltered:
+                    wanted[UNALTERED] = unaltered * 3 * work.turns
             self.assertEqual(Counter(done[name]), wanted, name)
         peers = list(WORKS["echo-50"].peers)
         self.assertEqual(done["echo-50"][: 2 * len(peers)], [*peers, *peers[::-1]])
@@ -140,9 +150,12 @@ class PlanTests(SynchronousTestCase):
         plan = Plan(["http-*", "echo-50"], ["granian", "channel*"])
         works = ["http-plain", "http-answer", "http-upload", "http-default", "echo-50"]
         self.assertEqual([work.name for work in plan.works], works)
-        self.assertEqual([peer.name for peer in plan.peers(WORKS["http-plain"])], ["channelserver", "granian"])
+        self.assertEqual(
+            [peer.name for peer in plan.peers(WORKS["http-plain"])],
+            ["channelserver", "channelserver-no-shortcuts", "granian"],
+        )
         self.assertFalse(plan.whole)
-        with self.assertRaisesRegex(PlanError, "none of the works idle is done with granian"):
+        with self.assertRaisesRegex(PlanError, "none of the works idle runs with granian"):
             Plan(["idle"], ["granian"])
 
 
@@ -189,7 +202,7 @@ class ResultsTests(SynchronousTestCase):
         self.assertEqual(len(results.turns(work, "daphne")), 5)  # only two of them are good
         self.assertEqual(results.ratio(work, "rate", "daphne"), 8.0)
         self.assertEqual(results.set_aside, 2)
-        self.assertIn("0 were had again and 2 do not count", report.as_text(results, {}, 1, 1))
+        self.assertIn("turns with more than 5% CPU steal: 0 repeated, 2 left out", report.as_text(results, {}, 1, 1))
 
     def test_missed(self) -> None:
         """A goal that is missed is printed so."""
@@ -204,6 +217,172 @@ class ResultsTests(SynchronousTestCase):
         self.assertRegex(text, r"Daphne +failed")
         self.assertRegex(text, r"Daphne +at least 9 × +not measured")
         self.assertIn("http-plain failed with daphne: ended with status 1", text)
+
+
+class ColumnTests(SynchronousTestCase):
+    """Out of the box, and like for like."""
+
+    work = WORKS["http-plain"]
+
+    def test_servers(self) -> None:
+        """Each column has our server and each peer once, either with or without the shortcuts."""
+        peers = ("daphne", "uvicorn", "gunicorn", "granian")
+        wanted = (
+            {"channelserver", *peers},
+            {"channelserver", *(f"{peer}-shortcuts" for peer in peers)},
+            {"channelserver-no-shortcuts", *peers},
+        )
+        for column, names in zip(COLUMNS, wanted, strict=True):
+            self.assertEqual({name for name in self.work.peers if column.has(PEERS[name])}, names, column.key)
+            self.assertEqual({column.own, *(column.rival(family) for family in FAMILIES)}, names, column.key)
+
+    def test_neighbours(self) -> None:
+        """Two servers that a column compares have neighbouring turns, in either direction."""
+        (stage,) = Plan(["http-plain"]).stages(3)
+        turns = stage.turns(self.work)
+        for column in COLUMNS:
+            for family in FAMILIES:
+                rival = column.rival(family)
+                for index in (index for index, name in enumerate(turns) if name == rival):
+                    self.assertIn(column.own, (turns[index - 1], turns[index + 1]), (column.key, family, index))
+        rounds = [stage.round(self.work, index) for index in range(len(turns))]
+        self.assertEqual(rounds, sorted(rounds))
+        self.assertEqual(set(rounds), {0, 1, 2})
+
+    def test_shortcuts(self) -> None:
+        """The shortcuts are installed in peers that have them, and in no others."""
+        code = "import {}, django.core.signals as s, django.dispatch as d; print(type(s.request_started) is d.Signal)"
+        for module in ("benchmarks.apps.wsgi", "benchmarks.apps.asgi"):
+            for name, untouched in (("granian", "True\n"), ("granian-shortcuts", "False\n")):
+                with mock.patch.object(Program, "start") as start:
+                    server = Server(PEERS[name], first_core(self), Site("plain", consumers=False))
+                    self.addCleanup(server.folder.rmdir)
+                done = subprocess.run(
+                    [sys.executable, "-c", code.format(module)], env=start.call_args.args[2], stdout=subprocess.PIPE,
+                    text=True, timeout=TIMEOUT, check=True,
+                )  # fmt: skip
+                self.assertEqual(done.stdout, untouched, (module, name))
+
+
+class PublishTests(SynchronousTestCase):
+    """The files that a run writes for the documentation."""
+
+    machine: ClassVar = {"date": "2026-01-02 03:04 UTC", "processor": "a processor"}
+
+    def results(self) -> Results:
+        """Return a turn of each server without and with middleware, and some more."""
+        results = Results(Plan(["http-plain", "http-default", "memory", "start"]))
+        rates = {
+            "channelserver": 12000, UNALTERED: 9000, "granian": 10000, "granian-shortcuts": 18000, "gunicorn": 4000,
+            "gunicorn-shortcuts": 6000, "bare-web": 20000,
+        }  # fmt: skip
+        for peer, rate in rates.items():
+            meter = Meter()
+            meter.server, meter.load = 0.987, 0.25
+            results.add(WORKS["http-plain"], peer, Reading({"rate": float(rate)}, meter, 0.01, 1))
+        results.add(WORKS["http-default"], "channelserver", Reading({"rate": 6000.0}))
+        results.add(WORKS["http-default"], "granian", Reading({"rate": 5000.0}))
+        for peer, size in (("channelserver", 3.0), ("uvicorn-sync", 33.0), ("uvicorn-async", 30.0)):
+            results.add(WORKS["memory"], peer, Reading({"each": size}))
+        results.discarded.append(("http-plain", "granian", Reading({"rate": 2.0}, stolen=0.5, round=2)))
+        return results
+
+    def test_ratios(self) -> None:
+        """Each column compares like with like."""
+        found = ratios(self.results(), WORKS["http-plain"], "granian")
+        self.assertEqual(list(found.values()), [1.2, 12000 / 18000, 0.9])
+        self.assertEqual(set(ratios(self.results(), WORKS["http-plain"], "daphne").values()), {None})
+
+    def test_sentences(self) -> None:
+        """Words give the less favourable results beside the more favourable ones."""
+        box, fair = summary.sentences(self.results())
+        self.assertIn(
+            "Out of the box, channelserver answers 1.2 × as many small requests as granian WSGI, 3 × as many", box
+        )
+        self.assertIn(
+            "Like for like, channelserver answers 0.667 to 0.9 × as many small requests as granian WSGI, 2 to 2.25",
+            fair,
+        )
+
+    def test_tables(self) -> None:
+        """One table has each server's best variant out of the box; the other has three columns."""
+        head, rows = summary.out_of_the_box(self.results())
+        self.assertEqual(head[1:4], ("channelserver", "granian WSGI", "gunicorn gthread"))
+        self.assertEqual(rows[0][1:5], ["12000", "10000 (1.2 ×)", "4000 (3 ×)", "n/a"])
+        self.assertEqual(rows[2], ["memory of an idle WebSocket, KiB", "3", "n/a", "n/a", "30 (0.1 ×)", "n/a"])
+        self.assertEqual(len(rows), 3)
+        text = summary.as_rst(self.results(), self.machine, 3, 1)
+        self.assertNotIn("(?)", text["like-for-like"])
+        busy = self.results()
+        meter = Meter()
+        meter.server, meter.load = 0.5, 0.1
+        busy.add(WORKS["http-plain"], "daphne", Reading({"rate": 500.0}, meter))
+        self.assertNotIn("list-table", "".join(summary.as_rst(Results(Plan(["idle"])), self.machine, 3, 1).values()))
+        self.assertNotIn("Goals:", report.as_rst(Results(Plan(["weight"])), self.machine, 3, 1))
+        for part in ("out-of-the-box", "like-for-like"):
+            text = summary.as_rst(busy, self.machine, 3, 1)[part]
+            self.assertIn("- 500 (?)", text)
+            self.assertIn("\n| (?) server below 85% CPU", text)
+            self.assertNotIn("(!)", text)
+        rows = summary.like_for_like(self.results())[1]
+        self.assertEqual(rows[0], ("``http-plain``", "channelserver", "9000", "12000", "", "", ""))
+        self.assertEqual(rows[2], ("", "granian WSGI", "10000", "18000", "1.2 ×", "0.667 ×", "0.9 ×"))
+
+    def test_json(self) -> None:
+        """The JSON has every turn, one a line, with its round, CPU use and steal; repeated turns, too."""
+        text = raw.as_json(self.results(), self.machine, 3, 1)
+        read = json.loads(text)
+        own = {
+            "work": "http-plain", "server": "channelserver", "columns": ["out-of-the-box", "shortcuts-in-all"],
+            "round": 2, "figures": {"rate": 12000.0}, "steal": 0.01, "server_cpu": 0.987, "load_cpu": 0.25,
+            "place": 0, "counts": True,
+        }  # fmt: skip
+        self.assertEqual(read["turns"][0], own)
+        self.assertIn(json.dumps(own), text.splitlines()[text.splitlines().index(' "turns": [') + 1])
+        self.assertEqual([turn["place"] for turn in read["turns"][:7]], list(range(7)))
+        last = read["turns"][-1]
+        self.assertEqual((last["discarded"], last["steal"], last["round"]), (True, 0.5, 3))
+        plain = read["works"][0]
+        self.assertEqual(plain["load"], "wrk")
+        self.assertEqual(plain["servers"]["granian"]["medians"], {"rate": 10000.0})
+        self.assertEqual(plain["like_for_like"]["granian"]["shortcuts-in-none"], 0.9)
+        self.assertNotIn("like_for_like", read["works"][-1])
+
+    def test_chart(self) -> None:
+        """The chart is well-formed SVG with a bar for each server, as long as its figure, in light and in dark."""
+        path = Path(self.mktemp())
+        chart.draw(self.results(), path)
+        root = ElementTree.fromstring(path.read_text())
+        bars = [rect for rect in root.iter("{http://www.w3.org/2000/svg}rect") if rect.get("height") == "13"]
+        kinds = ["own", "unaltered", "peer", "altered", "peer", "altered", "peer"]
+        self.assertEqual(len(bars), 7 + 2 + 3)  # start was not measured
+        plain = {kind: float(bar.get("width", 0)) for kind, bar in zip(kinds, bars, strict=False)}
+        self.assertAlmostEqual(plain["own"] / float(bars[6].get("width", 0)), 12 / 20, 2)
+        self.assertEqual(sorted(bar.get("class", "") for bar in bars[:7]), sorted(kinds))
+        self.assertIn("prefers-color-scheme: dark", path.read_text())
+        texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+        for wanted in ("granian WSGI + shortcuts", "18000", "memory of an idle WebSocket, KiB (less is better)"):
+            self.assertIn(wanted, texts)
+
+    def test_files(self) -> None:
+        """One call writes tables, turns and chart; the pages include each part of the tables once."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        publish(self.results(), folder, self.machine, 3, 1)
+        names = ["performance-results.json", "performance-results.txt", "performance.svg"]
+        self.assertEqual(sorted(path.name for path in folder.iterdir()), names)
+        text = (folder / names[1]).read_text()
+        self.assertIn("2026-01-02 03:04 UTC: 3 rounds with turns of 1 s, only http-plain, ", text)
+        marks = [line for line in text.splitlines() if line.startswith(".. part: ")]
+        self.assertEqual(
+            marks, [f".. part: {name}" for name in ("out-of-the-box", "like-for-like", "all-works", "end")]
+        )
+        pages = [(ROOT / "docs" / name).read_text() for name in ("performance.rst", "performance-journal.rst")]
+        for mark in marks[1:]:
+            self.assertIn(f"   :end-before: {mark}", "".join(pages))
+        for mark in marks[:-1]:
+            self.assertIn(f"   :start-after: {mark}\n", "".join(pages))
+        self.assertEqual(sum(f":start-after: {mark}" in page for page in pages for mark in marks), 3)
 
 
 class Count(Work):
@@ -313,10 +492,36 @@ class RunTests(SynchronousTestCase):
         with mock.patch("benchmarks.run.REPEATED", 0.9):  # or there would not be time enough in a run as short as this
             results, _ = self.run_works(work, rounds=1, stolen=[0.0, 1.0])
         self.assertEqual(self.numbers(results, work, self.peers[0]), [1, 3])
-        self.assertIn("1 were had again and 0 do not count", report.as_text(results, {}, 1, 1))
+        self.assertIn("1 repeated, 0 left out", report.as_text(results, {}, 1, 1))
         endless = Count("count", Site("count"), self.peers[:1])
         results, _ = self.run_works(endless, rounds=1, stolen=[1.0] * 10_000)
         self.assertEqual(len(results.turns(endless, self.peers[0])), 2)
+
+    def test_discarded(self) -> None:
+        """A repeated turn is kept apart from those that count; each turn has its round."""
+        work = Count("count", Site("count"), self.peers[:1])
+        with mock.patch("benchmarks.run.REPEATED", 0.9):
+            results, _ = self.run_works(work, rounds=2, stolen=[1.0])
+        ((name, peer, reading),) = results.discarded
+        self.assertEqual((name, peer, reading.figures), ("count", self.peers[0], {"number": 1}))
+        rounds = [turn.round for turn in results.all_turns(work, self.peers[0]).values()]
+        self.assertEqual(rounds, [0, 0, 1, 1])
+
+    def test_start(self) -> None:
+        """A turn of ``start`` times a new process; ``weight`` reads the memory of the one that is up."""
+        cores = first_core(self)
+        with serving(PEERS["bare-web"], cores, Site("plain")) as server:
+            with WORKS["start"].session(server) as turn, mock.patch.object(Program, "end", autospec=True) as end:
+                figures = turn(1).figures
+                (started,) = end.call_args.args
+            started.end()
+            self.assertNotEqual(started.port, server.port)
+            self.assertGreater(figures["time"], 10)
+            self.assertLess(figures["time"], 60_000)
+            with WORKS["weight"].session(server) as turn:
+                figures = turn(1).figures
+            self.assertAlmostEqual(figures["rss"], server.memory() / 2**20, delta=2)
+            self.assertTrue(1 < figures["pss"] <= figures["rss"], figures)
 
     def test_proc_stat(self) -> None:
         """What the host takes is told for both cores, in seconds."""

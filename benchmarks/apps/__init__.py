@@ -1,1 +1,1 @@
-"""What the measured servers serve: one Django project for all of them, and the bare servers."""
+"""The Django project of all measured servers, and the bare servers."""

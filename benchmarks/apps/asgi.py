@@ -1,33 +1,40 @@
 """The application for servers that speak ASGI: Django for HTTP, Channels 4 for WebSockets.
 
-``BENCHMARK_CONSUMERS`` is ``sync`` or ``async``: which kind of consumers serves the sockets.
+``BENCHMARK_CONSUMERS`` selects the consumers: ``sync``, ``async`` or ``none``. With ``BENCHMARK_SHORTCUTS=yes``, Django
+runs with our Django shortcuts, as it does under our server.
 """
 
 import os
+from typing import Any
 
-from channels.routing import ProtocolTypeRouter, URLRouter
 from django.core.asgi import get_asgi_application
-from django.urls import path
 
-http = get_asgi_application()
+application: Any = get_asgi_application()
 
-from benchmarks.apps import consumers  # noqa: E402 (models may be imported once Django is set up)
+if os.environ["BENCHMARK_SHORTCUTS"] == "yes":
+    from benchmarks.apps import shortcuts  # not at the top: peers as they are should not load our modules
 
-if os.environ["BENCHMARK_CONSUMERS"] == "async":
-    kinds = {
-        "echo/": consumers.AsyncEcho,
-        "group/": consumers.AsyncMember,
-        "speak/": consumers.AsyncSpeaker,
-    }
-else:
-    kinds = {
-        "echo/": consumers.Echo,
-        "group/": consumers.Member,
-        "speak/": consumers.Speaker,
-        "burn/": consumers.Burner,
-        "sleep/": consumers.Sleeper,
-    }
+    shortcuts.install()
 
-application = ProtocolTypeRouter(
-    {"http": http, "websocket": URLRouter([path(where, kind.as_asgi()) for where, kind in kinds.items()])}
-)
+if os.environ["BENCHMARK_CONSUMERS"] != "none":
+    from channels.routing import ProtocolTypeRouter, URLRouter
+    from django.urls import path
+
+    from benchmarks.apps import consumers
+
+    if os.environ["BENCHMARK_CONSUMERS"] == "async":
+        kinds = {
+            "echo/": consumers.AsyncEcho,
+            "group/": consumers.AsyncMember,
+            "speak/": consumers.AsyncSpeaker,
+        }
+    else:
+        kinds = {
+            "echo/": consumers.Echo,
+            "group/": consumers.Member,
+            "speak/": consumers.Speaker,
+            "burn/": consumers.Burner,
+            "sleep/": consumers.Sleeper,
+        }
+    sockets = URLRouter([path(where, kind.as_asgi()) for where, kind in kinds.items()])
+    application = ProtocolTypeRouter({"http": application, "websocket": sockets})

@@ -10,7 +10,7 @@ from twisted.internet import reactor
 
 
 class Echo(WebSocketServerProtocol):
-    """Sends back what came."""
+    """Sends messages back."""
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Send it back."""

@@ -1,8 +1,8 @@
-"""The least a server can do to reach a group: ``python -m benchmarks.apps.bare_loop PORT``.
+"""The least work that reaches a group: ``python -m benchmarks.apps.bare_loop PORT``.
 
-One thread, one epoll, no framework. Sockets on ``/group/`` are the members of a group. What arrives on ``/speak/`` is
-made a frame, once, which is written to one member after the other; on all other paths it is sent back. It knows no
-frames but whole ones of less than 126 bytes, trusts its clients, and bounds nothing: it shows what system calls cost.
+One thread, one epoll, no framework. Sockets on ``/group/`` are the members of a group. A message on ``/speak/`` is
+encoded once and written to one member after the other; on all other paths it is sent back. It only reads whole frames
+of less than 126 bytes, trusts its clients and has no limits: it shows what the system calls cost.
 """
 
 import base64
@@ -38,11 +38,11 @@ class BareLoop:
                         self.receive(number)
                     else:
                         self.shake_hands(number)
-                except ConnectionError:  # whoever's socket it was: the client has left, with all of them
+                except ConnectionError:  # the load has closed all its sockets
                     self.forget(number)
 
     def accept(self) -> None:
-        """Take a new connection."""
+        """Accept a connection."""
         connection, _ = self.listener.accept()
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -50,7 +50,7 @@ class BareLoop:
         self.poll.register(connection, select.EPOLLIN)
 
     def shake_hands(self, number: int) -> None:
-        """Answer the handshake, which comes in one piece from our own client."""
+        """Answer the handshake, which our client sends in one piece."""
         connection = self.sockets[number]
         head = self.read(number)
         if not head:
@@ -68,7 +68,7 @@ class BareLoop:
             self.members.append(connection)
 
     def receive(self, number: int) -> None:
-        """Take the frames of one socket."""
+        """Read the frames of a socket."""
         connection = self.sockets[number]
         data = self.read(number)
         while data:
@@ -84,14 +84,14 @@ class BareLoop:
                 connection.send(frame)
 
     def read(self, number: int) -> bytes:
-        """Return what a socket has got; nothing, and let it go, if its client has closed it."""
+        """Return the data of a socket; empty if its client has closed it."""
         data = self.sockets[number].recv(65536)
         if not data:
             self.forget(number)
         return data
 
     def forget(self, number: int) -> None:
-        """Let a socket go."""
+        """Close a socket."""
         connection = self.sockets.pop(number)
         if self.paths.pop(number, None) == b"/group/":
             self.members.remove(connection)

@@ -15,7 +15,7 @@ _LARGE_ANSWER = b"x" * LARGE
 
 
 class Bare(Resource):
-    """Answers what the Django views of the same paths answer."""
+    """Gives the same answers as the Django views."""
 
     isLeaf = True
 
@@ -28,7 +28,7 @@ class Bare(Resource):
         return b"Hello, world!"
 
     def render_POST(self, request: Request) -> bytes:
-        """Take an upload, whole."""
+        """Read an upload."""
         assert request.content is not None
         return b"%d" % len(request.content.read())
 

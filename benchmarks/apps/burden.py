@@ -1,4 +1,4 @@
-"""What consumers do that take their time, the same for every framework."""
+"""The work of slow consumers and views, the same for every framework."""
 
 import time
 
@@ -8,14 +8,14 @@ from benchmarks.apps.sizes import BURN, SLEEP, STEPS
 
 
 def compute(steps: int) -> None:
-    """Use the processor, in Python code, without pause."""
+    """Use the CPU, in Python code, without pause."""
     number = 1
     for _ in range(steps):
         number = number * 16807 % 2147483647
 
 
 def compute_a_little() -> None:
-    """Do some computing, the same each time, however long it takes."""
+    """Compute the same each time, however long it takes."""
     compute(STEPS)
 
 
@@ -27,7 +27,7 @@ def burn() -> None:
 
 
 def sleep_in_database() -> None:
-    """Run a query that takes its time, during which the thread waits without the interpreter's lock."""
+    """Run a slow query, during which the thread waits without the interpreter's lock."""
     connection.ensure_connection()
     connection.connection.create_function("pause", 1, time.sleep)
     with connection.cursor() as cursor:

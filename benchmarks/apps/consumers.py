@@ -1,7 +1,7 @@
-"""The same consumers as :mod:`benchmarks.apps.routing`, in the two ways of Channels 4.
+"""The same consumers as :mod:`benchmarks.apps.routing`, for Channels 4: synchronous and asynchronous.
 
-The first classes are synchronous: Channels runs them in a thread. The others are coroutines of the event loop, which do
-not compute or wait for a database.
+Channels runs the synchronous classes in a thread, the others in the event loop; those neither compute nor wait for a
+database.
 """
 
 from typing import Any
@@ -15,14 +15,14 @@ EVERYBODY = "everybody"
 
 
 class Echo(WebsocketConsumer):
-    """Send back what came."""
+    """Send the message back."""
 
     def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         self.send(text_data=text_data)
 
 
 class Member(WebsocketConsumer):
-    """A member of the group, which passes on what the group is sent, and echoes."""
+    """A member of the group, which forwards messages to the group, and echoes."""
 
     groups = [EVERYBODY]
 
@@ -57,14 +57,14 @@ class Sleeper(WebsocketConsumer):
 
 
 class AsyncEcho(AsyncWebsocketConsumer):
-    """Send back what came."""
+    """Send the message back."""
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         await self.send(text_data=text_data)
 
 
 class AsyncMember(AsyncWebsocketConsumer):
-    """A member of the group, which passes on what the group is sent, and echoes."""
+    """A member of the group, which forwards messages to the group, and echoes."""
 
     groups = [EVERYBODY]
 

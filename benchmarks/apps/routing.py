@@ -1,4 +1,4 @@
-"""The consumers of channelserver: functions that take a message, run by worker threads."""
+"""The consumers for channelserver: functions that take a message, in worker threads."""
 
 from benchmarks.apps import burden
 from channelserver import Group, Message, route
@@ -7,12 +7,12 @@ EVERYBODY = Group("everybody")
 
 
 def echo(message: Message) -> None:
-    """Send back what came."""
+    """Send the message back."""
     message.reply_channel.send({"text": message["text"]})
 
 
 def join(message: Message) -> None:
-    """Let the socket become a member of the group."""
+    """Add the socket to the group."""
     EVERYBODY.add(message.reply_channel)
 
 
@@ -34,13 +34,13 @@ def sleep(message: Message) -> None:
 
 
 def task(message: Message) -> None:
-    """Do a task of the queue, which is nothing; the last one of each lot is told to the group."""
+    """Do nothing; report the last task of a batch to the group."""
     if not message["left"]:
         EVERYBODY.send({"text": "done"})
 
 
 def welcome(message: Message) -> None:
-    """Accept a socket, by saying nothing against it."""
+    """Accept the socket: the default when a consumer does not reply."""
 
 
 channel_routing = [

@@ -1,10 +1,10 @@
 """Django's settings of the measured site, the same for every server.
 
-Variables of the environment alter them: ``BENCHMARK_MIDDLEWARE`` is ``none``, or ``default`` for what ``django-admin
-startproject`` writes; ``BENCHMARK_FOLDER`` is where the database is; ``BENCHMARK_FRAMEWORK`` is ``channelserver`` or
-``channels``: whose channel layer there is; with ``no`` for ``BENCHMARK_GROUPS``, Channels 4 has none. If
-``BENCHMARK_REDIS`` is a URL, the layer is in that Redis, and ``BENCHMARK_LAYER`` says which of channels_redis it is:
-``core`` or ``pubsub``.
+Environment variables change them: ``BENCHMARK_MIDDLEWARE`` is ``none``, or ``default`` for the middleware of
+``django-admin startproject``; ``BENCHMARK_FOLDER`` is the folder of the database; ``BENCHMARK_FRAMEWORK``,
+``channelserver`` or ``channels``, selects the channel layer; with ``BENCHMARK_GROUPS=no``, Channels 4 has none; with
+``BENCHMARK_CONSUMERS=none``, the site is plain Django. If ``BENCHMARK_REDIS`` is a URL, the layer is in that Redis, and
+``BENCHMARK_LAYER`` selects the layer of channels_redis: ``core`` or ``pubsub``.
 """
 
 import os
@@ -42,10 +42,12 @@ if os.environ["BENCHMARK_MIDDLEWARE"] == "default":
         "django.middleware.clickjacking.XFrameOptionsMiddleware",
     ]
 
-# Each framework takes a layer of its own kind, in the memory of its one process unless there is a Redis. With that of
-# Channels, each message costs the more the more sockets there are, so it is left out where it is not needed.
+# Each framework has its own layer, in the memory of its one process unless there is a Redis. With the layer of
+# Channels, a message costs more with every open socket, so works that need no layer have none.
 REDIS = os.environ["BENCHMARK_REDIS"]
-if os.environ["BENCHMARK_FRAMEWORK"] == "channels" and os.environ["BENCHMARK_GROUPS"] == "no":
+if os.environ["BENCHMARK_CONSUMERS"] == "none":
+    pass  # as in a project that does not know of channels
+elif os.environ["BENCHMARK_FRAMEWORK"] == "channels" and os.environ["BENCHMARK_GROUPS"] == "no":
     CHANNEL_LAYERS = {}
 elif os.environ["BENCHMARK_FRAMEWORK"] == "channels" and REDIS:
     LAYERS = {

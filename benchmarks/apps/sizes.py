@@ -1,10 +1,10 @@
-"""Sizes and times that the views, the bare servers and the load agree on."""
+"""Sizes and times shared by views, bare servers and load."""
 
 #: Bytes of a large answer and of a large upload.
 LARGE = 1024 * 1024
-#: Seconds that a view waits which waits.
+#: Seconds that the waiting view waits.
 WAIT = 0.02
-#: Steps that a busy view computes, which takes some 2 ms.
+#: Steps that the busy view computes: some 2 ms.
 STEPS = 10_000
-#: Seconds that a burning consumer takes for one message, and that a query sleeps.
+#: Seconds of CPU time of the burning consumer, and of sleep in a query.
 BURN, SLEEP = 0.1, 0.05

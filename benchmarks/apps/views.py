@@ -1,4 +1,4 @@
-"""The views that are measured; plain functions, run by whatever threads the server has."""
+"""The measured views: plain functions, run by the server's threads."""
 
 import threading
 import time
@@ -7,18 +7,17 @@ from django.http import HttpRequest, HttpResponse
 
 from benchmarks.apps import burden
 from benchmarks.apps.sizes import LARGE, WAIT
-from channelserver import Channel
 
 _LARGE_ANSWER = b"x" * LARGE
 
 
 def plain(request: HttpRequest) -> HttpResponse:
-    """As little as a view can do."""
+    """The smallest view."""
     return HttpResponse("Hello, world!")
 
 
 def session(request: HttpRequest) -> HttpResponse:
-    """Look into the session of a visitor who has none yet, which needs no database."""
+    """Read the session of a visitor without one, which needs no database."""
     return HttpResponse("Hello, " + request.session.get("name", "world") + "!")
 
 
@@ -29,17 +28,17 @@ def busy(request: HttpRequest) -> HttpResponse:
 
 
 def answer(request: HttpRequest) -> HttpResponse:
-    """Give an answer of 1 MiB."""
+    """Answer with 1 MiB."""
     return HttpResponse(_LARGE_ANSWER, content_type="application/octet-stream")
 
 
 def upload(request: HttpRequest) -> HttpResponse:
-    """Take an upload of 1 MiB, whole."""
+    """Read an upload of 1 MiB."""
     return HttpResponse(str(len(request.body)))
 
 
 class _Visitors:
-    """How many requests a view is working at, and how many it has been at most."""
+    """The number of requests in a view, and its maximum."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,19 +58,21 @@ _waiting = _Visitors()
 
 
 def wait(request: HttpRequest) -> HttpResponse:
-    """Wait, as for another host, without using the processor."""
+    """Wait, as for another host, without using the CPU."""
     with _waiting:
         time.sleep(WAIT)
     return HttpResponse("waited")
 
 
 def most(request: HttpRequest) -> HttpResponse:
-    """Tell how many requests have waited at a time."""
+    """Return the highest number of requests that waited at the same time."""
     return HttpResponse(str(_waiting.most))
 
 
 def tasks(request: HttpRequest, number: int) -> HttpResponse:
-    """Put messages into a channel which is used as a task queue."""
+    """Send messages to a channel used as a task queue."""
+    from channelserver import Channel  # not at the top: peers that serve these views should not load it
+
     queue = Channel("task")
     for left in range(number - 1, -1, -1):
         queue.send({"left": left})

@@ -235,7 +235,7 @@ class GroupTests(ChannelTestCase):
             self.group().send({"number": 4})
         self.assertIn("'task'", logged.output[0])
         self.assertEqual(self.received("other"), [{"number": 4}])
-        self.assertEqual(self.layer.losses.totals(), {"channel full": 1})
+        self.assertEqual(self.layer.drops.totals(), {"channel full": 1})
 
 
 class OnCommitTests(ChannelTestCase):

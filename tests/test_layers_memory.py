@@ -191,7 +191,7 @@ class ExpiryTests(LayerTestCase):
         self.clock.advance(0.1)
         self.assertEqual(self.all_of(layer, "a"), [2])
         self.assertIn("no consumer took it", self.expect_logged("'a'", "expired"))
-        self.assertEqual(layer.losses.totals(), {"expired": 1})
+        self.assertEqual(layer.drops.totals(), {"expired": 1})
 
     def test_sweep_makes_room(self) -> None:
         """A sweep drops what has expired, counts it, and leaves the rest in order."""
@@ -206,7 +206,7 @@ class ExpiryTests(LayerTestCase):
         layer.send("a", {"n": 5})
         self.assertRaises(ChannelFull, layer.send, "a", {"n": 6})
         self.assertEqual(self.all_of(layer, "a"), [3, 4, 5])
-        self.assertEqual(layer.losses.totals(), {"expired": 2})
+        self.assertEqual(layer.drops.totals(), {"expired": 2})
         self.expect_logged("expired")
 
     def test_sweep_calls_those_who_wait_for_room(self) -> None:
@@ -241,7 +241,7 @@ class ExpiryTests(LayerTestCase):
         self.clock.advance(5)
         self.assertEqual(self.all_of(layer, RECEIVE), [3])
         self.assertEqual(self.all_of(layer, DISCONNECT), [4])
-        self.assertEqual(layer.losses.totals(), {"expired": 2})
+        self.assertEqual(layer.drops.totals(), {"expired": 2})
         self.expect_logged("expired")
 
     def test_sweep_reaches_into_lanes(self) -> None:
@@ -411,44 +411,44 @@ class LossTests(StrictTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
-        self.losses = DropCounter(self.clock.seconds)
+        self.drops = DropCounter(self.clock.seconds)
 
     def test_first_at_once(self) -> None:
         """The first loss is logged at once, with the number, the name, the reason and the hint."""
-        self.losses.count("too slow", "a", 3, hint="do something")
+        self.drops.record("too slow", "a", 3, hint="do something")
         line = self.expect_logged("3 message(s)")
         self.assertEqual(line, "3 message(s) to 'a' lost: too slow; do something")
 
     def test_further_ones_once_a_minute(self) -> None:
         """Further losses of a kind are counted, but logged only as a sum, a minute later."""
-        self.losses.count("full", "a")
+        self.drops.record("full", "a")
         self.expect_logged("1 message(s)")
         for _ in range(50):
             self.clock.advance(1)
-            self.losses.count("full", "a")
+            self.drops.record("full", "a")
         self.assertEqual(self.logged, [])
         self.clock.advance(10)
-        self.losses.count("full", "a")
+        self.drops.record("full", "a")
         self.expect_logged("51 message(s)", "60 s")
-        self.losses.count("full", "a")
+        self.drops.record("full", "a")
         self.assertEqual(self.logged, [])
-        self.assertEqual(self.losses.totals(), {"full": 53})
+        self.assertEqual(self.drops.totals(), {"full": 53})
 
     def test_kinds_are_separate(self) -> None:
         """Another reason or another name is another kind."""
-        self.losses.count("full", "a")
-        self.losses.count("full", "b")
-        self.losses.count("expired", "a")
+        self.drops.record("full", "a")
+        self.drops.record("full", "b")
+        self.drops.record("expired", "a")
         for words in (("'a'", "full"), ("'b'", "full"), ("'a'", "expired")):
             self.expect_logged(*words)
-        self.assertEqual(self.losses.totals(), {"full": 2, "expired": 1})
+        self.assertEqual(self.drops.totals(), {"full": 2, "expired": 1})
 
     def test_many_names_do_not_pile_up(self) -> None:
         """However many names lose messages, the memory they take is limited, and the totals are exact."""
         for number in range(5000):
-            self.losses.count("full", f"reply!{number}")
-        self.assertLessEqual(len(self.losses._recent), 1000)
-        self.assertEqual(self.losses.totals(), {"full": 5000})
+            self.drops.record("full", f"reply!{number}")
+        self.assertLessEqual(len(self.drops._recent), 1000)
+        self.assertEqual(self.drops.totals(), {"full": 5000})
         del self.logged[:]
 
     def test_last_ones_are_logged_too(self) -> None:
@@ -472,14 +472,14 @@ class LossTests(StrictTestCase):
 
     def test_one_line_a_minute(self) -> None:
         """After a sum, too, it takes a minute until the next one."""
-        self.losses.count("full", "a")
+        self.drops.record("full", "a")
         for _ in range(3):
             self.expect_logged("'a'")
             for _ in range(6):
-                self.losses.count("full", "a")
+                self.drops.record("full", "a")
                 self.clock.advance(10)
                 self.assertEqual(self.logged, [])
-                self.losses.flush()
+                self.drops.flush()
         self.expect_logged("6 message(s)", "60 s")
 
     def test_threads(self) -> None:
@@ -489,12 +489,12 @@ class LossTests(StrictTestCase):
             thread.start()
         for thread in threads:
             thread.join(PATIENCE)
-        self.assertEqual(self.losses.totals(), {"full": 8000})
+        self.assertEqual(self.drops.totals(), {"full": 8000})
         self.expect_logged("'a'")
 
     def hammer(self) -> None:
         for _ in range(2000):
-            self.losses.count("full", "a")
+            self.drops.record("full", "a")
 
 
 class QueueTestCase(StrictTestCase):
@@ -503,13 +503,13 @@ class QueueTestCase(StrictTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.clock = Clock()
-        self.losses = DropCounter(self.clock.seconds)
+        self.drops = DropCounter(self.clock.seconds)
         self.queues = self.make()
 
     def make(self, capacity: int = 1000, lane_limit: int = 100) -> WorkQueues:
         """Return queues; connect, receive and disconnect are ordered."""
         ordered = (CONNECT, RECEIVE, DISCONNECT)
-        return WorkQueues(lambda name: capacity, 60.0, self.clock.seconds, self.losses, ordered, lane_limit)
+        return WorkQueues(lambda name: capacity, 60.0, self.clock.seconds, self.drops, ordered, lane_limit)
 
     def put(self, channel: str, key: str | None, number: int, urgent: bool = False) -> None:
         """Put in a message of a lane."""
@@ -1168,7 +1168,7 @@ class GroupTests(LayerTestCase):
         layer.send("full", {"n": 0})
         layer.send_group("g", {"n": 1})
         self.expect_logged("'full'", "'g'", "channel full")
-        self.assertEqual(layer.losses.totals(), {"channel full": 1})
+        self.assertEqual(layer.drops.totals(), {"channel full": 1})
         self.assertEqual(self.all_of(layer, "free"), [1])
 
     def test_members_come_and_go_in_other_threads(self) -> None:

@@ -177,8 +177,8 @@ class LaneMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         clock = Clock()
-        losses = DropCounter(clock.seconds)
-        self.queues = WorkQueues(lambda name: 1000, 60, clock.seconds, losses, WORK[1:], LANE_LIMIT)
+        drops = DropCounter(clock.seconds)
+        self.queues = WorkQueues(lambda name: 1000, 60, clock.seconds, drops, WORK[1:], LANE_LIMIT)
         self.told = 0
         self.number = 0
         # The model: the (channel, number) of what waits.

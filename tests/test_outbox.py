@@ -220,7 +220,7 @@ class FullChannelTests(OutboxTestCase):
         self.assertEqual((self.received("full"), self.received("a"), self.done), ([2, 4], [3], ["done"]))
         self.reactor.pass_time(5)
         self.assertEqual(self.done, ["done"])
-        self.assertEqual(self.layer.losses.totals(), {})
+        self.assertEqual(self.layer.drops.totals(), {})
 
     def test_no_polling(self) -> None:
         """While there is no room, nothing is tried again."""
@@ -256,7 +256,7 @@ class FullChannelTests(OutboxTestCase):
         self.reactor.pass_time(0.5)
         self.assertEqual(self.done, ["done"])
         self.assertEqual(self.received("a"), [2, 5])
-        self.assertEqual(self.layer.losses.totals(), {"channel full": 3})
+        self.assertEqual(self.layer.drops.totals(), {"channel full": 3})
         self.assertIn("2 s", self.expect_logged("'full'", "channel full"))
         self.expect_logged("'other'", "channel full")
 
@@ -278,7 +278,7 @@ class FullChannelTests(OutboxTestCase):
         self.layer.receive(["full"])  # one place: too little to be told of it
         self.reactor.pass_time(0.2)
         self.assertEqual((self.received("full"), self.done), ([-2, 1], ["done"]))
-        self.assertEqual(self.layer.losses.totals(), {})
+        self.assertEqual(self.layer.drops.totals(), {})
 
     def test_group_sends_do_not_wait(self) -> None:
         """A group send to a full member is a loss of that member, not a reason to wait."""

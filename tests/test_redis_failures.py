@@ -100,7 +100,7 @@ class StoppedTests(FailureTestCase):
         first.send_group("g", {"text": "here"})  # its own members get it all the same
         self.assertEqual(outlet.arrived, [(channel, {"text": "here"})])
         wait_until(lambda: "nothing listens there" in first.problem(), "a word for the health report")
-        self.assertTrue(first.losses.totals()["no Redis"])
+        self.assertTrue(first.drops.totals()["no Redis"])
         redis.start()
         self.until_sent(second)
 
@@ -109,7 +109,7 @@ class StoppedTests(FailureTestCase):
             return (channel, {"text": "there"}) in outlet.arrived
 
         wait_until(arrived, "a group send from elsewhere")
-        wait_until(lambda: first.losses.totals().get("gap"), "the count of the gap")
+        wait_until(lambda: first.drops.totals().get("gap"), "the count of the gap")
         self.assertEqual(wait_until(lambda: not first.problem(), "health"), True)
         self.assertEqual(second.group_channels("g"), [channel])
         self.assertEqual(other.arrived, [])
@@ -264,7 +264,7 @@ class RefusedTests(FailureTestCase):
         layer.send("b", {"value": 1})
         redis.command("RENAME", "channelserver:q:b", queue)
         self.assertEqual(layer.receive(["a"]), (None, None))
-        self.assertEqual(layer.losses.totals()["rejected"], 4)
+        self.assertEqual(layer.drops.totals()["rejected"], 4)
         self.assertLogged("rejected")
         self.layer(redis.url, symmetric_encryption_keys=["old"]).send("a", {"value": 2})
         self.assertEqual(layer.receive(["a"]), ("a", {"value": 2}))
@@ -280,7 +280,7 @@ class RefusedTests(FailureTestCase):
         stranger.send(channel, {"text": "wrong"})
         for nonsense in (b"", b"s", b"x", b"sgarbage", b"w\xff", b"f\xff"):
             redis.command("PUBLISH", "channelserver:host:first", nonsense)
-        wait_until(lambda: layer.losses.totals().get("rejected", 0) >= 5, "the count")
+        wait_until(lambda: layer.drops.totals().get("rejected", 0) >= 5, "the count")
         self.assertEqual(outlet.arrived, [])
         redis.command("PUBLISH", "channelserver:host:first", f"f{channel}")
         wait_until(lambda: outlet.arrived == [(channel, {FAILED: 502})], "the news of a dead worker")

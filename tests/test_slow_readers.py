@@ -191,14 +191,14 @@ class BurstTests(StrictTestCase):
     def test_what_the_kernel_takes_does_not_wait(self) -> None:
         """Before a client counts as slow, the kernel is given what it takes."""
         server, transport = self.burst(5)
-        self.assertEqual(server.layer.losses.totals(), {})
+        self.assertEqual(server.layer.drops.totals(), {})
         self.assertGreater(len(transport.taken()), 65536)
 
     def test_but_nothing_more(self) -> None:
         """When the kernel takes nothing any more, the limit holds; what was written is whole frames."""
         server, transport = self.burst(50)
         self.expect_logged("slow reader")
-        self.assertEqual(server.layer.losses.totals(), {"slow reader": 2})
+        self.assertEqual(server.layer.drops.totals(), {"slow reader": 2})
         frames = read_frames(transport.taken() + transport._under_way)
         self.assertEqual({(opcode, len(payload)) for opcode, payload in frames[:-1]}, {(Opcode.BINARY, 50_000)})
         self.assertEqual(frames[-1], (Opcode.CLOSE, (1013).to_bytes(2, "big") + b"too slow"))

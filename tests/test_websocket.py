@@ -598,7 +598,7 @@ class BackPressureTests(SocketTestCase):
             self.server.turn()
         self.assertEqual(received, [(number + 1, str(number)) for number in range(20)])
         self.assertTrue(client.transport.reading)
-        self.assertEqual(self.server.layer.losses.totals(), {})
+        self.assertEqual(self.server.layer.drops.totals(), {})
 
     def test_messages_that_came_together(self) -> None:
         """Also messages that came in one piece with the one that did not fit are kept."""
@@ -988,7 +988,7 @@ class SlowReaderTests(SocketTestCase):
         for _ in range(80):
             self.server.reply(channel, text="x" * 10_000)
         self.expect_logged("slow reader")
-        self.assertGreater(self.server.layer.losses.totals()["slow reader"], 40)
+        self.assertGreater(self.server.layer.drops.totals()["slow reader"], 40)
         self.server.pass_time(6)
         self.assertTrue(client.transport.aborted)
         self.assertDisconnected(channel, 1013)

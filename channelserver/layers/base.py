@@ -125,7 +125,7 @@ class BaseChannelLayer:
         self.group_expiry = group_expiry
         self.capacity = capacity
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
-        self.losses = DropCounter(clock)
+        self.drops = DropCounter(clock)
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class LocalLayer(BaseChannelLayer):
         self._clock = clock
         self._random = rng or random.SystemRandom()
         self._outlets: dict[str, Outlet] = {}
-        self.queues = self.queues_class(self.get_capacity, expiry, clock, self.losses, ORDERED_CHANNELS)
+        self.queues = self.queues_class(self.get_capacity, expiry, clock, self.drops, ORDERED_CHANNELS)
         self.groups = Groups(group_expiry, clock, self.outlet_of)
 
     def new_channel(self, pattern: str) -> str:
@@ -80,7 +80,7 @@ class LocalLayer(BaseChannelLayer):
             "messages_pending": sum(figure["messages_pending"] for figure in figures),
             "groups": len(groups),
             "group_members": sum(groups.values()),
-            "lost": self.losses.totals(),
+            "lost": self.drops.totals(),
         }
 
     def attach(self, prefix: str, outlet: Outlet) -> None:
@@ -99,4 +99,4 @@ class LocalLayer(BaseChannelLayer):
     def sweep(self) -> None:
         self.queues.sweep()
         self.groups.sweep()
-        self.losses.flush()
+        self.drops.flush()

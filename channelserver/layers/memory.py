@@ -164,7 +164,7 @@ class InMemoryChannelLayer(LocalLayer):
             try:
                 self.queues.put(channel, copy_content(content))
             except ChannelFull as error:
-                self.losses.count("channel full", channel, hint=f"{error}; it is a member of group {group!r}")
+                self.drops.record("channel full", channel, hint=f"{error}; it is a member of group {group!r}")
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         outlet = self.outlet_of(channel)

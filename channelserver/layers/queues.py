@@ -82,7 +82,7 @@ class WorkQueues:
     :param capacity_of: returns a channel's capacity in messages.
     :param expiry: seconds after which a waiting message is dropped.
     :param clock: returns seconds, monotonic.
-    :param losses: where dropped messages are counted.
+    :param drops: where dropped messages are counted.
     :param ordered: the channels whose messages form lanes.
     :param lane_limit: messages which may wait in one lane; keeps one busy client from filling a channel for all.
     """
@@ -92,14 +92,14 @@ class WorkQueues:
         capacity_of: Callable[[str], int],
         expiry: float,
         clock: Callable[[], float],
-        losses: DropCounter,
+        drops: DropCounter,
         ordered: Iterable[str] = (),
         lane_limit: int = 100,
     ) -> None:
         self._capacity_of = capacity_of
         self._expiry = expiry
         self._clock = clock
-        self._losses = losses
+        self._drops = drops
         self._ordered = frozenset(ordered)
         self._lane_limit = lane_limit
         self._lock = threading.Lock()
@@ -339,7 +339,7 @@ class WorkQueues:
     def _drop_expired(self, delivery: Delivery, calls: list[Callback]) -> Callback:
         if delivery.lane is not None:
             self._advance(delivery.lane, calls)
-        return lambda: self._losses.count("expired", delivery.channel, hint="no consumer took it in time")
+        return lambda: self._drops.record("expired", delivery.channel, hint="no consumer took it in time")
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 

@@ -94,14 +94,14 @@ class DropCounter(ThrottledLog):
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__(now, logger.warning)
 
-    def count(self, kind: str, name: str, number: int = 1, hint: str = "") -> None:  # type: ignore[override]
+    def record(self, reason: str, name: str, number: int = 1, hint: str = "") -> None:
         """Count `number` messages as lost.
 
-        :param kind: the reason, as a short phrase; also the name of the counter.
+        :param reason: a short phrase, one of a few; also the name of the counter.
         :param name: the channel or group.
-        :param hint: what the reader of the log may do about it.
+        :param hint: for the log: more about the reason, or the cure.
         """
-        super().count(kind, hint, name, number)
+        self.count(reason, hint, name, number)
 
     def _line(self, kind: str, name: str, number: int, since: float, text: str) -> str:
         period = f" in {since:.0f} s" if since else ""

@@ -211,7 +211,7 @@ class Peer:
         self._number = 0
         self._ledger: Ledger | None = None
         self._prefixes: list[str] = []
-        self._outlet = ForeignConnections(link, hub.bridge, layer.losses)
+        self._outlet = ForeignConnections(link, hub.bridge, layer.drops)
         self._lines: dict[str, deque[Content]] = {}
         self._calls: dict[str, Callable[..., Any]] = {
             **layer_calls(layer, hub.waits, hub),
@@ -260,7 +260,7 @@ class Peer:
             )  # fmt: skip
         except (MessageTooLarge, OSError, ValueError) as problem:
             self._free.append(slot)
-            self._layer.losses.count("too large for another process", delivery.channel, hint=str(problem))
+            self._layer.drops.record("too large for another process", delivery.channel, hint=str(problem))
             self._give_up(delivery)
             return True
         self.in_hand[number] = delivery
@@ -323,7 +323,7 @@ class Peer:
         self.in_hand.clear()
         self._layer.queues.restore(untouched)
         for channel, count in Counter(delivery.channel for delivery in lost).items():
-            self._layer.losses.count("its worker process ended", channel, count, f"it was process {self.pid}")
+            self._layer.drops.record("its worker process ended", channel, count, f"it was process {self.pid}")
         for delivery in lost:
             self._give_up(delivery)
         if self._ledger is not None:
@@ -347,7 +347,7 @@ class Peer:
         try:
             self._layer.dispatch(channel, content)
         except ChannelFull as error:
-            self._layer.losses.count("channel full", channel, hint=str(error))
+            self._layer.drops.record("channel full", channel, hint=str(error))
 
     def _send_patiently(self, channel: str, content: Content) -> None:
         """Put a message into a channel as soon as it has room; later ones wait behind it."""
@@ -362,7 +362,7 @@ class Peer:
 
     def _sent_patiently(self, result: Any, channel: str) -> None:
         if result is not True:
-            self._layer.losses.count("channel full", channel, hint=f"tried again for {PATIENCE:.0f} s")
+            self._layer.drops.record("channel full", channel, hint=f"tried again for {PATIENCE:.0f} s")
         for content in self._lines.pop(channel):
             self._send_patiently(channel, content)
 

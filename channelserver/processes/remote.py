@@ -57,7 +57,7 @@ class RemoteLayer(InMemoryChannelLayer):
 
     def __init__(self, way: Way, **parameters: Any) -> None:
         super().__init__(**parameters)
-        self.queues = TicketQueues(self.get_capacity, self.expiry, self._clock, self.losses, ORDERED_CHANNELS)
+        self.queues = TicketQueues(self.get_capacity, self.expiry, self._clock, self.drops, ORDERED_CHANNELS)
         self.queues.report = self._report
         self._way = way
         self._bridge: Bridge | None = None
@@ -176,11 +176,11 @@ class RemoteLayer(InMemoryChannelLayer):
     def _tell_now(self, name: str, arguments: tuple[Any, ...]) -> None:
         try:
             if self._link is None:
-                self.losses.count("no server", arguments[0], hint=_NO_SERVER)
+                self.drops.record("no server", arguments[0], hint=_NO_SERVER)
             else:
                 self._link.note(name, *arguments)
         except MessageTooLarge as problem:
-            self.losses.count("too large for another process", arguments[0], hint=str(problem))
+            self.drops.record("too large for another process", arguments[0], hint=str(problem))
 
     def _ask(self, name: str, *arguments: Any, patience: float = 0.0, size: int = 0) -> Any:
         """Ask the other process for something, and wait for the answer. Not in the reactor thread.

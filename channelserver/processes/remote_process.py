@@ -22,13 +22,13 @@ class ForeignConnections:
 
     :param link: the way to the other process.
     :param bridge: the way into the reactor thread.
-    :param losses: where messages are counted that cannot be passed on.
+    :param drops: where messages are counted that cannot be passed on.
     """
 
-    def __init__(self, link: Link, bridge: Bridge, losses: DropCounter) -> None:
+    def __init__(self, link: Link, bridge: Bridge, drops: DropCounter) -> None:
         self._link = link
         self._bridge = bridge
-        self._losses = losses
+        self._drops = drops
 
     def __contains__(self, channel: object) -> bool:
         """Taken to be open: if it is not, its process says so; see ``group_added``."""
@@ -87,7 +87,7 @@ class ForeignConnections:
         try:
             self._tell(call, *arguments)
         except MessageTooLarge as problem:
-            self._losses.count("too large for another process", name, hint=str(problem))
+            self._drops.record("too large for another process", name, hint=str(problem))
 
     def _tell(self, call: str, *arguments: Any) -> None:
         if self._link.connected:

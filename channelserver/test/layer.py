@@ -38,7 +38,7 @@ class CaptiveLayer(InMemoryChannelLayer):
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
-        self.queues = WorkQueues(self.get_capacity, self.expiry, self._clock, self.losses)
+        self.queues = WorkQueues(self.get_capacity, self.expiry, self._clock, self.drops)
         self.sent: list[Sent] = []
 
     def dispatch(self, channel: str, content: Content) -> None:

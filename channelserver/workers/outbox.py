@@ -147,7 +147,7 @@ class _Flush:
                 if not give_up and error.retry:
                     return False
                 hint = f"{error}; tried again for {RETRY_SECONDS:.0f} s" if error.retry else str(error)
-                layer.losses.count("channel full" if error.retry else "unknown", name, hint=hint)
+                layer.drops.record("channel full" if error.retry else "unknown", name, hint=hint)
             except Exception:
                 logger.exception("cannot send to %r", name)
             entries.popleft()

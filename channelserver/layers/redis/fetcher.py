@@ -50,7 +50,7 @@ class Fetcher:
     :param channels: which channels.
     :param threads: how many messages this process may hold.
     :param sealer: unpacks the messages.
-    :param losses: where lost messages are counted.
+    :param drops: where lost messages are counted.
     :param soon: ``soon(function)`` runs it in the next turn of the reactor.
     """
 
@@ -62,7 +62,7 @@ class Fetcher:
         channels: Sequence[str],
         threads: int,
         sealer: Sealer,
-        losses: DropCounter,
+        drops: DropCounter,
         soon: Callable[[Callable[[], object]], object],
     ) -> None:
         self._host = host
@@ -70,7 +70,7 @@ class Fetcher:
         self._channels = list(channels)
         self._threads = max(1, threads)
         self._sealer = sealer
-        self._losses = losses
+        self._drops = drops
         self._soon = soon
         self._outstanding: set[Fetched] = set()
         self._promising = list(shards)  # servers where there may be work, in the order in which to ask them
@@ -145,7 +145,7 @@ class Fetcher:
         self._asking = False
         items, gone = answer
         for channel, number in zip(gone[::2], gone[1::2], strict=True):
-            self._losses.count("expired", channel.decode(), number, "no consumer took it in time")
+            self._drops.record("expired", channel.decode(), number, "no consumer took it in time")
         for index in range(0, len(items), 4):
             self._take(shard, *items[index : index + 4])
         if len(items) == asked * 4 and shard not in self._promising:
@@ -158,7 +158,7 @@ class Fetcher:
         try:
             content = content_of(self._sealer, channel, data)
         except (SealError, ValueError) as error:
-            self._losses.count("rejected", channel, hint=f"a message in Redis was rejected: {error}")
+            self._drops.record("rejected", channel, hint=f"a message in Redis was rejected: {error}")
             if claim is not None:
                 self._finished.setdefault(shard, []).append(claim[1])
                 self._report_soon()

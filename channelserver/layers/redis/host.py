@@ -72,7 +72,7 @@ class HostLayer(Protocol):
     sealer: Sealer
     queues: FetchedQueues
     groups: Groups
-    losses: DropCounter
+    drops: DropCounter
     refusals: ThrottledLog
 
     def get_capacity(self, channel: str) -> int: ...
@@ -214,7 +214,7 @@ class Host:
                 "no subscription to Redis %s for %.1f s: messages from other hosts to connections here are lost",
                 shard.address, seconds,
             )  # fmt: skip
-            self.layer.losses.add("gap", 1)
+            self.layer.drops.add("gap", 1)
         if self.fetcher is not None:
             self.fetcher.ready(shard)
 
@@ -225,7 +225,7 @@ class Host:
         layer = self.layer
         self.member = True
         fetcher = self.fetcher = Fetcher(
-            self.name, self.shards, layer.queues, channels, threads, layer.sealer, layer.losses,
+            self.name, self.shards, layer.queues, channels, threads, layer.sealer, layer.drops,
             lambda function: self.reactor.callLater(0, function),
         )  # fmt: skip
         layer.queues.on_done = lambda delivery: self.bridge.post(fetcher.done, delivery)
@@ -254,7 +254,7 @@ class Host:
         for shard in self.shards:
             (items, gone), claim = await shard.run(scripts.POP, self.name, 1, int(waiting), *channels), None
             for channel, number in zip(gone[::2], gone[1::2], strict=True):
-                self.layer.losses.count("expired", channel.decode(), number, "no consumer took it in time")
+                self.layer.drops.record("expired", channel.decode(), number, "no consumer took it in time")
             if items:
                 name, _, claim, data = items
                 if claim:
@@ -291,7 +291,7 @@ class Host:
             answer = self._shard(queue).run(scripts.PUSH, queue, capacity, lifetime, "p", channel, data)
         done, gone = await answer
         if gone:
-            layer.losses.count("expired", queue, gone, "no consumer took it in time")
+            layer.drops.record("expired", queue, gone, "no consumer took it in time")
         if not done:
             raise ChannelFull(
                 f"channel {queue!r} is full: {capacity} messages wait in Redis, or in the lane of one socket"
@@ -317,7 +317,7 @@ class Host:
                     self.reactor.callLater(0.2, slept.callback, None)
                     await slept
                     continue
-                self.layer.losses.count("channel full" if error.retry else "unknown", channel, hint=str(error))
+                self.layer.drops.record("channel full" if error.retry else "unknown", channel, hint=str(error))
             except Exception:
                 logger.exception("cannot send to %r", channel)
             waiting.pop(0)
@@ -334,9 +334,9 @@ class Host:
         """Send to a reply channel of another host; count it if it does not arrive."""
         try:
             if not await self.tell(token_of(channel), "r", channel, content):
-                self.layer.losses.count("host gone", "replies", hint=f"no host has {channel!r} any more")
+                self.layer.drops.record("host gone", "replies", hint=f"no host has {channel!r} any more")
         except ChannelFull as error:
-            self.layer.losses.count("unknown" if not error.retry else "no Redis", "replies", hint=str(error))
+            self.layer.drops.record("unknown" if not error.retry else "no Redis", "replies", hint=str(error))
 
     async def reply_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """Send to a reply channel of another host when its client has room; return whether that succeeded."""
@@ -409,14 +409,14 @@ class Host:
             )
         except ChannelFull as error:
             reason = "no Redis" if error.retry else "unknown"
-            layer.losses.count(reason, group, hint=f"members on other hosts: {error}")
+            layer.drops.record(reason, group, hint=f"members on other hosts: {error}")
             return
         if deaf:
-            layer.losses.count("host deaf", group, deaf, "a host with members does not listen")
+            layer.drops.record("host deaf", group, deaf, "a host with members does not listen")
         for channel in full:
-            layer.losses.count("channel full", channel.decode(), hint=f"it is a member of group {group!r}")
+            layer.drops.record("channel full", channel.decode(), hint=f"it is a member of group {group!r}")
         for channel, number in zip(gone[::2], gone[1::2], strict=True):
-            layer.losses.count("expired", channel.decode(), number, "no consumer took it in time")
+            layer.drops.record("expired", channel.decode(), number, "no consumer took it in time")
 
     # -- messages of other hosts ---------------------------------------------------------------------------------------
 
@@ -435,7 +435,7 @@ class Host:
             else:
                 raise SealError("its first letter is unknown")
         except SealError as error:
-            self.layer.losses.count("rejected", "this host", hint=f"something published in Redis was rejected: {error}")
+            self.layer.drops.record("rejected", "this host", hint=f"something published in Redis was rejected: {error}")
         except Exception:
             logger.exception("error in a message of another host")
 

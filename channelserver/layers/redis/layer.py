@@ -138,7 +138,7 @@ class RedisChannelLayer(LocalLayer):
         host, channels = self._host, [name for name in SERVER_CHANNELS if name not in self._served]
         if host is not None and channels:
             Pusher(
-                self.queues, channels, host.push, self.dispatch, self.losses, host.bridge, host.reactor.callLater
+                self.queues, channels, host.push, self.dispatch, self.drops, host.bridge, host.reactor.callLater
             ).start()
 
     def _engine(self) -> Host:
@@ -208,7 +208,7 @@ class RedisChannelLayer(LocalLayer):
             try:
                 self._ask(call)
             except RedisUnavailable as error:
-                self.losses.count("no Redis", "groups and replies", hint=str(error))
+                self.drops.record("no Redis", "groups and replies", hint=str(error))
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 
@@ -240,7 +240,7 @@ class RedisChannelLayer(LocalLayer):
                         channel = taken[0].decode()
                         return channel, content_of(self.sealer, channel, taken[1])
                     except (SealError, ValueError) as error:
-                        self.losses.count("rejected", names[0], hint=f"a message in Redis was rejected: {error}")
+                        self.drops.record("rejected", names[0], hint=f"a message in Redis was rejected: {error}")
                         continue
                 left = ends - time.monotonic()
                 if left <= 0:
@@ -277,7 +277,7 @@ class RedisChannelLayer(LocalLayer):
             try:
                 await (host.join_other if token_of(channel) else host.join_queue)(group, channel, begins)
             except RedisUnavailable as error:
-                self.losses.count("no Redis", group, hint=f"a change of its members: {error}")
+                self.drops.record("no Redis", group, hint=f"a change of its members: {error}")
 
         self._post(join)
 

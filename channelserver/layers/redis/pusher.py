@@ -44,7 +44,7 @@ class Pusher:
     :param channels: which channels.
     :param push: ``push(channel, content, urgent)`` returns a Deferred; see :meth:`Host.push`.
     :param fail: ``fail(reply channel, reply)`` answers a connection of this process.
-    :param losses: where lost messages are counted.
+    :param drops: where lost messages are counted.
     :param bridge: calls functions in the reactor's thread.
     :param call_later: ``call_later(seconds, function)``.
     """
@@ -55,7 +55,7 @@ class Pusher:
         channels: Sequence[str],
         push: Callable[[str, Content, bool], Awaitable[object]],
         fail: Callable[[str, Content], object],
-        losses: DropCounter,
+        drops: DropCounter,
         bridge: ReactorBridge,
         call_later: Callable[..., object],
     ) -> None:
@@ -63,7 +63,7 @@ class Pusher:
         self._channels = tuple(channels)
         self._push = push
         self._fail = fail
-        self._losses = losses
+        self._drops = drops
         self._bridge = bridge
         self._call_later = call_later
         self._under_way = 0
@@ -110,7 +110,7 @@ class Pusher:
                 content = {**content, "body_channel": await self._move_body(delivery.attachment)}
             await self._push(channel, content, urgent)
         except DeliveryUnknown as error:
-            self._losses.count("unknown", channel, hint=str(error))
+            self._drops.record("unknown", channel, hint=str(error))
             self._answer(delivery, 503)
         except ChannelFull as error:
             if channel in _ANSWERED:

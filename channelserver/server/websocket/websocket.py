@@ -292,7 +292,7 @@ class WebSocket(_FanOutFields):
             "slow reader",
             f"{self.path!r}: closed with 1013, the client does not read: {self._waiting_bytes} bytes were waiting",
         )
-        self.site.layer.losses.count("slow reader", "websocket.send", len(self._waiting or ()))
+        self.site.layer.drops.record("slow reader", "websocket.send", len(self._waiting or ()))
         self._waiting, self._waiting_bytes = None, 0
         self.close(CloseCode.TRY_AGAIN_LATER, "too slow")
 

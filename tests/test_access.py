@@ -82,6 +82,11 @@ class AccessLogTests(SynchronousTestCase):
         self.text.socket("handshake", "/s", None)
         self.assertIn("HANDSHAKE", self.lines[0])
 
+    def test_one_word(self) -> None:
+        """A path with a blank is quoted, so that nobody takes its end for the status."""
+        self.text.http(exchange(path="/a 200 5"), 0.0)
+        self.assertIn('HTTP GET "/a 200 5" 200 1234 [', self.lines[0])
+
     def test_one_line_each(self) -> None:
         """Whatever is in a path, it makes no further line, and does not speak to a terminal."""
         for log in (self.text, self.json):

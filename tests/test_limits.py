@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import selectors
 import threading
 import time
@@ -18,7 +19,14 @@ from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.layers.throttled_log import ThrottledLog, printable
 from channelserver.server.common.access import AccessLog
-from channelserver.server.common.limits import MAX_REFUSALS, Admission, Refusal, address_key
+from channelserver.server.common.limits import (
+    MAX_REFUSALS,
+    SPARE_DESCRIPTORS,
+    Admission,
+    Refusal,
+    address_key,
+    raise_descriptor_limit,
+)
 from channelserver.server.common.options import resolve
 from channelserver.server.http.base import LINGER
 from channelserver.server.http.connection import HTTPConnection, HTTPFactory
@@ -295,13 +303,51 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(address_key("::ffff:192.0.2.1"), "192.0.2.1")
         self.assertEqual(address_key("2001:db8::1"), address_key("2001:db8::ffff:2"))
         self.assertNotEqual(address_key("2001:db8::1"), address_key("2001:db8:0:1::1"))
+        self.assertEqual(address_key("2001:db8::1"), address_key("2001:db8:0:0:8000::1"))
         self.assertEqual(address_key("fe80::1%eth0"), address_key("fe80::2"))
+
+    def test_one_of_each(self) -> None:
+        """With a limit of one, the first is welcome and the second is not."""
+        admission = Admission(10, 1)
+        self.assertEqual(admission.refusal("192.0.2.1", 0, False), "")
+        admission.entered("192.0.2.1")
+        self.assertIn("1 of 192.0.2.1 are open, of at most 1", admission.refusal("192.0.2.1", 1, False))
+        self.assertEqual(admission.refusal("192.0.2.1", 1, True), "")
 
     def test_no_limit(self) -> None:
         """0 means any number, and nothing is counted."""
         admission = Admission(10, 0)
         admission.entered("192.0.2.1")
         self.assertEqual((admission._numbers, admission.refusal("192.0.2.1", 9, False)), ({}, ""))
+
+
+class DescriptorTests(SynchronousTestCase):
+    """How many files the process may open."""
+
+    def raised(self, soft: int, hard: int) -> tuple[list[Any], str]:
+        """Ask for 1000 connections; return what was set, and what is said."""
+        calls: list[Any] = []
+        self.patch(resource, "getrlimit", lambda kind: (soft, hard))
+        self.patch(resource, "setrlimit", lambda kind, limits: calls.append(limits))
+        return calls, raise_descriptor_limit(1000)
+
+    def test_raised_as_far_as_needed(self) -> None:
+        """The limit is raised to what is needed, as far as it may be; else the user is told."""
+        endless, needed = resource.RLIM_INFINITY, 1000 + SPARE_DESCRIPTORS
+        for soft, hard, wanted in (
+            (256, 100_000, [(needed, 100_000)]),
+            (256, needed, [(needed, needed)]),
+            (256, endless, [(needed, endless)]),
+            (needed, 100_000, []),
+            (needed - 1, 100_000, [(needed, 100_000)]),
+            (endless, endless, []),
+            (100_000, 100_000, []),
+        ):
+            self.assertEqual(self.raised(soft, hard), (wanted, ""), (soft, hard))
+        for soft, hard, wanted in ((256, needed - 1, [(needed - 1, needed - 1)]), (512, 512, [])):
+            calls, text = self.raised(soft, hard)
+            self.assertEqual(calls, wanted)
+            self.assertIn(f"{hard} open files, and max_connections asks for {needed}", text)
 
 
 class ThrottledLogTests(SynchronousTestCase):

@@ -20,7 +20,20 @@ class SplitPortTests(SynchronousTestCase):
 
     def test_malformed(self) -> None:
         """What is no name with a port is none."""
-        for host in ("", ":80", ".", "a.com:x", "a.com:80:80", "a.com:-1", "[::1", "[::1]x", "[::1]:x", "::1"):
+        for host in (
+            "",
+            ":80",
+            ".",
+            "a.com:x",
+            "a.com:80:80",
+            "a.com:-1",
+            "[::1",
+            "[::1]x",
+            "[::1]:x",
+            "[::1]:x1",
+            "[::1].1",
+            "::1",
+        ):
             self.assertIsNone(split_port(host), host)
 
 

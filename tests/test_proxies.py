@@ -118,6 +118,13 @@ class PolicyTests(SynchronousTestCase):
         self.assertEqual(self.client(f"X-Forwarded-For: {CLIENT}, unix:", peer=None, trusted=("unix",)), CLIENT)
         self.assertIsNone(self.client(f"X-Forwarded-For: {CLIENT}, unix:"), "a Unix socket that is not trusted")
 
+    def test_an_unknown_hop_is_not_skipped(self) -> None:
+        """A proxy that hides who came to it is the last one believed, also where a trusted Unix socket has no name."""
+        for hop in ("unknown", "_hidden", "UNKNOWN", "_hidden:81"):
+            for keywords in ({}, {"peer": None, "trusted": ("unix",)}):
+                self.assertIsNone(self.client(f"X-Forwarded-For: {CLIENT}, {hop}", **keywords))
+                self.assertIsNone(self.client(f'Forwarded: for={CLIENT}, for="{hop}"', **keywords))
+
     def test_ways_to_write_an_address(self) -> None:
         """With and without a port, both families."""
         for text, wanted in (
@@ -227,6 +234,10 @@ class PolicyTests(SynchronousTestCase):
         addresses, _ = self.apply(f"X-Forwarded-For: {CLIENT}", f"Forwarded: for={CLIENT};proto=https")
         self.assertEqual((addresses["client"][0], addresses["scheme"]), (CLIENT, "https"))
         self.assertEqual(self.apply("X-Forwarded-Proto: https", "X-Forwarded-Ssl: on")[0]["scheme"], "https")
+        # What only one of the two says is not contradicted.
+        addresses, parsed = self.apply(f"Forwarded: for={CLIENT};host=a.example", "X-Forwarded-Proto: https")
+        self.assertEqual((addresses["client"][0], addresses["scheme"]), (CLIENT, "https"))
+        self.assertEqual(parsed.fields[b"host"], b"a.example")
 
     def test_forwarded_syntax(self) -> None:
         """RFC 7239 section 4."""

@@ -2,7 +2,7 @@
 
 Safe from any thread: one lock, held for moments. Owns the memberships.
 
-A group's members are listed far more often than they change, so the list is made once and kept until it changes,
+A group's members are listed far more often than they change, so the list is built once and kept until it changes,
 already divided by outlet. Senders share it and never alter it.
 """
 
@@ -19,8 +19,8 @@ from channelserver.layers.base import Outlet
 class Members(tuple[str, ...]):
     """The members of a group that belong to one outlet."""
 
-    #: What the outlet has made of them, if it keeps that. It goes when the group changes, and these with it.
-    made: Any = None
+    #: What the outlet derives from them and keeps; a change of the group drops both.
+    cache: Any = None
 
 
 #: What a group send needs: for each outlet its members, and the members that are ordinary channels.

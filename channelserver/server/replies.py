@@ -139,7 +139,7 @@ class Replies:
     def _fan_out(self, channels: Collection[str], content: Content) -> None:
         frame = frames.encode_reply(content)
         deflated = Deflated.of(frame)
-        for connection in self._find(channels) if frame is None else self._crowd(channels):
+        for connection in self._find(channels) if frame is None else self._websockets(channels):
             try:
                 if frame is None or not connection.send_frame(frame, deflated):
                     connection.reply(content)
@@ -151,19 +151,19 @@ class Replies:
         found = map(self._connections.get, channels)
         return [connection for connection in found if connection is not None]
 
-    def _crowd(self, channels: Collection[str]) -> list[Any]:
-        """Return those of :meth:`_find` that take frames: WebSockets. Some may have closed, and do nothing with it.
+    def _websockets(self, channels: Collection[str]) -> list[Any]:
+        """Return the connections among these names that take frames. Some may be closed, and ignore them.
 
-        Those of a group are found once, until it changes: to find thousands takes as long as to write to some of them.
-        Requests are not kept: unlike a WebSocket, one remains a member when it is over.
+        Those of a group are looked up once until it changes: looking up thousands takes as long as writing to some.
+        Only WebSockets are kept: a request stays a member of its groups when it is over.
         """
         if not isinstance(channels, Members):
             return self._find(channels)
-        if channels.made is None:
+        if channels.cache is None:
             prefix = self.websocket_prefix
-            channels.made = self._find([channel for channel in channels if channel.startswith(prefix)])
-        crowd: list[Any] = channels.made
-        return crowd
+            channels.cache = self._find([channel for channel in channels if channel.startswith(prefix)])
+        found: list[Any] = channels.cache
+        return found
 
     def deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
         connection = self._connections.get(channel)

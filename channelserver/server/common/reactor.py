@@ -3,7 +3,8 @@
 Its main loop runs in the main thread, which so becomes the reactor thread. Installed by the commands, before anything
 imports ``twisted.internet.reactor``.
 
-Around each event Twisted's own reactor keeps a logging context, which only messages of its old log module use.
+Around each event Twisted's own reactor keeps a logging context, which only messages of its old log module use. An
+echo of 100 bytes takes 12 µs less of the CPU without it (26 → 14 µs).
 """
 
 from __future__ import annotations

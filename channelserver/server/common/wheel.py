@@ -9,8 +9,9 @@ its slot, and when that is due, the wheel asks the owner for the actual time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 _log = Logger("channelserver.server.wheel")
@@ -30,12 +31,12 @@ class Wheel:
     :param granularity: seconds in a slot.
     """
 
-    def __init__(self, clock: Any, granularity: float = 0.5) -> None:
+    def __init__(self, clock: IReactorTime, granularity: float = 0.5) -> None:
         self._clock = clock
         self._granularity = granularity
         self._slots: dict[int, set[Timed]] = {}
         self._slot_of: dict[Timed, int] = {}
-        self._call: Any = None
+        self._call: IDelayedCall | None = None
         self._next = 0  # the slot for which _call is set
         self.now: Callable[[], float] = clock.seconds
 

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 
 from channelserver.layers.content import Content
 from channelserver.server.common.sending import SocketSend
+from channelserver.server.common.transport import Transport
 from channelserver.server.http.exchange import copy_addresses
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.replies import FAILED
@@ -51,31 +52,24 @@ COMPRESSED_SLICE = 4 * 1024
 
 
 class Wire(Protocol):
-    """The HTTP connection which a WebSocket uses. It calls the WebSocket's methods without underscores."""
+    """What a WebSocket asks of the HTTP connection that carries it."""
 
     site: Site
-    transport: Any
+    transport: Transport
 
-    def write(self, data: bytes) -> object:
-        """Send bytes, after all that waits."""
+    def write(self, data: bytes) -> object: ...
 
-    def socket_send(self) -> SocketSend | None:
-        """Return what gives the kernel bytes; None: others wait in the transport, and nothing may overtake them."""
+    def socket_send(self) -> SocketSend | None: ...
 
-    def reading(self, wanted: bool) -> None:
-        """Read from the client, or stop reading."""
+    def reading(self, wanted: bool) -> None: ...
 
-    def forget_head(self) -> None:
-        """Release what belongs to the handshake."""
+    def forget_head(self) -> None: ...
 
-    def refuse_upgrade(self, status: int, text: str) -> None:
-        """Answer the handshake with an HTTP response."""
+    def refuse_upgrade(self, status: int, text: str) -> None: ...
 
-    def close_socket(self) -> None:
-        """Close once all bytes are sent."""
+    def close_socket(self) -> None: ...
 
-    def abort(self) -> None:
-        """Close at once."""
+    def abort(self) -> None: ...
 
 
 class _FanOutFields:
@@ -114,7 +108,7 @@ class WebSocket(_FanOutFields):
         self._deflate: deflate.Agreement | None = None
         self._unread = b""  # received, but not yet parsed
         self._order = 0
-        self._held: deque[str | bytes] | None = None  # messages for which the layer had no room
+        self._held: deque[tuple[str, str | bytes]] | None = None  # messages for which the layer had no room
         self._close_code: int | None = None
         self._close_reason: str | None = None  # while our close frame has still to be sent
         self._last_received: float = self.site.wheel.now()
@@ -280,8 +274,8 @@ class WebSocket(_FanOutFields):
 
     def _flush(self) -> None:
         """Give the kernel what it accepts: within one turn of the reactor a fast client can seem slow."""
-        transport = self.wire.transport
-        if IWriteDescriptor.providedBy(transport):
+        transport = IWriteDescriptor(self.wire.transport, None)
+        if transport is not None:
             room = select.poll()
             room.register(transport.fileno(), select.POLLOUT)
             while self._waiting and room.poll(0) == [(transport.fileno(), select.POLLOUT)] and not transport.doWrite():
@@ -357,8 +351,10 @@ class WebSocket(_FanOutFields):
         except frames.FrameError as caught:
             error = caught
         for event in events:
-            if isinstance(event, (str, bytes)):
-                self._message(event)
+            if type(event) is str:
+                self._message("text", event)
+            elif type(event) is bytes:
+                self._message("bytes", event)
             elif isinstance(event, frames.Ping):
                 if self.paused:
                     self._pong = event.data  # only the latest ping needs an answer (RFC 6455 section 5.5.3)
@@ -376,26 +372,21 @@ class WebSocket(_FanOutFields):
                 self.close(error.code, error.reason)
             self._finish()
 
-    def _message(self, data: str | bytes) -> None:
+    def _message(self, kind: str, data: str | bytes) -> None:
         if self._state != "open":
             return
         self._received += 1
         if self._held is not None:
-            self._held.append(data)
-        elif not self._submit(data):
+            self._held.append((kind, data))
+            return
+        self._order += 1
+        message = {"reply_channel": self.name, "path": self.path, "order": self._order, kind: data}
+        if not self.site.submit("websocket.receive", message):
             # No room: the client waits, nothing is lost.
-            self._held = deque((data,))
+            self._order -= 1
+            self._held = deque(((kind, data),))
             self.wire.reading(False)
             self._await_room()
-
-    def _submit(self, data: str | bytes) -> bool:
-        """Give a message to the layer; return False if there is no room."""
-        kind = "text" if isinstance(data, str) else "bytes"
-        message = {"reply_channel": self.name, "path": self.path, "order": self._order + 1, kind: data}
-        if not self.site.submit("websocket.receive", message):
-            return False
-        self._order += 1
-        return True
 
     def _await_room(self) -> None:
         if self.site.layer.when_room("websocket.receive", {"reply_channel": self.name}, self._room):
@@ -407,9 +398,12 @@ class WebSocket(_FanOutFields):
     def _release(self) -> None:
         """Give the held messages to the layer, which may have room now."""
         while self._held:
-            if not self._submit(self._held[0]):
+            kind, data = self._held[0]
+            message = {"reply_channel": self.name, "path": self.path, "order": self._order + 1, kind: data}
+            if not self.site.submit("websocket.receive", message):
                 self._await_room()
                 return
+            self._order += 1
             self._held.popleft()
         self._held = None
         if self._state == "done":

@@ -12,8 +12,9 @@ from zope.interface import directlyProvides
 
 from channelserver.server.http.base import LINGER
 from channelserver.server.http.body import BODY_IN_MESSAGE
-from channelserver.server.http.connection import KEPT_BYTES, KEPT_FIELDS, READ_AHEAD, HTTPFactory
+from channelserver.server.http.connection import READ_AHEAD, HTTPFactory
 from channelserver.server.http.http1 import MAX_HEAD_BYTES, FieldSection
+from channelserver.server.http.reader import KEPT_BYTES, KEPT_FIELDS
 from tests.fakes import Client, FakeServer, StrictTestCase, get, request
 
 MEGABYTE = 1024 * 1024
@@ -222,7 +223,7 @@ class PipelineTests(ConnectionTestCase):
 
     def server_buffer(self, client: Client) -> bytes:
         """Return what the server has read and not worked on."""
-        return client.protocol._buffer
+        return client.protocol._reader.buffer
 
     def test_client_that_reads_nothing(self) -> None:
         """A client that sends requests and reads no answers gets no more of them until it reads."""
@@ -412,7 +413,7 @@ class BodyTests(ConnectionTestCase):
         """If the client leaves in the middle, the application hears nothing, and the file is closed."""
         client = self.connect()
         client.send(request("POST", "/", f"Content-Length: {MEGABYTE}") + b"x" * 200_000)
-        body = client.protocol._body
+        body = client.protocol._reader.body
         client.leave()
         self.assertTrue(body._file.closed)
         self.assertIsNone(self.server.take("http.request"))

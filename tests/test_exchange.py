@@ -7,9 +7,10 @@ import time
 import uuid
 from typing import Any
 
+from channelserver.layers.base import FAILED
 from channelserver.server.http import exchange
 from channelserver.server.http.exchange import SHORT_VALUE
-from channelserver.server.replies import FAILED, WINDOW, Flow
+from channelserver.server.http.flow import WINDOW, Flow
 from tests.fakes import Client, Response, StrictTestCase, get, request
 
 

@@ -8,6 +8,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
+from channelserver.server.http.dispatch import Dispatcher
 from channelserver.server.http2.connection import HOLD, HTTP2Connection
 from tests.fakes import FakeTransport, StrictTestCase
 
@@ -23,7 +24,7 @@ class HoldTests(StrictTestCase):
         super().setUp()
         self.server = self.make_server()
         self.transport = FakeTransport(self.server.reactor)
-        connection = HTTP2Connection(self.server.site)
+        connection = HTTP2Connection(self.server.site, None, Dispatcher(self.server.site))
         self.connection = self.transport.protocol = connection
         connection.makeConnection(self.transport)
         self.addCleanup(self.transport.client_leaves)

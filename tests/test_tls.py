@@ -511,8 +511,11 @@ class RedirectTests(TLSTestCase):
         self.assertNotIn("HTTP GET", self.server.output)
 
     def test_forms_of_the_target(self) -> None:
-        """Absolute and asterisk form."""
-        for target, place in ((b"http://localhost/x?y", b"/x?y"), (b"http://localhost", b"/"), (b"*", b"/")):
+        """Absolute form; the asterisk and health are answered as on any listener."""
+        self.assertTrue(
+            self.ask(b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 204 ")
+        )
+        for target, place in ((b"http://localhost/x?y", b"/x?y"), (b"http://localhost", b"/")):
             answer = self.ask(b"OPTIONS " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
             self.assertIn(b"Location: https://localhost:%d%s\r\n" % (self.server.port, place), answer)
 

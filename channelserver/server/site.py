@@ -105,6 +105,13 @@ class Site:
             self.throttled_log.count("too many connections", refusal)
         return bool(refusal)
 
+    def count_refusal(self, kind: str, reason: object, client: Any) -> None:
+        """Count and log something that a client did wrong.
+
+        :param client: [address, port] of the client; None if it is not known.
+        """
+        self.throttled_log.count(kind, f"{reason} (client {client[0] if client else 'unknown'})")
+
     def connected(self, connection: Any) -> None:
         """Count a new connection."""
         self.connections.add(connection)

@@ -25,6 +25,7 @@ from channelserver.server.common.options import OptionError, Settings
 from channelserver.server.common.transport import TLSTransport
 from channelserver.server.edge.covered_names import uncovered
 from channelserver.server.http.base import Connection, ConnectionFactory
+from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.tls")
@@ -253,7 +254,7 @@ class Negotiation(Connection):
 
     transport: TLSTransport
 
-    def __init__(self, site: Site, peer: str | None, http1: ConnectionFactory) -> None:
+    def __init__(self, site: Site, peer: str | None, http1: HTTPFactory) -> None:
         super().__init__(site, peer)
         self._http1 = http1
         self._overdue = False
@@ -266,7 +267,7 @@ class Negotiation(Connection):
         if transport.negotiatedProtocol == b"h2":
             from channelserver.server.http2.connection import HTTP2Connection
 
-            successor: Connection = HTTP2Connection(site, self.peer)
+            successor: Connection = HTTP2Connection(site, self.peer, self._http1.dispatcher)
         else:
             successor = self._http1.make(self.peer)
         transport.wrappedProtocol = successor
@@ -289,7 +290,7 @@ class NegotiationFactory(ConnectionFactory):
     :param http1: makes the protocols for HTTP/1.1.
     """
 
-    def __init__(self, site: Site, http1: ConnectionFactory) -> None:
+    def __init__(self, site: Site, http1: HTTPFactory) -> None:
         super().__init__(site)
         self._http1 = http1
 

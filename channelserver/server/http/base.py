@@ -51,7 +51,7 @@ class Connection:
         if interfaces.ITCPTransport.providedBy(transport):
             cast(TCPTransport, transport).setTcpNoDelay(True)
         self.site.connected(self)
-        self._set_deadline(self.site.options.header_timeout)
+        self.set_deadline(self.site.options.header_timeout)
 
     def connectionMade(self) -> None:
         """The work is done in :meth:`makeConnection`."""
@@ -111,13 +111,13 @@ class Connection:
         """Close when all that was written has been sent."""
         self._state = "closing"
         self.transport.unregisterProducer()
-        self._set_deadline(LINGER)
+        self.set_deadline(LINGER)
         lose_transport(self.transport)
 
     def _close_idle(self) -> None:
         """Close outright: nothing is under way in either direction, so nobody needs to wait for the client's side."""
         self._state = "closing"
-        self._set_deadline(LINGER)
+        self.set_deadline(LINGER)
         secure = self.secure
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -126,7 +126,8 @@ class Connection:
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
-    def _set_deadline(self, seconds: float) -> None:
+    def set_deadline(self, seconds: float) -> None:
+        """Give the client, or the application, so many seconds from now."""
         wheel = self.site.wheel
         self._deadline = wheel.now() + seconds
         wheel.add(self, self._deadline)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from typing import IO, Any
 
+from channelserver.server.common.options import Settings
 from channelserver.server.http.http1 import BadRequest, RequestHead, body_reader
 
 #: A body up to this many bytes travels in the message; a larger one goes to a temporary file.
@@ -15,36 +16,48 @@ BODY_IN_MESSAGE = 64 * 1024
 
 
 class RequestBody:
-    """Collects a body, in memory as long as it is small.
+    """Collects a body, in memory as long as it is small; it must be neither too large nor too slow.
 
-    :param limit: bytes it may have.
+    :param head: the request's head.
+    :param options: the values of all options.
+    :param now: seconds of the server's clock.
+    :raises BadRequest: it is going to be too large.
     """
 
-    __slots__ = ("_file", "_limit", "size")
+    __slots__ = ("_began", "_file", "_options", "received", "size")
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, head: RequestHead, options: Settings, now: float) -> None:
+        self._options = options
+        self._began = now
+        self._check(head.length or 0)
         self._file = tempfile.SpooledTemporaryFile(max_size=BODY_IN_MESSAGE)
-        #: Bytes so far.
-        self.size = 0
+        #: Bytes so far; and the bytes they were sent as.
+        self.size = self.received = 0
 
     def add(self, data: bytes) -> None:
         """Add a part.
 
         :raises BadRequest: the body is too large.
         """
-        self.check(self.size + len(data), self._limit)
+        self._check(self.size + len(data))
         self.size += len(data)
+        self.received += len(data)
         self._file.write(data)
 
-    @staticmethod
-    def check(size: int, limit: int) -> None:
-        """Check a body's size.
+    def _check(self, size: int) -> None:
+        if size > self._options.max_body_bytes:
+            raise BadRequest(f"request body over {self._options.max_body_bytes} bytes", 413)
 
-        :raises BadRequest: it is above the limit.
+    def deadline(self, now: float) -> float:
+        """When the next part must be there: in time after the last one, and not much later than the least rate allows
+        for so many bytes.
         """
-        if size > limit:
-            raise BadRequest(f"request body over {limit} bytes", 413)
+        options = self._options
+        deadline: float = now + options.body_timeout
+        if options.min_body_rate:
+            slowest = self._began + options.body_timeout + self.received / options.min_body_rate
+            deadline = min(deadline, slowest)
+        return deadline
 
     def take(self) -> tuple[bytes, IO[bytes] | None]:
         """Return the complete body: its bytes if they are few, else a file, which the caller closes."""
@@ -61,23 +74,13 @@ class RequestBody:
 
 
 class FramedBody(RequestBody):
-    """A body of HTTP/1: its end is found by its framing, and it must not come too slowly.
+    """A body of HTTP/1.1, whose end its framing tells."""
 
-    :param head: the request's head.
-    :param options: the values of all options.
-    :param now: seconds of the server's clock.
-    :raises BadRequest: it is going to be too large.
-    """
+    __slots__ = ("_reader",)
 
-    __slots__ = ("_began", "_options", "_reader", "_received")
-
-    def __init__(self, head: RequestHead, options: Any, now: float) -> None:
-        self.check(head.length or 0, options.max_body_bytes)
-        super().__init__(options.max_body_bytes)
-        self._options = options
+    def __init__(self, head: RequestHead, options: Settings, now: float) -> None:
+        super().__init__(head, options, now)
         self._reader = body_reader(head)
-        self._began = now
-        self._received = 0
 
     def feed(self, data: bytes) -> bytes | None:
         """Add what has been read.
@@ -85,18 +88,8 @@ class FramedBody(RequestBody):
         :returns: what follows the body; None: the body is not complete yet.
         :raises BadRequest: it is malformed or too large.
         """
-        self._received += len(data)
         parts, rest = self._reader.feed(data)
-        self.add(parts[0] if len(parts) == 1 else b"".join(parts))
+        part = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.add(part)
+        self.received += len(data) - len(part)
         return rest
-
-    def deadline(self, now: float) -> float:
-        """When the next part must be there: in time after the last one, and not much later than the least rate allows
-        for so many bytes.
-        """
-        options = self._options
-        deadline: float = now + options.body_timeout
-        if options.min_body_rate:
-            slowest = self._began + options.body_timeout + self._received / options.min_body_rate
-            deadline = min(deadline, slowest)
-        return deadline

@@ -21,8 +21,7 @@ Every state may be followed by *closing* (after an error of the client) and *clo
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from typing import IO, Any
 
 from twisted.internet import interfaces
 from twisted.python.failure import Failure
@@ -31,49 +30,36 @@ from zope.interface import implementer
 from channelserver.server.common.sending import SocketSend, direct, lose_transport, send, socket_send
 from channelserver.server.common.transport import Transport
 from channelserver.server.http.base import LINGER, Connection, ConnectionFactory
-from channelserver.server.http.body import FramedBody
+from channelserver.server.http.dispatch import Dispatcher
 from channelserver.server.http.exchange import Exchange
-from channelserver.server.http.http1 import BadRequest, FieldSection, RequestHead, parse_head
+from channelserver.server.http.http1 import BadRequest, RequestHead
+from channelserver.server.http.reader import RequestReader
 from channelserver.server.site import Site
 from channelserver.server.websocket.websocket import WebSocket
 
 #: Bytes of further requests which are read while one is being answered.
 READ_AHEAD = 64 * 1024
-#: Fields of a request which are kept for the next request on the connection: how many, and how many bytes in all. That
-#: may be 10 KiB of memory; an idle connection must stay small.
-KEPT_FIELDS, KEPT_BYTES = 32, 2048
 #: Seconds a new connection has for its first request when the server stops.
 FIRST_REQUEST = 1.0
 
-_bare_lf = re.compile(rb"(?<!\r)\n").search
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-def _small(section: FieldSection | None) -> FieldSection | None:
-    """Return the section if it may be kept."""
-    if section is None or len(section.text) > KEPT_BYTES or len(section.headers) > KEPT_FIELDS:
-        return None
-    return section
 
 
 class HTTPConnection(Connection):
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_begun", "_body", "_buffer", "_direct", "_exchange", "_head", "_producing", "_searched",
-        "_section", "websocket",
+        "_addresses", "_begun", "_direct", "_dispatcher", "_exchange", "_head", "_producing", "_reader", "websocket",
     )  # fmt: skip
 
-    def __init__(self, site: Site, peer: str | None = None) -> None:
+    def __init__(self, site: Site, peer: str | None, dispatcher: Dispatcher) -> None:
         super().__init__(site, peer)
+        self._dispatcher = dispatcher
         self._direct: Any = None  # the transport, if it can be written to without the reactor
         self._state = "head"
-        self._buffer = b""
-        self._searched = 0
+        self._reader = RequestReader(site.options)
         self._begun = False  # something of the next request has come
         self._head: RequestHead | None = None
-        self._section: FieldSection | None = None  # of the latest head
-        self._body: FramedBody | None = None
         self._exchange: Exchange | None = None
         self.websocket: WebSocket | None = None
         self._addresses: dict[str, Any] = {}  # of the request, where a proxy knows better
@@ -92,19 +78,16 @@ class HTTPConnection(Connection):
             return
         if self._state in ("closing", "ending"):
             return
-        if self._body is not None:
-            self._feed_body(self._body, data)
-        else:
-            self._buffer = self._buffer + data if self._buffer else data
-            if self._state == "answer" or self._paused:
-                if len(self._buffer) > READ_AHEAD:
-                    self._read(False)
-                return
-        self._advance()
+        reader = self._reader
+        reader.buffer = reader.buffer + data if reader.buffer else data
+        if self._state == "body" or (self._state == "head" and not self._paused):
+            self._advance()
+        elif len(reader.buffer) > READ_AHEAD:
+            self._read(False)
 
     def connectionLost(self, reason: Failure | None) -> None:
         self._state = "closed"
-        self._drop_body()
+        self._reader.close()
         if self.websocket is not None:
             self.websocket.connection_lost()
         if self._exchange is not None:
@@ -117,7 +100,7 @@ class HTTPConnection(Connection):
         if self.websocket is not None:
             self.websocket.paused = True
         else:
-            self._set_deadline(self.site.options.http_timeout)
+            self.set_deadline(self.site.options.http_timeout)
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
@@ -134,107 +117,63 @@ class HTTPConnection(Connection):
 
     def _advance(self) -> None:
         """Work off what has been read, as far as it goes."""
+        reader = self._reader
         try:
-            while self._buffer and self._state == "head" and not self._paused:
-                if not self._read_head():
+            while reader.buffer:
+                if self._state == "head" and not self._paused:
+                    head = reader.take_head()
+                    if head is None:
+                        if not self._begun:
+                            # The time for a head runs from its first byte and is not put off by later ones.
+                            self._begun = True
+                            self.set_deadline(self.site.options.header_timeout)
+                        return
+                    self._begin(head)
+                elif self._state == "body":
+                    body = reader.read_body()
+                    if body is None:
+                        assert reader.body is not None
+                        self._deadline = reader.body.deadline(self.site.wheel.now())
+                        self.site.wheel.add(self, self._deadline)
+                        return
+                    self._dispatch(*body)
+                else:
                     return
         except BadRequest as error:
             self._refuse(error)
 
-    def _read_head(self) -> bool:
-        """Take a head out of the buffer; return False if it is not there yet."""
-        options = self.site.options
-        buffer = self._buffer
-        if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is skipped
-            skipped = next((count for count in range(2, 10, 2) if buffer[count : count + 2] != b"\r\n"), None)
-            if skipped is None:
-                raise BadRequest("too many empty lines before a request")
-            buffer = self._buffer = buffer[skipped:]
-            self._searched = 0
-        end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
-        if (end if end >= 0 else len(buffer) - 3) > options.max_header_bytes:
-            if b"\r\n" in buffer[: options.max_header_bytes]:
-                raise BadRequest(f"request head over {options.max_header_bytes} bytes", 431)
-            raise BadRequest(f"request line over {options.max_header_bytes} bytes", 414)
-        if end < 0:
-            if buffer and not self._searched:
-                if not (buffer[:1].isupper() or buffer == b"\r"):  # TLS, for instance
-                    raise BadRequest("malformed request line")
-            if _bare_lf(buffer, max(0, self._searched - 1)):
-                raise BadRequest("lines end with bare LF")
-            self._searched = len(buffer)
-            if not self._begun:
-                # The time for a head runs from its first byte and is not put off by later ones.
-                self._begun = True
-                self._set_deadline(options.header_timeout)
-            return False
-        self._searched = 0
+    def _begin(self, head: RequestHead) -> None:
+        """A head is complete."""
         self._begun = False
-        self._buffer = buffer[end + 4 :]
-        head = self._head = parse_head(buffer[:end], options.max_header_fields, self._section)
-        if head.section is not self._section:
-            self._section = _small(head.section)
-        self._addresses = self.addresses()
-        if self.site.proxies:
-            self._addresses = self.site.proxies.apply(head, self._addresses, self.peer)
+        self._head = head
+        self._addresses = own = self.addresses()
+        self._addresses = self._dispatcher.admit(head, own, self.peer)
         # RFC 9110 section 7.8: in HTTP/1.0, Upgrade means nothing.
         if b"upgrade" in head.fields and head.version == "1.1" and b"websocket" in head.tokens(b"upgrade"):
             self._upgrade(head)
         elif head.length == 0:
             self._dispatch(b"", None)
         else:
-            self._start_body(head)
-        return True
+            self._begin_body(head)
 
-    def _start_body(self, head: RequestHead) -> None:
-        self._body = FramedBody(head, self.site.options, self.site.wheel.now())
-        if head.expects_continue and not self._buffer:
+    def _begin_body(self, head: RequestHead) -> None:
+        self._reader.begin_body(head, self.site.wheel.now())
+        if head.expects_continue and not self._reader.buffer:
             self.write(_CONTINUE)
         self._state = "body"
-        data, self._buffer = self._buffer, b""
-        self._set_deadline(self.site.options.body_timeout)
-        self._feed_body(self._body, data)
+        self.set_deadline(self.site.options.body_timeout)
 
-    def _feed_body(self, body: FramedBody, data: bytes) -> None:
-        try:
-            rest = body.feed(data)
-        except BadRequest as error:
-            self._refuse(error)
-            return
-        if rest is None:
-            self._deadline = body.deadline(self.site.wheel.now())
-            self.site.wheel.add(self, self._deadline)
-            return
-        self._buffer = rest
-        self._body = None
-        self._dispatch(*body.take())
-
-    def _dispatch(self, body: bytes, body_file: Any) -> None:
-        """The request is complete: give it to the layer."""
-        head = self._head
-        assert head is not None
-        site = self.site
+    def _dispatch(self, body: bytes, body_file: IO[bytes] | None) -> None:
+        """The request is complete."""
+        assert self._head is not None
         self._state = "answer"
-        exchange = self._exchange = Exchange(self, head, self._addresses["client"])
-        if head.path == "*":  # OPTIONS for the server as a whole (RFC 9110 section 9.3.7); Django has no such path
-            exchange.reply({"status": 204})
-            return
-        if site.health is not None and site.health(exchange):
-            return
-        if site.static is not None and site.static(exchange):
-            if body_file is not None:
-                body_file.close()
-            return
-        self._set_deadline(site.options.http_timeout)
-        if not site.submit("http.request", exchange.message(body, self._addresses), body_file):
-            if body_file is not None:
-                body_file.close()
-            exchange.fail(503, "The server is busy; try again in a moment.")
+        exchange = self._exchange = Exchange(self, self._head, self._addresses["client"])
+        self._dispatcher.answer(exchange, body, body_file, self._addresses)
 
     def _upgrade(self, head: RequestHead) -> None:
         self._state = "socket"
-        self._section = None
-        data, self._buffer = self._buffer, b""
+        data = self._reader.buffer
+        self._reader.close()
         addresses = {**self._addresses, "scheme": "wss" if self._addresses["scheme"] == "https" else "ws"}
         websocket = WebSocket(self, head, addresses)
         refusal = websocket.check()
@@ -270,14 +209,14 @@ class HTTPConnection(Connection):
             return
         self._state = "head"
         if self._paused:  # a client that reads no answers gets no more of them
-            self._set_deadline(self.site.options.http_timeout)
+            self.set_deadline(self.site.options.http_timeout)
         else:
             self._next_request()
 
     def _next_request(self) -> None:
-        self._set_deadline(self.site.options.keep_alive)
+        self.set_deadline(self.site.options.keep_alive)
         self._read(True)
-        if self._buffer:
+        if self._reader.buffer:
             # Not from here: a long row of pipelined requests would become as deep a recursion.
             self.site.bridge.post(self._advance)
 
@@ -301,9 +240,9 @@ class HTTPConnection(Connection):
 
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer under way."""
-        if self._state == "head" and not self._buffer:
+        if self._state == "head" and not self._reader.buffer:
             if self._own is None:  # accepted a moment ago: its first request may be on its way
-                self._set_deadline(FIRST_REQUEST)
+                self.set_deadline(FIRST_REQUEST)
             else:
                 self._close_idle()
         elif self._head is not None:
@@ -322,41 +261,25 @@ class HTTPConnection(Connection):
             head.method, head.path, head.query_string = known.method, known.path, known.query_string
         else:
             head.method, head.path = "-", "-"
-        self._drop_body()
+        self._reader.close()
         self._state = "answer"
-        self._buffer = b""
         head.keep_alive = False
         client = (self._addresses if known is not None and self._addresses else self.addresses())["client"]
-        if not logged:
-            kind = "slow request" if error.status == 408 else "bad request"
-            self.site.throttled_log.count(kind, f"{error.reason} (client {client[0] if client else 'unknown'})")
         exchange = self._exchange = Exchange(self, head, client)
         exchange.quiet = logged
-        extra = [[b"Sec-WebSocket-Version", b"13"]] if error.status == 426 else []
-        exchange.reply(
-            {
-                "status": error.status,
-                "headers": [[b"Content-Type", b"text/plain; charset=utf-8"], *extra],
-                "content": error.reason.encode() + b"\n",
-            }
-        )
+        self._dispatcher.refuse(exchange, error)
 
     def _close(self) -> None:
         """Send what has been written, then close."""
         if self._state in ("closing", "ending", "closed"):
             return
         self._state = "closing"
-        self._buffer = b""
+        self._reader.close()
         self._read(True)
         if self._paused:  # the client has much to read yet; it has its time for that, see pauseProducing
-            self._set_deadline(self.site.options.http_timeout)
+            self.set_deadline(self.site.options.http_timeout)
         else:
             self._finish()
-
-    def _drop_body(self) -> None:
-        body, self._body = self._body, None
-        if body is not None:
-            body.close()
 
     def _read(self, wanted: bool) -> None:
         if wanted != self._producing and self._state != "closed":
@@ -372,20 +295,17 @@ class HTTPConnection(Connection):
         state = self._state
         if self._paused or state == "ending":
             if state != "ending":
-                client = self._addresses.get("client")
-                self.site.throttled_log.count(
-                    "slow reader", f"an answer was not read in time (client {client[0] if client else 'unknown'})"
-                )
+                self.site.count_refusal("slow reader", "an answer was not read in time", self._addresses.get("client"))
             self.transport.abortConnection()
         elif state == "closing" and self.secure:
             self.transport.abortConnection()  # it waits for a good-bye that does not come
         elif state == "closing":
             # What the kernel has still to send it goes on sending; only what we hold must be gone in time.
             self._state = "ending"
-            self._set_deadline(self.site.options.http_timeout)
+            self.set_deadline(self.site.options.http_timeout)
             self.transport.loseConnection()
         elif state == "head":
-            if self._buffer:
+            if self._reader.buffer:
                 self._refuse(BadRequest("the request head took too long", 408))
             else:
                 self._close_idle()
@@ -399,11 +319,19 @@ class HTTPConnection(Connection):
 
 @implementer(interfaces.IProtocolNegotiationFactory)
 class HTTPFactory(ConnectionFactory):
-    """Makes HTTP/1.1 connections."""
+    """Makes HTTP/1.1 connections.
+
+    :param site: what all connections share.
+    :param dispatcher: decides what answers their requests.
+    """
+
+    def __init__(self, site: Site, dispatcher: Dispatcher | None = None) -> None:
+        super().__init__(site)
+        self.dispatcher = dispatcher if dispatcher is not None else Dispatcher(site)
 
     def acceptableProtocols(self) -> list[bytes]:
         """See ``IProtocolNegotiationFactory``: what an ``ssl:`` endpoint agrees to (RFC 7301)."""
         return [b"http/1.1"]
 
     def make(self, peer: str | None) -> HTTPConnection:
-        return HTTPConnection(self.site, peer)
+        return HTTPConnection(self.site, peer, self.dispatcher)

@@ -15,9 +15,11 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
+from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
+from channelserver.server.http.flow import Flow
 from channelserver.server.http.http1 import RequestHead
-from channelserver.server.replies import FAILED, Flow
+from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.http")
 
@@ -77,7 +79,10 @@ class ResponseError(ValueError):
 class Wire(Protocol):
     """The connection as an exchange sees it."""
 
-    site: Any
+    site: Site
+
+    def set_deadline(self, seconds: float) -> None:
+        """The answer must begin, and be read, in so many seconds from now."""
 
     def write(self, data: bytes) -> bool:
         """Send bytes; return False if they wait for the client to read."""

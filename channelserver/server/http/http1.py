@@ -124,9 +124,9 @@ class FieldSection:
                 raise BadRequest("Transfer-Encoding in HTTP/1.0")
             codings = [item.strip() for item in coding.lower().split(b",")]
             if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
-                raise BadRequest("a body whose end cannot be told")
+                raise BadRequest("chunked must be the last transfer coding")
             if len(codings) > 1:
-                raise BadRequest("a transfer coding other than chunked")
+                raise BadRequest("transfer codings other than chunked are not supported")
             self.length = None
         elif length is not None:
             if not length.isdigit() or len(length) > 18:
@@ -139,7 +139,7 @@ class FieldSection:
         expect = self.fields.get(b"expect")
         if expect is not None:
             if expect.lower() != b"100-continue":
-                raise BadRequest("an expectation other than 100-continue", 417)
+                raise BadRequest("expectations other than 100-continue are not supported", 417)
             self.expects_continue = self.version == "1.1"
 
 
@@ -147,7 +147,8 @@ class RequestHead:
     """The head of one request.
 
     ``headers`` holds [name, value] pairs of bytes, names in lower case, in their order, repeated ones too. ``path`` is
-    percent-decoded; what is not UTF-8 in it stays percent-encoded. ``length`` is the body's, None if it is chunked.
+    percent-decoded; what is not UTF-8 in it stays percent-encoded. ``target`` is path and query as the client wrote
+    them. ``length`` is the body's, None if it is chunked.
 
     :param section: where ``headers`` and ``fields`` are from. They belong to the section: whoever wants others assigns
         others, as a proxy's word about the host does.
@@ -163,12 +164,13 @@ class RequestHead:
         "path",
         "query_string",
         "section",
+        "target",
         "version",
     )
 
     def __init__(self, section: FieldSection | None = None) -> None:
-        self.method = ""
-        self.path = ""
+        self.method = self.path = ""
+        self.target = b""
         self.query_string = b""
         self.section = section
         if section is not None:
@@ -208,11 +210,12 @@ def parse_head(data: bytes, max_fields: int = MAX_FIELDS, known: FieldSection | 
     """
     line, _, text = data.partition(b"\r\n")
     read = _read_short_line if len(line) <= SHORT_LINE else _read_line
-    method, path, query_string, version, authority = read(line)
+    method, target, path, query_string, version, authority = read(line)
     if known is None or known.text != text or known.version != version:
         known = FieldSection(text, version, max_fields)
     head = RequestHead(known)
     head.method = method
+    head.target = target
     head.path = path
     head.query_string = query_string
     if authority is not None:  # counts instead of the Host field (RFC 9112 section 3.2.2)
@@ -222,17 +225,18 @@ def parse_head(data: bytes, max_fields: int = MAX_FIELDS, known: FieldSection | 
     return head
 
 
-def _read_line(line: bytes) -> tuple[str, str, bytes, str, bytes | None]:
-    """Read a request line; return method, path, query string and version, and the authority that it names, if any."""
+def _read_line(line: bytes) -> tuple[str, bytes, str, bytes, str, bytes | None]:
+    """Read a request line; return method, target, path, query string, version and the authority, if it names one."""
     match = _request_line(line)
     if match is None:
         raise BadRequest("malformed request line")
     method, target, major, minor = match.groups()
     if major != b"1":
-        raise BadRequest("only HTTP/1.0 and HTTP/1.1 are spoken here", 505)
+        raise BadRequest("HTTP versions other than 1.0 and 1.1 are not supported", 505)
     target, authority = _read_target(method, target)
     path, _, query_string = target.partition(b"?")
-    return method.decode("ascii"), decode_path(path), query_string, "1.0" if minor == b"0" else "1.1", authority
+    version = "1.0" if minor == b"0" else "1.1"
+    return method.decode("ascii"), target, decode_path(path), query_string, version, authority
 
 
 #: The lines of requests are few on most sites, or a few are asked for most.
@@ -245,7 +249,7 @@ def _read_target(method: bytes, target: bytes) -> tuple[bytes, bytes | None]:
     """
     authority = None
     if method == b"CONNECT":
-        raise BadRequest("this server is no tunnel", 501)
+        raise BadRequest("CONNECT is not supported", 501)
     if b"#" in target:
         raise BadRequest("request target with a fragment")
     if target[:1] != b"/":

@@ -16,7 +16,6 @@ The states are *open*, *leaving* (GOAWAY was sent: what runs is finished, new st
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -29,16 +28,16 @@ from twisted.python.failure import Failure
 
 from channelserver.server.common.transport import Transport
 from channelserver.server.http.base import Connection
+from channelserver.server.http.dispatch import Dispatcher
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http2 import frames
 from channelserver.server.http2.frames import FrameReader, Violation, goaway
 from channelserver.server.http2.head import Malformed, check_trailers, read_head
-from channelserver.server.http2.state import MAX_TABLE, new_state
+from channelserver.server.http2.state import MAX_TABLE, max_header_list, new_state
 from channelserver.server.http2.stream import Stream
 from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.http2")
-_debug = logging.getLogger("channelserver.server.http2").debug
 
 #: While so many bytes of answers wait for the client, further requests wait, too.
 HOLD = 1024 * 1024
@@ -50,15 +49,19 @@ class HTTP2Connection(Connection):
     """The protocol of one connection."""
 
     __slots__ = (
-        "_begun", "_frames", "_h2", "_held", "_last", "_scheduled", "_streams", "_unflushed", "_work", "waiting",
+        "_begun", "_frames", "_h2", "_held", "_last", "_scheduled", "_streams", "_unflushed", "_work", "dispatcher",
+        "waiting",
     )  # fmt: skip
 
-    def __init__(self, site: Site, peer: str | None = None) -> None:
+    def __init__(self, site: Site, peer: str | None, dispatcher: Dispatcher) -> None:
         super().__init__(site, peer)
+        self.dispatcher = dispatcher
         #: Bytes of answers that wait in all streams.
         self.waiting = 0
-        self._h2 = new_state()
-        self._frames = FrameReader(site.wheel.now())
+        most = max_header_list(site.options)
+        self._h2 = new_state(most)
+        # A head somewhat over the limits gets its answer; one far over them ends the connection before it is read.
+        self._frames = FrameReader(site.wheel.now(), 2 * most)
         self._state = "open"
         self._streams: dict[int, Stream] = {}
         self._last = 0  # the last stream that was opened
@@ -100,7 +103,7 @@ class HTTP2Connection(Connection):
             self._end(violation)
             return
         except ProtocolError as error:
-            _debug("HTTP/2 connection of %s: %s", self.addresses()["client"], error)
+            self.site.count_refusal("bad request", error, self.addresses()["client"])
             self._close()  # h2 has its GOAWAY ready
             return
         if self._frames.unfinished:
@@ -115,12 +118,12 @@ class HTTP2Connection(Connection):
     def pauseProducing(self) -> None:
         super().pauseProducing()
         if self._state != "closing":
-            self._set_deadline(self.site.options.http_timeout)
+            self.set_deadline(self.site.options.http_timeout)
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
         if self._state != "closing":
-            self._set_deadline(self.site.options.keep_alive)
+            self.set_deadline(self.site.options.keep_alive)
             self.site.wheel.add(self, self._next_look(self.site.wheel.now()))  # nobody looked at the streams meanwhile
             self._schedule()
 
@@ -132,8 +135,10 @@ class HTTP2Connection(Connection):
             self._reset(number, frames.REFUSED_STREAM)
             return
         self._last = number
+        options = self.site.options
+        scheme = self.addresses()["scheme"].encode()
         try:
-            head = read_head(event.headers or (), ended, self.addresses()["scheme"].encode())
+            head = read_head(event.headers or (), ended, scheme, options.max_header_fields, options.max_header_bytes)
         except Malformed as error:
             self._break_rule(number, error)
             return
@@ -144,11 +149,11 @@ class HTTP2Connection(Connection):
             self._open(number, head).refuse(error)
             return
         stream = self._open(number, head)
-        limit = self.site.options.max_body_bytes
-        if head.length is not None and head.length > limit:
-            stream.refuse(BadRequest(f"request body over {limit} bytes", 413))
-        elif not ended:
-            stream.wait(self.site.options.body_timeout)
+        try:
+            stream.begin_request(ended)
+        except BadRequest as error:
+            stream.refuse(error)
+        else:
             if head.expects_continue:
                 self._h2.send_headers(number, [(b":status", b"100")])
 
@@ -208,7 +213,7 @@ class HTTP2Connection(Connection):
 
     def _break_rule(self, number: int, error: Malformed) -> None:
         """A stream error (RFC 9113 section 5.4.2)."""
-        _debug("HTTP/2 stream of %s: %s", self.addresses()["client"], error)
+        self.site.count_refusal("bad request", error, self.addresses()["client"])
         self._reset(number, frames.PROTOCOL_ERROR)
         self._forget(number)
         self._frames.count_reset(self.site.wheel.now())
@@ -318,7 +323,7 @@ class HTTP2Connection(Connection):
         if stream is not None:
             stream.close()
         if not self._streams:
-            self._set_deadline(self.site.options.keep_alive)
+            self.set_deadline(self.site.options.keep_alive)
             self._schedule()
 
     def _flush(self) -> None:
@@ -347,9 +352,8 @@ class HTTP2Connection(Connection):
             self.transport.write(goaway(self._last, code))
 
     def _end(self, violation: Violation) -> None:
-        _log.info(
-            "HTTP/2 connection of {client} ended: {reason}", client=self.addresses()["client"], reason=violation.reason
-        )
+        kind = "slow request" if violation.code == frames.NO_ERROR else "bad request"
+        self.site.count_refusal(kind, violation.reason, self.addresses()["client"])
         self._state = "open"
         self._leave(violation.code)
         self._close()
@@ -383,6 +387,8 @@ class HTTP2Connection(Connection):
         if self._state == "closing" or self._paused:
             if now < self._deadline:
                 return self._deadline
+            if self._state != "closing":
+                self.site.count_refusal("slow reader", "an answer was not read in time", self.addresses()["client"])
             self.abort()
             return None
         if self._frames.unfinished and now >= self._finish_by():
@@ -413,7 +419,7 @@ class HTTP2Connection(Connection):
         elif exchange is not None and exchange.state == "waiting":
             exchange.fail(503, "The application did not answer in time.")
         else:
-            # The client does not take its answer.
+            self.site.count_refusal("slow reader", "an answer was not read in time", self.addresses()["client"])
             self._reset(stream.number, frames.CANCEL)
             self._forget(stream.number)
             self._schedule()

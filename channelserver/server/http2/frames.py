@@ -87,11 +87,13 @@ class FrameReader:
     """Cuts frames out of what the client sends.
 
     :param now: seconds of a clock.
+    :param max_block: bytes of the largest block of compressed header fields.
     """
 
-    __slots__ = ("_block", "_buffer", "_chatter", "_resets", "_started")
+    __slots__ = ("_block", "_buffer", "_chatter", "_max_block", "_resets", "_started")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, max_block: int = MAX_BLOCK_BYTES) -> None:
+        self._max_block = max_block
         self._buffer = b""
         self._started = False
         self._block = -1  # bytes of an unfinished header block; -1: there is none
@@ -142,8 +144,8 @@ class FrameReader:
         self._buffer = buffer[position:]
 
     def _weigh_block(self, kind: int, flags: int, length: int) -> None:
-        if (length if kind == HEADERS else self._block + length) > MAX_BLOCK_BYTES:
-            raise Violation(f"header block over {MAX_BLOCK_BYTES} bytes", ENHANCE_YOUR_CALM)
+        if (length if kind == HEADERS else self._block + length) > self._max_block:
+            raise Violation(f"header block over {self._max_block} bytes", ENHANCE_YOUR_CALM)
 
     def _count_block(self, flags: int, length: int) -> None:
         if flags & _END_HEADERS:

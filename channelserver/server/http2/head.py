@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from channelserver.server.http.http1 import (
     MAX_FIELDS,
+    MAX_HEAD_BYTES,
     NOT_IN_TRAILERS,
     SINGLE,
     BadRequest,
@@ -36,12 +37,15 @@ class Malformed(BadRequest):
     """What the client sent is no request of HTTP/2 (RFC 9113 section 8.1.1): the stream is broken off."""
 
 
-def read_head(fields: Fields, ended: bool, scheme: bytes) -> RequestHead:
+def read_head(
+    fields: Fields, ended: bool, scheme: bytes, max_fields: int = MAX_FIELDS, max_bytes: int = MAX_HEAD_BYTES
+) -> RequestHead:
     """Read a request head.
 
     :param fields: the header fields, pseudo-fields first.
     :param ended: there is no body.
     :param scheme: of the connection.
+    :param max_fields, max_bytes: more are refused; the bytes are those that the head would have in HTTP/1.1.
     :raises Malformed: it is no request of HTTP/2.
     :raises BadRequest: it breaks another rule, or one of this server's limits.
     """
@@ -60,8 +64,7 @@ def read_head(fields: Fields, ended: bool, scheme: bytes) -> RequestHead:
         elif name in SINGLE:
             raise Malformed(f"field {name.decode()} more than once")
         head.headers.append([name, value])
-        if len(head.headers) > MAX_FIELDS:
-            raise BadRequest(f"more than {MAX_FIELDS} header fields", 431)
+    _check_size(head, pseudo, max_fields, max_bytes)
     _read_method(head, pseudo)
     if pseudo.get(b":scheme") != scheme:
         raise Malformed("no :scheme, or not the connection's")
@@ -69,6 +72,17 @@ def read_head(fields: Fields, ended: bool, scheme: bytes) -> RequestHead:
     _read_authority(head, pseudo.get(b":authority"))
     _read_body(head, ended)
     return head
+
+
+def _check_size(head: RequestHead, pseudo: dict[bytes, bytes], max_fields: int, max_bytes: int) -> None:
+    line = len(pseudo.get(b":method", b"")) + len(pseudo.get(b":path", b"")) + len("  HTTP/1.1")
+    if line > max_bytes:
+        raise BadRequest(f"request line over {max_bytes} bytes", 414)
+    pairs = [*head.headers, [b"host", pseudo[b":authority"]]] if b":authority" in pseudo else head.headers
+    if line + sum(len(name) + len(value) + len(": \r\n") for name, value in pairs) > max_bytes:
+        raise BadRequest(f"request head over {max_bytes} bytes", 431)
+    if len(pairs) > max_fields:
+        raise BadRequest(f"more than {max_fields} header fields", 431)
 
 
 def check_trailers(fields: Fields) -> None:
@@ -95,12 +109,13 @@ def _read_method(head: RequestHead, pseudo: dict[bytes, bytes]) -> None:
         raise Malformed("no :method, or a malformed one")
     head.method = method.decode("ascii")
     if head.method == "CONNECT":
-        raise BadRequest("this server is no tunnel", 501)
+        raise BadRequest("CONNECT is not supported", 501)
 
 
 def _read_path(head: RequestHead, target: bytes) -> None:
     if not _target(target) or (target[:1] != b"/" and (target != b"*" or head.method != "OPTIONS")):
         raise Malformed("no :path, or a malformed one")
+    head.target = target
     path, _, head.query_string = target.partition(b"?")
     head.path = decode_path(path)
 
@@ -127,5 +142,5 @@ def _read_body(head: RequestHead, ended: bool) -> None:
     expect = head.fields.get(b"expect")
     if expect is not None:
         if expect.lower() != b"100-continue":
-            raise BadRequest("an expectation other than 100-continue", 417)
+            raise BadRequest("expectations other than 100-continue are not supported", 417)
         head.expects_continue = not ended

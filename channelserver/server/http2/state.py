@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.settings import SettingCodes, Settings
+from h2.settings import SettingCodes
+from h2.settings import Settings as HTTP2Settings
+
+from channelserver.server.common.options import Settings
 
 #: Streams a client may have open.
 MAX_STREAMS = 100
-#: Bytes of header fields in a request, as RFC 9113 section 6.5.2 counts them.
-MAX_HEADER_LIST = 32 * 1024
 #: Bytes a client may send ahead, in a stream and in all. They are put away as they come, so these cost no memory.
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
 #: Bytes of the table of header fields sent, whatever the client allows (RFC 7541 section 4.2).
@@ -26,8 +27,16 @@ class _State(H2Connection):
     MAX_CLOSED_STREAMS = 1000
 
 
-def new_state() -> H2Connection:
-    """Return the state of a new connection, whose settings wait to be sent."""
+def max_header_list(options: Settings) -> int:
+    """Return the size of the largest request head as RFC 9113 section 6.5.2 counts it: 32 bytes more for each field."""
+    return int(options.max_header_bytes + 32 * options.max_header_fields)
+
+
+def new_state(max_header_list: int) -> H2Connection:
+    """Return the state of a new connection, whose settings wait to be sent.
+
+    :param max_header_list: what the client is told; a head of more than twice as much ends the connection.
+    """
     state = _State(
         H2Configuration(
             client_side=False,
@@ -39,15 +48,15 @@ def new_state() -> H2Connection:
             normalize_outbound_headers=False,
         )
     )
-    state.local_settings = Settings(
+    state.local_settings = HTTP2Settings(
         client=False,
         initial_values={
             SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEADER_LIST,
+            SettingCodes.MAX_HEADER_LIST_SIZE: max_header_list,
             SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
         },
     )
-    state.decoder.max_header_list_size = MAX_HEADER_LIST
+    state.decoder.max_header_list_size = 2 * max_header_list
     state.initiate_connection()
     state.increment_flow_control_window(CONNECTION_WINDOW - 65535)
     return state

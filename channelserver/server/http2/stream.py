@@ -53,7 +53,7 @@ class StreamExchange(Exchange):
 
 
 class Stream:
-    """See the module.
+    """One request and its answer.
 
     :param connection: whose stream it is.
     :param number: its identifier.
@@ -61,8 +61,8 @@ class Stream:
     """
 
     __slots__ = (
-        "_body", "_chunks", "connection", "due", "ended", "exchange", "fields", "head", "number", "queued",
-        "request_ended", "site", "state", "waiting",
+        "_addresses", "_body", "_chunks", "connection", "due", "ended", "exchange", "fields", "head", "number",
+        "queued", "request_ended", "site", "state", "waiting",
     )  # fmt: skip
 
     def __init__(self, connection: HTTP2Connection, number: int, head: RequestHead) -> None:
@@ -77,6 +77,7 @@ class Stream:
         #: The client has sent all of the request.
         self.request_ended = False
         self._body: RequestBody | None = None
+        self._addresses = connection.addresses()
         #: The head of the answer, until it is sent.
         self.fields: Fields | None = None
         self._chunks: deque[memoryview] = deque()
@@ -89,22 +90,31 @@ class Stream:
 
     # -- the request ---------------------------------------------------------------------------------------------------
 
+    def begin_request(self, ended: bool) -> None:
+        """Look at the head before the body comes.
+
+        :param ended: there is no body.
+        :raises BadRequest: it breaks a rule or a limit.
+        """
+        connection, options = self.connection, self.site.options
+        self._addresses = connection.dispatcher.admit(self.head, self._addresses, connection.peer)
+        if not ended:
+            self._body = RequestBody(self.head, options, self.site.wheel.now())
+            self.set_deadline(options.body_timeout)
+
     def receive(self, data: bytes) -> None:
         """Take a part of the body.
 
         :raises BadRequest: there is too much of it.
         """
-        if self.state != "body":
-            return
-        if self._body is None:
-            self._body = RequestBody(self.site.options.max_body_bytes)
-        self._body.add(data)
-        if data:
-            self.wait(self.site.options.body_timeout)
+        body = self._body
+        if body is not None and data:
+            body.add(data)
+            self._wait_until(body.deadline(self.site.wheel.now()))
 
     def dispatch(self) -> None:
-        """The request is complete: give it to the layer."""
-        site, head = self.site, self.head
+        """The request is complete."""
+        head = self.head
         self.state = "answer"
         body, body_file = b"", None
         if self._body is not None:
@@ -112,31 +122,16 @@ class Stream:
                 head.headers.append([b"content-length", b"%d" % self._body.size])
             body, body_file = self._body.take()
             self._body = None
-        exchange = self._exchange()
-        if site.static is not None and site.static(exchange):
-            if body_file is not None:
-                body_file.close()
-            return
-        self.wait(site.options.http_timeout)
-        if not site.submit("http.request", exchange.message(body, self.connection.addresses()), body_file):
-            if body_file is not None:
-                body_file.close()
-            exchange.fail(503, "The server is busy; try again in a moment.")
+        self.connection.dispatcher.answer(self._exchange(), body, body_file, self._addresses)
 
     def refuse(self, error: BadRequest) -> None:
         """Answer a request that is not served."""
         self._drop_body()
         self.state = "answer"
-        self._exchange().reply(
-            {
-                "status": error.status,
-                "headers": [[b"Content-Type", b"text/plain; charset=utf-8"]],
-                "content": error.reason.encode() + b"\n",
-            }
-        )
+        self.connection.dispatcher.refuse(self._exchange(), error)
 
     def _exchange(self) -> StreamExchange:
-        exchange = self.exchange = StreamExchange(self, self.head, self.connection.addresses()["client"])
+        exchange = self.exchange = StreamExchange(self, self.head, self._addresses["client"])
         return exchange
 
     # -- called by the exchange: its Wire ------------------------------------------------------------------------------
@@ -154,7 +149,7 @@ class Stream:
             return True
         if data:
             if not self.waiting:
-                self.wait(self.site.options.http_timeout)
+                self.set_deadline(self.site.options.http_timeout)
             self._chunks.append(memoryview(data))
             self.waiting += len(data)
             self.connection.waiting += len(data)
@@ -195,7 +190,7 @@ class Stream:
         self.connection.waiting -= len(first)
         # Something has been taken: the time for the next starts anew.
         if self.waiting:
-            self.wait(self.site.options.http_timeout)
+            self.set_deadline(self.site.options.http_timeout)
         else:
             self.due = None
         return first
@@ -206,11 +201,13 @@ class Stream:
         if exchange is not None and not exchange.has_room and self.waiting <= ROOM // 2:
             exchange.drained()
 
-    def wait(self, seconds: float) -> None:
+    def set_deadline(self, seconds: float) -> None:
         """Have :attr:`due` set to a time from now."""
-        wheel = self.site.wheel
-        self.due = due = wheel.now() + seconds
-        wheel.add(self.connection, due)
+        self._wait_until(self.site.wheel.now() + seconds)
+
+    def _wait_until(self, due: float) -> None:
+        self.due = due
+        self.site.wheel.add(self.connection, due)
 
     def close(self) -> None:
         """The stream is over; whoever still works for it is told."""

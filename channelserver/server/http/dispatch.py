@@ -1,0 +1,78 @@
+"""What answers a request, whichever protocol it came by: HTTP/1.1, HTTP/2, the redirect port.
+
+Runs in the reactor thread; owns nothing that changes.
+
+The way of a request's bytes is a line: reader → head → dispatcher → exchange → layer.
+"""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+from channelserver.server.http.exchange import Exchange
+from channelserver.server.http.http1 import BadRequest, RequestHead
+from channelserver.server.site import Site
+
+
+class Dispatcher:
+    """Decides what answers a request.
+
+    :param site: what all connections share.
+    """
+
+    __slots__ = ("_proxies", "_site")
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._proxies = site.proxies or None
+
+    def admit(self, head: RequestHead, addresses: dict[str, Any], peer: str | None) -> dict[str, Any]:
+        """Apply the proxy rules to a head, before its body is read; return the request's ``client``, ``server`` and
+        ``scheme``.
+
+        :param addresses: the connection's own.
+        :param peer: the address of the other end of the connection; None on a Unix socket.
+        :raises BadRequest: the headers of a trusted proxy are malformed or contradict each other.
+        """
+        return addresses if self._proxies is None else self._proxies.apply(head, addresses, peer)
+
+    def answer(self, exchange: Exchange, body: bytes, body_file: IO[bytes] | None, addresses: dict[str, Any]) -> None:
+        """Answer a complete request, or have it answered.
+
+        :param body_file: has the body, if `body` does not; it is closed in the end.
+        :param addresses: those of the request.
+        """
+        site = self._site
+        exchange.wire.set_deadline(site.options.http_timeout)
+        if exchange.head.path == "*":  # OPTIONS for the server as a whole (RFC 9110 section 9.3.7), not for Django
+            exchange.reply({"status": 204})
+        elif site.health is not None and site.health(exchange):
+            pass
+        elif self._serve(exchange, body, body_file, addresses):
+            return
+        if body_file is not None:
+            body_file.close()
+
+    def _serve(self, exchange: Exchange, body: bytes, body_file: IO[bytes] | None, addresses: dict[str, Any]) -> bool:
+        """Answer from a file, or give the request to the layer; return whether `body_file` is the layer's now."""
+        site = self._site
+        if site.static is not None and site.static(exchange):
+            return False
+        if site.submit("http.request", exchange.message(body, addresses), body_file):
+            return True
+        exchange.fail(503, "The server is busy; try again in a moment.")
+        return False
+
+    def refuse(self, exchange: Exchange, error: BadRequest) -> None:
+        """Answer a request that breaks a rule or a limit; count and log it, unless the exchange is quiet."""
+        if not exchange.quiet:
+            self._site.count_refusal("slow request" if error.status == 408 else "bad request", error, exchange.client)
+        # With 426 goes the version to change to (RFC 6455 section 4.4).
+        version = [[b"Sec-WebSocket-Version", b"13"]] if error.status == 426 else []
+        exchange.reply(
+            {
+                "status": error.status,
+                "headers": [[b"Content-Type", b"text/plain; charset=utf-8"], *version],
+                "content": error.reason.encode() + b"\n",
+            }
+        )

@@ -1,0 +1,101 @@
+"""The requests in the bytes of one HTTP/1.1 connection, sans I/O: bytes in, heads and bodies out.
+
+Runs in the reactor thread; owned by its connection.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import IO
+
+from channelserver.server.common.options import Settings
+from channelserver.server.http.body import FramedBody
+from channelserver.server.http.http1 import BadRequest, FieldSection, RequestHead, parse_head
+
+#: Fields of a request which are kept for the next request on the connection: how many, and how many bytes in all. That
+#: may be 10 KiB of memory; an idle connection must stay small.
+KEPT_FIELDS, KEPT_BYTES = 32, 2048
+
+_bare_lf = re.compile(rb"(?<!\r)\n").search
+
+
+class RequestReader:
+    """Takes heads and bodies out of what has been read.
+
+    :param options: limits and timeouts.
+    """
+
+    __slots__ = ("_options", "_searched", "_section", "body", "buffer")
+
+    def __init__(self, options: Settings) -> None:
+        self._options = options
+        #: What has been read and is not part of a request yet; the connection adds to it.
+        self.buffer = b""
+        self._searched = 0
+        self._section: FieldSection | None = None  # of the latest head
+        #: The body that is coming.
+        self.body: FramedBody | None = None
+
+    def take_head(self) -> RequestHead | None:
+        """Take a head out of the buffer; return None if it is not complete.
+
+        :raises BadRequest: it breaks a rule or a limit.
+        """
+        options = self._options
+        buffer = self.buffer
+        if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is skipped
+            skipped = next((count for count in range(2, 10, 2) if buffer[count : count + 2] != b"\r\n"), None)
+            if skipped is None:
+                raise BadRequest("too many empty lines before a request")
+            buffer = self.buffer = buffer[skipped:]
+            self._searched = 0
+        end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
+        if (end if end >= 0 else len(buffer) - 3) > options.max_header_bytes:
+            if b"\r\n" in buffer[: options.max_header_bytes]:
+                raise BadRequest(f"request head over {options.max_header_bytes} bytes", 431)
+            raise BadRequest(f"request line over {options.max_header_bytes} bytes", 414)
+        if end < 0:
+            if buffer and not self._searched and not (buffer[:1].isupper() or buffer == b"\r"):  # TLS, for instance
+                raise BadRequest("malformed request line")
+            if _bare_lf(buffer, max(0, self._searched - 1)):
+                raise BadRequest("lines end with bare LF")
+            self._searched = len(buffer)
+            return None
+        self._searched = 0
+        self.buffer = buffer[end + 4 :]
+        head = parse_head(buffer[:end], options.max_header_fields, self._section)
+        section = head.section
+        if section is not self._section and section is not None:
+            small = len(section.text) <= KEPT_BYTES and len(section.headers) <= KEPT_FIELDS
+            self._section = section if small else None
+        return head
+
+    def begin_body(self, head: RequestHead, now: float) -> None:
+        """Read a body next.
+
+        :param now: seconds of the server's clock.
+        :raises BadRequest: it is too large.
+        """
+        self.body = FramedBody(head, self._options, now)
+
+    def read_body(self) -> tuple[bytes, IO[bytes] | None] | None:
+        """Move the buffer into the body; return the body if it is complete, see :meth:`RequestBody.take`.
+
+        :raises BadRequest: it is malformed or too large.
+        """
+        body, data, self.buffer = self.body, self.buffer, b""
+        assert body is not None
+        rest = body.feed(data)
+        if rest is None:
+            return None
+        self.buffer = rest
+        self.body = None
+        return body.take()
+
+    def close(self) -> None:
+        """Forget what has been read; nothing more will be."""
+        self.buffer = b""
+        self._section = None
+        body, self.body = self.body, None
+        if body is not None:
+            body.close()

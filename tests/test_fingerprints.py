@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.workers import fingerprints
 from channelserver.workers.fingerprints import KNOWN
-from tests.process import TIMEOUT, SharedServerTestCase, environment
+from tests.process import TIMEOUT, SharedServerTestCase, environment, project
 
 SOURCE = '''
 def before():
@@ -116,54 +116,15 @@ class FingerprintTests(SynchronousTestCase):
 
 executed = None
 
-#: Installs all shortcuts but one, in a process for each; what they stand for works all the same.
-INSTALL = """
-import json, os, sys, weakref
-from django.conf import settings
-settings.configure(
-    ROOT_URLCONF=[], ALLOWED_HOSTS=["localhost"],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:", "CONN_MAX_AGE": None}},
-)
-import django
-django.setup()
-from django.core import signals
-from django.db import connection
-from django.http import HttpRequest, HttpResponse
-from django.urls import get_script_prefix, get_urlconf, set_script_prefix, set_urlconf
-from channelserver.workers import django_cleanup
-from channelserver.workers.fingerprints import KNOWN
-
-def use():
-    set_script_prefix("/app")
-    signals.request_started.send(sender=None)
-    set_urlconf("other")
-    connection.force_debug_cursor = True
-    connection.cursor().execute("SELECT 1")
-    response = HttpResponse(headers={"X-Good": "yes"})
-    request = HttpRequest()
-    request.META["HTTP_HOST"] = "localhost"
-    values = [request.get_host(), response.headers.get("x-good"), "X-Bad" in response, settings.DEBUG, get_urlconf()]
-    signals.request_finished.send(sender=None)
-    signals.request_started.send(sender=None)
-    return [*values, get_script_prefix(), get_urlconf(), len(connection.queries), connection.connection is None]
-
-for name in [None, *KNOWN]:
-    if os.fork() == 0:
-        if name:
-            KNOWN[name] = KNOWN[name][0], ()
-        print(json.dumps([name, django_cleanup.install(), use(), django_cleanup.install()]), flush=True)
-        os._exit(0)
-    os.wait()
-"""
-
 
 class InstallTests(SynchronousTestCase):
     """:func:`channelserver.workers.django_cleanup.install`, in a process without our server."""
 
     def test_one_unknown(self) -> None:
         """One part of Django that is unknown stays as it is, and what depends on it; the rest is replaced."""
+        program = project("programs")["install_shortcuts.py"]
         done = subprocess.run(
-            [sys.executable, "-c", INSTALL], env=environment(), capture_output=True, text=True, timeout=TIMEOUT
+            [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=TIMEOUT
         )
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         self.assertEqual([name for name, *_ in lines], [None, *KNOWN], done.stderr)

@@ -289,57 +289,10 @@ class ReactorTests(SynchronousTestCase):
         self.assertEqual(printed, "False\n")
 
 
-#: Loads Twisted as a later version may be: the private names which we use are called otherwise.
-RENAMING = """
-    import importlib.abc
-    import importlib.machinery
-    import sys
-
-    NAMES = ("_tempDataLen", "_poller", "_doReadOrWrite", "_fromListeningDescriptor")
-
-    class Renaming(importlib.machinery.SourceFileLoader):
-        def get_code(self, fullname):
-            source = self.get_data(self.path).decode()
-            for name in NAMES:
-                source = source.replace(name, name + "Renamed")
-            return compile(source, self.path, "exec", dont_inherit=True)
-
-    class Finder(importlib.abc.MetaPathFinder):
-        def find_spec(self, name, path, target=None):
-            if not name.startswith("twisted.internet."):
-                return None
-            spec = importlib.machinery.PathFinder.find_spec(name, path)
-            if spec is not None and spec.origin.endswith(".py"):
-                spec.loader = Renaming(name, spec.origin)
-            return spec
-
-    sys.meta_path.insert(0, Finder())
-"""
-
-URLS = """
-    from django.http import HttpResponse
-    from django.urls import path
-
-    urlpatterns = [path("", lambda request: HttpResponse(b"x" * 3_000_000))]
-"""
-
-ROUTING = """
-    from channelserver import Group
-
-    def connect(message):
-        Group("all").add(message.reply_channel)
-
-    def receive(message):
-        Group("all").send({"text": message["text"]})
-
-    channel_routing = {"websocket.connect": connect, "websocket.receive": receive}
-"""
-
-
 class RenamedTests(ServerTestCase):
     """Without Twisted's private names the server works all the same, by the public ways."""
 
-    files = {"sitecustomize.py": RENAMING, "urls.py": URLS, "routing.py": ROUTING}
+    files = {**project("sending"), "sitecustomize.py": project("programs")["rename_private_names.py"]}
 
     @property
     def environment(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""System checks: what is wrong in the settings, before the server starts.
+"""Django system checks for the settings of this package.
 
 Runs in the main thread.
 """
@@ -47,20 +47,20 @@ def check_layers(app_configs: Any, **_: Any) -> list[CheckMessage]:
 
 @register()
 def check_static_files(app_configs: Any, **_: Any) -> list[CheckMessage]:
-    """``STATIC_ROOT``: what the server sends must have been collected."""
+    """``STATIC_ROOT``: static files must have been collected."""
     if hasattr(mail, "outbox"):
-        return []  # Django's test runner: it has turned DEBUG off, and nothing is going to be served
+        return []  # Django's test runner has turned DEBUG off, and does not serve files
     problem = static_problem()
     return [Warning(problem, id="channelserver.W001")] if problem else []
 
 
 def static_problem() -> str:
-    """Say why static files will be missing, in one sentence that names the cure; empty if they will not."""
+    """Return one sentence that says why static files will be missing, and the cure; empty if they will not."""
     if settings.DEBUG or not apps.is_installed("django.contrib.staticfiles"):
         return ""
     options = getattr(settings, "CHANNELSERVER", None)
     if (isinstance(options, dict) and options.get("static") is False) or urlsplit(settings.STATIC_URL or "").netloc:
-        return ""  # somebody else serves them
+        return ""  # another server serves them
     root = settings.STATIC_ROOT
     if not root:
         return "static files are not served: the setting STATIC_ROOT names no folder; set it, and run collectstatic"

@@ -1,6 +1,6 @@
-"""HTTP on the Django side: from ``http.request`` to a view and back (Channels 1: ``channels.handler``).
+"""Runs Django's views: from an ``http.request`` message to the response (Channels 1: ``channels.handler``).
 
-Runs in worker threads. A handler is built once, with its middleware, and shared by all of them.
+Runs in worker threads. They share one handler, which is built once, with its middleware.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger("channelserver.handler")
 
 
 class _NoResponse(HttpResponse):
-    """Stands for a response that somebody else sends later, or that nobody waits for."""
+    """Stands for a response that other code sends later, or that nobody waits for."""
 
 
 class AsgiHandler(base.BaseHandler):
@@ -69,18 +69,17 @@ class AsgiHandler(base.BaseHandler):
             return HttpResponse("The request's body did not come in time\n", status=408, content_type="text/plain")
         except RequestAborted:
             return None
-        # The response, when it is closed, closes what the request holds: upload handlers, files.
+        # Closing the response closes what the request holds: upload handlers, files.
         response: Any = self.get_response(request)
         if isinstance(response, _NoResponse):
             response.close()
             return None
         return response
 
-    # Django turns an exception of a view into a response; "later" is none, so it travels as a response that is not
-    # sent.
+    # Django turns an exception of a view into a response; ResponseLater becomes one that is not sent.
 
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """See Django's ``BaseHandler``: under ``ATOMIC_REQUESTS``, ``ResponseLater`` must not roll back."""
+        """Wrap a view for ``ATOMIC_REQUESTS``: ``ResponseLater`` must not roll back."""
         if not any(settings["ATOMIC_REQUESTS"] for settings in connections.settings.values()):
             return view
         if iscoroutinefunction(view):
@@ -96,7 +95,6 @@ class AsgiHandler(base.BaseHandler):
         return view if atomic is catching else atomic
 
     def process_exception_by_middleware(self, exception: Exception, request: Any) -> Any:
-        """See Django's ``BaseHandler``."""
         if isinstance(exception, ResponseLater):
             return _NoResponse()
         return super().process_exception_by_middleware(exception, request)
@@ -139,26 +137,28 @@ class AsgiHandler(base.BaseHandler):
 
 
 class ViewConsumer:
-    """The consumer of ``http.request`` in a project without one of its own: Django's views.
+    """The default consumer of ``http.request``: Django's views.
 
-    :param handler: runs the request; default: a new :class:`AsgiHandler`.
-    :param timeout: seconds which a client may take to make room for the next part of a response.
+    :param handler: runs the request; default: a new handler of ``handler_class``.
+    :param timeout: seconds that a client may take to make room for the next part of a response.
     """
 
-    #: Django's signals around a request do this.
+    handler_class = AsgiHandler
+
+    #: Django's signals around a request close old database connections.
     tidies_connections = True
 
     #: Bytes read at a time from the file of a ``FileResponse``.
     block_size = 128 * 1024
 
     def __init__(self, handler: AsgiHandler | None = None, timeout: float = 120.0) -> None:
-        self.handler = handler if handler is not None else AsgiHandler()
+        self.handler = handler if handler is not None else self.handler_class()
         self.timeout = timeout
 
     def __call__(self, message: Message) -> None:
         """Answer one request."""
         response = self.handler.respond(message)
-        # The view has returned: what it sent goes out now, before a body that may take long.
+        # The view has returned: send what it held back now, since the body may take long.
         held_back = outbox.current()
         if held_back is not None:
             held_back.flush()
@@ -186,7 +186,7 @@ class ViewConsumer:
 
         try:
             whole = _send_parts(response, send)
-            # A client that does not read is given up; to one that has gone this means nothing.
+            # The client does not read, or has gone; then this has no effect.
             layer.dispatch(reply, {"content": b"", "more_content": False} if whole else {FAILED: 500})
         except Exception:
             logger.exception("the body of %r broke off", message.get("path"))
@@ -197,7 +197,7 @@ def encode_head(response: HttpResponseBase) -> dict[str, Any]:
     """Return the ``status`` and the ``headers`` of a Django response, cookies included."""
     fields: Iterable[tuple[str, str]]
     if type(response).items is HttpResponseBase.items and type(response.headers) is ResponseHeaders:
-        # The same as items() at a third of the cost: that looks up each field once more, by way of three generators.
+        # The same as items() at 1/3 of the cost, which looks up each header again through three generators.
         fields = response.headers._store.values()
     else:
         fields = response.items()
@@ -208,14 +208,14 @@ def encode_head(response: HttpResponseBase) -> dict[str, Any]:
 
 
 def _send_parts(response: Any, send: Callable[[bytes], bool]) -> bool:
-    """Send the parts of a streaming response as they come. Return False if the client has gone or does not read."""
+    """Send the parts of a streaming response as they come; return False if the client has gone or does not read."""
     if response.is_async:
         return bool(async_to_sync(_send_async_parts)(response, send))
     return all(send(part) for part in response)
 
 
 async def _send_async_parts(response: Any, send: Callable[[bytes], bool]) -> bool:
-    # The iterator runs in a loop of its own; sending, which may wait, in the worker's thread.
+    # The iterator runs in an event loop of its own; sending, which may wait, in the worker's thread.
     send_in_thread = sync_to_async(send, thread_sensitive=True)
     iterator = aiter(response)
     try:
@@ -239,7 +239,7 @@ def _iterate(response: Any) -> Any:
 
 
 def _drop_held_back(**_: Any) -> None:
-    """A view raised, and Django made that a response: what the view sent goes no further."""
+    """A view raised, and Django turned that into a response: drop what the view sent."""
     held_back = outbox.current()
     if held_back is not None:
         held_back.drop()

@@ -1,5 +1,4 @@
-"""Static files under development: looked up in the apps, no collectstatic needed (Channels 1:
-``channels.staticfiles``).
+"""Static files of the development server, from the apps' folders (Channels 1: ``channels.staticfiles``).
 
 Runs in worker threads.
 """
@@ -20,7 +19,7 @@ from channelserver.handler import AsgiHandler, ViewConsumer
 
 
 class StaticFilesHandler(AsgiHandler):
-    """Answers what lies below ``STATIC_URL`` from the apps' ``static`` folders, everything else by the views.
+    """Serves ``STATIC_URL`` from the apps' ``static`` folders, everything else from the views.
 
     :param insecure: also without ``DEBUG``.
     """
@@ -32,7 +31,6 @@ class StaticFilesHandler(AsgiHandler):
         self.insecure = insecure
 
     def get_response(self, request: Any) -> Any:
-        """See Django's ``BaseHandler``."""
         prefix = self.base_url.path
         if self.base_url.netloc or not request.path.startswith(prefix):
             return super().get_response(request)
@@ -46,5 +44,4 @@ class StaticFilesHandler(AsgiHandler):
 class StaticFilesConsumer(ViewConsumer):
     """The consumer of ``http.request`` with :class:`StaticFilesHandler`."""
 
-    def __init__(self, handler: AsgiHandler | None = None, timeout: float = 120.0) -> None:
-        super().__init__(handler if handler is not None else StaticFilesHandler(), timeout)
+    handler_class = StaticFilesHandler

@@ -1,4 +1,4 @@
-"""What happens around a request is what Django does, although we do it ourselves."""
+"""What happens before and after a request is what Django does, with our functions or without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Django's objects answer as they do without the shorter ways to look into them."""
+"""Settings, headers and patterns: the functions that replace Django's have the same results."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class ExamplesTests(SharedServerTestCase):
     files = project("django_fast")
     extra_settings = 'ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]\n'
 
-    def test_shorter(self) -> None:
-        """The server has the shorter ways."""
+    def test_replaced(self) -> None:
+        """The server uses them."""
         self.assertEqual(
             self.server.get("/where/").json(), [["channelserver.workers.django_fast"] * 3, ["Pattern"] * 3]
         )
 
     def test_same(self) -> None:
-        """They lead to the same results, and to the same errors."""
+        """The results and the errors are the same."""
         names: dict[str, Any] = {}
         exec(project("django_fast")["examples.py"], names)
         with override_settings(ALLOWED_HOSTS=["127.0.0.1", "localhost", "[::1]"]):

@@ -589,7 +589,7 @@ class ErrorTests(PoolTestCase):
         self.end()
         self.assertEqual(sorted(begun), ["worker-1", "worker-2"])
         for _ in range(2):
-            self.expect_logged("begin of a worker thread", "ZeroDivisionError")
+            self.expect_logged("beginning of a worker thread", "ZeroDivisionError")
 
     def test_errors_at_the_end_of_a_thread(self) -> None:
         """An error in what is done at the end of a thread is logged."""

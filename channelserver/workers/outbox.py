@@ -1,7 +1,7 @@
-"""What a consumer sends, held back until it has ended normally (spec of Channels 1: "pending message store").
+"""Holds back what a consumer sends until it has ended normally (Channels 1: "pending message store").
 
-An outbox belongs to the one thread that runs the consumer, and to coroutines run on its behalf: it is found through a
-context variable. After :meth:`Outbox.flush` it may go on in the reactor thread, which then alone owns it.
+An outbox belongs to the thread that runs the consumer, and to coroutines that run on its behalf: a context variable
+holds it. After :meth:`Outbox.flush` it may go on in the reactor thread, which then owns it alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _current: ContextVar[Outbox | None] = ContextVar("channelserver_outbox", default
 class Outbox:
     """The held-back sends of one consumer, in the order of the calls.
 
-    Inside its ``with`` block, the sends of consumers are held back in it. Who opens the block flushes or drops it.
+    Inside its ``with`` block, sends are held back in it. Whoever opens the block flushes or drops it.
 
     :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
     """
@@ -41,7 +41,7 @@ class Outbox:
         self._at_end: list[Callable[[], object]] = []
         self._flush: _Flush | None = None
         self._token: Token[Outbox | None]
-        #: The consumer has ended: what is sent in its name from now on goes at once.
+        #: The consumer has ended: what is left of it, such as a task, sends at once.
         self.closed = False
 
     def __enter__(self) -> Outbox:
@@ -53,40 +53,37 @@ class Outbox:
         _current.reset(self._token)
 
     def add(self, layer: BaseChannelLayer, is_group: bool, name: str, content: Content) -> None:
-        """Hold back one send; `content` is given away."""
+        """Hold back one send; the caller must not change `content` afterwards."""
         self._entries.append((layer, is_group, name, content))
 
     def at_end(self, function: Callable[[], object]) -> None:
-        """Have `function` called by :meth:`flush`, in the consumer's thread; for what may use the database."""
+        """Have :meth:`flush` call `function` in the consumer's thread; for what may use the database."""
         self._at_end.append(function)
 
     def drop(self) -> None:
-        """Forget everything: the consumer raised."""
+        """Drop everything: the consumer raised."""
         self._entries.clear()
         self._at_end.clear()
 
     def release(self) -> None:
-        """Do what :meth:`flush` does, at once, and let the caller have the exceptions: for tests.
+        """Send everything now, and raise what goes wrong: for tests.
 
-        :raises ChannelFull: a channel is at its capacity; what comes after is not sent.
+        :raises ChannelFull: a channel is at its capacity; what comes after it is not sent.
         """
         functions, self._at_end = self._at_end, []
         for function in functions:
             function()
         entries, self._entries = self._entries, deque()
-        for layer, is_group, name, content in entries:
-            if is_group:
-                layer.dispatch_group(name, content)
-            else:
-                layer.dispatch(name, content)
+        for entry in entries:
+            _send(*entry)
 
     def flush(self, done: Callable[[], object] | None = None) -> None:
-        """Send everything, in order, without keeping the calling thread.
+        """Send everything, in order, without blocking the calling thread.
 
         A message to a full channel, and all after it, wait until there is room, two seconds at most; then the messages
         that still do not fit are counted as lost and logged, and the others are sent.
 
-        :param done: called when everything has been dealt with, in the calling thread or the reactor's.
+        :param done: called when nothing is left to send, in the calling thread or the reactor's.
         """
         functions, self._at_end = self._at_end, []
         for function in functions:
@@ -108,7 +105,7 @@ class Outbox:
 
 
 class _Flush:
-    """The sending of an outbox: begins in the worker thread; if a channel is full, goes on in the reactor thread."""
+    """Sends the entries of an outbox, first in the worker thread, and if a channel is full in the reactor thread."""
 
     __slots__ = ("_call_later", "_done", "_entries", "_next", "ended")
 
@@ -139,10 +136,7 @@ class _Flush:
         while entries:
             layer, is_group, name, content = entries[0]
             try:
-                if is_group:
-                    layer.dispatch_group(name, content)
-                else:
-                    layer.dispatch(name, content)
+                _send(layer, is_group, name, content)
             except ChannelFull as error:
                 if not give_up and error.retry:
                     return False
@@ -178,6 +172,10 @@ class _Flush:
             self._next.start()
 
 
+def _send(layer: BaseChannelLayer, is_group: bool, name: str, content: Content) -> None:
+    (layer.dispatch_group if is_group else layer.dispatch)(name, content)
+
+
 def current() -> Outbox | None:
     """Return the outbox of the running consumer, or None outside a consumer."""
     outbox = _current.get()
@@ -185,21 +183,16 @@ def current() -> Outbox | None:
 
 
 def hold_back(layer: BaseChannelLayer, is_group: bool, name: str, content: Content, immediately: bool) -> None:
-    """Send, or hold back if a consumer is running and `immediately` is not asked for.
+    """Send, or hold back if a consumer is running and `immediately` is false.
 
     :raises ChannelFull: the message went out at once and its channel is full.
     """
     outbox = None if immediately else current()
-    if outbox is not None:
-        outbox.add(layer, is_group, name, content)
-    elif is_group:
-        layer.dispatch_group(name, content)
-    else:
-        layer.dispatch(name, content)
+    (_send if outbox is None else outbox.add)(layer, is_group, name, content)
 
 
 def at_end(function: Callable[[], object], immediately: bool) -> None:
-    """Call `function` now, or at the normal end of the running consumer if `immediately` is not asked for."""
+    """Call `function` now, or at the normal end of the running consumer unless `immediately` is true."""
     outbox = None if immediately else current()
     if outbox is None:
         function()

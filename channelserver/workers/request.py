@@ -1,6 +1,6 @@
-"""Django's request, made straight from an ``http.request`` message (Channels 1: ``channels.handler.AsgiRequest``).
+"""Django's request, built from an ``http.request`` message (Channels 1: ``channels.handler.AsgiRequest``).
 
-A request belongs to the one thread that answers it.
+A request belongs to the thread that answers it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from channelserver.channel import Channel
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
 from channelserver.message import Message
 
-#: Up to this many bytes a body put together from ``body_channel`` stays in memory.
+#: Largest body from ``body_channel`` that is kept in memory, in bytes.
 SPOOL_BYTES = 64 * 1024
 
 _meta_names: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
@@ -30,7 +30,7 @@ class AsgiRequest(HttpRequest):
 
     :param message: needs ``path`` and ``method``; the other keys of ``http.request`` are optional.
     :raises UnicodeDecodeError: a header's name is not ASCII.
-    :raises RequestTimeout: the parts of the body did not come in time.
+    :raises RequestTimeout: a part of the body did not arrive in time.
     :raises RequestAborted: the client left before the body was complete.
     """
 
@@ -52,7 +52,7 @@ class AsgiRequest(HttpRequest):
         self._post_parse_error = False
 
         path = content["path"]
-        # A mount point is kept in front whether or not a proxy has cut it off.
+        # The proxy may or may not have cut the mount point off.
         self.script_name = root = (content.get("root_path") or "").rstrip("/")
         self.path_info = path[len(root) :] if root and (path == root or path.startswith(root + "/")) else path
         self.path = root + self.path_info
@@ -103,13 +103,13 @@ class AsgiRequest(HttpRequest):
             if content.get("body_channel"):
                 stream = self._collect_body(message)
         if "HTTP_TRANSFER_ENCODING" in self.META:
-            # The length of a chunked body is known by now; form parsers ask for it.
+            # The length of a chunked body is known by now; form parsers need it.
             self.META["CONTENT_LENGTH"] = str(stream.seek(0, 2))
             stream.seek(0)
         return stream
 
     def _collect_body(self, message: Message) -> Any:
-        """Put a body together from the messages of its ``body_channel``: in memory, or in a file if it is large."""
+        """Read the body from the messages of its ``body_channel`` into memory, or into a file if it is large."""
         stream: Any = BytesIO()
         stream.write(message.content.get("body", b""))
         try:
@@ -140,7 +140,6 @@ class AsgiRequest(HttpRequest):
             ends = time.monotonic() + self.body_receive_timeout
 
     def close(self) -> None:
-        """See Django's ``HttpRequest``; closes the body, too."""
         super().close()
         self._stream.close()
 
@@ -149,22 +148,19 @@ class AsgiRequest(HttpRequest):
 
     @cached_property
     def reply_channel(self) -> Channel | None:
-        """Where the answer goes."""
+        """The channel for the response."""
         return self.message.reply_channel
 
     @cached_property
     def GET(self) -> QueryDict:  # type: ignore[override]
-        """The query string's parameters."""
         return QueryDict(self.message.content.get("query_string") or b"", encoding=self._encoding)
 
     @cached_property
     def COOKIES(self) -> dict[str, str]:  # type: ignore[override]
-        """The cookies."""
         return parse_cookie(self.META.get("HTTP_COOKIE", ""))
 
     @property
     def POST(self) -> Any:
-        """The parameters of a form in the body."""
         if not hasattr(self, "_post"):
             self._load_post_and_files()
         return self._post
@@ -175,7 +171,6 @@ class AsgiRequest(HttpRequest):
 
     @property
     def FILES(self) -> MultiValueDict[str, Any]:  # type: ignore[override]
-        """The files of a form in the body."""
         if not hasattr(self, "_files"):
             self._load_post_and_files()
         return self._files

@@ -1,10 +1,10 @@
-"""Run the consumer of one message, and see to everything around it.
+"""Runs the consumer of one message, and everything around it.
 
 Runs in worker threads; owns nothing that changes.
 
-The course of a message: find its consumer; open an outbox; run the consumer; then, if it ended normally, send what it
-had held back, answer a handshake that is still open, and let the next message of the same socket go on. Whatever
-happens, the thread survives, database connections are tidied up, and the lane is released.
+For each message: find its consumer; open an outbox; run the consumer; then, if it ended normally, send what it held
+back, accept a handshake that is still open, and release the next message of the same socket. Whatever happens, the
+thread survives, old database connections are closed, and the lane is released.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from channelserver.workers.outbox import Outbox
 
 logger = logging.getLogger("channelserver.worker")
 
-#: ``ConsumeLater`` puts a message back this often, after a pause that doubles from the first number to the second
+#: How often ``ConsumeLater`` puts a message back, after a pause that doubles from the first number to the second
 #: (seconds).
 RETRIES = 10
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
@@ -34,7 +34,7 @@ class Worker:
     """Consumes messages of one channel layer.
 
     :param channel_layer: the wrapper, with its ``router``.
-    :param queues: where messages are finished and put back.
+    :param queues: gets messages back, finished or to be tried again.
     :param call_later: ``call_later(seconds, function, *arguments)`` runs the function in the reactor thread.
     :param auto_accept: a connect consumer that ends normally accepts the socket.
     :param reject_unrouted: a socket whose path no route matches is answered 404.
@@ -59,7 +59,7 @@ class Worker:
         self.callback = callback
 
     def consume(self, delivery: Delivery) -> None:
-        """Deal with one message. Never raises."""
+        """Run the consumer of one message. Never raises."""
         message = None
         started = put_back = ended = tidy = False
         try:
@@ -84,7 +84,7 @@ class Worker:
             except ConsumeLater:
                 put_back = self._later(delivery, message, consumer)
                 return
-            except BaseException as error:  # SystemExit too: a consumer must not end the thread
+            except BaseException as error:  # also SystemExit: a consumer must not end the thread
                 outbox.drop()
                 self._raised(error, delivery, message, consumer)
                 return
@@ -106,12 +106,12 @@ class Worker:
     # -- the four ways to end ------------------------------------------------------------------------------------------
 
     def _ended(self, delivery: Delivery, message: Message, outbox: Outbox) -> None:
-        """The consumer returned: send what it held back; when that is done, go on with its lane."""
+        """The consumer returned: send what it held back, then release its lane."""
 
         def done() -> None:
             try:
                 if self.auto_accept and delivery.channel == "websocket.connect":
-                    self._reply(message, {"accept": True})  # means nothing to a socket that is decided already
+                    self._reply(message, {"accept": True})  # no effect if already accepted or refused
             except Exception:
                 logger.exception("cannot accept %r", delivery.content.get("path"))
             finally:
@@ -136,10 +136,10 @@ class Worker:
                 exc_info=(type(error), error, error.__traceback__),
             )  # fmt: skip
         if connecting or channel == "http.request":
-            self._fail(message, 500)  # means nothing to a client that has its answer already
+            self._fail(message, 500)  # no effect if the client has its answer already
 
     def _later(self, delivery: Delivery, message: Message, consumer: Any) -> bool:
-        """The consumer wants the message again: put it back after a pause. Return False if it had its chances."""
+        """Put a message back after a pause, for its consumer; return False if that was done often enough."""
         if delivery.tries >= RETRIES:
             logger.error(
                 "%s raised ConsumeLater %d times on %r; dropped", _name(consumer), RETRIES + 1, delivery.channel
@@ -154,7 +154,7 @@ class Worker:
         return True
 
     def _unrouted(self, channel: str, message: Message) -> None:
-        """No route matches. Sockets live without routes, as in Channels 1; any other message should have had one."""
+        """No route matches: sockets need none, as in Channels 1; for other messages that is an error."""
         if channel == "websocket.connect":
             if self.reject_unrouted:
                 self._fail(message, 404)
@@ -170,7 +170,7 @@ class Worker:
 
     @staticmethod
     def _tidy(delivery: Delivery) -> None:
-        """Let go of what was kept for this message."""
+        """Release what was kept for this message."""
         if delivery.attachment is not None:
             _guarded(delivery.attachment.close)
         reply_channel = delivery.content.get("reply_channel")
@@ -182,7 +182,7 @@ class Worker:
             self._layer.dispatch(message.reply_channel.name, content)
 
     def _fail(self, message: Message | None, status: int) -> None:
-        """Tell the client that there will be no answer from a consumer, if there is a client."""
+        """Answer the client, if there is one, with an error status."""
         try:
             if message is not None:
                 self._reply(message, {FAILED: status})
@@ -198,7 +198,7 @@ def _announce(signal: Any, **arguments: Any) -> None:
 
 
 def _guarded(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """Call a function that must not keep the rest from being done; log what it raises."""
+    """Call a function whose failure must not stop the rest; log what it raises."""
     try:
         return function(*arguments, **named)
     except BaseException:

@@ -41,7 +41,7 @@ from tests.redis_server import redis_program
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line with a Python that has no packages: it needs none before it measures."""
+    """Run the command line with a Python without packages: it needs none before it measures."""
     command = [sys.executable, "-S", "-m", "benchmarks", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT)
 
@@ -66,7 +66,7 @@ class CommandLineTests(SynchronousTestCase):
             self.assertIn(name, words)
 
     def test_closed_pipe(self) -> None:
-        """Who has read enough of the list, as ``head`` does, sees no traceback."""
+        """``--list | head`` prints no traceback."""
         command = [sys.executable, "-S", "-m", "benchmarks", "--list"]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None and process.stderr is not None
@@ -74,13 +74,13 @@ class CommandLineTests(SynchronousTestCase):
             self.assertEqual(process.stderr.read(), b"")
 
     def test_wrong_work(self) -> None:
-        """A work that there is not is told in one sentence, with the one that may have been meant."""
+        """An unknown work is an error of one sentence, with a suggestion."""
         done = run("--work", "http-plan")
         self.assertEqual(done.returncode, 2)
         self.assertIn("no work is called 'http-plan'; did you mean http-plain?", done.stderr)
 
     def test_wrong_number(self) -> None:
-        """So is a number of rounds that is none."""
+        """So is a wrong number of rounds."""
         done = run("--rounds", "none")
         self.assertEqual(done.returncode, 2)
         self.assertIn("'none' is not a positive integer", done.stderr)
@@ -90,7 +90,7 @@ class PlanTests(SynchronousTestCase):
     """Works, their peers and their goals."""
 
     def test_names(self) -> None:
-        """Works name peers that there are; goals name figures and peers of their work."""
+        """Works name existing peers; goals name figures and peers of their work."""
         for work in WORKS.values():
             metrics = {metric.name for metric in work.metrics}
             self.assertLessEqual(set(work.peers), set(PEERS), work.name)
@@ -101,11 +101,11 @@ class PlanTests(SynchronousTestCase):
                 self.assertFalse(goal.at_least is None and goal.at_most is None, work.name)
 
     def test_every_peer_has_work(self) -> None:
-        """No peer is in the table for nothing."""
+        """Each peer takes part in a work."""
         self.assertEqual(set(PEERS), {peer for work in WORKS.values() for peer in work.peers})
 
     def test_turns(self) -> None:
-        """Each peer of a work has all its turns; each time the order is reversed; some sites are new in each round."""
+        """Each peer has all its turns; every second pass is reversed; ``fresh`` sites start again in each round."""
         plan = Plan()
         done: dict[str, list[str]] = {}
         for stage in plan.stages(3):
@@ -129,7 +129,7 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(done["memory"][:6], [first, second, third, third, second, first])
 
     def test_closely(self) -> None:
-        """Where it matters, the subject has its turn before and after each turn of another."""
+        """With ``closely``, the subject has a turn before and after each turn of another."""
         own, one, other = WORKS["fan-out-5000"].peers
         (stage,) = Plan(["fan-out-5000"]).stages(1)
         self.assertEqual(stage.turns(WORKS["fan-out-5000"]), [own, one, own, other, own])
@@ -137,7 +137,7 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(stage.turns(WORKS["fan-out-5000"]), [one, other, other, one])
 
     def test_sockets(self) -> None:
-        """All peers have their sockets at once, where they are up at once."""
+        """The number of sockets includes those of all peers that run at once."""
         self.assertEqual(Plan(["fan-out-5000"]).sockets, 15_000)
         self.assertEqual(Plan(["fan-out-5000"], ["bare-loop"]).sockets, 5000)
         self.assertEqual(Plan(["scale"]).sockets, 10_000)
@@ -172,14 +172,14 @@ class ResultsTests(SynchronousTestCase):
         return results
 
     def test_median_of_ratios(self) -> None:
-        """A goal is judged by the median of the ratios of turns; what was not measured is not reached."""
+        """A goal is judged by the median of the ratios of turns; without turns it is not reached."""
         verdict, *others = self.results([8000, 10000, 10000], [1000, 1000, 1250]).verdicts(WORKS["http-plain"])
         self.assertEqual((verdict.figure, verdict.write(9.0), verdict.wanted), (9.0, "9 ×", "at least 9 ×"))
         self.assertTrue(verdict.reached)
         self.assertEqual([(other.figure, other.reached) for other in others], [(None, False)] * 3)
 
     def test_neighbours(self) -> None:
-        """A turn is compared with the nearest one of the subject, or with the mean of two that are as near."""
+        """A turn is compared with the subject's nearest turn, or with the mean of two equally near."""
         results, work = Results(Plan(["http-plain"])), WORKS["http-plain"]
         for peer, rate in (
             ("channelserver", 90),
@@ -193,7 +193,7 @@ class ResultsTests(SynchronousTestCase):
         self.assertEqual(ratios, [(100 / 10 + 110 / 20) / 2, 110 / 50, None])
 
     def test_stolen(self) -> None:
-        """Turns which the host has spoilt do not count, if there are three others."""
+        """Turns with CPU steal do not count, if there are three others."""
         results, work = Results(Plan(["http-plain"])), WORKS["http-plain"]
         for own, stolen in ((8000, 0.0), (100, 0.2), (8000, 0.05), (200, 0.06), (9000, 0.0)):
             results.add(work, "channelserver", Reading({"rate": own}, stolen=stolen))
@@ -205,12 +205,12 @@ class ResultsTests(SynchronousTestCase):
         self.assertIn("turns with more than 5% CPU steal: 0 repeated, 2 left out", report.as_text(results, {}, 1, 1))
 
     def test_missed(self) -> None:
-        """A goal that is missed is printed so."""
+        """A missed goal is printed as such."""
         text = report.as_text(self.results([8000], [1000]), {}, 1, 1)
         self.assertRegex(text, r"Daphne +8 × +at least 9 × +MISSED")
 
     def test_failure(self) -> None:
-        """What a server could not do is printed, with its reason."""
+        """A failure is printed with its reason."""
         results = self.results([8000], [])
         results.fail(WORKS["http-plain"], "daphne", "ended with status 1")
         text = report.as_text(results, {}, 1, 1)
@@ -386,7 +386,7 @@ class PublishTests(SynchronousTestCase):
 
 
 class Count(Work):
-    """A real server is started; the figures are numbers that are counted up, and a server may fail."""
+    """Starts a real server; the figures count turns, and a server can fail."""
 
     turns = 2
 
@@ -413,14 +413,14 @@ class Count(Work):
 
 
 class RunTests(SynchronousTestCase):
-    """Who has a turn, and when; with real servers, those that need nothing but Python and Twisted."""
+    """Order of turns, with the real servers that need only Python and Twisted."""
 
     peers = ("bare-loop", "bare-web", "bare-autobahn")
 
     def run_works(self, *works: Count, rounds: int, stolen: Sequence[float] = ()) -> tuple[Results, list[str]]:
-        """Return the results, and what was told.
+        """Return the results and the progress lines.
 
-        :param stolen: seconds that the host takes during the first turns.
+        :param stolen: seconds of CPU steal in the first turns.
         """
         cores = first_core(self)
         losses = chain(*((0.0, lost) for lost in stolen), repeat(0.0))
@@ -440,7 +440,7 @@ class RunTests(SynchronousTestCase):
         return [reading.figures["number"] for reading in results.all_turns(work, peer).values()]
 
     def test_alternate(self) -> None:
-        """All servers are up at once, and have their turns in this and that order, in all rounds."""
+        """All servers run at once, and have their turns in both orders, in all rounds."""
         work = Count("count", Site("count"), self.peers[:2])
         results, told = self.run_works(work, rounds=2)
         one, other = self.peers[:2]
@@ -452,7 +452,7 @@ class RunTests(SynchronousTestCase):
         self.assertRegex(told[-1], r"^\[8/8, 0:\d\d passed, about 0:00 to go\] count, bare loop of send\(\): 4 turns$")
 
     def test_fresh(self) -> None:
-        """Where each round has new servers, there is one at a time; each other round begins at the other end."""
+        """With ``fresh``, one server runs at a time; every second round is reversed."""
         work = Count("count", Site("count", fresh=True), self.peers[:2])
         results, _ = self.run_works(work, rounds=2)
         one, other = self.peers[:2]
@@ -461,7 +461,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual([self.numbers(results, work, peer) for peer in (one, other)], [[1, 2, 1, 2]] * 2)
 
     def test_failure(self) -> None:
-        """A server that has failed has no more turns, and no other work; the rest goes on, and progress ends at all."""
+        """A failed server has no further turns and works; the others go on, and progress reaches the total."""
         one, bad, other = self.peers
         first = Count("first", Site("count"), self.peers, (bad, 1))
         second = Count("second", Site("count"), self.peers)
@@ -476,7 +476,7 @@ class RunTests(SynchronousTestCase):
         self.assertTrue(told[-1].startswith("[12/12, "), told[-1])
 
     def test_does_not_start(self) -> None:
-        """A server that does not come up fails in all its works; the others have theirs."""
+        """A server that does not start fails in all its works; the others do theirs."""
         broken = replace(PEERS["bare-web"], command=lambda programs, port, pings: ["false"])
         works = [Count(name, Site("count"), self.peers[:2]) for name in ("first", "second")]
         with mock.patch.dict(PEERS, {"bare-web": broken}):
@@ -487,9 +487,9 @@ class RunTests(SynchronousTestCase):
         self.assertTrue(told[-1].startswith("[8/8, "), told[-1])
 
     def test_stolen(self) -> None:
-        """A turn during which the host has taken a core is had again, unless that takes too long; and it is told."""
+        """A turn with CPU steal is repeated, unless repeating takes too long; the report says so."""
         work = Count("count", Site("count"), self.peers[:1])
-        with mock.patch("benchmarks.run.REPEATED", 0.9):  # or there would not be time enough in a run as short as this
+        with mock.patch("benchmarks.run.REPEATED", 0.9):  # a run this short allows no repeated turn
             results, _ = self.run_works(work, rounds=1, stolen=[0.0, 1.0])
         self.assertEqual(self.numbers(results, work, self.peers[0]), [1, 3])
         self.assertIn("1 repeated, 0 left out", report.as_text(results, {}, 1, 1))
@@ -524,14 +524,14 @@ class RunTests(SynchronousTestCase):
             self.assertTrue(1 < figures["pss"] <= figures["rss"], figures)
 
     def test_proc_stat(self) -> None:
-        """What the host takes is told for both cores, in seconds."""
+        """CPU steal is read for both cores, in seconds."""
         text = "cpu  9 9 9 9 9 9 9 999 9 9\ncpu0 1 2 3 4 5 6 7 150 9 9\ncpu1 1 2 3 4 5 6 7 25 9 9\nintr 1 2\n"
         with mock.patch.object(Path, "read_text", return_value=text), mock.patch("benchmarks.machine._TICKS", 100):
             self.assertEqual(Cores(0, 1, 1).stolen(), (1.5, 0.25))
         self.assertEqual(len(first_core(self).stolen()), 2)
 
     def test_processor_time(self) -> None:
-        """That of threads which have ended counts, too; Daphne and uvicorn have a new thread for each request."""
+        """CPU time includes threads that have ended; Daphne and uvicorn use a new thread for each request."""
         program = Program("busy")
         code = (
             "import threading, time\n"
@@ -548,7 +548,7 @@ class RunTests(SynchronousTestCase):
         self.assertLess(used, 5)
 
     def test_quiet(self) -> None:
-        """The next one has its turn when a server is done with its own, even if it is long without a core."""
+        """The next turn begins when a server has finished its work, even if it waits long for a core."""
         rival, busy = Program("rival"), Program("busy")
         for program, nice in ((rival, 0), (busy, 19)):
             code = f"import os, time\nos.nice({nice})\nopen('begun', 'x').close()\n"
@@ -562,10 +562,10 @@ class RunTests(SynchronousTestCase):
 
 
 class RedisTests(SynchronousTestCase):
-    """The Redis that is started for some works."""
+    """The Redis of some works."""
 
     def test_missing(self) -> None:
-        """A machine without it is told what to install, and which works need it."""
+        """Without Redis, a message says what to install and which works need it."""
         with mock.patch("shutil.which", return_value=None):
             self.assertRaisesRegex(MeasuringError, "apt-get install redis-server", find_redis)
             with mock.patch("sys.stderr") as stderr:
@@ -576,7 +576,7 @@ class RedisTests(SynchronousTestCase):
         self.assertEqual(told.count("\n"), 1)
 
     def test_commands(self) -> None:
-        """Commands are counted, but those that ask for the count; its folder goes with it."""
+        """Commands are counted without our own queries; the folder is removed."""
         with mock.patch("benchmarks.servers.find_redis", redis_program), Redis(first_core(self)) as redis:
             self.assertEqual([redis.commands() for _ in range(3)], [0, 0, 0])
             with socket.create_connection(("127.0.0.1", redis.port), TIMEOUT) as connection:
@@ -587,7 +587,7 @@ class RedisTests(SynchronousTestCase):
 
 
 class FrameTests(SynchronousTestCase):
-    """The load generator's frames are what it takes them for."""
+    """The load generator's frames are correct."""
 
     def test_short_and_long(self) -> None:
         """A client's frame is masked as RFC 6455 says, with either form of its length."""
@@ -596,6 +596,6 @@ class FrameTests(SynchronousTestCase):
             self.assertEqual(client_frame(0x82, payload), mask_frame(Opcode.BINARY, payload))
 
     def test_answer(self) -> None:
-        """The answer whose bytes are counted is what a server makes of the question's text."""
+        """The expected answer is the server's frame for the question's text."""
         self.assertEqual(QUESTION, mask_frame(Opcode.TEXT, SAID))
         self.assertEqual(ANSWER, encode_frame(Opcode.TEXT, SAID))

@@ -11,6 +11,7 @@ import configparser
 import doctest
 import glob
 import json
+import os
 import re
 import shlex
 import shutil
@@ -48,6 +49,7 @@ FOREIGN = {
     "cp": "that its files are in the checkout",
     "systemctl": "that the units are in the checkout",
     "tox": "that the environments exist",
+    "twine": "nothing: it would upload",
 }
 
 
@@ -202,6 +204,8 @@ class PageTestCase(ServerTestCase):
         self.write({f"{words[1]}/{words[1]}/routing.py": SKELETON["mysite/routing.py"]})
 
     def try_python(self, words: list[str]) -> None:
+        if words == ["-m", "build"]:  # installed by the page
+            return
         self.assertEqual(words[0], "manage.py")
         if words[1] in QUICK:
             output = self.run_command([sys.executable, *words])
@@ -238,6 +242,17 @@ class PageTestCase(ServerTestCase):
 
     def try_trial(self, words: list[str]) -> None:
         self.assertEqual(words, ["tests"])
+
+    def try_run(self, words: list[str]) -> None:
+        self.assertEqual(words, [])
+        self.assertTrue(os.access(ROOT / ".ci" / "run", os.X_OK))
+
+    def try_git(self, words: list[str]) -> None:
+        self.assertIn(words[0], ("clone", "commit", "push", "tag"))
+        if words[0] == "clone":
+            self.folder = self.folder / "checkout"  # so that what is made beside it is in the test's own folder
+            self.folder.mkdir()
+            (self.folder / words[-1]).mkdir()
 
     def try_tox(self, words: list[str]) -> None:
         environments = (ROOT / "tox.ini").read_text()

@@ -1,4 +1,4 @@
-"""What applications send with: :class:`Channel` and :class:`Group` (Channels 1: ``channels.channel``).
+""":class:`Channel` and :class:`Group`, with which applications send (Channels 1: ``channels.channel``).
 
 Runs in any thread; owns nothing.
 """
@@ -21,7 +21,7 @@ from channelserver.workers.outbox import at_end, hold_back
 
 
 class _Destination:
-    """What channels and groups share: a checked name and the layer it lives in."""
+    """A checked name and the layer it belongs to."""
 
     _is_group: bool
 
@@ -42,7 +42,7 @@ class _Destination:
 
     @property
     def channel_layer(self) -> BaseChannelLayer:
-        """The layer: the one given, else the one the alias stands for at this moment."""
+        """The given layer, else the one that the alias names now."""
         if self._channel_layer is not None:
             return self._channel_layer
         return channel_layers[self._alias]  # type: ignore[return-value]
@@ -105,7 +105,7 @@ class Channel(_Destination):
             _call(partial(at_end, self._storing(content, delay), immediately), on_commit)
 
     def _storing(self, content: dict[str, Any], delay: float) -> Callable[[], object]:
-        """Return what puts a message into the table of delayed ones."""
+        """Return a function that stores a message in the table of delayed messages."""
         if not apps.is_installed("channelserver.delay"):
             raise ImproperlyConfigured(
                 f'Channel({self.name!r}).send(..., delay={delay!r}) needs "channelserver.delay" in INSTALLED_APPS; '

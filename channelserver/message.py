@@ -1,4 +1,4 @@
-"""The message a consumer is called with (Channels 1: ``channels.message``).
+"""The message that a consumer receives (Channels 1: ``channels.message``).
 
 A message belongs to the one thread that consumes it.
 """
@@ -26,8 +26,8 @@ class Message:
     :param channel_layer: the layer that channel is in; replies go there.
 
     ``content``, ``channel``, ``channel_name``, ``channel_layer`` and ``reply_channel`` (a :class:`Channel`, or None)
-    are attributes. Decorators add others: ``channel_session``, ``http_session``, ``user``. The content's keys can be
-    had from the message itself: ``message["path"]``.
+    are attributes. Decorators add others: ``channel_session``, ``http_session``, ``user``. A message gives access to
+    its content: ``message["path"]``.
 
     :raises TypeError: the name of the channel, or the content's ``reply_channel``, is invalid.
     """
@@ -43,7 +43,7 @@ class Message:
         reply_channel = content.get("reply_channel")
         self._reply_name = Channel.check_name(reply_channel) if reply_channel else None
 
-    # Most views ask for neither channel, so they are made when somebody does.
+    # Most views use neither channel, so both are made on first access.
 
     @property
     def channel(self) -> Any:

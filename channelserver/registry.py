@@ -32,8 +32,8 @@ BACKENDS = {
     "asgi_redis.RedisSentinelChannelLayer": "channelserver.layers.RedisSentinelChannelLayer",
 }
 
-#: Parameters of the layers named above that have no meaning here, and do no harm.
-_NEEDLESS = {"asgi_ipc.IPCChannelLayer": {"prefix", "message_memory", "group_memory"}}
+#: Parameters of the layers named above that have no effect here.
+_IGNORED = {"asgi_ipc.IPCChannelLayer": {"prefix", "message_memory", "group_memory"}}
 
 #: Name of the server's Unix socket, in the project's folder.
 SOCKET_NAME = "channelserver.sock"
@@ -51,14 +51,14 @@ class ChannelLayerWrapper:
     #: Makes a router of a routing; :mod:`channelserver.asgi` sets it.
     router_class: ClassVar[Any]
 
-    #: The delayed messages of a layer that this process serves, if there may be any.
+    #: The delayed messages of this layer, if this process serves it and has them.
     delays: Any = None
 
     def __init__(self, channel_layer: BaseChannelLayer, alias: str, routing: Any) -> None:
         self.channel_layer = channel_layer
         self.alias = alias
         self.routing = routing
-        # Bound once: these are called for every message.
+        # Bound once: called for every message.
         self.dispatch = channel_layer.dispatch
         self.dispatch_group = channel_layer.dispatch_group
 
@@ -78,7 +78,7 @@ class ChannelLayerWrapper:
         return f"{self.alias} ({kind.__module__}.{kind.__name__})"
 
     def local_only(self) -> bool:
-        """Whether the layer ends with this process."""
+        """Whether the layer lives in this process only."""
         return "memory" in type(self.channel_layer).__module__
 
 
@@ -88,10 +88,10 @@ class ChannelLayerManager:
     """
 
     def __init__(self) -> None:
-        #: Whether the in-memory layers live in this process: True in a server. Elsewhere the server's are used.
+        #: Whether the in-memory layers live in this process: True in a server. Other processes use the server's.
         self.hosting = False
-        #: In a process with worker threads, whose layer is another process's: makes that layer, called with the alias
-        #: and the parameters; and the alias it is for.
+        #: In a process whose worker threads serve another process's layer: returns that layer, called with the alias
+        #: and the parameters; and the alias.
         self.remote: Callable[[str, dict[str, Any]], BaseChannelLayer] | None = None
         self.remote_alias = ""
         self._backends: dict[str, ChannelLayerWrapper] = {}
@@ -116,7 +116,7 @@ class ChannelLayerManager:
         return self._make_backend(name, "CONFIG", {})
 
     def host(self) -> None:
-        """Say that this process is the server: its in-memory layers live here."""
+        """Make this process the server: its in-memory layers live here."""
         with self._lock:
             self.hosting = True
             self._backends.clear()
@@ -133,7 +133,7 @@ class ChannelLayerManager:
         where = f"CHANNEL_LAYERS[{name!r}]"
         if config is None:
             known = ", ".join(map(repr, self.configs))
-            raise InvalidChannelLayerError(f"{where} is not set; there is {known}")
+            raise InvalidChannelLayerError(f"{where} is not set; the setting has {known}")
         if not isinstance(config, dict):
             raise InvalidChannelLayerError(f"{where} must be a dict, not {config!r}")
         if "BACKEND" not in config:
@@ -147,13 +147,13 @@ class ChannelLayerManager:
             raise InvalidChannelLayerError(f"{where} has no {config_key}, which tests need; set it to a dict")
         layer = self._make_layer(where, config_key, config["BACKEND"], parameters)
         if config_key == "CONFIG" and type(layer) is InMemoryChannelLayer:
-            layer = self._elsewhere(name, config["BACKEND"], parameters) or layer
+            layer = self._remote_layer(name, config["BACKEND"], parameters) or layer
         return ChannelLayerWrapper(layer, name, config["ROUTING"])
 
-    def _elsewhere(self, name: str, backend: Any, parameters: dict[str, Any]) -> BaseChannelLayer | None:
-        """Return the layer of another process that stands for an in-memory one here; None: it lives here."""
+    def _remote_layer(self, name: str, backend: Any, parameters: dict[str, Any]) -> BaseChannelLayer | None:
+        """Return the layer that leads to the in-memory layer of another process; None: it lives in this process."""
         if self.remote is not None and name == self.remote_alias:
-            return self.remote(name, _meant(backend, parameters))
+            return self.remote(name, _known_parameters(backend, parameters))
         if self.hosting or _inside_tests():
             return None
         path = local_socket_path()
@@ -178,13 +178,13 @@ class ChannelLayerManager:
         if not isinstance(parameters, dict):
             raise InvalidChannelLayerError(f"{where}[{config_key!r}] must be a dict, not {parameters!r}")
         try:
-            return layer_class(**_meant(backend, parameters))
+            return layer_class(**_known_parameters(backend, parameters))
         except (TypeError, ValueError, AttributeError) as error:
             known = inspect.signature(layer_class).parameters
             unknown = next((str(key) for key in parameters if key not in known), None)
             if unknown is not None:
                 near = difflib.get_close_matches(unknown, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+                hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(known)}"
                 raise InvalidChannelLayerError(
                     f"{where}[{config_key!r}] has {unknown!r}, which {layer_class.__name__} does not know{hint}"
                 ) from error
@@ -212,12 +212,10 @@ class ChannelLayerManager:
         for alias, wrapper in tuple(self._backends.items()):
             if layer is wrapper or layer is wrapper.channel_layer:
                 return alias
-        raise ValueError(f"{layer!r} is no layer of CHANNEL_LAYERS, so nobody could find it again later")
+        raise ValueError(f"{layer!r} is not a layer of CHANNEL_LAYERS, so a delayed message cannot name it")
 
     def set(self, key: str, layer: ChannelLayerWrapper | None) -> ChannelLayerWrapper | None:
-        """Put another layer in the place of `key`, or have it built anew when next asked for; return the old one, or
-        None.
-        """
+        """Replace the layer of `key`; None: the next access builds it anew. Return the old one, or None."""
         with self._lock:
             old = self._backends.pop(key, None)
             if layer is not None:
@@ -225,17 +223,17 @@ class ChannelLayerManager:
             return old
 
 
-def _meant(backend: Any, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that have a meaning here."""
-    needless = _NEEDLESS.get(backend, ()) if isinstance(backend, str) else ()
-    return {key: value for key, value in parameters.items() if key not in needless}
+def _known_parameters(backend: Any, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters without those that have no effect here."""
+    ignored = _IGNORED.get(backend, ()) if isinstance(backend, str) else ()
+    return {key: value for key, value in parameters.items() if key not in ignored}
 
 
 channel_layers = ChannelLayerManager()
 
 
 def local_socket_path() -> str:
-    """Return the path of the server's Unix socket for other processes of this machine; empty: there is none."""
+    """Return the path of the server's Unix socket for other local processes; empty: there is none."""
     configured = getattr(settings, "CHANNELSERVER", None)
     value = configured.get("local_socket") if isinstance(configured, dict) else None
     return os.path.join(project_folder(), SOCKET_NAME) if value is None else os.fspath(value)
@@ -257,7 +255,7 @@ def project_folder() -> str:
 
 
 def _inside_tests() -> bool:
-    """Whether this process runs tests: they are to need no server."""
+    """Whether this process runs tests, which never connect to a running server."""
     return hasattr(mail, "outbox") or any(
         name in sys.modules for name in ("channelserver.test", "twisted.trial", "pytest")
     )

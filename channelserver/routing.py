@@ -25,7 +25,7 @@ Patterns: TypeAlias = tuple[tuple[str, re.Pattern[str]], ...]
 
 @runtime_checkable
 class Routable(Protocol):
-    """What may stand in a routing list: :class:`Route`, :class:`Include`, or an object of the application's own."""
+    """An entry of a routing list: :class:`Route`, :class:`Include`, or an object of the application's own."""
 
     def match(self, message: Message) -> Match | None:
         """Return the consumer and its keyword arguments, or None."""
@@ -35,13 +35,14 @@ class Routable(Protocol):
 
 
 class Candidate(NamedTuple):
-    """One way to a consumer, as compiled: the prefixes of the includes around it, outermost first, and its filters."""
+    """A compiled route: the prefixes of the includes around it, outermost first, its filters and its consumer."""
 
     prefixes: Patterns
     filters: Patterns
-    #: None for an object of the application's own, which is asked instead.
+    #: None: `custom` decides.
     consumer: Consumer | None
-    foreign: Routable | None = None
+    #: An object of the application's own.
+    custom: Routable | None = None
 
 
 Table: TypeAlias = dict[str, tuple[Candidate, ...]]
@@ -275,7 +276,7 @@ def _compile(routes: Iterable[Routable]) -> Table:
 
 
 def _is_plain(item: Routable, kind: type[Route | Include]) -> TypeGuard[Route | Include]:
-    """Whether compiling says all about `item`: a subclass with a match() of its own is asked, like a foreign object."""
+    """Whether `item` can be compiled. A subclass with a match() of its own is called for each message instead."""
     own = type(item)
     return isinstance(item, kind) and own.match is kind.match and own.channel_names is kind.channel_names
 
@@ -350,14 +351,14 @@ def _first_match(candidates: Iterable[Candidate], message: Message) -> Match | N
     content = message.content
     tried: Patterns | None = None
     prefixed: tuple[dict[str, str], dict[str, Any]] | None = None
-    for prefixes, filters, consumer, foreign in candidates:
+    for prefixes, filters, consumer, custom in candidates:
         if prefixes is not tried:
             tried, prefixed = prefixes, _cut_prefixes(prefixes, content)
         if prefixed is None:
             continue
         cut, outer = prefixed
-        if foreign is not None:
-            found = foreign.match(_with_cut(message, cut))
+        if custom is not None:
+            found = custom.match(_with_cut(message, cut))
             if found is not None:
                 return found[0], {**outer, **found[1]}
             continue
@@ -397,7 +398,7 @@ def _text(content: Mapping[str, Any], key: str) -> str | None:
 
 
 def _with_cut(message: Message, cut: Mapping[str, str]) -> Message:
-    """Return the message as an object inside of includes may see it."""
+    """Return the message as routes inside an include see it."""
     if not cut:
         return message
     return type(message)({**message.content, **cut}, message.channel_name, message.channel_layer)

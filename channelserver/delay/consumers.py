@@ -1,6 +1,6 @@
 """What the server does in its worker threads for delayed messages: store them, and send those which are due.
 
-Runs in worker threads; owns nothing that changes, but for the last complaint about the database.
+Runs in worker threads; owns nothing that changes, except the last problem of the database.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ logger = logging.getLogger("channelserver.delay")
 #: The channel of messages to be sent later (Channels 1), and the one by which the timer reaches a worker thread.
 DELAY_CHANNEL, LOOK_CHANNEL = "asgi.delay", "asgi.delay.look"
 
-#: Messages sent in one look: a thread shall not be away for long.
+#: Messages sent in one look, so that it does not occupy a thread for long.
 BATCH = 100
 
 MISSING = 'add "channelserver.delay" to INSTALLED_APPS and run manage.py migrate'
@@ -43,7 +43,7 @@ class Delays:
     def __init__(self, layer: str, channel_layer: Any) -> None:
         self.layer = layer
         self.channel_layer = channel_layer
-        self._complaint = ""
+        self._problem = ""
         self._timer: DelayTimer | None = None
 
     def make_timer(self, queues: WorkQueues, call_later: Callable[..., object]) -> DelayTimer:
@@ -94,7 +94,7 @@ class Delays:
                 ).save
             store()
         except DatabaseProblem as problem:
-            self._complain(f"cannot store a delayed message: {problem}")
+            self._log_once(f"cannot store a delayed message: {problem}")
             raise ConsumeLater from problem
 
     def look(self) -> float | None:
@@ -105,11 +105,11 @@ class Delays:
         try:
             due = self._send_due()
         except DatabaseProblem as problem:
-            self._complain(f"cannot look for delayed messages: {problem}")
+            self._log_once(f"cannot look for delayed messages: {problem}")
         except OSError as problem:
-            self._complain(f"cannot send delayed messages: {problem}")
+            self._log_once(f"cannot send delayed messages: {problem}")
         else:
-            self._complaint = ""
+            self._problem = ""
             return due
         return None
 
@@ -127,13 +127,13 @@ class Delays:
         first = mine.waiting().order_by("due_date").values_list("due_date", flat=True).first()
         return None if first is None else first.timestamp()
 
-    def _complain(self, complaint: str) -> None:
-        """Log what is wrong, once, until it has changed."""
-        complaint = " ".join(complaint.split())
-        if complaint != self._complaint:
-            self._complaint = complaint
-            hint = "; has manage.py migrate been run?" if "channelserver_delay" in complaint else ""
-            logger.error("%s%s; will be tried again", complaint, hint)
+    def _log_once(self, problem: str) -> None:
+        """Log a problem once, until it changes."""
+        problem = " ".join(problem.split())
+        if problem != self._problem:
+            self._problem = problem
+            hint = "; has manage.py migrate been run?" if "channelserver_delay" in problem else ""
+            logger.error("%s%s; will be tried again", problem, hint)
 
 
 def _parts(content: dict[str, Any]) -> tuple[str, dict[str, Any], float]:

@@ -15,7 +15,7 @@ from channelserver.layers.content import Content, copy_content
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
 from channelserver.layers.throttled_log import DropCounter
 
-#: A reply with this key says that no consumer will answer. Its value is an HTTP status for the client.
+#: The key of a reply that stands for a missing answer. Its value is the HTTP status for the client.
 FAILED = "channelserver.failed"
 
 
@@ -49,7 +49,7 @@ class ReactorBridge(Protocol):
 
 
 class Outlet(Protocol):
-    """The receiver of the messages to a process's own reply channels: the server's open connections.
+    """Receives the messages to a process's own reply channels: the server's open connections.
 
     All methods may be called from any thread and return at once.
     """
@@ -85,10 +85,10 @@ class RemoteOutlet(Outlet, Protocol):
         """A third process has ended the membership of one of its channels."""
 
     def send_group(self, group: str, content: Content) -> None:
-        """Pass one message to those of its connections that are members; it crosses once, however many they are."""
+        """Pass one message to those of its connections that are members; it is sent once, however many they are."""
 
     def flushed(self) -> None:
-        """All messages and groups have been forgotten."""
+        """The layer has forgotten all messages and groups."""
 
 
 class BaseChannelLayer:
@@ -177,7 +177,7 @@ class BaseChannelLayer:
         raise NotImplementedError(f"{type(self).__name__}.group_channels")
 
     def send_group(self, group: str, message: Content) -> None:
-        """Send a copy of `message` to every member of `group`. What cannot be delivered is counted and logged.
+        """Send a copy of `message` to every member of `group`. Count and log what cannot be delivered.
 
         :raises TypeError: the name or the content is invalid.
         """
@@ -215,7 +215,7 @@ class BaseChannelLayer:
         raise NotImplementedError(f"{type(self).__name__}.submit")
 
     def attach(self, prefix: str, outlet: Outlet) -> None:
-        """Pass messages to the channels that start with `prefix`, which ends in ``!``, to `outlet`."""
+        """Deliver messages to channels that start with `prefix`, which ends in ``!``, to `outlet`."""
         raise NotImplementedError(f"{type(self).__name__}.attach")
 
     def detach(self, prefix: str) -> None:

@@ -1,4 +1,4 @@
-"""Tests which every channel layer must pass (asgiref 1: ``asgiref.conformance``).
+"""Tests that every channel layer must pass (asgiref 1: ``asgiref.conformance``).
 
 Derive from :class:`ConformanceTestCase`, set ``channel_layer`` to a fresh layer in ``setUp``, and run it with any test
 runner.

@@ -4,7 +4,7 @@ Runs in any thread; owns nothing.
 
 A message is a dict with text keys. Its values are bytes, text, integers of 64 bits, floats, booleans, ``None``, and
 lists and dicts of these (ASGI draft of Channels 1, "Message formats"). What is checked here can be carried by every
-layer, so a project which works in memory also works over Redis.
+layer, so a project that works in memory also works over Redis.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _DEEPEST = 64
 def copy_content(content: object) -> Content:
     """Return a deep copy of a message's content, after checking it.
 
-    :param content: a dict as the module's text describes; tuples become lists, subclasses of ``str`` (for example
+    :param content: a dict as the module's docstring describes; tuples become lists, subclasses of ``str`` (for example
         Django's ``SafeString``) become plain text.
     :returns: a new dict, which shares nothing alterable with `content`.
     :raises TypeError: `content` is no dict, or holds something a message cannot carry; the text says where and what to

@@ -23,7 +23,7 @@ class Members(tuple[str, ...]):
     cache: Any = None
 
 
-#: What a group send needs: for each outlet its members, and the members that are ordinary channels.
+#: The members of a group for a send: by outlet, and those that are ordinary channels.
 Targets = tuple[tuple[tuple[Outlet, Members], ...], tuple[str, ...]]
 
 _NOBODY: Targets = ((), ())
@@ -57,14 +57,13 @@ class Groups:
     def add(self, group: str, channel: str) -> bool:
         """Make `channel` a member of `group`, or renew its membership.
 
-        The reply channel of a connection that has closed is not added: its memberships have ended for good.
+        The reply channel of a closed connection is not added.
 
         :returns: whether it is a member now.
         """
         ends = self._clock() + self._expiry
         with self._lock:
-            # Looked up under the lock: a connection that closes is first taken out of its outlet, then out of the
-            # groups.
+            # Looked up under the lock: a closing connection leaves first its outlet, then the groups.
             outlet = self._outlet_of(channel)
             if outlet is not None and channel not in outlet:
                 return False
@@ -92,7 +91,7 @@ class Groups:
             return groups
 
     def drop_prefix(self, prefix: str) -> None:
-        """End all memberships of the channels that start with `prefix`: their process has gone."""
+        """End all memberships of the channels that start with `prefix`: their process has ended."""
         with self._lock:
             for channel in [channel for channel in self._groups_of if channel.startswith(prefix)]:
                 for group in tuple(self._groups_of[channel]):
@@ -111,7 +110,7 @@ class Groups:
             return list(entry.members) if entry is not None else []
 
     def targets(self, group: str) -> Targets:
-        """Return the members of `group` as a send needs them; the result is shared, do not alter it."""
+        """Return the members of `group` for a send; the result is shared, do not alter it."""
         with self._lock:
             entry = self._current(group)
             if entry is None:
@@ -129,13 +128,13 @@ class Groups:
             return entry.targets
 
     def sweep(self) -> None:
-        """End the memberships whose time is over. Call it every few seconds."""
+        """End expired memberships. Call it every few seconds."""
         with self._lock:
             for group in tuple(self._groups):
                 self._current(group)
 
     def regroup(self) -> None:
-        """Forget the prepared lists; for a change of outlets."""
+        """Forget the cached lists, because an outlet has been attached or detached."""
         with self._lock:
             for entry in self._groups.values():
                 entry.targets = None

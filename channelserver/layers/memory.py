@@ -116,7 +116,7 @@ class InMemoryChannelLayer(LocalLayer):
         return self.own_channel_statistics(channel)
 
     def global_statistics(self) -> dict[str, Any]:
-        """Return the layer's figures (asgiref 1, extension ``statistics``), and those of groups and losses."""
+        """Return the layer's figures (asgiref 1, extension ``statistics``), and those of groups and lost messages."""
         return self.own_global_statistics() if self.gather is None else dict(self.gather("global_statistics"))
 
     # -- for the server and the workers --------------------------------------------------------------------------------
@@ -149,9 +149,9 @@ class InMemoryChannelLayer(LocalLayer):
         self.broadcast(group, content)
 
     def broadcast(self, group: str, content: Content, origin: Outlet | None = None) -> None:
-        """Like :meth:`dispatch_group`, but not to the connections of one process.
+        """Like :meth:`dispatch_group`, except for the connections of one process.
 
-        :param origin: that process: it sends, and has seen to its own connections.
+        :param origin: the outlet of the process that sends; it has served its own connections.
         """
         by_outlet, ordinary = self.groups.targets(group)
         for outlet, channels in by_outlet:
@@ -185,6 +185,6 @@ class InMemoryChannelLayer(LocalLayer):
         return self.outlet_of(channel) is not None or self.queues.when_room(channel, content, callback)
 
     def remote_outlet_of(self, channel: str) -> RemoteOutlet | None:
-        """Return the process to which a reply channel belongs, if it is another one that shares this layer."""
+        """Return the outlet of the other process that a reply channel belongs to; None: it does not."""
         outlet = self.outlet_of(channel) if self._remote else None
         return self._remote.get(outlet) if outlet is not None else None

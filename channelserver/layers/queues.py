@@ -1,14 +1,15 @@
-"""The queues of work: messages that wait for a worker.
+"""The work queues: messages that wait for a worker.
 
 Safe from any thread: one lock, held for moments; callbacks are called without it. Owns the waiting messages.
 
 Rules:
 
 1. A queue is first in, first out, and holds at most its capacity.
-2. Messages on an *ordered* channel with the same ``reply_channel`` form a lane. A lane hands out one message at a time,
-   in order, whatever channel each one is on. The lane goes on when that message is finished or put back.
+2. Messages on *ordered* channels with the same ``reply_channel`` form a *lane*, a per-connection queue. A worker takes
+   one message of a lane at a time, in order, whatever channel each one is on. The next one can be taken when that
+   message is finished or put back.
 3. Several queues are served in turn, so a busy one does not starve a quiet one.
-4. Nobody polls. Whoever wants work registers a listener; whoever wants room leaves a callback.
+4. There is no polling. Workers register listeners; senders to a full channel leave a callback.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ Callback = Callable[[], object]
 
 
 class Delivery:
-    """One message on its way to one worker.
+    """One message for one worker.
 
     ``channel`` is the full name; ``content`` belongs to the receiver; ``tries`` counts how often it was put back;
     ``attachment`` is an object that travels beside the content within a process (a spooled request body). ``ticket`` is
-    there if the message is another process's; see :mod:`channelserver.processes.tickets`.
+    set if another process owns the message; see :mod:`channelserver.processes.tickets`.
     """
 
     __slots__ = ("attachment", "channel", "content", "expires", "lane", "sent", "ticket", "tries")
@@ -61,7 +62,7 @@ class _Lane:
 
 
 class _Queue:
-    """One channel: what may be taken now, and how many messages wait in all (in lanes, too)."""
+    """One channel: what may be taken now, and how many messages wait in total, lanes included."""
 
     __slots__ = ("capacity", "count", "full_count", "idle", "name", "ready", "size", "wants_room")
 
@@ -82,9 +83,9 @@ class WorkQueues:
     :param capacity_of: returns a channel's capacity in messages.
     :param expiry: seconds after which a waiting message is dropped.
     :param clock: returns seconds, monotonic.
-    :param drops: where dropped messages are counted.
+    :param drops: counts dropped messages.
     :param ordered: the channels whose messages form lanes.
-    :param lane_limit: messages which may wait in one lane; keeps one busy client from filling a channel for all.
+    :param lane_limit: capacity of one lane in messages; keeps one busy client from filling a channel for all.
     """
 
     def __init__(
@@ -114,10 +115,10 @@ class WorkQueues:
         """Let a message wait for a worker.
 
         :param channel: full name; a process-specific channel shares the queue of its part up to ``!``.
-        :param content: given away to the receiver.
+        :param content: belongs to the receiver afterwards.
         :param urgent: ignore the capacity and never expire; for messages that are bounded by something else (the one
             disconnect message of each open socket).
-        :raises ChannelFull: there is no room; :meth:`when_room` tells when there is.
+        :raises ChannelFull: there is no room; :meth:`when_room` calls back when there is.
         """
         name = local_prefix(channel) if "!" in channel else channel
         calls: list[Callback] = []
@@ -132,7 +133,7 @@ class WorkQueues:
     def _put(
         self, name: str, channel: str, content: Content, attachment: Any, urgent: bool, calls: list[Callback]
     ) -> tuple[Callback, ...]:
-        """Do the work of :meth:`put` under the lock; return who is to be told."""
+        """Do the work of :meth:`put` under the lock; return the listeners to call."""
         now = self._clock()
         with self._lock:
             queue = self._queue(name)
@@ -159,7 +160,7 @@ class WorkQueues:
             return self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
 
     def put_back(self, delivery: Delivery) -> None:
-        """Return a taken message: to its place before the later ones of its lane, or else to the end of its channel."""
+        """Put a taken message back: before the later ones of its lane, or else at the end of its channel."""
         name = local_prefix(delivery.channel)
         with self._lock:
             queue = self._queue(name)
@@ -183,7 +184,7 @@ class WorkQueues:
         call_later(seconds, self.put_back, delivery)
 
     def restore(self, deliveries: Iterable[Delivery]) -> None:
-        """Return taken messages as if they had never been taken: to the places which they had before.
+        """Put taken messages back where they were, as if they had never been taken.
 
         :param deliveries: in the order in which they were taken.
         """
@@ -205,7 +206,7 @@ class WorkQueues:
             listener()
 
     def add(self, delivery: Delivery) -> None:
-        """Let a message wait that was in another process's queue, which has seen to capacity and order."""
+        """Let a message wait that comes from another process, which has checked capacity and order."""
         name = local_prefix(delivery.channel)
         with self._lock:
             queue = self._queue(name)
@@ -216,7 +217,7 @@ class WorkQueues:
             listener()
 
     def withdraw(self, unwanted: Callable[[Delivery], bool]) -> None:
-        """Forget the waiting messages that :meth:`add` brought and that `unwanted` is true for."""
+        """Forget the waiting messages from :meth:`add` that `unwanted` is true for."""
         with self._lock:
             for queue in self._queues.values():
                 kept = [item for item in queue.ready if isinstance(item, _Lane) or not unwanted(item)]
@@ -265,7 +266,7 @@ class WorkQueues:
         try:
             with self._lock:
                 start = self._turns.get(channels, 0)
-                if len(self._turns) > 1000:  # each set of readers has its own turn; these have gone
+                if len(self._turns) > 1000:  # one entry for each set of readers; most of these have gone
                     self._turns.clear()
                 self._turns[channels] = start + 1 if start + 1 < len(channels) else 0
                 for name in (*channels[start:], *channels[:start]) if start else channels:
@@ -281,7 +282,7 @@ class WorkQueues:
                 call()
 
     def finish(self, delivery: Delivery) -> None:
-        """Say that a taken message has been dealt with, so that its lane goes on. Harmless if said twice."""
+        """Note that a taken message has been consumed, so that its lane goes on. A second call does nothing."""
         lane, delivery.lane = delivery.lane, None
         if lane is None:
             return
@@ -312,7 +313,7 @@ class WorkQueues:
         else:
             delivery = item
         queue.size -= 1
-        # Not at the first free place: those who wait are woken in one go, when there is room for many of them.
+        # Not at the first free place: all senders are woken at once, when there is room for many of them.
         if queue.wants_room and queue.size <= queue.capacity * 3 // 4:
             calls.extend(queue.wants_room)
             queue.wants_room.clear()
@@ -344,7 +345,7 @@ class WorkQueues:
     # -- waiting -------------------------------------------------------------------------------------------------------
 
     def listen(self, channels: Iterable[str], callback: Callback) -> None:
-        """Have `callback` called, from whatever thread, each time a message becomes available in one of `channels`."""
+        """Call `callback`, from any thread, each time a message becomes available in one of `channels`."""
         with self._lock:
             for name in channels:
                 self._listeners[name] = (*self._listeners.get(name, ()), callback)
@@ -360,11 +361,10 @@ class WorkQueues:
                     self._listeners.pop(name, None)
 
     def when_room(self, channel: str, content: Content, callback: Callback) -> bool:
-        """Tell whether a message fits into `channel` now; if not, have `callback` called once, from whatever thread,
-        when it may.
+        """Return True if a message fits into `channel` now; else call `callback` once, from any thread, when it may.
 
-        :param content: the message that did not fit; its ``reply_channel`` tells the lane.
-        :returns: True if there is room now; then `callback` is not kept.
+        :param content: the message that did not fit; its ``reply_channel`` names the lane.
+        :returns: True if there is room now; then `callback` is never called.
         """
         name = local_prefix(channel)
         with self._lock:
@@ -382,7 +382,7 @@ class WorkQueues:
     # -- housekeeping --------------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
-        """Drop what has expired and forget queues that have been empty for a while. Call it every few seconds."""
+        """Drop expired messages and forget queues that have been empty for a while. Call it every few seconds."""
         now = self._clock()
         calls: list[Callback] = []
         with self._lock:

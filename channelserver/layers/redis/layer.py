@@ -323,7 +323,7 @@ class RedisChannelLayer(LocalLayer):
         return figures
 
     def global_statistics(self) -> dict[str, Any]:
-        """Return the figures of this process (asgiref 1, extension ``statistics``), with those of groups and losses."""
+        """Return the figures of this process (asgiref 1, extension ``statistics``), with groups and lost messages."""
         return self.own_global_statistics()
 
     # -- for the server and the workers --------------------------------------------------------------------------------

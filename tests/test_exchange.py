@@ -615,6 +615,17 @@ class MessageTests(StrictTestCase):
         server.layer.send("copy", message)
         self.assertEqual(server.message("copy"), message)
 
+    def test_each_has_its_own_addresses(self) -> None:
+        """What an application does with the addresses in a message alters no later message of the connection."""
+        server = self.make_server()
+        client = server.connect()
+        for _ in range(2):
+            message = client.request()
+            self.assertEqual((message["client"], message["server"]), (["192.0.2.7", 50123], ["192.0.2.1", 8000]))
+            message["client"].clear()
+            message["server"].clear()
+            server.reply(message, status=200)
+
     def test_names_with_underscores(self) -> None:
         """Headers with an underscore in their name, which could pass for another, do not arrive."""
         message = self.make_server().connect().request(get("/", "X_Forwarded_For: evil", "X-Good: a"))

@@ -82,6 +82,7 @@ class ParameterTests(LayerTestCase):
             with self.assertRaises(ValueError) as caught:
                 self.make(channel_capacity={"a.*": value})
             self.assertIn("'a.*'", str(caught.exception))
+        self.assertEqual(self.make(channel_capacity={"a.*": 1}).get_capacity("a.b"), 1)
 
     def test_defaults(self) -> None:
         """A message waits a minute, a membership lasts a day, a channel holds a thousand messages."""

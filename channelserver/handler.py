@@ -18,8 +18,8 @@ from django.http.response import ResponseHeaders
 from django.urls import set_script_prefix
 
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
+from channelserver.layers.base import FAILED
 from channelserver.message import Message
-from channelserver.server.replies import FAILED
 from channelserver.workers import outbox
 from channelserver.workers.request import AsgiRequest
 

@@ -92,6 +92,9 @@ class HTTP1Column:
     :param secure: inside TLS.
     """
 
+    #: The answer came before the last part of the body was sent.
+    early = False
+
     def __init__(self, server: Server, certificate: str, secure: bool) -> None:
         self.raw = Raw(server.port)
         if secure:
@@ -112,6 +115,7 @@ class HTTP1Column:
         self._send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
         for number, part in enumerate(request.parts or ()):
             if number and self._answered():
+                self.early = True
                 break
             self._send(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
         else:
@@ -142,6 +146,8 @@ class HTTP1Column:
 class HTTP2Column:
     """HTTP/2."""
 
+    early = False
+
     def __init__(self, server: Server, certificate: str) -> None:
         self.client = HTTP2Client(server, certificate)
         self.client.authority = "localhost"
@@ -156,6 +162,7 @@ class HTTP2Column:
         number = client.send(request.path, request.method, request.sent_fields, ended=parts is None)
         for index, part in enumerate(parts or ()):
             if index and self._answered(number):
+                self.early = True
                 break
             client.upload(number, part, ended=index == len(parts or ()) - 1 and not request.unfinished)
         if request.leave:
@@ -209,6 +216,8 @@ class Row(NamedTuple):
     shown: dict[str, Any] | None = None
     #: What the text of the answer has in it.
     text: bytes = b""
+    #: The answer comes before the last part of the body is sent.
+    early: bool = False
 
 
 #: The answer to a peer that is not trusted: as if it had sent none of these fields.
@@ -245,7 +254,7 @@ UNTRUSTED = [
     Row("413, found out", Request("/body", "POST", parts=(b"x" * 30_000, b"x" * 30_000), with_length=False), 413,
         text=b"over 50000 bytes"),
     Row("minimum body rate", Request("/body", "POST", parts=(b"x",) * 60, with_length=False, unfinished=True), 408,
-        text=b"the request body took too long"),
+        text=b"the request body took too long", early=True),
     Row("a slow body that is quick enough",
         Request("/body", "POST", parts=(b"x" * 30_000, *(b"x",) * 14), with_length=False), 200, {"size": 30_014}),
     Row("a body that stops", Request("/body", "POST", parts=(b"x",), with_length=False, unfinished=True), 408,
@@ -313,6 +322,7 @@ class DispatchTests(ServerTestCase):
             for name in COLUMNS:
                 with closing(self.column(name)) as column:
                     results[name] = column.ask(row.request)
+                    self.assertTrue(column.early or not row.early, f"{row.rule}, {name}: not before the whole body")
             for name, result in results.items():
                 where = f"{row.rule}, {name}: {result}"
                 self.assertEqual(result.status, row.status, where)

@@ -23,8 +23,8 @@ from channelserver.channel import Channel
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
 from channelserver.handler import AsgiHandler, AsgiRequest, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
+from channelserver.layers.base import FAILED
 from channelserver.message import Message
-from channelserver.server.replies import FAILED
 from channelserver.workers import outbox
 
 REPLY = "http.response.test!1"

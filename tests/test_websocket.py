@@ -9,9 +9,9 @@ from typing import Any
 
 from twisted.internet import interfaces
 
+from channelserver.layers.base import FAILED
 from channelserver.layers.memory import InMemoryChannelLayer
 from channelserver.server.http.exchange import Exchange
-from channelserver.server.replies import FAILED
 from channelserver.server.websocket.frames import Opcode, encode_frame
 from channelserver.server.websocket.websocket import CLOSE_SECONDS, WebSocket
 from tests.fakes import Client, FakeServer, StrictTestCase, mask_frame, read_frames, text_frame

@@ -10,10 +10,10 @@ from channelserver.asgi import ChannelLayerWrapper
 from channelserver.channel import Channel, Group
 from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
 from channelserver.layers import InMemoryChannelLayer
+from channelserver.layers.base import FAILED
 from channelserver.layers.queues import Delivery
 from channelserver.message import Message
 from channelserver.routing import null_consumer, route
-from channelserver.server.replies import FAILED
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.workers import worker as worker_module
 from channelserver.workers.worker import Worker

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
-from channelserver.layers.base import FAILED as FAILED
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Members
 from channelserver.server.http.flow import Flow

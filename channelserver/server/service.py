@@ -24,6 +24,7 @@ from twisted.internet.endpoints import (
     UNIXServerEndpoint,
     serverFromString,
 )
+from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -35,6 +36,7 @@ from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
 from channelserver.server.common.listening import SharedListening
 from channelserver.server.common.options import Settings
+from channelserver.server.common.transport import IReactor
 from channelserver.server.edge.redirect import RedirectFactory
 from channelserver.server.edge.tls import ServerTLS, TLSEndpoint
 from channelserver.server.http.connection import HTTPFactory
@@ -91,7 +93,7 @@ class ServerService(service.Service):
         self,
         site: Site,
         workers: Workers,
-        reactor: Any,
+        reactor: IReactor,
         started: Callable[[list[str]], object],
         tls: ServerTLS | None = None,
     ) -> None:
@@ -99,7 +101,7 @@ class ServerService(service.Service):
         self._workers = workers
         self._reactor = reactor
         self._started = started
-        self._ports: list[Any] = []
+        self._ports: list[Any] = []  # IListeningPort, which does not tell its factory and descriptor
         self._failure: Callable[[ListenError], object] = self._raise
         self._local: tuple[str, LocalFactory] | None = None
         #: The certificate, if there is one.
@@ -108,7 +110,7 @@ class ServerService(service.Service):
         #: The further processes, if there are any; and those which use the layer, if that is in memory.
         self.siblings: Siblings | None = None
         self.hub: Hub | None = None
-        self._listener: Any = reactor
+        self._listener: IReactor | SharedListening = reactor
 
     @property
     def draining(self) -> bool:
@@ -199,11 +201,11 @@ class ServerService(service.Service):
         else:
             self._started([line for line in results[0] if line is not None])
 
-    def _secured(self, endpoint: Any) -> Any:
+    def _secured(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
         return endpoint if self.tls is None else TLSEndpoint(endpoint, self.tls, self._site, self._reactor)
 
     @defer.inlineCallbacks
-    def _listen(self, description: str, endpoint: Any, factory: Factory) -> Any:
+    def _listen(self, description: str, endpoint: IStreamServerEndpoint, factory: Factory) -> Any:
         try:
             port = yield endpoint.listen(factory)
         except error.CannotListenError as problem:
@@ -326,8 +328,10 @@ class ServerService(service.Service):
 
 
 def endpoints(
-    options: Settings, reactor: Any, secured: Callable[[Any], Any] = lambda endpoint: endpoint
-) -> Sequence[tuple[str, Any]]:
+    options: Settings,
+    reactor: IReactor | SharedListening,
+    secured: Callable[[IStreamServerEndpoint], IStreamServerEndpoint] = lambda endpoint: endpoint,
+) -> Sequence[tuple[str, IStreamServerEndpoint]]:
     """Return the listeners that the options ask for, as (description, endpoint).
 
     The simple listener is there if it was asked for, or nothing else was.
@@ -335,7 +339,7 @@ def endpoints(
     :param secured: returns what the simple listener shall be, TLS and all.
     :raises ListenError: an endpoint's description cannot be understood.
     """
-    found: list[tuple[str, Any]] = []
+    found: list[tuple[str, IStreamServerEndpoint]] = []
     for description in options.endpoint:
         try:
             found.append((f"endpoint {description!r}", serverFromString(reactor, description)))
@@ -363,7 +367,7 @@ def endpoints(
     return found
 
 
-def _tcp_endpoint(reactor: Any, address: str, port: int) -> Any:
+def _tcp_endpoint(reactor: IReactor | SharedListening, address: str, port: int) -> IStreamServerEndpoint:
     kind = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
     return kind(reactor, port, backlog=BACKLOG, interface=address)
 

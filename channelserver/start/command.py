@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.logger import Logger
 from twisted.python import usage
@@ -23,6 +23,7 @@ from channelserver.server.common import reactor
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.limits import raise_descriptor_limit
 from channelserver.server.common.options import BY_NAME, OPTIONS, Option, OptionError, Settings, closest, resolve
+from channelserver.server.common.transport import IReactor
 from channelserver.server.edge.tls import ServerTLS
 from channelserver.server.service import ListenError, endpoints
 from channelserver.start import project
@@ -198,7 +199,7 @@ def _check(values: Settings, tls: ServerTLS | None) -> None:
     from twisted.internet import reactor as installed
 
     try:
-        endpoints(values, installed)
+        endpoints(values, cast(IReactor, installed))
     except ListenError as error:
         raise StartError(str(error)) from error
     try:

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
+from channelserver.layers.base import FAILED
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
-from channelserver.server.replies import FAILED
 from channelserver.sessions import forget_channel_session
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.workers.django_cleanup import close_old_connections

@@ -1,4 +1,4 @@
-"""What the server asks of a transport, plain or TLS; Twisted's own interfaces say less than its classes do.
+"""What the server asks of a reactor, and of a transport: Twisted's own interfaces say less than its classes do.
 
 Types only: nothing runs here.
 """
@@ -6,6 +6,18 @@ Types only: nothing runs here.
 from __future__ import annotations
 
 from typing import Any, Protocol
+
+from twisted.internet.interfaces import (
+    IReactorFromThreads,
+    IReactorSocket,
+    IReactorTCP,
+    IReactorTime,
+    IReactorUNIX,
+)
+
+
+class IReactor(IReactorFromThreads, IReactorSocket, IReactorTCP, IReactorTime, IReactorUNIX):
+    """What the server asks of a reactor."""
 
 
 class Transport(Protocol):

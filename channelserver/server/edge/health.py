@@ -15,14 +15,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from channelserver.processes.figures import add_up
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.proxy import FIELDS
-
-if TYPE_CHECKING:
-    from channelserver.server.site import Site
+from channelserver.server.site import Site
 
 #: Seconds a request may wait for a worker before the server calls itself overloaded.
 OVERLOADED_SECONDS = 10.0
@@ -45,8 +45,8 @@ class Health:
         self._path = path
         self._busy = busy
         self._threads = threads
-        #: Returns a Deferred of the figures of all processes of the server, if there are others.
-        self.gather: Callable[[], Any] | None = None
+        #: Returns the figures of all processes of the server, if there are others.
+        self.gather: Callable[[], Deferred[list[dict[str, Any]]]] | None = None
 
     def __call__(self, exchange: Exchange) -> bool:
         """Answer a request if it is for the path; return whether it was."""

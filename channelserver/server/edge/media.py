@@ -15,14 +15,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from twisted.logger import Logger
 from whitenoise.media_types import MediaTypes
 from whitenoise.responders import StaticFile
 
-from channelserver.server.edge.static import respond, send
-from channelserver.server.http.exchange import Exchange
-
-_log = Logger("channelserver.server.media")
+from channelserver.server.edge.static import StaticFiles
 
 #: Types that a browser shows without running anything in them. Everything else is for download.
 _SHOWN = ("image/", "audio/", "video/")
@@ -30,36 +26,23 @@ _SHOWN_TOO = frozenset({"text/plain", "application/pdf"})
 _NOT_SHOWN = frozenset({"image/svg+xml"})
 
 
-class MediaFiles:
+class MediaFiles(StaticFiles):
     """The files below a folder, under a prefix of the path.
 
     :param folder: path of the folder (Django: ``MEDIA_ROOT``).
     :param prefix: what their paths start with, with a slash at both ends (Django: ``MEDIA_URL``).
     """
 
+    kind, exclusive = "media", True
+
     def __init__(self, folder: str, prefix: str) -> None:
         self._folder = os.path.realpath(folder)
         self._prefix = prefix
         self._types = MediaTypes()
 
-    def __call__(self, exchange: Exchange) -> bool:
-        """Answer a request if it is for a file below the prefix; return whether it was."""
-        head = exchange.head
-        if not head.path.startswith(self._prefix):
-            return False
-        path = self.find(head.path[len(self._prefix) :])
-        if path is None:
-            exchange.fail(404)
-            return True
-        try:
-            file = StaticFile(path, self._headers(path))
-            response = respond(file, head)
-        except (OSError, ValueError) as error:
-            _log.error("media file {path!r}: {error}", path=head.path, error=error)
-            exchange.fail(404)
-            return True
-        send(exchange, response)
-        return True
+    def file(self, path: str) -> Any:
+        found = self.find(path[len(self._prefix) :])
+        return None if found is None else StaticFile(found, self._headers(found))
 
     def find(self, name: str) -> str | None:
         """Return the path of a file, or None if there is none for everybody's eyes.
@@ -77,7 +60,7 @@ class MediaFiles:
         hidden = any(part[:1] == "." for part in os.path.relpath(path, self._folder).split(os.sep))
         return path if inside and not hidden and os.path.isfile(path) else None
 
-    def _headers(self, path: str) -> Any:
+    def _headers(self, path: str) -> list[tuple[str, str]]:
         kind: str = self._types.get_type(path)
         headers = [
             ("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind),

@@ -53,25 +53,33 @@ class StaticFiles:
         # What is hidden stays hidden.
         self._files = {root_path + path: file for path, file in noise.files.items() if "/." not in path}
 
+    #: What they are called in the log; and whether nobody else has files below the prefix.
+    kind, exclusive = "static", False
+
     def __len__(self) -> int:
         return len(self._files)
+
+    def file(self, path: str) -> Any:
+        """Return WhiteNoise's file for the path of a request, None if there is none."""
+        return self._files.get(path)
 
     def __call__(self, exchange: Exchange) -> bool:
         """Answer a request if it is for one of the files; return whether it was."""
         head = exchange.head
         if not head.path.startswith(self._prefix):
             return False
-        file = self._files.get(head.path)
-        if file is None:
-            return False
         try:
-            response = respond(file, head)
-        except OSError as error:
-            _log.error("static file {path!r}: {error}", path=head.path, error=error)
+            file = self.file(head.path)
+            response = None if file is None else respond(file, head)
+        except (OSError, ValueError) as error:
+            _log.error("{kind} file {path!r}: {error}", kind=self.kind, path=head.path, error=error)
             exchange.fail(404)
             return True
-        send(exchange, response)
-        return True
+        if response is not None:
+            send(exchange, response)
+        elif self.exclusive:
+            exchange.fail(404)
+        return response is not None or self.exclusive
 
 
 def send(exchange: Exchange, response: Any) -> None:
@@ -149,7 +157,7 @@ class FileSource:
                 if not exchange.has_room:
                     return
         except OSError as error:
-            _log.error("static file {path!r}: {error}", path=exchange.head.path, error=error)
+            _log.error("file {path!r}: {error}", path=exchange.head.path, error=error)
             self.close()
             exchange.fail(500)
 

@@ -22,7 +22,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from channelserver.server.common.options import OptionError, Settings
-from channelserver.server.common.transport import TLSTransport
+from channelserver.server.common.transport import IReactor, TLSTransport
 from channelserver.server.edge.covered_names import uncovered
 from channelserver.server.http.base import Connection, ConnectionFactory
 from channelserver.server.http.connection import HTTPFactory
@@ -308,13 +308,14 @@ class TLSEndpoint:
     :param reactor: the reactor.
     """
 
-    def __init__(self, endpoint: Any, tls: ServerTLS, site: Site, reactor: Any) -> None:
+    def __init__(
+        self, endpoint: interfaces.IStreamServerEndpoint, tls: ServerTLS, site: Site, reactor: IReactor
+    ) -> None:
         self._endpoint = endpoint
         self._tls = tls
         self._site = site
         self._reactor = reactor
 
-    def listen(self, factory: Any) -> Any:
-        """See ``IStreamServerEndpoint``; `factory` makes the protocols for HTTP/1.1."""
+    def listen(self, factory: HTTPFactory) -> Any:  # type: ignore[override]  # it makes the protocols for HTTP/1.1
         negotiations = NegotiationFactory(self._site, factory)
         return self._endpoint.listen(TLSMemoryBIOFactory(self._tls, False, negotiations, self._reactor))

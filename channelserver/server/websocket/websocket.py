@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.interfaces import IWriteDescriptor
 from twisted.logger import Logger
 
+from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
 from channelserver.server.common.sending import SocketSend
 from channelserver.server.common.transport import Transport
 from channelserver.server.http.exchange import copy_addresses
 from channelserver.server.http.http1 import BadRequest, RequestHead
-from channelserver.server.replies import FAILED
 from channelserver.server.websocket import deflate, frames
 from channelserver.server.websocket.frames import CloseCode, Opcode
 from channelserver.server.websocket.handshake import check_handshake, handshake_response, offered_protocols

@@ -786,6 +786,20 @@ class RoomTests(QueueTestCase):
         self.assertEqual(told, [1])
         self.assertNotIn("r!1", self.queues._lanes)
 
+    def test_everything_forgotten(self) -> None:
+        """Who waits for room in a channel or in a lane is called when all messages are forgotten."""
+        queues = self.queues = self.make(capacity=3, lane_limit=2)
+        called: list[str] = []
+        for number in range(2):
+            self.put(RECEIVE, "r!1", number)
+        self.assertFalse(queues.when_room(RECEIVE, {"reply_channel": "r!1"}, lambda: called.append("lane")))
+        self.put(RECEIVE, "r!2", 2)
+        self.assertFalse(queues.when_room(RECEIVE, {"reply_channel": "r!3"}, lambda: called.append("channel")))
+        queues.flush()
+        self.assertEqual(sorted(called), ["channel", "lane"])
+        queues.flush()
+        self.assertEqual(len(called), 2)
+
     def test_callback_may_use_the_queues(self) -> None:
         """Callbacks and listeners are called without the lock, so they may put and take."""
         self.queues = self.make(capacity=1)

@@ -12,7 +12,8 @@ from channelserver._version import __version__
 
 if TYPE_CHECKING:
     from channelserver.asgi import channel_layers
-    from channelserver.channel import DEFAULT_CHANNEL_LAYER, Channel, Group
+    from channelserver.channel import Channel, Group
+    from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
     from channelserver.message import Message
     from channelserver.routing import include, route, route_class
 
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "DEFAULT_CHANNEL_LAYER": "channel",
+    "DEFAULT_CHANNEL_LAYER": "layers.names",
     "Channel": "channel",
     "Group": "channel",
     "Message": "message",

@@ -34,21 +34,21 @@ class DatabaseTestCase(TestCase):
 
     _prepared = False
 
-    def _setup_and_call(self, result: unittest.TestResult, debug: bool = False) -> None:
-        self._prepared = True
-        super()._setup_and_call(result, debug)
-
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Run the test inside a transaction, which is rolled back.
 
-        Django sees to that in ``setUpClass`` and in ``__call__``, which then calls ``run``. Trial calls ``run`` alone.
+        Django sees to that in ``setUpClass`` and in ``__call__``, which then calls ``run``. Trial calls ``run`` alone,
+        its workers (``trial -j``) call ``__call__`` alone.
         """
-        if self._prepared:
-            return super().run(result)
+        return super().run(result) if self._prepared else self(result)
+
+    def __call__(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
+        """Run the test inside what ``setUpClass`` prepares."""
         kind = type(self)
+        self._prepared = True
         kind.setUpClass()
         try:
-            return self(result)
+            return super().__call__(result)
         finally:
             kind.tearDownClass()
             kind.doClassCleanups()

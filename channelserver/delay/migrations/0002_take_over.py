@@ -1,11 +1,13 @@
 """Take over what waits in the table that Channels 1 made, if it is there."""
 
+from typing import Any
+
 from django.db import migrations
 
 OLD_TABLE = "channels.delay_delayedmessage"
 
 
-def take_over(apps, schema_editor):
+def take_over(apps: Any, schema_editor: Any) -> None:
     """Move the rows of the old table into ours. The old table stays, empty, for nobody here knows who else uses it."""
     connection = schema_editor.connection
     if OLD_TABLE not in connection.introspection.table_names():

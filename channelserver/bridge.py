@@ -1,10 +1,9 @@
-"""The one door between worker threads and the reactor.
+"""Calls from worker threads into the reactor thread, in batches.
 
-:meth:`Bridge.post` runs in any thread, the posted functions in the reactor thread. Owns the list of what waits to
-cross.
+:meth:`Bridge.post` runs in any thread, the posted functions in the reactor thread. Owns the queue between them.
 
-Only the first post after a drain wakes the reactor. That no wake-up is lost follows from the lock: `_awake` is set by
-the post that wakes, and cleared only by a drain that has seen, under the same lock, that nothing waits.
+Only the first post after a drain wakes the reactor. No wake-up is lost: a post sets `_awake` under the lock, and a
+drain clears it only when it has seen, under the same lock, that the queue is empty.
 """
 
 from __future__ import annotations
@@ -12,36 +11,43 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.logger import Logger
 
 _log = Logger("channelserver.bridge")
 
-#: Bytes which may be on their way to the reactor before a thread that sends more waits, and the seconds it waits at
-#: most.
+#: Bytes that may be queued before a thread that sends more waits, and the longest wait in seconds.
 HEAVY, PATIENCE = 1024 * 1024, 2.0
 
 
-class Bridge:
-    """Hand work over to the reactor thread.
+class Reactor(Protocol):
+    """What the bridge uses of ``IReactorFromThreads`` and ``IReactorTime``."""
 
-    :param reactor: an ``IReactorFromThreads`` and ``IReactorTime`` provider.
+    def callFromThread(self, function: Callable[..., Any], /, *arguments: Any) -> None: ...
+
+    def callLater(self, seconds: float, function: Callable[..., Any], /, *arguments: Any) -> object: ...
+
+
+class Bridge:
+    """Calls functions in the reactor thread.
+
+    :param reactor: the reactor.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Reactor) -> None:
         self._wake = reactor.callFromThread
         self._call_later = reactor.callLater
         self._reactor = reactor
         self._lock = threading.Lock()
         self._items: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._awake = False
-        self._weight = 0  # bytes in _items, and in what is being drained
+        self._weight = 0  # bytes in _items and in the batch being drained
         self._lighter = threading.Condition(self._lock)
-        self._thread: int | None = None  # the reactor's, as soon as it is known
+        self._thread: int | None = None  # the reactor thread, known from the first drain on
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have ``function(*arguments)`` called in the reactor thread, soon, in the order of the posts."""
+        """Call ``function(*arguments)`` in the reactor thread, soon, in the order of the posts."""
         self._put(0, function, arguments)
 
     def _put(self, size: int, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
@@ -54,9 +60,11 @@ class Bridge:
         self._wake(self._drain)
 
     def post_data(self, size: int, function: Callable[..., object], *arguments: Any) -> None:
-        """Like :meth:`post`, for `size` bytes of data. A worker thread that sends faster than the reactor takes waits.
+        """Like :meth:`post`, with back-pressure: the thread waits while more than :data:`HEAVY` bytes are queued.
 
-        Without that, what a loop of sends has made would pile up here, for computing goes before the reactor's work.
+        Without it, a loop of sends fills the queue faster than the reactor, which shares the interpreter, empties it.
+
+        :param size: bytes of data in `arguments`.
         """
         self._put(size, function, arguments)
         if self._weight > HEAVY and threading.get_ident() != self._thread:
@@ -64,23 +72,23 @@ class Bridge:
                 self._lighter.wait_for(lambda: self._weight <= HEAVY, PATIENCE)
 
     def call_later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
-        """Have ``function(*arguments)`` called in the reactor thread after `seconds`."""
+        """Call ``function(*arguments)`` in the reactor thread after `seconds`."""
         self.post(self._call_later, seconds, self._guarded, function, *arguments)
 
     def turn_began(self) -> float:
-        """Return when the reactor began to deal with its latest events, in seconds of ``time.monotonic``.
+        """Return when the reactor began its current iteration, in seconds of ``time.monotonic``.
 
-        If it does not tell: now.
+        Only this package's reactor knows; with another one the result is the current time.
         """
         began: float | None = getattr(self._reactor, "turn_began", None)
         return began if began is not None else time.monotonic()
 
     def from_signal_handler(self, function: Callable[..., object]) -> None:
-        """Like :meth:`post`, but without the lock, which the interrupted code may hold."""
+        """Like :meth:`post`, but without taking the lock, which the interrupted code may hold."""
         self._wake(self._guarded, function)
 
     def _drain(self) -> None:
-        # One batch at a turn: between two batches the reactor serves its sockets and timers.
+        # One batch per iteration: in between, the reactor serves its sockets and timers.
         self._thread = threading.get_ident()
         with self._lock:
             items, self._items = self._items, []
@@ -88,8 +96,8 @@ class Bridge:
         for function, arguments in items:
             try:
                 function(*arguments)
-            except BaseException:  # the rest of the batch must not be lost, whatever it is
-                _log.failure("error in {function!r}, handed over by a thread", function=function)
+            except BaseException:  # whatever it is, the rest of the batch must run
+                _log.failure("error in {function!r}, which a thread posted", function=function)
         with self._lock:
             if weight:
                 self._weight -= weight

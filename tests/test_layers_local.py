@@ -268,7 +268,7 @@ class LocalSocketLayerTests(SynchronousTestCase):
                 with self.assertRaises(NoServerError) as caught:
                     LocalSocketLayer(path, "default").send("work", {})
                 served()
-            self.assertIn("is no channelserver", str(caught.exception))
+            self.assertIn("is not channelserver", str(caught.exception))
 
 
 class LocalProtocolTests(SynchronousTestCase):

@@ -237,7 +237,7 @@ class LifeTests(ProcessesTestCase):
         with ExitStack() as stack:
             found = self.sockets(server, stack, 6)
             os.kill(other, signal.SIGKILL)
-            server.wait_for(r"process 2 has ended: by signal SIGKILL; another one is started in 0\.5 s")
+            server.wait_for(r"process 2 has ended: by signal SIGKILL; a new one starts in 0\.5 s")
             websocket, _ = found[first][0]
             websocket.send("members")
             self.assertEqual(websocket.recv(TIMEOUT), f"{len(found[first])} 0")

@@ -241,7 +241,7 @@ class DeathTests(WorkerProcessTestCase):
         self.wait_for_notes("work", 300)
         victim = workers[1]
         victim.kill()
-        server.wait_for(f"worker process {victim.process.pid} has gone")
+        server.wait_for(f"worker process {victim.process.pid} has left")
 
         def lost() -> int:
             """Return how many are lost, as far as the log has told."""

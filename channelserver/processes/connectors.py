@@ -1,6 +1,6 @@
-"""How a process gets its connection to the one that holds the layer.
+"""How a process connects to the one that holds the layer.
 
-Runs in the reactor thread; owns that connection. See :mod:`channelserver.processes.remote`.
+Runs in the reactor thread; owns that connection. Used by :mod:`channelserver.processes.remote`.
 """
 
 from __future__ import annotations
@@ -8,17 +8,16 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from channelserver.processes.link import Link
-
-if TYPE_CHECKING:
-    from channelserver.processes.remote import RemoteLayer
+from channelserver.processes.link import IReactor, Link
 
 _log = Logger("channelserver.processes.connectors")
 
@@ -26,134 +25,142 @@ _log = Logger("channelserver.processes.connectors")
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 
 
-class SocketWay:
-    """By the server's Unix socket. While there is no server, another attempt is made every now and then.
+class Connector:
+    """Base class: a subclass connects in :meth:`connect`, and decides in :meth:`disconnected` what comes next."""
+
+    reactor: IReactor
+    link: Link | None = None
+    _joined: Callable[[Link], object]
+    _left: Callable[[Link], object]
+    _closed: Deferred[None] | None = None
+
+    def open(self, reactor: IReactor, joined: Callable[[Link], object], left: Callable[[Link], object]) -> None:
+        """Connect.
+
+        :param joined: called with each connection over which the other process accepts this one.
+        :param left: called with each connection that is lost.
+        """
+        self.reactor, self._joined, self._left = reactor, joined, left
+        self.connect()
+
+    def close(self) -> Deferred[None] | None:
+        """Close the connection for good; return a Deferred that fires when it is closed, or None if there is none."""
+        self._closed = Deferred()
+        if self.link is None:
+            return None
+        self.link.transport.loseConnection()
+        return self._closed
+
+    def use(self, link: Link) -> None:
+        """Take over a connection."""
+        self.link = link
+        link.when_lost = self._lost
+
+    def _lost(self, link: Link) -> None:
+        self.link = None
+        self._left(link)
+        if self._closed is None:
+            self.disconnected()
+        else:
+            self._closed.callback(None)
+
+    def connect(self) -> None:
+        """Begin to connect."""
+        raise NotImplementedError
+
+    def disconnected(self) -> None:
+        """The connection is lost, and :meth:`close` was not called."""
+        raise NotImplementedError
+
+
+class SocketConnector(Connector):
+    """Connects to the server's local socket, and again whenever the server has restarted.
 
     :param path: the socket.
     :param alias: which of ``CHANNEL_LAYERS`` this process works for.
-    :param told: called with what the server tells those who join.
-    :param rng: source of the pauses' variation.
+    :param configure: called with the options that the server sends when this process joins.
+    :param rng: source of the jitter.
     """
 
     def __init__(
-        self, path: str, alias: str, told: Callable[[dict[str, Any]], object], rng: random.Random | None = None
+        self, path: str, alias: str, configure: Callable[[dict[str, Any]], object], rng: random.Random | None = None
     ) -> None:
         self._path = path
         self._alias = alias
-        self._told = told
+        self._configure = configure
         self._random = rng or random.Random()
         self._pause = FIRST_PAUSE
-        self._link: Link | None = None
-        self._call: Any = None
-        self._closing: Any = None
-        self._complaint = ""
+        self._retry: IDelayedCall | None = None
+        self._last_warning = ""
 
-    def open(self, reactor: Any, layer: RemoteLayer) -> None:
-        """See :class:`channelserver.processes.remote.Way`."""
-        self._reactor = reactor
-        self._layer = layer
-        self._connect()
-
-    def close(self) -> Any:
-        """See :class:`channelserver.processes.remote.Way`."""
-        self._closing = Deferred()
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        if self._link is None:
-            return None
-        self._link.transport.loseConnection()  # type: ignore[union-attr]
-        return self._closing
-
-    def _connect(self) -> None:
-        factory = Factory.forProtocol(lambda: Link(_refuse))
+    def connect(self) -> None:
+        factory = Factory.forProtocol(lambda: Link(refuse))
         factory.noisy = False
-        attempt = UNIXClientEndpoint(self._reactor, self._path).connect(factory)
-        attempt.addCallbacks(self._connected, self._failed)
+        UNIXClientEndpoint(self.reactor, self._path).connect(factory).addCallbacks(self._connected, self._failed)
 
-    def _connected(self, link: Any) -> None:
-        self._link = link
-        link.when_lost = self._lost
-        link.call("join", self._alias).addCallbacks(self._joined, self._refused, callbackArgs=(link,))
+    def close(self) -> Deferred[None] | None:
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        return super().close()
 
-    def _joined(self, told: dict[str, Any], link: Link) -> None:
+    def _connected(self, link: Link) -> None:
+        self.use(link)
+        link.call("join", self._alias).addCallbacks(self._accepted, self._refused, (link,), errbackArgs=(link,))
+
+    def _accepted(self, options: dict[str, Any], link: Link) -> None:
         self._pause = FIRST_PAUSE
-        self._complaint = ""
-        self._told(told)
-        self._layer.joined(link)
+        self._last_warning = ""
+        self._configure(options)
+        self._joined(link)
         _log.info("joined the server at {path!r}", path=self._path)
 
-    def _refused(self, failure: Any) -> None:
-        self._complain(f"the server at {self._path!r} does not let this process join: {failure.value}")
-        if self._link is not None:
-            self._link.transport.loseConnection()  # type: ignore[union-attr]
+    def _refused(self, failure: Failure, link: Link) -> None:
+        self._warn(f"the server at {self._path!r} does not let this process join: {failure.value}")
+        link.transport.loseConnection()
 
-    def _failed(self, failure: Any) -> None:
+    def _failed(self, failure: Failure) -> None:
         reason = getattr(failure.value, "osError", None) or failure.value
-        self._complain(f"no server of this project answers on {self._path!r} ({reason}); waiting for one")
-        self._later()
+        self._warn(f"no server of this project answers on {self._path!r} ({reason}); waiting for one")
+        self.disconnected()
 
-    def _lost(self, link: Link) -> None:
-        self._link = None
-        self._layer.left(link)
-        if self._closing is not None:
-            self._closing.callback(None)
-        else:
-            self._later()
-
-    def _later(self) -> None:
-        if self._closing is None:
-            self._call = self._reactor.callLater(self._pause * self._random.uniform(0.7, 1.3), self._connect)
+    def disconnected(self) -> None:
+        if self._closed is None:
+            self._retry = self.reactor.callLater(self._pause * self._random.uniform(0.7, 1.3), self.connect)
             self._pause = min(LONGEST_PAUSE, self._pause * 1.5)
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint:
+    def _warn(self, text: str) -> None:
+        if text != self._last_warning:
             _log.warn("{text}", text=text)
-            self._complaint = text
+            self._last_warning = text
 
 
-class InheritedWay:
-    """By a socket that this process was started with, and which connects it for as long as it lives.
+class InheritedConnector(Connector):
+    """Uses a socket that this process was started with, and that lasts as long as the other process.
 
     :param descriptor: of the socket.
-    :param lost: called when the other process has gone.
+    :param lost: called when the other process has ended.
     """
 
     def __init__(self, descriptor: int, lost: Callable[[], object]) -> None:
         self._descriptor = descriptor
-        self._gone = lost
-        self._link: Link | None = None
-        self._closing: Any = None
+        self._when_lost = lost
 
-    def open(self, reactor: Any, layer: RemoteLayer) -> None:
-        """See :class:`channelserver.processes.remote.Way`."""
-        self._link = link = adopt(reactor, self._descriptor, Link(_refuse))
+    def connect(self) -> None:
+        self.use(adopt(self.reactor, self._descriptor))
+        assert self.link is not None
+        self._joined(self.link)
 
-        def lost(_: Link) -> None:
-            self._link = None
-            layer.left(link)
-            if self._closing is None:
-                self._gone()
-            else:
-                self._closing.callback(None)
-
-        link.when_lost = lost
-        layer.joined(link)
-
-    def close(self) -> Any:
-        """See :class:`channelserver.processes.remote.Way`."""
-        if self._link is None:
-            return None
-        self._closing = Deferred()
-        self._link.transport.loseConnection()  # type: ignore[union-attr]
-        return self._closing
+    def disconnected(self) -> None:
+        self._when_lost()
 
 
-def adopt(reactor: Any, descriptor: int, link: Link) -> Link:
-    """Make a connection of one end of a socket pair.
+def adopt(reactor: IReactor, descriptor: int) -> Link:
+    """Return a connection over one end of a socket pair.
 
-    :param descriptor: of the socket; it is closed here, for the connection has a copy.
+    :param descriptor: of the socket; closed here, because the connection uses a copy.
     """
-    factory = Factory.forProtocol(lambda: link)
+    link = Link(refuse)
+    factory: Any = Factory.forProtocol(lambda: link)
     factory.noisy = False
     with socket.socket(fileno=descriptor) as end:
         end.setblocking(False)
@@ -161,6 +168,6 @@ def adopt(reactor: Any, descriptor: int, link: Link) -> Link:
     return link
 
 
-def _refuse(name: str, arguments: list[Any]) -> Any:
-    """Nothing may be asked for before this process has joined."""
-    raise ValueError(f"{name!r} was asked for too early")
+def refuse(name: str, arguments: list[Any]) -> Any:
+    """Refuse a request that arrives before this process has joined."""
+    raise ValueError(f"{name!r} was requested before this process had joined")

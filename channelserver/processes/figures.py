@@ -1,4 +1,4 @@
-"""Figures of several processes as one.
+"""Adding up the figures of several processes.
 
 Runs in any thread; owns nothing.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Figures of which the largest counts.
+#: Ages: the total is the largest.
 _OLDEST = frozenset({"oldest", "messages_max_age"})
 
 
 def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of several processes as one: sums, and of what is old, the oldest."""
+    """Return the sums of the figures, and the largest of those that are ages; dicts are added up by key."""
     total: dict[str, Any] = {}
     for figures in all_figures:
         for name, value in figures.items():

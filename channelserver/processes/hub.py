@@ -1,13 +1,13 @@
-"""The processes that have joined this one's layer: those which work for it, and those which serve beside it.
+"""The processes that have joined this process's layer: worker processes and siblings.
 
 Runs in the reactor thread; owns the messages that these processes have in hand.
 
-A joined process says which channels it serves and how many messages it takes at a time, and gets that many; each time
-it has finished one, the next. The messages stay in the books here until then, and so do their lanes: a socket's next
-message waits. When a process dies, what it had begun is lost, and said to be; the rest goes back to its place.
+A joined process says which channels it serves and how many messages it takes at a time; each time it finishes one, it
+gets the next. Until then this process keeps the message, and its lane stays busy: the socket's next message waits. When
+a process dies, messages it had started are lost and counted; the others return to their places in the queue.
 
-A *worker process* (``manage.py runworker``) has its channels to itself: this process's own threads leave them to it,
-until the last such process has gone. A *sibling* (``--processes``) shares them.
+A *worker process* (``manage.py runworker``) takes its channels over: as long as it is joined, this process's own
+threads do not serve them. A *sibling* (``--processes``) shares them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
@@ -28,73 +29,75 @@ from channelserver.layers.content import Content
 from channelserver.layers.queues import Delivery
 from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, ask
-from channelserver.processes.remote_process import ForeignConnections
+from channelserver.processes.remote_process import RemoteProcess
 from channelserver.processes.tickets import Ledger
 from channelserver.processes.waits import Waits
 
 _log = Logger("channelserver.processes.hub")
 
-#: Seconds for which a message waits for room that a thread could not wait for (:mod:`channelserver.workers.outbox`).
+#: Seconds that a message of an outbox (:mod:`channelserver.workers.outbox`) waits for room in its channel.
 PATIENCE = 2.0
-#: Seconds in which a sibling tells its figures.
+#: Seconds in which a sibling must send its figures.
 ANSWER_SECONDS = 1.0
-#: Messages which one process may have in hand at most.
-MOST = 1000
+#: Most messages that one process can have in hand.
+MAX_IN_HAND = 1000
 
 
 class Hub:
     """All joined processes.
 
     :param layer: the layer.
-    :param bridge: the way from threads into the reactor.
-    :param clock: an ``IReactorTime`` provider.
-    :param told: what a worker process is told of this one's options.
+    :param bridge: posts to the reactor thread.
+    :param clock: the reactor.
+    :param options: this process's options for consumers, which hold in worker processes, too.
     """
 
-    def __init__(self, layer: InMemoryChannelLayer, bridge: Bridge, clock: Any, told: dict[str, Any]) -> None:
+    def __init__(
+        self, layer: InMemoryChannelLayer, bridge: Bridge, clock: IReactorTime, options: dict[str, Any]
+    ) -> None:
         self.layer = layer
         self.bridge = bridge
         self.clock = clock
         self.waits = Waits(layer, bridge, clock)
-        self._told = told
+        self._options = options
         self._peers: list[Peer] = []
         self._listening: tuple[str, ...] = ()
         self._looking = False
         self._idle_callbacks: list[Callable[[], object]] = []
-        #: What this process can tell about itself, by name.
+        #: Functions that return this process's figures, by name.
         self.figures: dict[str, Callable[..., Any]] = {
             "channel_statistics": layer.own_channel_statistics,
             "global_statistics": layer.own_global_statistics,
         }
-        #: Called with the channels that worker processes serve, when these have changed.
-        self.when_taken_over: Callable[[frozenset[str]], object] = _nothing
+        #: Called with the channels that worker processes serve whenever these may have changed. Default: no-op.
+        self.when_taken_over: Callable[[frozenset[str]], object] = lambda channels: None
 
     def join(self, link: Link, pid: int, sibling: bool = False) -> dict[str, Any]:
-        """Take a process in.
+        """Let a process join.
 
         :param link: the connection to it.
         :param pid: its process id, for the log.
-        :param sibling: it serves connections beside this one.
-        :returns: what it is told.
+        :param sibling: whether it serves connections, too.
+        :returns: the options for its consumers.
         """
         peer = Peer(self, link, pid, sibling)
         self._peers.append(peer)
         link.handle = peer.handle
         link.when_lost = lambda _: self._left(peer)
-        return self._told
+        return self._options
 
     def _left(self, peer: Peer) -> None:
         self._peers.remove(peer)
         if peer.channels and not peer.sibling:
-            _log.info("worker process {pid} has gone", pid=peer.pid)
+            _log.info("worker process {pid} has left", pid=peer.pid)
         peer.close()
         self.changed()
 
     def changed(self) -> None:
-        """A process serves other channels than before, or has gone."""
+        """React to a process that serves other channels than before, or has left."""
         wanted = tuple(sorted({channel for peer in self._peers for channel in peer.channels}))
         if wanted != self._listening:
-            # What comes meanwhile is found by the look below.
+            # look() below finds messages that arrive in between.
             self.layer.queues.unlisten(self._listening, self.work_ready)
             self.layer.queues.listen(wanted, self.work_ready)
             self._listening = wanted
@@ -108,13 +111,13 @@ class Hub:
     # -- work ----------------------------------------------------------------------------------------------------------
 
     def work_ready(self) -> None:
-        """A message waits. Any thread."""
+        """Called by the queues, in any thread, when a message waits."""
         if not self._looking:
-            self._looking = True  # a second look, should two threads be here at once, does no harm
+            self._looking = True  # two threads may get here at once: a second look is harmless
             self.bridge.post(self.look)
 
     def look(self) -> None:
-        """Hand out what waits, to the processes that have the most room."""
+        """Hand waiting messages to the processes with the most room."""
         self._looking = False
         peers = [peer for peer in self._peers if peer.room > 0]
         while peers:
@@ -124,16 +127,18 @@ class Hub:
                 own = self.taken_over()
                 channels = tuple(channel for channel in channels if channel not in own)
             delivery = self.layer.queues.take(channels) if channels else None
-            if delivery is None or not peer.hand_over(delivery) or peer.room <= 0:
+            if delivery is not None:
+                peer.hand_over(delivery)
+            if delivery is None or peer.room <= 0:
                 peers.remove(peer)
-        self._look_for_idleness()
+        self._check_idle()
 
     def when_idle(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called once, when no joined process has a message in hand, and none waits for one."""
+        """Call `callback` once, when no joined process has a message in hand and none waits for one."""
         self._idle_callbacks.append(callback)
-        self._look_for_idleness()
+        self._check_idle()
 
-    def _look_for_idleness(self) -> None:
+    def _check_idle(self) -> None:
         if not self._idle_callbacks or any(peer.in_hand for peer in self._peers):
             return
         if self.layer.queues.has_work(self.taken_over()):
@@ -152,25 +157,25 @@ class Hub:
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
-    def gather(self, name: str, *arguments: Any) -> Any:
-        """Ask this process and its siblings for figures.
+    def gather(self, name: str, *arguments: Any) -> Deferred[list[Any]]:
+        """Collect figures of this process and its siblings.
 
         :param name: ``figures``, ``channel_statistics`` or ``global_statistics``.
-        :returns: a Deferred of a list of what they answer; those who do not answer soon are left out.
+        :returns: a Deferred of a list, an entry for each process that answers within :data:`ANSWER_SECONDS`.
         """
         answers = [ask(peer.link, "own_" + name, *arguments) for peer in self._peers if peer.sibling]
         for answer in answers:
             answer.addTimeout(ANSWER_SECONDS, self.clock)
-        gathered: Any = DeferredList(answers, consumeErrors=True)
+        gathered = DeferredList(answers, consumeErrors=True)
         own = self.figures[name](*arguments)
         return gathered.addCallback(lambda results: [own, *(result for success, result in results if success)])
 
-    def add_up(self, name: str, *arguments: Any) -> Any:
-        """Like :meth:`gather`, but the answers added up."""
+    def add_up(self, name: str, *arguments: Any) -> Deferred[dict[str, Any]]:
+        """Like :meth:`gather`, with the answers added up."""
         return self.gather(name, *arguments).addCallback(add_up)
 
     def gather_from_thread(self, name: str, *arguments: Any) -> list[Any]:
-        """Like :meth:`gather`, and wait. Not in the reactor thread."""
+        """Like :meth:`gather`, but wait for the result; not for the reactor thread."""
         answered = threading.Event()
         answers: list[list[Any]] = []
 
@@ -185,7 +190,7 @@ class Hub:
     def close(self) -> None:
         """Close all connections."""
         for peer in tuple(self._peers):
-            peer.link.transport.loseConnection()  # type: ignore[union-attr]
+            peer.link.transport.loseConnection()
 
 
 class Peer:
@@ -194,7 +199,7 @@ class Peer:
     :param hub: the hub.
     :param link: the connection to it.
     :param pid: its process id.
-    :param sibling: it serves connections beside this one.
+    :param sibling: whether it serves connections, too.
     """
 
     def __init__(self, hub: Hub, link: Link, pid: int, sibling: bool) -> None:
@@ -204,14 +209,14 @@ class Peer:
         self.pid = pid
         self.sibling = sibling
         self.channels: tuple[str, ...] = ()
-        #: The messages it has not finished, by their numbers, in the order in which they were taken.
+        #: The messages it has not finished, by number, oldest first.
         self.in_hand: dict[int, Delivery] = {}
         self._slots: dict[int, int] = {}
         self._free: list[int] = []
         self._number = 0
         self._ledger: Ledger | None = None
         self._prefixes: list[str] = []
-        self._outlet = ForeignConnections(link, hub.bridge, layer.drops)
+        self._outlet = RemoteProcess(link, hub.bridge, layer.drops)
         self._lines: dict[str, deque[Content]] = {}
         self._calls: dict[str, Callable[..., Any]] = {
             **layer_calls(layer, hub.waits, hub),
@@ -230,7 +235,7 @@ class Peer:
         }
 
     def handle(self, name: str, arguments: list[Any]) -> Any:
-        """Do what the process asks for. See :class:`Link`."""
+        """Handle a request of the process."""
         call = self._calls.get(name)
         if call is None:
             raise ValueError(f"the local protocol has no call {name!r}")
@@ -240,11 +245,11 @@ class Peer:
 
     @property
     def room(self) -> int:
-        """How many more messages it takes."""
+        """How many more messages it can take."""
         return len(self._free)
 
-    def hand_over(self, delivery: Delivery) -> bool:
-        """Give it a message; return False if that cannot be."""
+    def hand_over(self, delivery: Delivery) -> None:
+        """Give it a message; one that is too large is counted as lost."""
         number = self._number = self._number + 1
         slot = self._free.pop()
         attachment = delivery.attachment
@@ -262,14 +267,13 @@ class Peer:
             self._free.append(slot)
             self._layer.drops.record("too large for another process", delivery.channel, hint=str(problem))
             self._give_up(delivery)
-            return True
+            return
         self.in_hand[number] = delivery
         self._slots[number] = slot
-        return True
 
     def _serve(self, channels: list[str], number: int) -> None:
         ledger = self.link.take_descriptor()
-        number = max(1, min(number, MOST))
+        number = max(1, min(number, MAX_IN_HAND))
         self._ledger = Ledger(ledger, number)
         self._free = list(range(number))
         self.channels = tuple(channels)
@@ -314,7 +318,7 @@ class Peer:
         self._hub.look()
 
     def close(self) -> None:
-        """It has gone: what it had begun is lost, the rest goes back."""
+        """Count the messages it had started as lost; return the others to the queue. The process has left."""
         untouched: list[Delivery] = []
         lost: list[Delivery] = []
         for number, delivery in self.in_hand.items():
@@ -333,7 +337,7 @@ class Peer:
             self._layer.groups.drop_prefix(prefix)
 
     def _give_up(self, delivery: Delivery) -> None:
-        """Let the client of a message that is lost know; go on with its lane."""
+        """Tell the client that its message is lost, and free the lane."""
         reply_channel = delivery.content.get("reply_channel")
         if delivery.channel in ("http.request", "websocket.connect") and reply_channel:
             self._layer.dispatch(reply_channel, {FAILED: 502})
@@ -350,7 +354,7 @@ class Peer:
             self._layer.drops.record("channel full", channel, hint=str(error))
 
     def _send_patiently(self, channel: str, content: Content) -> None:
-        """Put a message into a channel as soon as it has room; later ones wait behind it."""
+        """Put a message into a channel as soon as the channel has room; later messages wait behind it."""
         line = self._lines.get(channel)
         if line is not None:
             line.append(content)
@@ -379,7 +383,7 @@ class Peer:
         return self._layer.remote_outlet_of(channel) is self._outlet
 
     def _group_add(self, group: str, channel: str) -> None:
-        if self._is_own(channel):  # it knows
+        if self._is_own(channel):  # so it has noted this itself
             self._layer.groups.add(group, channel)
         else:
             self._layer.group_add(group, channel)
@@ -392,7 +396,7 @@ class Peer:
 
 
 def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> dict[str, Callable[..., Any]]:
-    """Return what any other process may ask of the layer, by name. None of it waits in the reactor thread."""
+    """Return the layer's methods for requests of other processes, by name. None blocks the reactor thread."""
     statistics: dict[str, Callable[..., Any]] = {
         name: getattr(layer, "own_" + name) if hub is None else partial(hub.add_up, name)
         for name in ("channel_statistics", "global_statistics")
@@ -411,7 +415,3 @@ def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> d
         "flush": layer.flush,
         **statistics,
     }
-
-
-def _nothing(channels: frozenset[str]) -> None:
-    """Nobody wants to know."""

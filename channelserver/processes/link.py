@@ -1,9 +1,10 @@
-"""A connection between two processes of one machine, by which each can ask the other to do something.
+"""A connection between two processes of one machine; each can send requests to the other.
 
-Runs in the reactor thread; owns the requests that wait for an answer, and open files that have arrived.
+Runs in the reactor thread; owns the requests that wait for an answer, and the file descriptors that have arrived.
 
-The frames are those of :mod:`channelserver.processes.wire`. A request with a number gets an answer; one without is a
-*note*. Notes and requests are begun in the order they were sent in. A note may bring an open file along.
+:mod:`channelserver.processes.wire` describes the frames. A request with a number gets an answer; one without is a
+*note*. The receiver handles requests and notes in the order in which they were sent. A note can carry a file
+descriptor.
 """
 
 from __future__ import annotations
@@ -14,9 +15,19 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IFileDescriptorReceiver
+from twisted.internet.interfaces import (
+    IFileDescriptorReceiver,
+    IReactorCore,
+    IReactorProcess,
+    IReactorSocket,
+    IReactorTime,
+    ITCPTransport,
+    IUNIXTransport,
+)
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from channelserver.layers import ChannelFull, MessageTooLarge
@@ -24,63 +35,70 @@ from channelserver.processes import wire
 
 _log = Logger("channelserver.processes.link")
 
-#: Errors of a request that are the asker's business; any other is a fault of this side's, and logged.
+#: Errors that the sender of a request caused; any other is a bug on this side, and logged.
 EXPECTED = (ChannelFull, MessageTooLarge, TypeError, ValueError)
 
 _ERRORS: dict[str, type[Exception]] = {kind.__name__: kind for kind in EXPECTED}
 
 
 class LinkLost(ConnectionError):
-    """The process at the other end has gone before it answered."""
+    """The other process ended before it answered."""
+
+
+class IReactor(IReactorCore, IReactorProcess, IReactorSocket, IReactorTime):
+    """The parts of Twisted's reactor that this package uses; for type checkers."""
+
+
+class ILinkTransport(IUNIXTransport, ITCPTransport):
+    """Twisted's connected Unix socket; for type checkers."""
 
 
 @implementer(IFileDescriptorReceiver)
 class Link(Int32StringReceiver):
-    """One end of such a connection.
+    """One end of a connection between two processes.
 
-    :param handle: called with the name and the arguments of what the other end asks for; returns the answer, or a
-        Deferred of it.
+    :param handle: called with the name and the arguments of each request; returns the answer, or a Deferred of it.
     """
 
     MAX_LENGTH = wire.MAX_FRAME
+    transport: ILinkTransport
 
     def __init__(self, handle: Callable[[str, list[Any]], Any]) -> None:
-        #: See above.
         self.handle = handle
-        #: Called, with this link, when the connection has gone.
-        self.when_lost: Callable[[Link], object] = _nothing
-        self._answering: set[Any] = set()
-        self._asked: dict[int, Any] = {}
+        #: Called with this link when the connection is lost. Default: no-op.
+        self.when_lost: Callable[[Link], object] = lambda link: None
+        self._answering: set[Deferred[Any]] = set()
+        self._asked: dict[int, Deferred[Any]] = {}
         self._number = 0
         self._descriptors: deque[int] = deque()
 
-    # -- asking --------------------------------------------------------------------------------------------------------
+    # -- requests of this process --------------------------------------------------------------------------------------
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        """Ask for something.
+    def call(self, name: str, *arguments: Any) -> Deferred[Any]:
+        """Send a request.
 
-        :returns: a Deferred of the answer, which fails with :class:`LinkLost` if there will be none.
+        :returns: a Deferred of the answer; it fails with :class:`LinkLost` when the connection is lost first.
         :raises MessageTooLarge: the arguments do not fit into a frame.
         """
         self._number += 1
         self._send([wire.VERSION, self._number, name, list(arguments)])
-        answer: Any = Deferred()
+        answer: Deferred[Any] = Deferred()
         self._asked[self._number] = answer
         return answer
 
     def note(self, name: str, *arguments: Any, descriptor: int | None = None) -> None:
-        """Tell something.
+        """Send a request that gets no answer.
 
-        :param descriptor: of an open file, which the other end gets, too. It must stay open until the other end has it.
+        :param descriptor: a file descriptor for the other process. It must stay open until the other process has it.
         :raises MessageTooLarge: the arguments do not fit into a frame.
         """
         data = self._pack([wire.VERSION, None, name, list(arguments)])
         if descriptor is not None:
-            self.transport.sendFileDescriptor(descriptor)  # type: ignore[union-attr]
+            self.transport.sendFileDescriptor(descriptor)
         self.sendString(data)
 
     def take_descriptor(self) -> int:
-        """Return the open file that has come with the note which is being handled."""
+        """Return the file descriptor that came with the current note."""
         return self._descriptors.popleft()
 
     def _send(self, frame: list[Any]) -> None:
@@ -93,10 +111,9 @@ class Link(Int32StringReceiver):
         except ValueError as problem:
             raise MessageTooLarge(str(problem)) from problem
 
-    # -- being asked ---------------------------------------------------------------------------------------------------
+    # -- requests of the other process ---------------------------------------------------------------------------------
 
     def stringReceived(self, string: bytes) -> None:
-        """Act on one frame."""
         number: Any = None
         try:
             frame = wire.unpack(string)
@@ -120,14 +137,14 @@ class Link(Int32StringReceiver):
         elif number is not None:
             self._answer(number, result)
 
-    def _answer_later(self, value: Any, number: Any, deferred: Any) -> None:
+    def _answer_later(self, value: Any, number: Any, deferred: Deferred[Any]) -> None:
         self._answering.discard(deferred)
         if number is not None and self.connected:
             self._answer(number, value)
 
-    def _fail_later(self, failure: Any, number: Any, deferred: Any) -> None:
+    def _fail_later(self, failure: Failure, number: Any, deferred: Deferred[Any]) -> None:
         self._answering.discard(deferred)
-        if self.connected:  # else the wait was cancelled, and nobody wants to know
+        if self.connected:  # else connectionLost() has cancelled it
             self._refuse(number, failure.value)
 
     def _answer(self, number: Any, result: Any) -> None:
@@ -136,11 +153,11 @@ class Link(Int32StringReceiver):
         except MessageTooLarge as problem:
             self._refuse(number, MessageTooLarge(f"the answer is too large: {problem}"))
 
-    def _refuse(self, number: Any, problem: BaseException) -> None:
+    def _refuse(self, number: Any, problem: BaseException | None) -> None:
         kind = type(problem).__name__
         if not isinstance(problem, EXPECTED):
             _log.error("error in a request of another process: {kind}: {problem}", kind=kind, problem=problem)
-        # A note has no number, but if it could not be read, its sender should know.
+        # Sent for a note, too: its sender logs it.
         self._send([number, [kind, str(problem)], None])
 
     def _answered(self, number: Any, problem: Any, result: Any) -> None:
@@ -157,39 +174,29 @@ class Link(Int32StringReceiver):
     # -- the connection ------------------------------------------------------------------------------------------------
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
-        """See ``IFileDescriptorReceiver``: it arrives before the note it belongs to."""
-        self._descriptors.append(descriptor)
+        self._descriptors.append(descriptor)  # arrives before its note
 
-    def connectionLost(self, reason: Any = None) -> None:
-        """Nobody waits any longer, at either end."""
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = False
         for deferred in tuple(self._answering):
             deferred.cancel()
         asked, self._asked = self._asked, {}
         for answer in asked.values():
-            answer.errback(LinkLost("the process at the other end has gone"))
+            answer.errback(LinkLost("the other process closed the connection"))
         while self._descriptors:
             os.close(self._descriptors.popleft())
         self.when_lost(self)
 
     def lengthLimitExceeded(self, length: int) -> None:
-        """See ``IntNStringReceiver``."""
-        _log.warn("a frame of {length} bytes from another process was refused", length=length)
-        self.transport.abortConnection()  # type: ignore[union-attr]
+        _log.warn("another process sent a frame of {length} bytes, which is too large", length=length)
+        self.transport.abortConnection()
 
 
-def ask(link: Link | None, name: str, *arguments: Any) -> Any:
-    """Like :meth:`Link.call`, but whatever is wrong makes the Deferred fail.
-
-    :param link: None: there is no connection.
-    """
+def ask(link: Link | None, name: str, *arguments: Any) -> Deferred[Any]:
+    """Like :meth:`Link.call`, but every error makes the Deferred fail; without a link, with :class:`LinkLost`."""
     if link is None:
         return fail(LinkLost("there is no connection to the server"))
     try:
         return link.call(name, *arguments)
     except MessageTooLarge as problem:
         return fail(problem)
-
-
-def _nothing(link: Link) -> None:
-    """Nobody wants to know."""

@@ -1,8 +1,8 @@
-"""The server's Unix socket, by which other processes of this machine use its layer.
+"""The server's Unix socket, over which other processes of this machine use its layer.
 
-Runs in the reactor thread; owns nothing that lasts. The other end is :mod:`channelserver.processes.local_client`, or,
-in a process with worker threads, :mod:`channelserver.processes.remote`: that one asks to *join*, and
-:mod:`channelserver.processes.hub` takes over.
+Runs in the reactor thread; owns nothing that lasts. At the other end is :mod:`channelserver.processes.local_client` or,
+in a process with worker threads, :mod:`channelserver.processes.remote`, which *joins*: from then on
+:mod:`channelserver.processes.hub` handles its requests.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import struct
 from typing import Any
 
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
@@ -23,7 +24,7 @@ from channelserver.processes.waits import Waits
 
 _log = Logger("channelserver.processes.local")
 
-#: What may be asked for, and with how many arguments.
+#: The calls of the protocol, and the number of their arguments.
 CALLS = {
     "send": 2,
     "send_group": 2,
@@ -42,21 +43,18 @@ CALLS = {
 
 
 class LocalProtocol(Link):
-    """One process that uses the layer.
-
-    :param factory: the factory.
-    """
+    """The connection of one process that uses the layer."""
 
     def __init__(self, factory: LocalFactory) -> None:
         super().__init__(self._handle)
         self.factory = factory
 
     def connectionMade(self) -> None:
-        """Let in the owner of the server, and root."""
+        """Refuse all users but the server's own and root."""
         uid = peer_credentials(self.transport)[1]
         if uid not in (os.getuid(), 0):
-            _log.warn("a process of user {uid} was turned away from the local socket", uid=uid)
-            self.transport.abortConnection()  # type: ignore[union-attr]
+            _log.warn("the local socket refused a process of user {uid}", uid=uid)
+            self.transport.abortConnection()
 
     def _handle(self, name: str, arguments: list[Any]) -> Any:
         if name == "join":
@@ -67,28 +65,27 @@ class LocalProtocol(Link):
 class LocalFactory(Factory):
     """Makes :class:`LocalProtocol`.
 
-    :param layer: the layer that is offered.
-    :param alias: its alias; a request for another one is refused.
-    :param bridge: the way from threads into the reactor.
-    :param clock: an ``IReactorTime`` provider.
-    :param hub: keeps those that join; None: nobody can.
+    :param layer: the layer that other processes may use.
+    :param alias: its alias; requests for another one are refused.
+    :param bridge: posts to the reactor thread.
+    :param clock: the reactor.
+    :param hub: processes can join it; None: they cannot.
     """
 
     noisy = False
 
     def __init__(
-        self, layer: InMemoryChannelLayer, alias: str, bridge: Bridge, clock: Any, hub: Hub | None = None
+        self, layer: InMemoryChannelLayer, alias: str, bridge: Bridge, clock: IReactorTime, hub: Hub | None = None
     ) -> None:
         self._alias = alias
         self._hub = hub
         self._calls = layer_calls(layer, Waits(layer, bridge, clock), hub)
 
-    def buildProtocol(self, addr: Any) -> LocalProtocol:
-        """See ``IProtocolFactory``."""
+    def buildProtocol(self, addr: IAddress | None) -> LocalProtocol:
         return LocalProtocol(self)
 
     def call(self, name: Any, arguments: Any) -> Any:
-        """Do what a request asks for.
+        """Handle a request.
 
         :returns: the answer, or a Deferred of it.
         :raises ValueError: there is no such call, or no such layer.
@@ -100,14 +97,14 @@ class LocalFactory(Factory):
         return self._calls[name](*rest)
 
     def join(self, link: LocalProtocol, arguments: Any) -> Any:
-        """Let a process with worker threads take its share of the work.
+        """Let a process with worker threads join the hub.
 
         :param arguments: the alias of the layer it works for.
-        :returns: what it should know.
+        :returns: the options for its consumers.
         :raises ValueError: it cannot join.
         """
         if self._hub is None or not isinstance(arguments, list) or len(arguments) != 1:
-            raise ValueError("no process can join this one")
+            raise ValueError("this server takes no worker processes")
         self._check(arguments[0])
         return self._hub.join(link, peer_credentials(link.transport)[0])
 
@@ -117,7 +114,10 @@ class LocalFactory(Factory):
 
 
 def peer_credentials(transport: Any) -> tuple[int, int]:
-    """Return the process id and the user id of the process at the other end of a Unix socket."""
+    """Return the process id and the user id of the process at the other end of a Unix socket.
+
+    :param transport: Twisted's; its socket is in no interface.
+    """
     size = struct.calcsize("3i")
     credentials = transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid, uid, _ = struct.unpack("3i", credentials)

@@ -1,10 +1,10 @@
-"""The running server's layer, used from another process of the same machine.
+"""The running server's layer, as other processes of the same machine use it.
 
-Safe from any thread: each call has a connection to itself for as long as it lasts. Owns the connections, which are kept
-for later calls; one lock, held for moments, guards the list of those that are free.
+Safe from any thread: each call has a connection to itself. Owns the connections, which later calls use again; a lock
+guards the list of idle ones.
 
-A cron job, a management command or a shell has the same settings as the server, and so an in-memory layer. What it
-sends must arrive in the server's memory: this layer takes it there. (A process with worker threads has a
+A cron job, a management command or a shell has the server's settings, and so an in-memory layer. Their messages must
+reach the server's memory: this layer sends them there. (A process with worker threads has a
 :class:`channelserver.processes.remote.RemoteLayer` instead.)
 """
 
@@ -19,21 +19,19 @@ from typing import Any, ClassVar
 
 from channelserver.layers.base import BaseChannelLayer, ChannelFull, MessageTooLarge
 from channelserver.layers.content import Content
+from channelserver.layers.local import RECEIVE_SECONDS
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.processes import wire
 
-#: Seconds to wait for the server's answer, beside those which the call itself may wait.
+#: Seconds to wait for the server's answer, in addition to those that the call itself may wait.
 ANSWER_SECONDS = 10.0
 
-#: Seconds for which a blocking receive waits (Channels 1: about five).
-RECEIVE_SECONDS = 5.0
-
-#: Connections kept for later calls; more are made while more threads than that are calling.
+#: Idle connections kept for later calls.
 KEPT = 8
 
 
 class NoServerError(ConnectionError):
-    """No server of this project is running on this machine, or it does not answer; the text says what to do."""
+    """No server of this project is running on this machine, or it does not answer."""
 
 
 class LocalSocketLayer(BaseChannelLayer):
@@ -42,7 +40,7 @@ class LocalSocketLayer(BaseChannelLayer):
     :param path: the server's Unix socket.
     :param alias: which of ``CHANNEL_LAYERS``; the server must serve the same one.
 
-    The other parameters are those of the in-memory layer. Capacity and expiry are the server's business.
+    The other parameters are those of the in-memory layer; the server's own values of them apply.
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush", "statistics"]
@@ -133,7 +131,7 @@ class LocalSocketLayer(BaseChannelLayer):
         return bool(self._call("send_waiting", channel, content, float(timeout), patience=timeout))
 
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
-        """See :meth:`BaseChannelLayer.when_room`. The waiting is done by a thread of its own, for ten seconds at most.
+        """See :meth:`BaseChannelLayer.when_room`. A new thread waits, for ten seconds at most.
 
         :raises NoServerError: no server is running.
         """
@@ -144,7 +142,7 @@ class LocalSocketLayer(BaseChannelLayer):
             try:
                 self._call("room", channel, content, ANSWER_SECONDS, patience=ANSWER_SECONDS)
             except OSError:
-                pass  # the caller tries again, and learns why
+                pass  # the caller tries again, and gets the error
             callback()
 
         threading.Thread(target=wait, name="wait-for-room", daemon=True).start()
@@ -155,7 +153,7 @@ class LocalSocketLayer(BaseChannelLayer):
         self._call("forget", channel)
 
     def close(self) -> None:
-        """Close the connections that no call is using; the next call opens another one."""
+        """Close the idle connections; the next call opens a new one."""
         with self._lock:
             free, self._free = self._free, []
         for connection in free:
@@ -164,9 +162,9 @@ class LocalSocketLayer(BaseChannelLayer):
     # -- calls ---------------------------------------------------------------------------------------------------------
 
     def _call(self, name: str, *arguments: Any, patience: float = 0.0) -> Any:
-        """Ask the server to do something, and return what it answers.
+        """Send a request to the server and return the answer.
 
-        :param patience: seconds for which the server may wait before it answers.
+        :param patience: seconds that the server may wait before it answers.
         """
         try:
             request = wire.pack([wire.VERSION, 0, name, [self.alias, *arguments]])
@@ -177,7 +175,7 @@ class LocalSocketLayer(BaseChannelLayer):
             try:
                 answer = connection.ask(request, patience)
             except (BrokenPipeError, ConnectionResetError):
-                # The server was started again since the last call. The request did not arrive, or its process is gone.
+                # The server has restarted since the last call, so no running server has got the request.
                 if connection.fresh:
                     raise
                 self.close()
@@ -187,7 +185,7 @@ class LocalSocketLayer(BaseChannelLayer):
             raise
         except OSError as error:
             raise NoServerError(
-                f"no server of this project answers on {self.path!r} ({error.strerror or error}); start it with "
+                f"no server of this project answers on {self.path!r} ({error.strerror or error}); start one with "
                 "'twistd channelserver', or name its --local-socket in the setting CHANNELSERVER['local_socket']"
             ) from error
         self._keep(connection)
@@ -198,10 +196,10 @@ class LocalSocketLayer(BaseChannelLayer):
         return result
 
     def _take(self) -> _Connection:
-        """Return a connection that nobody is using. A child process must not share its parent's."""
+        """Return an idle connection, or a new one. A child process must not share its parent's."""
         with self._lock:
             if self._owner != os.getpid():
-                # They are the parent's: closing them here takes nothing from it.
+                # The parent keeps its own descriptors of them.
                 self._free, self._owner = [], os.getpid()
             if self._free:
                 return self._free.pop()
@@ -216,14 +214,14 @@ class LocalSocketLayer(BaseChannelLayer):
 
 
 class _Connection:
-    """One connection to the server; for one call at a time. Closed when it is dropped, or a call fails.
+    """One connection to the server, for one call at a time. It closes itself when a call fails or it is dropped.
 
     :param path: the server's Unix socket.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        #: Whether nothing has been asked yet.
+        #: Whether no request has been answered yet.
         self.fresh = True
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -234,7 +232,6 @@ class _Connection:
             raise
 
     def close(self) -> None:
-        """Close it."""
         self._socket.close()
 
     def __del__(self) -> None:
@@ -242,20 +239,20 @@ class _Connection:
             self._socket.close()
 
     def ask(self, request: bytes, patience: float) -> tuple[Any, Any]:
-        """Send a request; return the answer's error and result.
+        """Send a request; return the error and the result of the answer.
 
-        :param patience: seconds for which the server may wait before it answers.
+        :param patience: seconds that the server may wait before it answers.
         """
         try:
             self._socket.settimeout(ANSWER_SECONDS + patience)
             self._socket.sendall(len(request).to_bytes(wire.PREFIX, "big") + request)
             size = int.from_bytes(self._read(wire.PREFIX), "big")
             if size > wire.MAX_FRAME:
-                raise NoServerError(f"what listens on {self._path!r} is no channelserver")
+                raise NoServerError(f"what listens on {self._path!r} is not channelserver")
             try:
                 _, problem, result = wire.unpack(self._read(size))
             except (ValueError, TypeError):
-                raise NoServerError(f"what listens on {self._path!r} is no channelserver") from None
+                raise NoServerError(f"what listens on {self._path!r} is not channelserver") from None
         except BaseException:
             self.close()
             raise

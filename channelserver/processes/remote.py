@@ -1,11 +1,11 @@
-"""A layer which another process of this machine holds, for a process with a reactor and worker threads.
+"""A layer that another process of this machine holds, for a process with a reactor and worker threads.
 
-Safe from any thread: what goes to the other process goes through the bridge, in the order of the calls. Owns, in the
-reactor thread, the connection; and this process's own part of the layer: its connections' memberships, the messages of
-its own connections, and those that the other process has handed over.
+Safe from any thread: calls to the other process cross the bridge, in order. Owns, in the reactor thread, the connection
+to that process; and this process's own part of the layer: the group memberships and messages of its own connections,
+and the messages that the other process has handed over.
 
-A *worker process* (``manage.py runworker``) finds the server at its Unix socket, waits for one that is not there yet,
-and comes back to one that was started again. A *sibling* (``--processes``) inherits its connection, and ends with it.
+A *worker process* (``manage.py runworker``) connects to the server's local socket, waits for a server that does not
+run yet, and reconnects to a restarted one. A *sibling* (``--processes``) inherits its connection, and ends with it.
 """
 
 from __future__ import annotations
@@ -13,54 +13,45 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
+from channelserver.layers.base import ReactorBridge
 from channelserver.layers.content import Content
 from channelserver.layers.local import ORDERED_CHANNELS, RECEIVE_SECONDS
 from channelserver.layers.names import check_channel_name, check_group_name
+from channelserver.processes.connectors import Connector
 from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, LinkLost, ask
 from channelserver.processes.local_client import ANSWER_SECONDS, NoServerError
 from channelserver.processes.remote_process import size_of
 from channelserver.processes.tickets import Ledger, Ticket, TicketQueues
 
-#: Channels whose messages a serving process makes itself, for its own connections. They never leave it.
+#: The messages on these channels come from this process's own connections, and never leave it.
 OWN_CHANNELS = frozenset({"http.request", "http.disconnect", *ORDERED_CHANNELS})
 
 _NO_SERVER = "there is no connection to the server"
 
 
-class Way(Protocol):
-    """How this process gets its connection to the one that holds the layer."""
-
-    def open(self, reactor: Any, layer: RemoteLayer) -> None:
-        """Connect; call :meth:`RemoteLayer.joined` and :meth:`RemoteLayer.left`."""
-
-    def close(self) -> Any:
-        """Let go of the connection; return None or a Deferred."""
-
-
 class RemoteLayer(InMemoryChannelLayer):
-    """See the module's text.
+    """An in-memory layer whose queues and groups are another process's.
 
-    :param way: how to connect.
+    :param connector: connects to that process.
 
     The other parameters are those of the in-memory layer.
     """
 
     queues: TicketQueues
 
-    def __init__(self, way: Way, **parameters: Any) -> None:
+    def __init__(self, connector: Connector, **parameters: Any) -> None:
         super().__init__(**parameters)
         self.queues = TicketQueues(self.get_capacity, self.expiry, self._clock, self.drops, ORDERED_CHANNELS)
         self.queues.report = self._report
-        self._way = way
-        self._bridge: Bridge | None = None
+        self._connector = connector
+        self._bridge: ReactorBridge | None = None
         self._thread: int | None = None
         self._link: Link | None = None
         self._served: tuple[list[str], int] | None = None
@@ -79,28 +70,25 @@ class RemoteLayer(InMemoryChannelLayer):
 
     # -- the connection, in the reactor thread -------------------------------------------------------------------------
 
-    def open(self, reactor: Any, bridge: Any) -> None:
-        """See :meth:`BaseChannelLayer.open`."""
+    def open(self, reactor: Any, bridge: ReactorBridge) -> None:
         self._bridge = bridge
         self._thread = threading.get_ident()
-        self._way.open(reactor, self)
+        self._connector.open(reactor, self._joined, self._left)
 
-    def joined(self, link: Link) -> None:
-        """There is a connection, and the other process has agreed."""
+    def _joined(self, link: Link) -> None:
         self._link = link
         link.handle = self._handle
         for prefix in self._outlets:
             link.note("attach", prefix)
         self._announce()
 
-    def left(self, link: Link) -> None:
-        """The connection has gone: the other process takes back, or counts as lost, what it had handed over."""
+    def _left(self, link: Link) -> None:
+        # The other process takes back what it had handed over, or counts it as lost.
         if self._link is link:
             self._link = None
             self.queues.lose(link)
 
     def serve(self, channels: Collection[str], threads: int) -> None:
-        """See :meth:`BaseChannelLayer.serve`."""
         wanted = [channel for channel in channels if not (self._outlets and channel in OWN_CHANNELS)]
         self._served = wanted, threads
         self._announce()
@@ -119,21 +107,18 @@ class RemoteLayer(InMemoryChannelLayer):
             os.close(descriptor)
 
     def retire(self) -> None:
-        """See :meth:`BaseChannelLayer.retire`."""
         self._served = None
         if self._link is not None:
             self._link.note("retire")
 
     def close(self) -> Any:
-        """See :meth:`BaseChannelLayer.close`."""
         self._close_descriptor()
-        return self._way.close()
+        return self._connector.close()
 
     def problem(self) -> str:
-        """See :meth:`BaseChannelLayer.problem`."""
         return "" if self._link is not None else _NO_SERVER
 
-    # -- what the other process asks for, in the reactor thread --------------------------------------------------------
+    # -- requests of the other process, in the reactor thread ----------------------------------------------------------
 
     def _handle(self, name: str, arguments: list[Any]) -> Any:
         handler = self._handlers.get(name)
@@ -151,13 +136,13 @@ class RemoteLayer(InMemoryChannelLayer):
         outlet = self.outlet_of(channel)
         if outlet is None:
             return False
-        room: Any = Deferred()
+        room: Deferred[bool] = Deferred()
         outlet.deliver_then(channel, content, room.callback)
         return room
 
     def _group_added(self, group: str, channel: str) -> None:
         if not self.groups.add(group, channel) and self._link is not None:
-            self._link.note("forget", channel)  # closed meanwhile
+            self._link.note("forget", channel)  # has closed in the meantime
 
     # -- to the other process, from any thread -------------------------------------------------------------------------
 
@@ -169,11 +154,11 @@ class RemoteLayer(InMemoryChannelLayer):
         if ticket.link is self._link and self._link is not None:
             self._link.note(what[0], ticket.number, *what[1:])
 
-    def _tell(self, name: str, *arguments: Any, size: int = 0) -> None:
-        """Tell the other process something, and wait for nothing."""
-        self._started().post_data(size, self._tell_now, name, arguments)
+    def _note(self, name: str, *arguments: Any, size: int = 0) -> None:
+        """Send a note to the other process."""
+        self._started().post_data(size, self._note_now, name, arguments)
 
-    def _tell_now(self, name: str, arguments: tuple[Any, ...]) -> None:
+    def _note_now(self, name: str, arguments: tuple[Any, ...]) -> None:
         try:
             if self._link is None:
                 self.drops.record("no server", arguments[0], hint=_NO_SERVER)
@@ -183,13 +168,13 @@ class RemoteLayer(InMemoryChannelLayer):
             self.drops.record("too large for another process", arguments[0], hint=str(problem))
 
     def _ask(self, name: str, *arguments: Any, patience: float = 0.0, size: int = 0) -> Any:
-        """Ask the other process for something, and wait for the answer. Not in the reactor thread.
+        """Send a request to the other process and wait for the answer; not for the reactor thread.
 
-        :param patience: seconds for which it may wait before it answers.
+        :param patience: seconds that the other process may wait before it answers.
         """
         bridge = self._started()
         if self._in_reactor():
-            raise RuntimeError(f"the reactor thread cannot wait for the answer to {name!r}")
+            raise RuntimeError(f"{name!r} waits for another process, so the reactor thread must not call it")
         answered = threading.Event()
         answers: list[Any] = []
 
@@ -199,7 +184,7 @@ class RemoteLayer(InMemoryChannelLayer):
 
         bridge.post_data(size, lambda: ask(self._link, name, *arguments).addBoth(take))
         if not answered.wait(ANSWER_SECONDS + patience):
-            raise NoServerError(f"the server has not answered within {ANSWER_SECONDS + patience:g} s")
+            raise NoServerError(f"the server did not answer within {ANSWER_SECONDS + patience:g} s")
         answer = answers[0]
         if not isinstance(answer, Failure):
             return answer
@@ -208,9 +193,9 @@ class RemoteLayer(InMemoryChannelLayer):
             raise NoServerError(str(problem))
         raise problem
 
-    def _started(self) -> Bridge:
+    def _started(self) -> ReactorBridge:
         if self._bridge is None:
-            raise NoServerError(f"{_NO_SERVER}: this process has only begun to start")
+            raise NoServerError(f"{_NO_SERVER}: the layer is not open yet")
         return self._bridge
 
     def _in_reactor(self) -> bool:
@@ -219,7 +204,6 @@ class RemoteLayer(InMemoryChannelLayer):
     # -- the layer, from any thread ------------------------------------------------------------------------------------
 
     def receive(self, channels: Iterable[str], block: bool = False) -> tuple[str | None, Content | None]:
-        """See :meth:`InMemoryChannelLayer.receive`."""
         names = list(channels)
         self.valid_channel_names(names, receive=True)
         patience = RECEIVE_SECONDS if block else 0.0
@@ -227,80 +211,69 @@ class RemoteLayer(InMemoryChannelLayer):
         return channel, content
 
     def new_channel(self, pattern: str) -> str:
-        """See :meth:`InMemoryChannelLayer.new_channel`."""
         return str(self._ask("new_channel", pattern))
 
     def group_add(self, group: str, channel: str) -> None:
-        """See :meth:`BaseChannelLayer.group_add`."""
         check_group_name(group)
         outlet = self.outlet_of(check_channel_name(channel))
         if outlet is not None and not self.groups.add(group, channel):
             return
-        self._tell("group_add", group, channel)
-        # Had it closed just before that, the other process would think of it as a member for ever.
+        self._note("group_add", group, channel)
+        # If the connection closed just before that, the other process would keep the membership for ever.
         if outlet is not None and channel not in outlet:
-            self._tell("forget", channel)
+            self._note("forget", channel)
 
     def group_discard(self, group: str, channel: str) -> None:
-        """See :meth:`BaseChannelLayer.group_discard`."""
         check_group_name(group)
         if self.outlet_of(check_channel_name(channel)) is not None:
             self.groups.discard(group, channel)
-        self._tell("group_discard", group, channel)
+        self._note("group_discard", group, channel)
 
     def group_channels(self, group: str) -> list[str]:
-        """See :meth:`BaseChannelLayer.group_channels`."""
         return list(self._ask("group_channels", check_group_name(group)))
 
     def forget(self, channel: str) -> None:
-        """See :meth:`BaseChannelLayer.forget`."""
         if self.groups.drop(channel) or self.outlet_of(channel) is None:
-            self._tell("forget", channel)
+            self._note("forget", channel)
 
     def flush(self) -> None:
-        """See :meth:`InMemoryChannelLayer.flush`."""
-        self._ask("flush")  # and what is here, when the other process says so
+        self._ask("flush")  # it answers with the note "flushed"
 
     def channel_statistics(self, channel: str) -> dict[str, float]:
-        """See :meth:`InMemoryChannelLayer.channel_statistics`."""
         return add_up(self._ask("gather", "channel_statistics", channel))
 
     def global_statistics(self) -> dict[str, Any]:
-        """See :meth:`InMemoryChannelLayer.global_statistics`."""
         return add_up(self._ask("gather", "global_statistics"))
 
     def own_global_statistics(self) -> dict[str, Any]:
-        """See :meth:`InMemoryChannelLayer.own_global_statistics`. The other process has all groups in its books."""
+        # The other process counts the groups.
         return {**super().own_global_statistics(), "groups": 0, "group_members": 0}
 
-    def gather_figures(self) -> Any:
-        """Return a Deferred of the figures of all processes; in the reactor thread."""
+    def gather_figures(self) -> Deferred[Any]:
+        """Return a Deferred of the figures of all processes; for the reactor thread."""
         return ask(self._link, "gather", "figures")
 
-    def tell_figures(self, figures: Callable[[], dict[str, Any]]) -> None:
-        """Have the other process told this one's figures when it asks."""
+    def provide_figures(self, figures: Callable[[], dict[str, Any]]) -> None:
+        """Answer the other process's requests for figures with those that `figures` returns."""
         self._handlers["own_figures"] = figures
 
     def dispatch(self, channel: str, content: Content) -> None:
-        """See :meth:`BaseChannelLayer.dispatch`."""
         outlet = self.outlet_of(channel)
         if outlet is not None:
             outlet.deliver(channel, content)
         elif _is_reply_channel(channel):
-            self._tell("reply", channel, content, size=size_of(content))
+            self._note("reply", channel, content, size=size_of(content))
         elif self._in_reactor():
-            # The rest of an outbox (workers/outbox.py): what does not fit waits there, and is counted if it must.
-            self._tell("send_patiently", channel, content, size=size_of(content))
+            # The rest of an outbox (workers/outbox.py): the other process waits for room, and counts what is lost.
+            self._note("send_patiently", channel, content, size=size_of(content))
         else:
             self._ask("send", channel, content, size=size_of(content))
 
     def dispatch_group(self, group: str, content: Content) -> None:
-        """See :meth:`BaseChannelLayer.dispatch_group`. This process's own members get it without a detour."""
         self.broadcast(group, content)
-        self._tell("send_group", group, content, size=size_of(content))
+        self._note("send_group", group, content, size=size_of(content))
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
-        """See :meth:`BaseChannelLayer.dispatch_waiting`."""
         outlet = self.outlet_of(channel)
         if outlet is not None:
             return outlet.deliver_waiting(channel, content, timeout)
@@ -310,7 +283,6 @@ class RemoteLayer(InMemoryChannelLayer):
             return False
 
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
-        """See :meth:`BaseChannelLayer.when_room`."""
         if channel in OWN_CHANNELS and self._outlets:
             return super().when_room(channel, content, callback)
         if self.outlet_of(channel) is not None or _is_reply_channel(channel):
@@ -322,5 +294,5 @@ class RemoteLayer(InMemoryChannelLayer):
 
 
 def _is_reply_channel(channel: str) -> bool:
-    """Whether a channel is a connection's, which has no capacity to ask for."""
+    """Whether a channel belongs to a connection, so that it has no capacity."""
     return "!" in channel and channel.startswith(("http.response.", "websocket.send."))

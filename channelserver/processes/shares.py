@@ -1,4 +1,4 @@
-"""How many connections each process of a server has, in memory that all of them see.
+"""The number of connections of each process of a server, in shared memory.
 
 Runs in the reactor thread of each process; owns that process's own number.
 """
@@ -10,18 +10,18 @@ import os
 import struct
 
 _NUMBER = struct.Struct("=Q")
-#: Stands for a process that is not there.
+#: Stands for a process that is not running.
 _ABSENT = 2**64 - 1
 
-#: A process that has so many connections more than another one lets that one take the next.
+#: A process with more than this many connections more than another one leaves the next connection to that one.
 SLACK = 1
 
 
 class Shares:
-    """The numbers of connections.
+    """The number of connections of each process.
 
     :param descriptor: of the shared memory; stays open.
-    :param processes: how many there are.
+    :param processes: how many processes there are.
     :param number: which of them this is, from 1.
     """
 
@@ -33,7 +33,7 @@ class Shares:
 
     @classmethod
     def make(cls, processes: int) -> Shares:
-        """Return those of the first process; nobody else is there yet."""
+        """Return the shares of the first process; the others are not running yet."""
         descriptor = os.memfd_create("channelserver-shares")
         os.ftruncate(descriptor, processes * _NUMBER.size)
         shares = cls(descriptor, processes, 1)
@@ -42,15 +42,15 @@ class Shares:
         return shares
 
     def count(self, connections: int) -> None:
-        """Say how many connections this process has."""
+        """Set the number of connections of this process."""
         self._write(self._number, connections)
 
     def gone(self, number: int) -> None:
-        """Say that a process is not there."""
+        """Note that a process is not running."""
         self._write(number, _ABSENT)
 
     def total(self) -> int:
-        """Return the number of connections of all processes."""
+        """Return the sum over all processes."""
         return sum(self._present([self._number, *self._others]))
 
     def ahead(self) -> bool:

@@ -1,10 +1,10 @@
-"""The further processes of a server with ``--processes``: started, watched, stopped.
+"""The further processes of a server with ``--processes``: starts, watches and stops them.
 
 Runs in the reactor thread of the first process; owns the others.
 
-A sibling is a new interpreter, not a fork. It gets, as open files: a description of what it is to be, a pipe for its
-log, one end of a socket pair to this process, and the listening sockets. What it logs is logged here, with its number;
-what it prints goes where this process prints.
+A sibling is a new interpreter, not a fork. It inherits file descriptors: a pipe with its configuration, a pipe for its
+log, one end of a socket pair to this process, and the listening sockets. This process logs what a sibling logs, with
+the sibling's number; what a sibling prints goes where this process prints.
 """
 
 from __future__ import annotations
@@ -18,24 +18,27 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer, error
+from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
+from twisted.python.failure import Failure
 
 from channelserver.processes.connectors import adopt
 from channelserver.processes.hub import Hub
-from channelserver.processes.link import Link
+from channelserver.processes.link import IReactor
 from channelserver.processes.shares import Shares
 
 _log = Logger("channelserver.processes.siblings")
 
-#: Numbers of the open files in a sibling, out of the way of those that options name. The listening sockets come last.
+#: File descriptors in a sibling; high, so that they do not collide with those that options name. The listening sockets
+#: come last.
 CONFIG, LOG, LINK, SHARES, LISTENERS = 200, 201, 202, 203, 204
 
-#: Seconds before a process that has died is started again: at first, and at most. One that has lived for longer than
-#: STEADY seconds starts with a new account.
+#: Seconds before a process that has died is started again: at first, and at most. More than STEADY seconds of life
+#: reset the back-off.
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.5, 30.0, 10.0
 
-#: Bytes in one event of a sibling's log; a longer one is cut off.
+#: Longest event in a sibling's log, in bytes; a longer one is dropped.
 LONGEST_EVENT = 1024 * 1024
 
 _PROGRAM = f"""
@@ -52,16 +55,16 @@ class Siblings:
     """All further processes.
 
     :param reactor: the reactor.
-    :param number: how many there are.
-    :param config: describes a sibling; see :mod:`channelserver.start.sibling`.
+    :param number: how many.
+    :param config: configures a sibling; its keys are described in :mod:`channelserver.start.sibling`.
     :param listeners: returns the descriptors of the listening sockets.
-    :param hub: lets them take part in the layer; None: the layer is shared by other means.
+    :param hub: they join it; None: they share the layer by other means.
     :param shares: how many connections each process has.
     """
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactor,
         number: int,
         config: dict[str, Any],
         listeners: Callable[[], list[int]],
@@ -75,10 +78,10 @@ class Siblings:
         self.shares = shares
         self._number = number
         self._all: list[Sibling] = []
-        self._ended: Any = None
+        self._ended: defer.Deferred[None] | None = None
 
     def start(self) -> None:
-        """Start all of them, as soon as the reactor runs."""
+        """Start all of them when the reactor runs."""
         self._all = [Sibling(self, number) for number in range(2, self._number + 2)]
         self.reactor.callWhenRunning(self._start_all)
 
@@ -91,30 +94,31 @@ class Siblings:
         for sibling in self._all:
             sibling.signal(number)
 
-    def stop(self) -> Any:
-        """Have them drain and end; returns a Deferred that fires when none is left."""
-        self._ended = defer.Deferred()
+    def stop(self) -> defer.Deferred[None]:
+        """Drain and end them; return a Deferred that fires when all have ended."""
+        ended: defer.Deferred[None] = defer.Deferred()
+        self._ended = ended
         for sibling in self._all:
             sibling.stop()
-        self.one_ended()
-        return self._ended
+        self.check_ended()
+        return ended
 
-    def one_ended(self) -> None:
-        """A process has ended."""
+    def check_ended(self) -> None:
+        """Fire the Deferred of :meth:`stop` if all processes have ended."""
         if self._ended is not None and not self._ended.called and not any(one.running for one in self._all):
             self._ended.callback(None)
 
     @property
     def stopping(self) -> bool:
-        """Whether no more are started."""
+        """Whether no process is to be started any more."""
         return self._ended is not None
 
 
 class Sibling:
-    """One further process, and its successors.
+    """One further process, and those that replace it when it dies.
 
     :param siblings: all of them.
-    :param number: of the process; the first one has 1.
+    :param number: of the process; the first process of the server has 1.
     """
 
     def __init__(self, siblings: Siblings, number: int) -> None:
@@ -123,49 +127,49 @@ class Sibling:
         self._number = number
         self._pause = FIRST_PAUSE
         self._began = 0.0
-        self._transport: Any = None
-        self._call: Any = None
+        self._transport: IProcessTransport | None = None
+        self._restart: IDelayedCall | None = None
 
     @property
     def running(self) -> bool:
-        """Whether there is a process."""
+        """Whether the process is running."""
         return self._transport is not None
 
     def start(self) -> None:
         """Start the process."""
-        self._call = None
+        self._restart = None
         if self._siblings.stopping:
             return
         self._began = self._reactor.seconds()
         ours, theirs = socket.socketpair(socket.AF_UNIX)
-        with ours, theirs, open(os.devnull, "rb") as nothing:
+        with ours, theirs, open(os.devnull, "rb") as stdin:
             try:
-                self._spawn(theirs.fileno(), nothing.fileno())
+                pid = self._spawn(theirs.fileno(), stdin.fileno())
             except OSError as problem:
                 _log.error("process {number} cannot be started: {problem}", number=self._number, problem=problem)
-                self._later()
+                self._start_later()
                 return
             hub = self._siblings.hub
             if hub is not None:
-                link = adopt(self._reactor, os.dup(ours.fileno()), Link(_too_early))
-                hub.join(link, self._transport.pid, sibling=True)
+                hub.join(adopt(self._reactor, os.dup(ours.fileno())), pid, sibling=True)
 
-    def _spawn(self, link: int, nothing: int) -> None:
+    def _spawn(self, link: int, stdin: int) -> int:
         listeners = self._siblings.listeners()
-        files: dict[int, Any] = {0: nothing, 1: 1, 2: 2, CONFIG: "w", LOG: "r"}
+        files: dict[int, int | str] = {0: stdin, 1: 1, 2: 2, CONFIG: "w", LOG: "r"}
         files[SHARES] = self._siblings.shares.descriptor
         if self._siblings.hub is not None:
             files[LINK] = link
-        # An option that names a descriptor has it looked at.
+        # The sibling checks each descriptor that an option names: it must be open there, too.
         config = self._siblings.config
         files.update(dict.fromkeys(config["named"], listeners[0]))
         files.update(enumerate(listeners, LISTENERS))
         config = {**config, "number": self._number, "listeners": len(listeners), "link": LINK in files}
-        self._transport = self._reactor.spawnProcess(
+        self._transport = transport = self._reactor.spawnProcess(
             _Watch(self), sys.executable, [sys.executable, "-c", _PROGRAM], os.environ.copy(), childFDs=files
         )
-        self._transport.writeToChild(CONFIG, json.dumps(config).encode())
-        self._transport.closeChildFD(CONFIG)
+        transport.writeToChild(CONFIG, json.dumps(config).encode())
+        transport.closeChildFD(CONFIG)
+        return int(transport.pid)
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it is running."""
@@ -176,34 +180,34 @@ class Sibling:
                 pass
 
     def stop(self) -> None:
-        """Have it drain and end; start no other."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        """Drain and end it; do not replace it."""
+        if self._restart is not None:
+            self._restart.cancel()
+            self._restart = None
         self.signal(signal.SIGTERM)
 
-    def ended(self, reason: Any) -> None:
-        """The process has ended."""
+    def ended(self, reason: Failure) -> None:
+        """Replace the process, which has ended."""
         self._transport = None
         siblings = self._siblings
         siblings.shares.gone(self._number)
         if siblings.stopping:
-            siblings.one_ended()
+            siblings.check_ended()
             return
         if self._reactor.seconds() - self._began > STEADY:
             self._pause = FIRST_PAUSE
         _log.error(
-            "process {number} has ended: {how}; another one is started in {pause:g} s",
+            "process {number} has ended: {how}; a new one starts in {pause:g} s",
             number=self._number, how=_how(reason.value), pause=self._pause,
         )  # fmt: skip
-        self._later()
+        self._start_later()
 
-    def _later(self) -> None:
-        self._call = self._reactor.callLater(self._pause, self.start)
+    def _start_later(self) -> None:
+        self._restart = self._reactor.callLater(self._pause, self.start)
         self._pause = min(LONGEST_PAUSE, self._pause * 2)
 
     def log(self, line: bytes) -> None:
-        """Log an event of the process."""
+        """Log an event that the process has logged."""
         try:
             event = eventFromJSON(line.decode("utf-8"))
         except Exception:
@@ -215,26 +219,21 @@ class Sibling:
 
 
 class _Watch(ProcessProtocol):
-    """Twisted's view of a process.
-
-    :param sibling: ours.
-    """
+    """Receives the log of a process, and its end."""
 
     def __init__(self, sibling: Sibling) -> None:
         self._sibling = sibling
         self._rest = b""
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """See ``IProcessProtocol``: a part of its log."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            # One that follows RFC 7464 begins with a record separator.
+            # An event may begin with a record separator (RFC 7464).
             self._sibling.log(line.removeprefix(b"\x1e"))
         if len(self._rest) > LONGEST_EVENT:
             self._rest = b""
 
-    def processEnded(self, reason: Any) -> None:
-        """See ``IProcessProtocol``."""
+    def processEnded(self, reason: Failure) -> None:
         self._sibling.ended(reason)
 
 
@@ -243,8 +242,3 @@ def _how(reason: Any) -> str:
     if number:
         return f"by signal {signal.Signals(number).name}"
     return f"exit code {getattr(reason, 'exitCode', None)}"
-
-
-def _too_early(name: str, arguments: list[Any]) -> Any:
-    """Replaced when the process joins."""
-    raise ValueError(name)

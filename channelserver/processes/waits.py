@@ -1,7 +1,7 @@
-"""Waiting for a message, or for room for one, on behalf of another process.
+"""Waits for a message, or for room for one, without blocking the reactor thread.
 
-Runs in the reactor thread, which does not wait: whoever asks gets a Deferred. Owns nothing that lasts. A Deferred that
-is cancelled gives nothing away: a message that was not handed out stays where it is.
+Runs in the reactor thread; owns nothing that lasts. Callers get a Deferred. Cancelling it loses no message: one that
+was not handed out stays in its queue.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 
 from channelserver.bridge import Bridge
 from channelserver.layers import ChannelFull, InMemoryChannelLayer
@@ -20,11 +21,11 @@ class Waits:
     """Waits in a layer.
 
     :param layer: the layer.
-    :param bridge: the way from threads into the reactor.
-    :param clock: an ``IReactorTime`` provider.
+    :param bridge: posts to the reactor thread.
+    :param clock: the reactor.
     """
 
-    def __init__(self, layer: InMemoryChannelLayer, bridge: Bridge, clock: Any) -> None:
+    def __init__(self, layer: InMemoryChannelLayer, bridge: Bridge, clock: IReactorTime) -> None:
         self._layer = layer
         self._bridge = bridge
         self._clock = clock
@@ -57,17 +58,17 @@ class Waits:
         return wait.deferred
 
     def room(self, channel: str, content: Content, seconds: float) -> Any:
-        """Tell whether a message fits into `channel`, waiting up to `seconds` until it does.
+        """Wait up to `seconds` until `channel` has room for a message.
 
-        :returns: a bool, or a Deferred of one.
+        :returns: whether it has, or a Deferred of that.
         """
         return self._when_it_fits(channel, content, seconds, lambda: True if self._fits(channel, content) else None)
 
     def put(self, channel: str, content: Content, seconds: float) -> Any:
-        """Put a message into `channel`, waiting up to `seconds` for room; or pass it to the connection whose reply
-        channel it is, and wait until that has room for more.
+        """Put a message into `channel`, waiting up to `seconds` for room. If `channel` is a reply channel, pass the
+        message to its connection, and wait until that has room for more.
 
-        :returns: False if there was no room in time, or the connection has closed; or a Deferred of that.
+        :returns: False if there was no room in time or the connection has closed; or a Deferred of that.
         """
         outlet = self._layer.outlet_of(channel)
         if outlet is not None:
@@ -85,7 +86,7 @@ class Waits:
         return self._when_it_fits(channel, content, seconds, put)
 
     def _fits(self, channel: str, content: Content) -> bool:
-        return self._layer.when_room(channel, content, _nothing)
+        return self._layer.when_room(channel, content, lambda: None)
 
     def _when_it_fits(self, channel: str, content: Content, seconds: float, attempt: Callable[[], Any]) -> Any:
         if attempt():
@@ -106,27 +107,27 @@ class Waits:
 
 
 class _Wait:
-    """Something that is tried until it works, or the time is over.
+    """Repeats an attempt until it succeeds or the time is over.
 
-    :param clock: an ``IReactorTime`` provider.
-    :param seconds: for how long.
-    :param attempt: returns the result, or None if it did not work.
+    :param clock: the reactor.
+    :param seconds: the time.
+    :param attempt: returns the result, or None to be tried again.
     :param otherwise: the result when the time is over.
     """
 
-    def __init__(self, clock: Any, seconds: float, attempt: Callable[[], Any], otherwise: Any) -> None:
+    def __init__(self, clock: IReactorTime, seconds: float, attempt: Callable[[], Any], otherwise: Any) -> None:
         self._attempt = attempt
         self._ends: list[Callable[[], object]] = []
-        self.deferred: Any = Deferred(self._cancelled)
+        self.deferred: Deferred[Any] = Deferred(self._cancelled)
         self._over = False
         self._timer = clock.callLater(seconds, self.end, otherwise)
 
     def at_end(self, call: Callable[[], object]) -> None:
-        """Have `call` called when the wait is over."""
+        """Call `call` when the wait is over."""
         self._ends.append(call)
 
     def look(self) -> Any:
-        """Try once more, unless it is over; return the result, or None: it did not work."""
+        """Try once more; return the result, None if there is none yet, False if the wait is over."""
         if self._over:
             return False
         result = self._attempt()
@@ -135,12 +136,12 @@ class _Wait:
         return result
 
     def end(self, result: Any) -> None:
-        """Give the result; only the first one counts."""
+        """End the wait with `result`, unless it is over."""
         if not self._over:
             self._close()
             self.deferred.callback(result)
 
-    def _cancelled(self, deferred: Any) -> None:
+    def _cancelled(self, deferred: Deferred[Any]) -> None:
         self._close()
         deferred.errback(CancelledError())
 
@@ -150,7 +151,3 @@ class _Wait:
             self._timer.cancel()
         for call in self._ends:
             call()
-
-
-def _nothing() -> None:
-    """Whoever asked does not wait."""

@@ -1,10 +1,10 @@
-"""How processes of one machine talk about a layer: frames on a Unix socket.
+"""Frames of the local protocol, which processes of one machine speak over Unix sockets.
 
 Runs in any thread; owns nothing.
 
-A frame is its length in four bytes, most significant first, and a msgpack list. A request is ``[version, number, call,
-arguments]``, its answer ``[number, error, result]``; ``error`` is None or ``[kind, text]``. A request whose number is
-None gets no answer.
+A frame is a length (four bytes, big-endian) and a msgpack list. A request is ``[version, number, call, arguments]``.
+Its answer is ``[number, error, result]``; ``error`` is None or ``[kind, text]``. A request whose number is None gets no
+answer.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import Any
 import msgpack
 
 VERSION = 1
-#: Bytes in one frame.
+#: Largest frame, in bytes without its length.
 MAX_FRAME = 16 * 1024 * 1024
 #: Bytes of a frame's length.
 PREFIX = 4
 
 
 def pack(value: list[Any]) -> bytes:
-    """Return a value as msgpack, without the length before it.
+    """Return a frame without its length.
 
-    :raises ValueError: it is larger than a frame may be.
+    :raises ValueError: it is larger than :data:`MAX_FRAME`.
     """
     data: bytes = msgpack.packb(value, use_bin_type=True)
     if len(data) > MAX_FRAME:
-        raise ValueError(f"{len(data)} bytes are more than the {MAX_FRAME} that fit into a frame")
+        raise ValueError(f"a frame of {len(data)} bytes exceeds the limit of {MAX_FRAME} bytes")
     return data
 
 
 def unpack(data: bytes) -> Any:
-    """Return what a frame holds.
+    """Return the content of a frame.
 
-    :raises ValueError: it is no msgpack.
+    :raises ValueError: it is not msgpack.
     """
     try:
         return msgpack.unpackb(data, raw=False, strict_map_key=False)

@@ -100,13 +100,13 @@ def make_server(
     workers = make_workers(wrapper, bridge, values, thread_started)
     hub = None
     if type(wrapper.channel_layer) is InMemoryChannelLayer:
-        told = {"auto_accept": values.auto_accept, "reject_unrouted": values.reject_unrouted}
-        hub = Hub(wrapper.channel_layer, bridge, reactor, told)
+        options = {"auto_accept": values.auto_accept, "reject_unrouted": values.reject_unrouted}
+        hub = Hub(wrapper.channel_layer, bridge, reactor, options)
         workers = AllWorkers(workers, hub, bridge)
     if values.health_path:
         site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
         if isinstance(wrapper.channel_layer, RemoteLayer):
-            wrapper.channel_layer.tell_figures(health.figures)
+            wrapper.channel_layer.provide_figures(health.figures)
             health.gather = wrapper.channel_layer.gather_figures
         elif hub is not None and values.processes > 1:
             hub.figures["figures"] = health.figures

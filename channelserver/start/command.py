@@ -143,8 +143,9 @@ def _make_service(command_line: Options) -> Any:
     parent = getattr(command_line, "parent", None) or {}
     daemon = not parent.get("nodaemon", True)
 
-    from twisted.internet import reactor as installed
+    from twisted.internet import reactor as global_reactor
 
+    installed: Any = global_reactor
     join_logs()
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:

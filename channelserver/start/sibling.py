@@ -66,7 +66,7 @@ def main(config: dict[str, Any]) -> None:
 def _serve(config: dict[str, Any]) -> None:
     from twisted.internet import reactor as installed
 
-    from channelserver.processes.connectors import InheritedWay
+    from channelserver.processes.connectors import InheritedConnector
     from channelserver.processes.remote import RemoteLayer
     from channelserver.start.application import install_shortcuts, make_server
     from channelserver.start.command import access_log
@@ -90,7 +90,7 @@ def _serve(config: dict[str, Any]) -> None:
         reactor.stop()
 
     if config["link"]:
-        channel_layers.remote = lambda alias, parameters: RemoteLayer(InheritedWay(LINK, lost), **parameters)
+        channel_layers.remote = lambda alias, parameters: RemoteLayer(InheritedConnector(LINK, lost), **parameters)
         channel_layers.remote_alias = values.layer
     install_shortcuts(values)
     service = make_server(values, reactor, access_log(values, config["daemon"]), number=config["number"])

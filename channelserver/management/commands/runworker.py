@@ -20,7 +20,7 @@ from channelserver.asgi import InvalidChannelLayerError, channel_layers, local_s
 from channelserver.bridge import Bridge
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.message import Message
-from channelserver.processes.connectors import SocketWay
+from channelserver.processes.connectors import SocketConnector
 from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
 from channelserver.server.common.options import OptionError, Settings, resolve
@@ -102,13 +102,14 @@ class WorkerProcess:
 
     def __init__(self, values: Settings, only: list[str], exclude: list[str]) -> None:
         install()
-        from twisted.internet import reactor
+        from twisted.internet import reactor as installed
 
-        self._reactor: Any = reactor
+        reactor: Any = installed
+        self._reactor = reactor
         self._bridge = Bridge(reactor)
         path = values.local_socket if values.local_socket is not None else local_socket_path()
         channel_layers.remote = lambda alias, parameters: RemoteLayer(
-            SocketWay(os.path.abspath(path), alias, self._told), **parameters
+            SocketConnector(os.path.abspath(path), alias, self._configure), **parameters
         )
         channel_layers.remote_alias = values.layer
         self.wrapper = load_layer(values.layer)
@@ -129,11 +130,11 @@ class WorkerProcess:
         self.pool: Workers = make_workers(self.wrapper, self._bridge, values, channels=channels)
         self._stopping = False
 
-    def _told(self, told: dict[str, Any]) -> None:
-        """The server's options hold for the consumers, wherever they run."""
+    def _configure(self, options: dict[str, Any]) -> None:
+        """Apply the server's options for consumers."""
         worker = self.pool.worker
-        worker.auto_accept = told.get("auto_accept", worker.auto_accept)
-        worker.reject_unrouted = told.get("reject_unrouted", worker.reject_unrouted)
+        worker.auto_accept = options.get("auto_accept", worker.auto_accept)
+        worker.reject_unrouted = options.get("reject_unrouted", worker.reject_unrouted)
 
     def run(self) -> None:
         """Work until a signal comes; then finish what is in hand."""

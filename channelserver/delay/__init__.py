@@ -1,5 +1,5 @@
-"""Messages that are sent later (Channels 1: ``channels.delay``). A Django application: ``"channelserver.delay"``.
+"""Delayed messages (Channels 1: ``channels.delay``). A Django application: ``"channelserver.delay"``.
 
-They wait in the database. The running server sends those that are due: :mod:`channelserver.delay.timer`, in the reactor
-thread, knows when to look; :mod:`channelserver.delay.consumers`, in a worker thread, looks.
+They wait in the database until the server sends them: :mod:`channelserver.delay.timer`, in the reactor thread,
+schedules looks into the table; :mod:`channelserver.delay.consumers`, in a worker thread, sends what is due.
 """

@@ -4,10 +4,10 @@ from django.apps import AppConfig
 
 
 class DelayConfig(AppConfig):
-    """Brings the table of the messages that are sent later."""
+    """Has the table of delayed messages."""
 
     name = "channelserver.delay"
-    # Channels 1 had "channels.delay", which Django does not take any more.
+    # Django no longer accepts the label of Channels 1, "channels.delay".
     label = "channelserver_delay"
     verbose_name = "Delayed messages"
     default_auto_field = "django.db.models.BigAutoField"

@@ -1,4 +1,4 @@
-"""What the server does in its worker threads for delayed messages: store them, and send those which are due.
+"""Consumers that store delayed messages and send those that are due.
 
 Runs in worker threads; owns nothing that changes, except the last problem of the database.
 """
@@ -24,7 +24,7 @@ from channelserver.routing import Route
 
 logger = logging.getLogger("channelserver.delay")
 
-#: The channel of messages to be sent later (Channels 1), and the one by which the timer reaches a worker thread.
+#: The channel for delayed messages (Channels 1), and the channel over which the timer starts a look.
 DELAY_CHANNEL, LOOK_CHANNEL = "asgi.delay", "asgi.delay.look"
 
 #: Messages sent in one look, so that it does not occupy a thread for long.
@@ -47,11 +47,11 @@ class Delays:
         self._timer: DelayTimer | None = None
 
     def make_timer(self, queues: WorkQueues, call_later: Callable[..., object]) -> DelayTimer:
-        """Return the timer that has this process look, not started.
+        """Return the timer for this process, not started.
 
-        :param queues: those of this process. A look goes straight there, not through the layer, for another process has
-            a timer of its own.
-        :param call_later: see :class:`DelayTimer`.
+        :param queues: those of this process: a look does not cross the layer, because other processes have timers of
+            their own.
+        :param call_later: ``call_later(seconds, function, *arguments)`` runs the function in the reactor thread.
         """
 
         def look() -> None:
@@ -61,7 +61,7 @@ class Delays:
         return self._timer
 
     def consume_look(self, message: Message) -> None:
-        """Consumer of the timer's messages: :meth:`look`, and tell the timer."""
+        """Consumer of the timer's messages: :meth:`look`, then report to the timer."""
         due = None
         try:
             due = self.look()
@@ -70,12 +70,12 @@ class Delays:
                 self._timer.looked(due)
 
     def store(self, message: Message, **kwargs: Any) -> None:
-        """Consumer of ``asgi.delay``: put a message into the table, to be sent when it is due.
+        """Consumer of ``asgi.delay``: store a message until it is due.
 
-        The message has ``channel``, ``delay`` (milliseconds) and ``content``. One that lacks something is logged, and
-        kept in the table without being sent.
+        The message has ``channel``, ``delay`` (milliseconds) and ``content``. An invalid message is logged, and stays
+        in the table without being sent.
 
-        :raises ConsumeLater: the database cannot be used now.
+        :raises ConsumeLater: the database is not available.
         """
         from channelserver.delay.models import DelayedMessage, due_in, storing
 
@@ -98,9 +98,9 @@ class Delays:
             raise ConsumeLater from problem
 
     def look(self) -> float | None:
-        """Send what is due, and say when to look again.
+        """Send the messages that are due.
 
-        :returns: when the next message is due, a time of the epoch; None: none is known of.
+        :returns: when the next message is due (Unix time), or None.
         """
         try:
             due = self._send_due()
@@ -137,7 +137,7 @@ class Delays:
 
 
 def _parts(content: dict[str, Any]) -> tuple[str, dict[str, Any], float]:
-    """Return channel, content and delay of a message from ``asgi.delay``.
+    """Return the channel, content and delay of a message to ``asgi.delay``.
 
     :raises TypeError, ValueError: something is missing or wrong.
     """
@@ -159,7 +159,7 @@ def add_delay(wrapper: Any) -> Delays | None:
     """Add the routes for delayed messages to a layer's routing, after those of the project.
 
     :param wrapper: the layer with its alias and its router.
-    :returns: None: the application is not installed.
+    :returns: the delayed messages; None if the application is not installed.
     """
     if not apps.is_installed("channelserver.delay"):
         wrapper.router.add_route(Route(DELAY_CHANNEL, refuse))

@@ -1,6 +1,6 @@
-"""The table of the messages that are sent later.
+"""The table of delayed messages.
 
-Used in any thread that may use the database; owns that table.
+Runs in any thread that may use the database; owns that table.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from channelserver.registry import channel_layers
 
 logger = logging.getLogger("channelserver.delay")
 
-#: Milliseconds after which a message is tried again whose channel was full (Channels 1).
+#: Milliseconds before the next try when the channel is full (Channels 1).
 REQUEUE_DELAY = 1000
 
 
 class DelayedMessageQuerySet(models.QuerySet["DelayedMessage"]):
-    """Delayed messages, by what is to become of them."""
+    """Delayed messages by their state."""
 
     def waiting(self) -> DelayedMessageQuerySet:
-        """Those which will be sent."""
+        """Messages that will be sent."""
         return self.filter(problem="")
 
     def is_due(self) -> DelayedMessageQuerySet:
-        """Those which are to be sent now (Channels 1)."""
+        """Messages that are due (Channels 1)."""
         return self.waiting().filter(due_date__lte=timezone.now())
 
     def set_aside(self) -> DelayedMessageQuerySet:
-        """Those which cannot be sent, as ``problem`` says. ``update(problem="")`` lets them be tried again."""
+        """Messages that cannot be sent; ``problem`` says why. ``update(problem="")`` has the server try again."""
         return self.exclude(problem="")
 
 
 class DelayedMessage(models.Model):
-    """One message that is sent later.
+    """One delayed message.
 
-    ``due_date``: when; ``layer``: alias in ``CHANNEL_LAYERS``; ``channel_name``; ``content``: as JSON text, see
-    :mod:`channelserver.delay.text`; ``problem``: why it cannot be sent, empty as long as nothing is known against it.
-    ``DelayedMessage(delay=1500, …)`` sets ``due_date``, in milliseconds from now (Channels 1).
+    ``due_date``: when to send it; ``layer``: alias in ``CHANNEL_LAYERS``; ``channel_name``; ``content``: JSON text in
+    the format of :mod:`channelserver.delay.text`; ``problem``: why it cannot be sent, empty if it can.
+    ``DelayedMessage(delay=1500, …)`` sets ``due_date`` to 1500 milliseconds from now (Channels 1).
     """
 
     due_date: models.DateTimeField[Any, Any] = models.DateTimeField(db_index=True)
@@ -64,7 +64,7 @@ class DelayedMessage(models.Model):
 
     @property
     def delay(self) -> float:
-        """Milliseconds from now until it is due; assigning to it sets ``due_date`` (Channels 1)."""
+        """Milliseconds until it is due; assignment sets ``due_date`` (Channels 1)."""
         return (self.due_date - timezone.now()) / timedelta(milliseconds=1)
 
     @delay.setter
@@ -72,22 +72,22 @@ class DelayedMessage(models.Model):
         self.due_date = due_in(milliseconds / 1000)
 
     def save(self, **kwargs: Any) -> None:
-        """Store it, and let the timer of a server in this process know once that is committed."""
+        """Store it; after the commit, notify the timer of a server in this process."""
         super().save(**kwargs)
         if not self.problem:
             due = partial(timer.announce, self.layer, self.due_date.timestamp())
             transaction.on_commit(due, using=self._state.db)
 
     def send(self, channel_layer: Any = None, requeue_delay: float = REQUEUE_DELAY) -> bool:
-        """Send it, if no other process does, and delete it. If its channel is full, put it off.
+        """Send and delete it, unless another process does. If its channel is full, postpone it.
 
-        It is deleted and sent in one transaction: when the process or the database breaks down in between, the message
-        is still there, and is sent when it has been looked for again.
+        One transaction deletes and sends it: if the process or the database fails in between, the message stays in the
+        table, and the next look sends it.
 
-        :param channel_layer: default: the one that ``layer`` names.
-        :param requeue_delay: milliseconds to put it off.
-        :returns: whether it was sent, now and by this call.
-        :raises TypeError, ValueError: it cannot be sent, ever.
+        :param channel_layer: default: the layer that ``layer`` names.
+        :param requeue_delay: milliseconds to postpone it.
+        :returns: whether this call has sent it.
+        :raises TypeError, ValueError: it can never be sent.
         """
         if channel_layer is None:
             channel_layer = channel_layers[self.layer]
@@ -107,19 +107,19 @@ class DelayedMessage(models.Model):
         return True
 
     def _claim(self, using: str) -> bool:
-        """Delete the row; return False if another process has it, or had it. Inside a transaction."""
-        # What another process has put off in the meantime is not to be sent now.
+        """Delete the row, inside a transaction; return False if another process has locked or deleted it."""
+        # Another process may have postponed it in the meantime.
         latest = max(self.due_date, timezone.now())
         row = DelayedMessage.objects.using(using).filter(pk=self.pk, due_date__lte=latest).waiting()
         if connections[using].features.has_select_for_update_skip_locked:
             if not row.select_for_update(skip_locked=True).values_list("pk").first():
                 return False
-        # Without such locks (SQLite) the deletion comes first: of several processes one finds the row.
+        # Without such locks (SQLite) only one of several processes deletes the row.
         deleted, _ = row.delete()
         return bool(deleted)
 
     def put_aside(self, problem: str) -> None:
-        """Keep it, but do not try to send it any more."""
+        """Keep it, but do not try to send it again."""
         using = router.db_for_write(DelayedMessage, instance=self)
         if DelayedMessage.objects.using(using).filter(pk=self.pk).waiting().update(problem=problem):
             logger.error(
@@ -144,6 +144,6 @@ def due_in(seconds: float) -> datetime:
 
 
 def storing(layer: str, channel: str, content: Content, due: datetime) -> Callable[[], object]:
-    """Return what stores a message that is to be sent at `due`. `content` is checked and given away."""
+    """Return a function that stores a message due at `due`. `content` is checked, and must not be changed later."""
     row = DelayedMessage(layer=layer, channel_name=channel, content=to_text(content), due_date=due)
     return row.save

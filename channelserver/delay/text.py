@@ -1,9 +1,9 @@
-"""Contents of messages as text, for the database.
+"""Contents of messages as JSON text for the database.
 
 Runs in any thread; owns nothing.
 
-The text is JSON, as in Channels 1, so that people and other programs can read and write it. Bytes, which JSON cannot
-say, become ``{"__bytes__": "<base64>"}``.
+JSON as in Channels 1, so that people and other programs can read and write it. Bytes become
+``{"__bytes__": "<base64>"}``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def to_text(content: Content) -> str:
 
 
 def from_text(text: str) -> Any:
-    """Return what :func:`to_text` was given.
+    """Return the content that :func:`to_text` has encoded.
 
-    :raises ValueError: `text` is no JSON, or holds bytes in no base64.
+    :raises ValueError: `text` is not JSON, or its bytes are not base64.
     """
     return json.loads(text, object_hook=_decoded)
 
@@ -37,7 +37,7 @@ def _encoded(value: Any) -> Any:
         return [_encoded(item) for item in value]
     if isinstance(value, dict):
         encoded = {key: _encoded(item) for key, item in value.items()}
-        # A dict which looks like one of our marks is put into another mark.
+        # Escape a dict that looks like one of the marks.
         return {_DICT: list(encoded.items())} if len(encoded) == 1 and encoded.keys() <= {_BYTES, _DICT} else encoded
     return value
 

@@ -1,10 +1,10 @@
-"""When to look for delayed messages that are due.
+"""Schedules the looks into the table of delayed messages.
 
 :meth:`DelayTimer.expect` and :meth:`DelayTimer.looked` run in any thread, the rest in the reactor thread. Owns the time
-of the next look; one lock, held for moments, guards it. Touches no database: a look is a message to a worker thread.
+of the next look, which a lock guards. Touches no database: a look is a message to a worker thread.
 
-There is one call of the reactor ahead at any time: for the earliest message that is known of, at the latest after
-:data:`LOOK_SECONDS`, because other processes store messages, too.
+One call of the reactor is always scheduled: for the earliest known message, but at most :data:`LOOK_SECONDS` ahead,
+because other processes store messages, too.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from collections.abc import Callable
 
 logger = logging.getLogger("channelserver.delay")
 
-#: Seconds between two looks at the table, for messages that other processes have stored.
+#: Longest pause between two looks, in seconds.
 LOOK_SECONDS = 5.0
-#: Seconds between two looks at least: when there is more to send than one look takes, or another process is at it.
+#: Shortest pause between two looks, in seconds.
 SHORTEST_PAUSE = 0.02
-#: Seconds after which a look that has not come back is taken to be lost.
+#: Seconds after which an unfinished look counts as lost.
 OVERDUE_SECONDS = 60.0
 
 _running: dict[str, DelayTimer] = {}
 
 
 def announce(layer: str, due: float) -> None:
-    """Say that a message has been stored which is due at `due`, a time of the epoch. Any thread, any process."""
+    """Take note of a stored message that is due at `due` (Unix time). Any thread, any process."""
     timer = _running.get(layer)
     if timer is not None:
         timer.expect(due)
 
 
 class DelayTimer:
-    """Has the table looked at whenever a message is due.
+    """Starts a look whenever a message is due.
 
-    :param layer: alias of the channel layer whose messages these are.
-    :param look: has a worker thread look, and call :meth:`looked` after that.
+    :param layer: alias of the channel layer.
+    :param look: makes a worker thread look and then call :meth:`looked`.
     :param call_later: ``call_later(seconds, function, *arguments)`` runs the function in the reactor thread.
-    :param clock: returns the time of the epoch, in seconds; for tests.
+    :param clock: returns Unix time in seconds; for tests.
     """
 
     def __init__(
@@ -54,28 +54,28 @@ class DelayTimer:
         self._call_later = call_later
         self._clock = clock
         self._lock = threading.Lock()
-        self._number = 0  # of the call that counts; earlier ones mean nothing any more
+        self._number = 0  # of the scheduled call; earlier calls have no effect
         self._next = 0.0
-        self._looking: float | None = None  # since when
-        self._expected: float | None = None  # the earliest message announced during a look, which may have missed it
+        self._looking: float | None = None  # start of the current look
+        self._expected: float | None = None  # earliest message announced during a look, which may miss it
         self._stopped = True
 
     def start(self) -> None:
-        """Look now, and from now on."""
+        """Start looking."""
         _running[self._layer] = self
         with self._lock:
             self._stopped = False
             self._plan(0)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         if _running.get(self._layer) is self:
             del _running[self._layer]
         with self._lock:
             self._stopped = True
 
     def expect(self, due: float) -> None:
-        """Take note of a new message."""
+        """Take note of a new message that is due at `due` (Unix time)."""
         with self._lock:
             if self._looking is not None:
                 self._expected = due if self._expected is None else min(due, self._expected)
@@ -85,7 +85,7 @@ class DelayTimer:
     def looked(self, due: float | None) -> None:
         """Take note of the end of a look.
 
-        :param due: when the next message is due; None: none is known of.
+        :param due: when the next message is due (Unix time); None: no message is known.
         """
         with self._lock:
             times = [time for time in (due, self._expected) if time is not None]
@@ -93,7 +93,10 @@ class DelayTimer:
             self._plan(min(times) - self._clock() if times else LOOK_SECONDS)
 
     def _plan(self, seconds: float) -> None:
-        """Have the next look after so many seconds, or sooner. The lock is held."""
+        """Schedule the next look. The lock is held.
+
+        :param seconds: until it, if this is within the limits.
+        """
         if self._stopped:
             return
         seconds = min(max(seconds, SHORTEST_PAUSE), LOOK_SECONDS)
@@ -109,7 +112,7 @@ class DelayTimer:
             idle = self._looking is None or not 0 <= now - self._looking < OVERDUE_SECONDS
             if idle:
                 self._looking, self._expected = now, None
-            self._plan(LOOK_SECONDS)  # whatever becomes of this look, there will be another
+            self._plan(LOOK_SECONDS)  # even if this look is lost, there is another one
         if idle:
             try:
                 self._look()

@@ -1,6 +1,6 @@
 """``manage.py rundelay``: a process that sends delayed messages (Channels 1).
 
-Runs in the main thread. Nobody needs it where the server runs: it does the same. Both together send each message once.
+Runs in the main thread. Optional: the server does the same, and both together send each message once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,9 @@ from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 class Command(BaseCommand):
     """Sends delayed messages until it is stopped."""
 
-    help = (
-        "Sends delayed messages; the running server does so, too, so this is for those who want a process of its own."
-    )
+    help = "Sends delayed messages in a process of its own. Optional: the running server sends them, too."
 
     def add_arguments(self, parser: Any) -> None:
-        """Add Channels 1's options."""
         parser.add_argument(
             "--layer",
             default=DEFAULT_CHANNEL_LAYER,
@@ -34,7 +31,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """See Django's ``BaseCommand``."""
         from channelserver.delay.consumers import MISSING
 
         if not apps.is_installed("channelserver.delay"):
@@ -54,7 +50,7 @@ class Command(BaseCommand):
 
     @staticmethod
     def _log(verbosity: int) -> None:
-        """Let warnings reach the console, and with ``-v 2`` everything, unless the project logs by itself."""
+        """Show the log on the console, unless the project has configured it."""
         logger = logging.getLogger("channelserver")
         if not logger.handlers:
             handler = logging.StreamHandler()

@@ -117,7 +117,7 @@ class SendCommandTests(ServerTestCase):
     def test_wrong(self) -> None:
         """What makes no sense is refused in one sentence, with exit code 2; without a server, with 1."""
         for arguments, words in (
-            (("work", "hello"), "the message is no JSON"),
+            (("work", "hello"), "the message is not JSON"),
             (("work", "[1]"), "must be a JSON object"),
             (("wo rk", "{}"), "invalid channel name 'wo rk'"),
             (("--group", "a!b", "{}"), "invalid group name 'a!b'"),

@@ -125,7 +125,7 @@ FLAGS = (
     flags("--layer nosuch", "'nosuch'", "not set", "'default'"),
     flags("--access-log nosuch/site.log", "--access-log", "'nosuch/site.log'", "[Nn]o such file or directory"),
     flags("--access-log .", "--access-log", r"'\.'", "[Ii]s a directory"),
-    flags("--pythonpath nosuch", "--pythonpath", "'nosuch'", "no folder"),
+    flags("--pythonpath nosuch", "--pythonpath", "'nosuch'", "is not a folder"),
 )
 
 #: Listeners that cannot be opened.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,13 +26,14 @@ from channelserver.delay.consumers import LOOK_CHANNEL, add_delay
 from channelserver.delay.timer import DelayTimer
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
+from channelserver.processes.connectors import Connector
 from channelserver.processes.figures import add_up
 from channelserver.processes.hub import Hub
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
 from channelserver.server.common.access import AccessLog
-from channelserver.server.common.options import Settings
+from channelserver.server.common.options import OptionError, Settings, resolve
 from channelserver.server.edge.health import Health
 from channelserver.server.edge.media import MediaFiles
 from channelserver.server.edge.static import StaticFiles
@@ -51,6 +53,32 @@ _log = Logger("channelserver")
 
 #: The hosts of a site under development (Django: ``HttpRequest.get_host``).
 _LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
+
+
+#: Errors at the start whose text is one sentence for the user.
+START_ERRORS = (StartError, OptionError, InvalidChannelLayerError, ListenError)
+
+
+def one_listener(bind: str, port: int, **values: Any) -> Settings:
+    """Return the options of a development or test server: those of the settings, but with one plain TCP listener.
+
+    :param values: other options to replace.
+    :raises OptionError: a setting is wrong.
+    """
+    options = resolve({}, getattr(settings, "CHANNELSERVER", {}))
+    others = {"endpoint": (), "unix_socket": None, "fd": None, "tls_cert": None, "tls_key": None}
+    values = {"redirect_http": False, "processes": 1, "static": False, **others, **values}
+    return replace(options, bind=bind, port=port, simple_listener=True, **values)
+
+
+def use_remote_layer(alias: str, connector: Connector) -> None:
+    """Use the layer of another process in place of an in-memory one.
+
+    :param alias: which of ``CHANNEL_LAYERS``.
+    :param connector: connects to that process.
+    """
+    channel_layers.remote = lambda alias, parameters: RemoteLayer(connector, **parameters)
+    channel_layers.remote_alias = alias
 
 
 def make_server(

@@ -1,6 +1,6 @@
-"""``twistd channelserver``: read the options, put the parts together, start.
+"""``twistd channelserver``: reads the options and starts the server.
 
-Runs before the reactor, in the main thread. This is the one place that knows all parts.
+Runs before the reactor, in the main thread.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from twisted.logger import Logger
 from twisted.python import usage
 
 from channelserver import __version__
-from channelserver.asgi import InvalidChannelLayerError, channel_layers
+from channelserver.asgi import channel_layers
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
-from channelserver.server.common import reactor
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.limits import raise_descriptor_limit
-from channelserver.server.common.options import BY_NAME, OPTIONS, Option, OptionError, Settings, closest, resolve
-from channelserver.server.common.transport import IReactor
+from channelserver.server.common.options import BY_NAME, OPTIONS, Option, Settings, closest, resolve
+from channelserver.server.common.reactor import install
 from channelserver.server.edge.tls import ServerTLS
-from channelserver.server.service import ListenError, endpoints
+from channelserver.server.service import ListenError, ServerService, endpoints
 from channelserver.start import project
-from channelserver.start.application import install_shortcuts, make_server
+from channelserver.start.application import START_ERRORS, install_shortcuts, make_server
 from channelserver.start.demo import prepare
 from channelserver.start.logs import access_writer, join_logs
 from channelserver.start.project import StartError
+from channelserver.start.signals import stop_on_signals
 
 _log = Logger("channelserver")
 
@@ -44,7 +44,7 @@ def _help(option: Option) -> str:
 
 
 class Options(usage.Options):
-    """The command line, made from the table of options."""
+    """The command line, generated from the table of options."""
 
     synopsis = "[options]"
     longdesc = (
@@ -63,8 +63,8 @@ class Options(usage.Options):
     ]
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """See ``usage.Options``. An error is one sentence, not the whole help."""
-        reactor.install()  # unless twistd's --reactor, which comes before this, has asked for another one
+        """Parse the command line; an error ends the process with one sentence instead of the whole help."""
+        install()  # twistd's --reactor comes before this, and wins
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -81,7 +81,7 @@ class Options(usage.Options):
         sys.exit(0)
 
     def given(self) -> dict[str, Any]:
-        """Return the options that were given, by name."""
+        """Return the options on the command line, by name."""
         values: dict[str, Any] = {}
         for option in OPTIONS:
             value = self.get(option.flag[2:])
@@ -94,7 +94,7 @@ class Options(usage.Options):
 
 
 def _add_repeatable(option: Option) -> None:
-    """Give :class:`Options` the method by which ``usage.Options`` reads an option that may be given more than once."""
+    """Add to :class:`Options` the method with which ``usage.Options`` reads a repeatable option."""
 
     def collect(self: Options, value: str) -> None:
         self.setdefault(option.flag[2:], []).append(value)
@@ -111,7 +111,7 @@ for _option in OPTIONS:
 
 
 def _with_hint(text: str) -> str:
-    """Add to an error about an unknown option which one may have been meant."""
+    """Add the most similar option to an error about an unknown one."""
     words = [word for word in text.split() if word.startswith("--")]
     near = closest(words[0].removeprefix("--no-").removeprefix("--")) if words and "not recognized" in text else ""
     return f"{text}; did you mean {BY_NAME[near].flag}?" if near else text
@@ -125,10 +125,10 @@ def _die(sentence: str, code: int = 1) -> Any:
 
 
 def makeService(options: Options) -> Any:
-    """See ``IServiceMaker``. Ends the process with one sentence if anything is wrong."""
+    """Return the service for twistd (``IServiceMaker``); an error ends the process with one sentence."""
     try:
         return _make_service(options)
-    except (StartError, OptionError, InvalidChannelLayerError, ListenError) as error:
+    except START_ERRORS as error:
         return _die(str(error))
 
 
@@ -142,32 +142,29 @@ def _make_service(command_line: Options) -> Any:
     values = resolve(given, project.configured("CHANNELSERVER", {}))
     parent = getattr(command_line, "parent", None) or {}
     daemon = not parent.get("nodaemon", True)
-
-    from twisted.internet import reactor as global_reactor
-
-    installed: Any = global_reactor
+    reactor = install()
     join_logs()
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
     _log.info("{line}", line=install_shortcuts(values))
-    service = make_server(values, installed, access_log(values, daemon))
+    service = make_server(values, reactor, access_log(values, daemon))
     if given.get("check"):
-        _check(values, service.tls)
+        _check(values, service.tls, reactor)
     if values.processes > 1:
         config = sibling_config(values, daemon, parent.get("reactor"))
         shares = Shares.make(values.processes)
         service.share(shares)
-        service.siblings = Siblings(installed, values.processes - 1, config, service.descriptors, service.hub, shares)
-    terminal = os.dup(2) if daemon else 2  # a daemon has none any more when it listens
+        service.siblings = Siblings(reactor, values.processes - 1, config, service.descriptors, service.hub, shares)
+    terminal = os.dup(2) if daemon else 2  # by the time it listens, a daemon has no terminal
     service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal))
-    _install_signals(service, installed)
+    _install_signals(service, reactor)
     return service
 
 
 def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> dict[str, Any]:
-    """Return the description of a further process; see :mod:`channelserver.start.sibling`."""
-    # What systemd has handed over, it has handed over to this process. To a sibling all listeners come in the same way.
+    """Return the configuration of a sibling; :mod:`channelserver.start.sibling` describes its keys."""
+    # systemd passes its sockets to this process only; a sibling inherits all listeners in the same way.
     listeners = [re.sub(r"(^|:)systemd:.*", r"\1tcp:0", description) for description in values.endpoint]
     return {
         "processes": values.processes,
@@ -181,9 +178,9 @@ def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> 
 
 
 def access_log(values: Settings, daemon: bool) -> AccessLog:
-    """Return the access log that the options ask for.
+    """Return the access log that the options configure.
 
-    :param daemon: standard output leads nowhere.
+    :param daemon: whether the process has no standard output.
     :raises StartError: its file cannot be opened.
     """
     try:
@@ -194,13 +191,12 @@ def access_log(values: Settings, daemon: bool) -> AccessLog:
     return AccessLog(write, as_json=values.log_format == "json" if values.log_format else not terminal)
 
 
-def _check(values: Settings, tls: ServerTLS | None) -> None:
-    """Tell whether everything could be put together, and exit."""
+def _check(values: Settings, tls: ServerTLS | None, reactor: Any) -> None:
+    """Run the system checks, print the result and exit."""
     from django.core import checks
-    from twisted.internet import reactor as installed
 
     try:
-        endpoints(values, cast(IReactor, installed))
+        endpoints(values, reactor)
     except ListenError as error:
         raise StartError(str(error)) from error
     try:
@@ -216,9 +212,9 @@ def _check(values: Settings, tls: ServerTLS | None) -> None:
 
 
 def _listen_error(problem: Exception, daemon: bool, pidfile: str | None, terminal: int) -> None:
-    """A listener cannot be opened: end the process, with the sentence where the user sees it."""
+    """End the process because a listener cannot be opened; print the sentence where the user sees it."""
     if daemon:
-        # twistd's parent process shows a hundred bytes of an exception: this terminal is the place for the sentence.
+        # twistd's parent process cuts the text of an exception to 100 bytes, so this writes to the terminal itself.
         os.write(terminal, f"channelserver: {problem}\n".encode())
         raise problem
     if pidfile and os.path.exists(pidfile):
@@ -226,35 +222,19 @@ def _listen_error(problem: Exception, daemon: bool, pidfile: str | None, termina
     _die(str(problem))
 
 
-def _install_signals(service: Any, reactor: Any) -> None:
-    """SIGINT and SIGTERM stop in an orderly way, with exit code 0; a second one ends the process at once.
-
-    With TLS, SIGHUP has the certificate read again, in all processes.
-    """
-    received: list[int] = []
+def _install_signals(service: ServerService, reactor: Any) -> None:
+    """SIGINT and SIGTERM stop the server; with TLS, SIGHUP reloads the certificate in all processes."""
 
     def stop() -> None:
         _log.info("stopping; once more to stop at once")
         reactor.stop()
 
     def reload() -> None:
+        assert service.tls is not None
         service.tls.reload()
         if service.siblings is not None:
             service.siblings.signal(signal.SIGHUP)
 
-    def handle(number: int, frame: Any) -> None:
-        if received:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        received.append(number)
-        service.from_signal_handler(stop)
-
-    def install() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, handle)
-        if service.tls is not None:
-            signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(reload))
-
-    install()
-    # Once more after the reactor has installed its own, which would end the process by the signal.
-    reactor.callWhenRunning(install)
+    stop_on_signals(reactor, service.from_signal_handler, stop)
+    if service.tls is not None:
+        signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(reload))

@@ -19,16 +19,16 @@ SETTINGS = "chatsite.settings"
 
 
 def prepare(data: str | None = None) -> str:
-    """Make the chat site ready: a folder for its data, tables, static files.
+    """Set the chat site up: a folder for its data, tables, static files.
 
-    :param data: folder for the data; None: a temporary one, which is removed at the end.
-    :returns: the name of its settings module; its folder is first on the path.
-    :raises StartError: the site's files are not there.
+    :param data: folder for the data; None: a temporary one, removed at the end.
+    :returns: the name of its settings module; its folder is first on Python's path.
+    :raises StartError: the site's files are missing.
     """
     site = _folder()
     if data is None:
         data = tempfile.mkdtemp(prefix="channelserver-demo-")
-        # twistd leaves the processes from which it becomes a daemon by os._exit(), so this runs in the last one alone.
+        # When twistd becomes a daemon, the other processes end with os._exit(), so only the last one runs this.
         atexit.register(shutil.rmtree, data, ignore_errors=True)
     folder = Path(data).resolve()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,12 +41,12 @@ def prepare(data: str | None = None) -> str:
 
     call_command("migrate", verbosity=0, interactive=False)
     call_command("collectstatic", verbosity=0, interactive=False, stdout=io.StringIO())
-    connections.close_all()  # a daemon must not inherit an open database
+    connections.close_all()  # a daemon must not inherit open connections
     return SETTINGS
 
 
 def _folder() -> Path:
-    """Where the chat site is: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the chat site: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "examples" / "chat", package.parent / "examples" / "chat"):
         if (folder / "manage.py").is_file():

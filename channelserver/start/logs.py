@@ -1,6 +1,6 @@
-"""Join the log of Django's side (``logging``) and of the reactor's side (``twisted.logger``) in one stream.
+"""One log stream from ``logging`` (Django) and ``twisted.logger`` (the reactor thread).
 
-Set up before the reactor runs; the handler may be called from any thread.
+Set up before the reactor runs; the handler runs in any thread.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ _LEVELS = (
 
 
 class TwistedHandler(logging.Handler):
-    """Passes records on to ``twisted.logger``, under the name of their logger."""
+    """Passes records to ``twisted.logger``, under the name of their logger."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See ``logging.Handler``."""
         try:
             level = next((ours for theirs, ours in _LEVELS if record.levelno >= theirs), LogLevel.debug)
             Logger(record.name).emit(level, "{text}", text=self.format(record))
@@ -41,14 +40,14 @@ class TwistedHandler(logging.Handler):
 
 
 def join_logs() -> None:
-    """Send what reaches the root logger to ``twisted.logger``, unless the project has its own idea of that."""
+    """Pass the records of the root logger to ``twisted.logger``, unless the project has configured handlers."""
     root = logging.getLogger()
     if not root.handlers:
         root.addHandler(TwistedHandler())
         if root.level == logging.WARNING:
             root.setLevel(logging.INFO)
     if not settings.LOGGING:
-        # Django's default prints to the console under DEBUG; those lines are in the stream already.
+        # Django's default handler prints to the console under DEBUG: each line would appear twice.
         django = logging.getLogger("django")
         for handler in list(django.handlers):
             if isinstance(handler, logging.StreamHandler):
@@ -56,9 +55,9 @@ def join_logs() -> None:
 
 
 def show_reactor_log(level: int) -> None:
-    """Let the log of the reactor's side reach ``logging``, and so the console: for management commands.
+    """Pass the log of the reactor thread to ``logging``, and show it on the console; for management commands.
 
-    :param level: the lowest level that is shown.
+    :param level: the lowest level to show.
     """
     logger = logging.getLogger("channelserver")
     if not logger.handlers:
@@ -73,10 +72,10 @@ def show_reactor_log(level: int) -> None:
 
 
 def access_writer(target: str, daemon: bool) -> Any:
-    """Return the function that writes a line of the access log, or None.
+    """Return a function that writes a line to the access log, or None.
 
     :param target: a file's path; ``-`` for standard output; empty for none.
-    :param daemon: there is no standard output; the lines go into the log.
+    :param daemon: whether the process has no standard output, so that the lines go to the log.
     :raises OSError: the file cannot be opened.
     """
     if not target:
@@ -96,16 +95,15 @@ def access_writer(target: str, daemon: bool) -> Any:
 
 
 class AccessFile:
-    """A file that may be rotated under our hands: moved away or removed, it is opened anew with the next line.
+    """A log file that can be rotated: if it was moved or removed, the next line opens a new one.
 
     So ``logrotate`` needs neither a signal nor ``copytruncate``.
 
-    :param path: where it is.
     :raises OSError: it cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
-        self._path = os.path.abspath(path)  # a daemon changes its folder
+        self._path = os.path.abspath(path)  # a daemon changes its current folder
         self._open()
 
     def _open(self) -> None:
@@ -113,7 +111,6 @@ class AccessFile:
         self._identity = _identity(os.fstat(self._stream.fileno()))
 
     def close(self) -> None:
-        """Close the file."""
         self._stream.close()
 
     def write(self, line: str) -> None:

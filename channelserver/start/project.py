@@ -1,4 +1,4 @@
-"""Find, import and set up the Django project that is to be served.
+"""Imports and sets up the Django project.
 
 Runs before the reactor, in the main thread.
 """
@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 
 class StartError(Exception):
-    """The server cannot start; the text is one sentence for the user, naming what is wrong and the cure."""
+    """The server cannot start; the text is one sentence for the user, with the reason and the cure."""
 
 
 def set_up(settings_module: str | None, pythonpath: str | None) -> None:
@@ -30,7 +30,7 @@ def set_up(settings_module: str | None, pythonpath: str | None) -> None:
     """
     folder = os.path.abspath(pythonpath or os.curdir)
     if not os.path.isdir(folder):
-        raise StartError(f"--pythonpath {pythonpath!r} is no folder")
+        raise StartError(f"--pythonpath {pythonpath!r} is not a folder")
     if folder not in sys.path:
         sys.path.insert(0, folder)
     name = settings_module or os.environ.get("DJANGO_SETTINGS_MODULE")
@@ -42,10 +42,10 @@ def set_up(settings_module: str | None, pythonpath: str | None) -> None:
 
 
 def load(name: str, folder: str = "Python's path") -> None:
-    """Import the settings and set Django up; Python's path is as it should be.
+    """Import the settings and set Django up, without a change to Python's path.
 
     :param name: the dotted name of the settings.
-    :param folder: where the project is, for an error's text.
+    :param folder: where the project is, for error texts.
     :raises StartError: something is missing or wrong.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = name
@@ -69,7 +69,7 @@ def load(name: str, folder: str = "Python's path") -> None:
 def configured(name: str, default: Any) -> Any:
     """Return a setting.
 
-    :raises StartError: the settings themselves are wrong.
+    :raises StartError: the settings are wrong.
     """
     try:
         return getattr(settings, name, default)
@@ -78,7 +78,7 @@ def configured(name: str, default: Any) -> Any:
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's type, text and place, as part of a sentence."""
+    """Return the type, text and place of an error, as part of a sentence."""
     text = " ".join(str(error).split()) or "no further explanation"
     place = _place(error.__traceback__)
     if isinstance(error, ImproperlyConfigured):
@@ -89,7 +89,7 @@ def describe(error: BaseException) -> str:
 
 
 def _place(trace: TracebackType | None) -> str:
-    """Where it happened: the last line that is not in the import machinery, Django or this package."""
+    """Return the last line of the traceback that is not in the import machinery, Django or this package."""
     found = ""
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the package
     for frame in traceback.extract_tb(trace):

@@ -1,12 +1,12 @@
-"""A further process of a server with ``--processes``: a whole server, but for what is the first one's business.
+"""The main function of a further process of a server with ``--processes``.
 
-Its main thread becomes the reactor thread. It is started by :mod:`channelserver.processes.siblings`, which tells it in
-``config``:
+Runs in the main thread, which becomes the reactor thread. :mod:`channelserver.processes.siblings` starts the process
+and sends it ``config``:
 
 ``number``, ``processes``
-    of the process, of which the first one has 1; and how many there are.
+    the number of this process (the first process has 1), and how many there are.
 ``settings``, ``path``
-    the name of the Django settings, and Python's path.
+    the name of the settings module, and Python's path.
 ``values``
     the values of all options.
 ``listeners``
@@ -16,7 +16,7 @@ Its main thread becomes the reactor thread. It is started by :mod:`channelserver
 ``named``
     the descriptors that options name.
 ``daemon``, ``reactor``
-    whether standard output leads nowhere; the name of the reactor, or None.
+    whether the process has no standard output; the name of the reactor, or None.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from typing import Any
 
 from twisted.logger import Logger, globalLogBeginner, jsonFileLogObserver
 
-from channelserver.asgi import InvalidChannelLayerError, channel_layers
+from channelserver.asgi import channel_layers
+from channelserver.processes.connectors import InheritedConnector
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import LINK, LISTENERS, LOG, SHARES
 from channelserver.server.common.limits import raise_descriptor_limit
-from channelserver.server.common.options import OptionError, Settings
+from channelserver.server.common.options import Settings
 from channelserver.server.common.reactor import install
-from channelserver.server.service import ListenError
 from channelserver.start import project
+from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, use_remote_layer
+from channelserver.start.command import access_log
 from channelserver.start.logs import join_logs
-from channelserver.start.project import StartError
 
 _log = Logger("channelserver.sibling")
 
 
 def main(config: dict[str, Any]) -> None:
-    """Serve until the first process says stop, or has gone."""
+    """Serve until the first process sends SIGTERM or ends."""
     globalLogBeginner.beginLoggingTo(
         [jsonFileLogObserver(open(LOG, "w", buffering=1, encoding="utf-8"), recordSeparator="")],
         redirectStandardIO=False,
@@ -51,11 +52,10 @@ def main(config: dict[str, Any]) -> None:
         from twisted.application.reactors import installReactor
 
         installReactor(config["reactor"])
-    else:
-        install()
+    reactor = install()
     try:
-        _serve(config)
-    except (StartError, OptionError, InvalidChannelLayerError, ListenError) as error:
+        _serve(config, reactor)
+    except START_ERRORS as error:
         _log.critical("process {number} cannot start: {error}", number=config["number"], error=str(error))
         raise SystemExit(1) from None
     except Exception:
@@ -63,15 +63,7 @@ def main(config: dict[str, Any]) -> None:
         raise SystemExit(1) from None
 
 
-def _serve(config: dict[str, Any]) -> None:
-    from twisted.internet import reactor as installed
-
-    from channelserver.processes.connectors import InheritedConnector
-    from channelserver.processes.remote import RemoteLayer
-    from channelserver.start.application import install_shortcuts, make_server
-    from channelserver.start.command import access_log
-
-    reactor: Any = installed
+def _serve(config: dict[str, Any], reactor: Any) -> None:
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config["values"].items()
     }
@@ -83,15 +75,14 @@ def _serve(config: dict[str, Any]) -> None:
     service: Any = None
 
     def lost() -> None:
-        """The first process has gone: whoever started it will start it again, and needs the listening sockets."""
+        """End, too: a restarted first process needs the listening sockets."""
         if service.draining:
             os._exit(1)
-        _log.error("process {number}: the first process has gone, so this one ends, too", number=config["number"])
+        _log.error("process {number} ends because the first process has ended", number=config["number"])
         reactor.stop()
 
     if config["link"]:
-        channel_layers.remote = lambda alias, parameters: RemoteLayer(InheritedConnector(LINK, lost), **parameters)
-        channel_layers.remote_alias = values.layer
+        use_remote_layer(values.layer, InheritedConnector(LINK, lost))
     install_shortcuts(values)
     service = make_server(values, reactor, access_log(values, config["daemon"]), number=config["number"])
     shares = Shares(SHARES, config["processes"], config["number"])
@@ -104,8 +95,7 @@ def _serve(config: dict[str, Any]) -> None:
         if not service.draining:
             reactor.stop()
 
-    # CONTROL-C reaches each process of a terminal; the first one passes it on as SIGTERM. Whoever wants to stop at once
-    # ends that one.
+    # CONTROL-C reaches all processes of a terminal: the first one handles it, and sends SIGTERM to the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: service.from_signal_handler(stop))
     if service.tls is not None:

@@ -1,8 +1,7 @@
-"""A server that runs while tests talk to it: with a browser, or any other client (Channels 1:
-``channels.test.ChannelLiveServerTestCase``).
+"""A server for tests with a browser or any other client (Channels 1: ``channels.test.ChannelLiveServerTestCase``).
 
-The tests run in their own thread, the server in others of the same process: the thread of a reactor, which is not
-Twisted's global one, and worker threads. The test case owns them.
+The tests run in their own thread. The server runs in other threads of the same process: worker threads, and the thread
+of a reactor that is not Twisted's global one. The test case owns them.
 """
 
 from __future__ import annotations
@@ -10,10 +9,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, ClassVar
 
-from django.conf import settings
 from django.db import connections
 from django.test.testcases import LiveServerTestCase
 from django.utils.functional import classproperty
@@ -29,9 +26,9 @@ from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.handler import AsgiHandler
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.server.common.access import AccessLog
-from channelserver.server.common.options import Settings, resolve
+from channelserver.server.common.options import Settings
 from channelserver.server.service import ServerService
-from channelserver.start.application import make_server
+from channelserver.start.application import make_server, one_listener
 from channelserver.staticfiles import StaticFilesHandler
 
 try:
@@ -48,9 +45,9 @@ class LiveServer(threading.Thread):
 
     :param host: where to listen.
     :param port: 0 means any.
-    :param connections_override: database connections which all threads share: those to databases in memory.
-    :param worker_threads: how many.
-    :param serve_static: answer for static files from the apps' folders.
+    :param connections_override: the connections to in-memory databases, which all threads share.
+    :param worker_threads: the number of worker threads.
+    :param serve_static: whether to serve static files from the apps' folders.
     """
 
     def __init__(
@@ -60,7 +57,7 @@ class LiveServer(threading.Thread):
         self.host = host
         self.port = port
         self.connections_override = connections_override
-        # What shares a connection must not use it at the same time.
+        # Two threads must not use a shared connection at the same time.
         self.worker_threads = 1 if connections_override else worker_threads
         self.serve_static = serve_static
         self.is_ready = threading.Event()
@@ -96,7 +93,7 @@ class LiveServer(threading.Thread):
         reactor.run(installSignalHandlers=False)
 
     def terminate(self) -> None:
-        """Stop serving; wait for the end."""
+        """Stop the server and wait for the thread."""
         if self._service is not None and self.is_alive():
             self._reactor.callFromThread(self._drain)
         self.join()
@@ -106,14 +103,14 @@ class LiveServer(threading.Thread):
         self._service.stopService().addBoth(lambda _: self._reactor.stop())
 
     def settle(self) -> None:
-        """Wait until no consumer is running, and none is due; not for ever."""
+        """Wait until no consumer runs and no message waits for one, :data:`DRAIN_SECONDS` at most."""
         idle = threading.Event()
         if self._service is not None and self.is_alive():
             self._service.when_idle(idle.set)
             idle.wait(DRAIN_SECONDS)
 
     def share_connections(self) -> None:
-        """Have the calling thread use the shared connections."""
+        """Make the calling thread use the shared connections."""
         for alias, connection in self.connections_override.items():
             connections[alias] = connection
 
@@ -128,21 +125,8 @@ class LiveServer(threading.Thread):
             self._layers[alias] = channel_layers.set(alias, layer)
 
     def _values(self) -> Settings:
-        return replace(
-            resolve({}, getattr(settings, "CHANNELSERVER", {})),
-            port=self.port,
-            bind=self.host,
-            simple_listener=True,
-            endpoint=(),
-            unix_socket=None,
-            fd=None,
-            tls_cert=None,
-            tls_key=None,
-            redirect_http=False,
-            threads=self.worker_threads,
-            static=False,
-            local_socket="",
-            drain_timeout=DRAIN_SECONDS,
+        return one_listener(
+            self.host, self.port, threads=self.worker_threads, local_socket="", drain_timeout=DRAIN_SECONDS
         )
 
     def _handler(self) -> AsgiHandler:
@@ -150,27 +134,27 @@ class LiveServer(threading.Thread):
 
 
 class ChannelLiveServerTestCase(LiveServerTestCase):
-    """Django's ``LiveServerTestCase`` on this project's server, so with consumers and WebSockets.
+    """Django's ``LiveServerTestCase`` with consumers and WebSockets.
 
-    Each alias of ``CHANNEL_LAYERS`` gets a new layer for the time of the test case: in memory, or, if its entry has a
-    ``TEST_CONFIG``, one made with that.
+    During the test case each alias of ``CHANNEL_LAYERS`` has a new layer: one with the ``TEST_CONFIG`` of its entry, or
+    else an in-memory layer.
 
-    With a SQLite database in memory all threads share one connection, as in Django's own test case, and there is one
+    With an in-memory SQLite database all threads share one connection, as in Django's own test case, and there is one
     worker thread, whatever `worker_threads` says.
     """
 
-    #: Where the server listens.
+    #: Address of the server.
     host = "localhost"
-    #: Worker threads.
+    #: Number of worker threads.
     worker_threads: ClassVar[int] = 1
-    #: Answer for static files from the apps' folders, as ``runserver`` does.
+    #: Whether to serve static files from the apps' folders, as ``runserver`` does.
     serve_static: ClassVar[bool] = True
 
     server_thread: LiveServer
 
     @classproperty
     def live_server_ws_url(cls) -> str:  # noqa: N805
-        """The beginning of the URLs of WebSockets."""
+        """The base URL of WebSockets."""
         return f"ws://{cls.host}:{cls.server_thread.port}"
 
     @classmethod
@@ -178,14 +162,14 @@ class ChannelLiveServerTestCase(LiveServerTestCase):
         return LiveServer(cls.host, cls.port, connections_override, cls.worker_threads, cls.serve_static)
 
     def _fixture_teardown(self) -> None:
-        # The tables are emptied now: what the test has begun must not be in the middle of using them.
+        # This empties the tables, so consumers that still run must not use them.
         self.server_thread.settle()
         super()._fixture_teardown()  # type: ignore[misc]
 
 
 @contextmanager
 def _reactor_errors_logged() -> Iterator[None]:
-    """Let warnings and errors of the reactor's side reach ``logging``."""
+    """Pass warnings and errors from the reactor thread to ``logging``."""
     level = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
     observer = FilteringLogObserver(STDLibLogObserver("channelserver.reactor"), [level])
     globalLogPublisher.addObserver(observer)

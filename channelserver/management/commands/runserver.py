@@ -1,6 +1,6 @@
 """``manage.py runserver``: the development server, with consumers and WebSockets (Channels 1).
 
-Runs in the thread Django's autoreloader gives it, which becomes the reactor thread.
+Runs in the thread that Django's autoreloader starts; it becomes the reactor thread.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -22,15 +21,13 @@ from django.core.management.commands.runserver import Command as DjangoCommand
 from django.db import connections
 from django.utils import autoreload
 
-from channelserver.asgi import InvalidChannelLayerError, channel_layers
+from channelserver.asgi import channel_layers
 from channelserver.handler import AsgiHandler
 from channelserver.server.common.access import AccessLog
-from channelserver.server.common.options import OptionError, Settings, resolve
+from channelserver.server.common.options import Settings
 from channelserver.server.common.reactor import install
-from channelserver.server.service import ListenError
-from channelserver.start.application import install_shortcuts, make_server
+from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, one_listener
 from channelserver.start.logs import show_reactor_log
-from channelserver.start.project import StartError
 from channelserver.staticfiles import StaticFilesHandler
 
 if apps.is_installed("django.contrib.staticfiles"):
@@ -40,7 +37,7 @@ else:
 
 #: Threads of a development server (Channels 1); one with --nothreading.
 THREADS = 4
-#: Seconds which a development server that stops gives its clients.
+#: Drain timeout of a development server, in seconds.
 DRAIN_SECONDS = 2.0
 
 
@@ -71,13 +68,11 @@ class Command(BaseCommand):
         )  # fmt: skip
 
     def run(self, **options: Any) -> None:
-        """Serve, under Django's autoreloader unless told otherwise. See Django's command of the same name."""
         if options["use_reloader"] and os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
             _let_the_child_finish()
         super().run(**options)
 
     def inner_run(self, *args: Any, **options: Any) -> None:
-        """Check the project, then serve until stopped. See Django's command of the same name."""
         if not options.get("use_asgi", True):
             super().inner_run(*args, **options)
             return
@@ -89,33 +84,20 @@ class Command(BaseCommand):
         connections.close_all()
         try:
             self._serve(options)
-        except (StartError, OptionError, InvalidChannelLayerError, ListenError) as error:
+        except START_ERRORS as error:
             raise CommandError(str(error)) from error
 
     def _serve(self, options: dict[str, Any]) -> None:
-        install()
-        from twisted.internet import reactor as installed
-
-        reactor: Any = installed
+        reactor = install()
         show_reactor_log(logging.WARNING)
         channel_layers.host()
-        values = replace(
-            resolve({}, getattr(settings, "CHANNELSERVER", {})),
-            port=int(self.port),
-            bind=self.addr,
-            simple_listener=True,
-            endpoint=(),
-            unix_socket=None,
-            fd=None,
-            tls_cert=None,
-            tls_key=None,
-            redirect_http=False,
-            processes=1,
+        values = one_listener(
+            self.addr,
+            int(self.port),
             threads=0 if not options["run_worker"] else THREADS if options["use_threading"] else 1,
             http_timeout=options["http_timeout"],
             connect_timeout=options["websocket_handshake_timeout"],
             root_path=getattr(settings, "FORCE_SCRIPT_NAME", None) or "",
-            static=False,
             drain_timeout=DRAIN_SECONDS,
         )
         shortcuts = install_shortcuts(values)
@@ -129,7 +111,7 @@ class Command(BaseCommand):
         stopped = threading.Event()
 
         def stop() -> None:
-            """The process is about to end: say good-bye to the sockets."""
+            """Close the sockets properly before the process ends."""
             service.from_signal_handler(reactor.stop)
             stopped.wait(DRAIN_SECONDS + 1)
 
@@ -166,16 +148,15 @@ class Command(BaseCommand):
     def _cannot_listen(self, error: Exception) -> None:
         if threading.current_thread() is threading.main_thread():
             raise CommandError(str(error)) from error
-        # As Django does: an exception in this thread would not end the process, for the autoreloader goes on.
+        # As Django does: an exception in this thread would not end the process, because the autoreloader goes on.
         self.stderr.write(f"Error: {error}")
         os._exit(1)
 
 
 def _let_the_child_finish() -> None:
-    """Have the autoreloader's outer process wait after Control-C, which reaches the inner one as well.
+    """Make the autoreloader's outer process wait after Control-C, which reaches the inner one, too.
 
-    It would kill the server after a quarter of a second, in the middle of what its consumers do. A second Control-C
-    does that.
+    Otherwise it kills the server after 250 ms, even in the middle of a consumer. A second Control-C still does.
     """
 
     def handle(number: int, frame: Any) -> None:
@@ -196,7 +177,6 @@ class ConsoleLog(AccessLog):
         self._style = style
 
     def text(self, protocol: str, what: str, path: str, address: str, figures: dict[str, Any]) -> str:
-        """See :class:`AccessLog`."""
         if protocol == "http":
             line = f"HTTP {what} {path} {figures['status']} [{figures['seconds']:.2f}, {address}]"
             paint = self._paint(figures["status"], what)

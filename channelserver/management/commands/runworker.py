@@ -1,4 +1,4 @@
-"""``manage.py runworker``: a process whose threads run consumers, and which serves no connections (Channels 1).
+"""``manage.py runworker``: a process that runs consumers and serves no connections (Channels 1).
 
 Runs in the main thread, which becomes the reactor thread.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,7 +15,7 @@ from django.core.management import BaseCommand, CommandError
 from django.db import connections
 from twisted.internet import defer
 
-from channelserver.asgi import InvalidChannelLayerError, channel_layers, local_socket_path
+from channelserver.asgi import local_socket_path
 from channelserver.bridge import Bridge
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.message import Message
@@ -28,14 +27,17 @@ from channelserver.server.common.reactor import install
 from channelserver.signals import worker_process_ready
 from channelserver.start.application import (
     ALWAYS_SERVED,
+    START_ERRORS,
     Workers,
     http_consumer,
     install_shortcuts,
     load_layer,
     make_workers,
+    use_remote_layer,
 )
 from channelserver.start.logs import show_reactor_log
 from channelserver.start.project import StartError
+from channelserver.start.signals import stop_on_signals
 
 logger = logging.getLogger("channelserver.runworker")
 
@@ -49,7 +51,6 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: Any) -> None:
-        """See Django's command of the same name."""
         parser.add_argument(
             "--layer", "--alias", default=DEFAULT_CHANNEL_LAYER, help="Which of CHANNEL_LAYERS. Default: %(default)s."
         )
@@ -73,7 +74,7 @@ class Command(BaseCommand):
             if not values.threads:
                 raise OptionError("--threads must be 1 or more: a worker process without threads does nothing")
             process = WorkerProcess(values, options["only_channels"], options["exclude_channels"])
-        except (StartError, OptionError, InvalidChannelLayerError) as error:
+        except START_ERRORS as error:
             raise CommandError(str(error)) from error
         show_reactor_log(logging.INFO)
         if options["verbosity"] > 1:
@@ -101,17 +102,10 @@ class WorkerProcess:
     """
 
     def __init__(self, values: Settings, only: list[str], exclude: list[str]) -> None:
-        install()
-        from twisted.internet import reactor as installed
-
-        reactor: Any = installed
-        self._reactor = reactor
-        self._bridge = Bridge(reactor)
+        self._reactor = install()
+        self._bridge = Bridge(self._reactor)
         path = values.local_socket if values.local_socket is not None else local_socket_path()
-        channel_layers.remote = lambda alias, parameters: RemoteLayer(
-            SocketConnector(os.path.abspath(path), alias, self._configure), **parameters
-        )
-        channel_layers.remote_alias = values.layer
+        use_remote_layer(values.layer, SocketConnector(os.path.abspath(path), values.layer, self._configure))
         self.wrapper = load_layer(values.layer)
         if isinstance(self.wrapper.channel_layer, RemoteLayer) and not path:
             raise StartError(
@@ -128,7 +122,6 @@ class WorkerProcess:
         #: A line for the user.
         self.shortcuts = install_shortcuts(values)
         self.pool: Workers = make_workers(self.wrapper, self._bridge, values, channels=channels)
-        self._stopping = False
 
     def _configure(self, options: dict[str, Any]) -> None:
         """Apply the server's options for consumers."""
@@ -137,14 +130,12 @@ class WorkerProcess:
         worker.reject_unrouted = options.get("reject_unrouted", worker.reject_unrouted)
 
     def run(self) -> None:
-        """Work until a signal comes; then finish what is in hand."""
-        reactor = self._reactor
-        reactor.callWhenRunning(self._start)
-        reactor.run()
+        """Work until a signal arrives; then finish the messages in hand."""
+        stop_on_signals(self._reactor, self._bridge.from_signal_handler, self._stop)
+        self._reactor.callWhenRunning(self._start)
+        self._reactor.run()
 
     def _start(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
         self.wrapper.channel_layer.open(self._reactor, self._bridge)
         self.pool.start()
         worker_process_ready.send_robust(sender=self.pool.worker)
@@ -154,16 +145,9 @@ class WorkerProcess:
         self.wrapper.channel_layer.sweep()
         self._sweeping = self._reactor.callLater(5.0, self._sweep)
 
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self._stopping:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self._stopping = True
-        self._bridge.from_signal_handler(self._stop)
-
     @defer.inlineCallbacks
     def _stop(self) -> Any:
-        """Take no more, finish what is in hand, let the last reports go out, end."""
+        """Finish the messages in hand, send the last reports, and end."""
         logger.info("stopping when the messages in hand are finished; once more to stop at once")
         self._sweeping.cancel()
         self.wrapper.channel_layer.retire()

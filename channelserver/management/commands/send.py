@@ -16,8 +16,7 @@ from channelserver.channel import Channel, Group
 from channelserver.layers import ChannelFull, MessageTooLarge
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 
-#: Exit codes: the message was not sent; what was asked for makes no sense (as with a wrong option); the channel is
-#: full.
+#: Exit codes: the message was not sent; the arguments are wrong (as for a wrong option); the channel is full.
 NOT_SENT, WRONG, FULL = 1, 2, 3
 
 
@@ -32,7 +31,6 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: Any) -> None:
-        """See Django's command of the same name."""
         parser.add_argument("name", metavar="NAME", help="The channel's name; with --group, the group's.")
         parser.add_argument(
             "message",
@@ -45,7 +43,6 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, name: str, message: str, group: bool, layer: str, **options: Any) -> None:
-        """Send it."""
         content = _parse(sys.stdin.read() if message == "-" else message)
         if layer not in channel_layers:
             known = ", ".join(channel_layers.configs)
@@ -63,15 +60,15 @@ class Command(BaseCommand):
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """Return the message that `text` describes.
+    """Return the message in `text`.
 
-    :raises CommandError: it describes none.
+    :raises CommandError: it is not a JSON object.
     """
     try:
         content = json.loads(text)
     except ValueError as error:
         raise CommandError(
-            f'the message is no JSON: {error}; write for example \'{{"text": "hello"}}\', in quotes', returncode=WRONG
+            f'the message is not JSON: {error}; write for example \'{{"text": "hello"}}\', in quotes', returncode=WRONG
         ) from error
     if not isinstance(content, dict):
         raise CommandError(

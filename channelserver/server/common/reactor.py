@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import sys
 import time
+from importlib import import_module
+from typing import Any
 
 from twisted.internet.main import installReactor
 from twisted.logger import Logger
@@ -23,10 +25,11 @@ except ImportError:  # not Linux
 _log = Logger("channelserver.server.reactor")
 
 
-def install() -> None:
-    """Install the reactor, unless another one is installed already, or this system has no epoll."""
+def install() -> Any:
+    """Install the reactor, unless one is installed already or this system has no epoll; return the installed one."""
     if EPollReactor is not None and "twisted.internet.reactor" not in sys.modules:
         installReactor(Reactor())
+    return import_module("twisted.internet.reactor")
 
 
 if EPollReactor is not None:

@@ -368,7 +368,7 @@ class SplitTests(ReadTestCase):
         """A large message in thousands of small pieces is put together."""
         data = mask_frame(BINARY, b"x" * 900_000)
         events, error = feed(*(data[start : start + 100] for start in range(0, len(data), 100)))
-        self.assertEqual((events, error), ([b"x" * 900_000], None))
+        self.assertTrue((events, error) == ([b"x" * 900_000], None))  # a difference would take minutes to show
 
 
 class UnmaskTests(SynchronousTestCase):

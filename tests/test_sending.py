@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -308,6 +310,7 @@ class RenamedTests(ServerTestCase):
             "no FileDescriptor._tempDataLen: bytes are sent through the reactor",
             "no EPollReactor._poller: events cost more",
             "no Port._fromListeningDescriptor: the kernel alone shares out connections",
+            "process 2 serves",
         ):
             server.wait_for(line)
         for _ in range(4):
@@ -318,6 +321,9 @@ class RenamedTests(ServerTestCase):
                 self.assertEqual(one.recv(TIMEOUT), other.recv(TIMEOUT))
             one.send("x" * 900_000)
             self.assertEqual(len(other.recv(TIMEOUT)), 900_000)
-        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+        os.kill(int(children.split()[0]), signal.SIGTERM)
+        server.wait_for("process 2 has ended")
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600, "the file stays as it is when a sibling ends")
         self.assertEqual(server.stop(), 0)
         self.assertNotIn("Traceback", server.output)

@@ -18,16 +18,16 @@ from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 class Command(BaseCommand):
     """Sends delayed messages until it is stopped."""
 
-    help = "Sends delayed messages in a process of its own. Optional: the running server sends them, too."
+    help = "Sends delayed messages from a separate process. Optional: the running server sends them, too."
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument(
             "--layer",
             default=DEFAULT_CHANNEL_LAYER,
-            help="Whose messages to send, an alias in CHANNEL_LAYERS. Default: default.",
+            help="Layer whose messages to send. Default: default.",
         )
         parser.add_argument(
-            "--sleep", type=float, default=1.0, help="Seconds between two looks at the database. Default: 1."
+            "--sleep", type=float, default=1.0, help="Seconds between two database queries. Default: 1."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -55,16 +55,16 @@ class Command(BaseCommand):
         """Add Channels 1's options to Django's."""
         super().add_arguments(parser)
         parser.add_argument("--noworker", action="store_false", dest="run_worker", help="Run no consumers here.")
-        parser.add_argument("--noasgi", action="store_false", dest="use_asgi", help="Run Django's own WSGI server.")
+        parser.add_argument("--noasgi", action="store_false", dest="use_asgi", help="Use Django's own WSGI server.")
         parser.add_argument(
             "--http_timeout",
             type=float,
             default=60.0,
-            help="Seconds for an answer to a request, else 503. Default: 60.",
+            help="Timeout of a request in seconds, then 503. Default: 60.",
         )
         parser.add_argument(
             "--websocket_handshake_timeout", type=float, default=5.0,
-            help="Seconds for the acceptance of a WebSocket, else 403. Default: 5.",
+            help="Timeout of a WebSocket handshake in seconds, then 403. Default: 5.",
         )  # fmt: skip
 
     def run(self, **options: Any) -> None:

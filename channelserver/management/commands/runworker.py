@@ -46,23 +46,25 @@ class Command(BaseCommand):
     """Takes consumers' work off the server."""
 
     help = (
-        "Runs consumers in a process of its own: over the in-memory layer, for the server that runs on this machine; "
-        "over Redis, for all servers. SIGTERM and SIGINT let it finish the messages in hand."
+        "Runs consumers in a separate process: with the in-memory layer, for the server on this machine; with Redis, "
+        "for all servers. On SIGTERM or SIGINT it finishes its current messages and exits."
     )
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument(
-            "--layer", "--alias", default=DEFAULT_CHANNEL_LAYER, help="Which of CHANNEL_LAYERS. Default: %(default)s."
+            "--layer", "--alias", default=DEFAULT_CHANNEL_LAYER, help="Alias in CHANNEL_LAYERS. Default: %(default)s."
         )
         parser.add_argument(
             "--only-channels", action="append", metavar="GLOB", default=[],
-            help="Serve only the channels that match, such as 'mail.*'. May be given more than once.",
+            help="Serve only matching channels, such as 'mail.*'. Can be repeated.",
         )  # fmt: skip
         parser.add_argument(
             "--exclude-channels", action="append", metavar="GLOB", default=[],
-            help="Do not serve the channels that match. May be given more than once.",
+            help="Do not serve matching channels. Can be repeated.",
         )  # fmt: skip
-        parser.add_argument("--threads", help="Worker threads. Default: CHANNELSERVER['threads'], else as the server.")
+        parser.add_argument(
+            "--threads", help="Number of threads. Default: CHANNELSERVER['threads'], else as in the server."
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Work until stopped."""

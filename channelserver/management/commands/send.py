@@ -25,7 +25,7 @@ class Command(BaseCommand):
 
     help = (
         "Sends one message to a channel, or with --group to all members of a group, through the running server. "
-        "Exit codes: 0 sent; 1 not sent, for example because no server is running; 2 the name or the message is wrong; "
+        "Exit codes: 0 sent; 1 not sent, for example because no server is running; 2 invalid name or message; "
         "3 the channel is full."
     )
     requires_system_checks: list[str] = []
@@ -39,7 +39,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--group", action="store_true", help="NAME is the name of a group.")
         parser.add_argument(
-            "--layer", default=DEFAULT_CHANNEL_LAYER, help="Which of CHANNEL_LAYERS. Default: %(default)s."
+            "--layer", default=DEFAULT_CHANNEL_LAYER, help="Alias in CHANNEL_LAYERS. Default: %(default)s."
         )
 
     def handle(self, *args: Any, name: str, message: str, group: bool, layer: str, **options: Any) -> None:

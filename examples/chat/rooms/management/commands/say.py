@@ -1,4 +1,4 @@
-"""``manage.py say``: put a line into a room from outside, for instance from cron."""
+"""``manage.py say``: send a line to a room from another process, for example from cron."""
 
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
@@ -9,12 +9,12 @@ from ...models import Room
 
 
 class Command(BaseCommand):
-    help = "Says something in a room of the running server."
+    help = "Sends a line to a room of the running server."
 
     def add_arguments(self, parser):
-        parser.add_argument("room", help="the room, as in its address")
-        parser.add_argument("text", help="what to say")
-        parser.add_argument("--as", dest="username", help="who says it; without, it is an announcement")
+        parser.add_argument("room", help="the room, as in its URL")
+        parser.add_argument("text", help="the text of the line")
+        parser.add_argument("--as", dest="username", help="user who sends it; without, the line is an announcement")
 
     def handle(self, *args, room, text, username, **options):
         try:

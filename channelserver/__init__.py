@@ -13,6 +13,7 @@ from channelserver._version import __version__
 if TYPE_CHECKING:
     from channelserver.asgi import channel_layers
     from channelserver.channel import Channel, Group
+    from channelserver.event_stream import EventStream
     from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
     from channelserver.message import Message
     from channelserver.routing import include, route, route_class
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_CHANNEL_LAYER",
     "Channel",
+    "EventStream",
     "Group",
     "Message",
     "__version__",
@@ -32,6 +34,7 @@ __all__ = [
 _HOME = {
     "DEFAULT_CHANNEL_LAYER": "layers.names",
     "Channel": "channel",
+    "EventStream": "event_stream",
     "Group": "channel",
     "Message": "message",
     "channel_layers": "asgi",

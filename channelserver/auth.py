@@ -7,7 +7,8 @@ Django's ``request.user``: no query unless it is used.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -15,7 +16,7 @@ from django.contrib import auth
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.utils.functional import SimpleLazyObject
 
-from channelserver.sessions import channel_and_http_session, channel_session, http_session, message_in
+from channelserver.sessions import AROUND_BOTH_SESSIONS, around_channel_session, around_http_session, decorate
 
 if TYPE_CHECKING:
     from django.contrib.sessions.backends.base import SessionBase
@@ -52,14 +53,13 @@ def channel_session_user(func: Callable[P, R]) -> Callable[P, R]:
     :param func: a consumer, as for :func:`channelserver.sessions.channel_session`; the same errors.
     """
 
-    @channel_session
-    @functools.wraps(func)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = message_in(args)
-        message.user = _user_of(message.channel_session)
-        return func(*args, **kwargs)
+    return decorate(func, around_channel_session, _around_channel_user)
 
-    return inner
+
+@contextmanager
+def _around_channel_user(message: Any) -> Iterator[None]:
+    message.user = _user_of(message.channel_session)
+    yield
 
 
 def http_session_user(func: Callable[P, R]) -> Callable[P, R]:
@@ -71,14 +71,13 @@ def http_session_user(func: Callable[P, R]) -> Callable[P, R]:
     :param func: a consumer, as for :func:`channelserver.sessions.http_session`; the same errors.
     """
 
-    @http_session
-    @functools.wraps(func)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = message_in(args)
-        message.user = _user_of(message.http_session)
-        return func(*args, **kwargs)
+    return decorate(func, around_http_session, _around_http_user)
 
-    return inner
+
+@contextmanager
+def _around_http_user(message: Any) -> Iterator[None]:
+    message.user = _user_of(message.http_session)
+    yield
 
 
 def channel_session_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
@@ -88,7 +87,7 @@ def channel_session_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
 
     :param func: a consumer, as for :func:`channelserver.sessions.channel_session`; the same errors.
     """
-    return http_session(channel_session(_with_user_from_http(func)))
+    return decorate(func, around_http_session, around_channel_session, _around_user_from_http)
 
 
 def channel_and_http_session_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
@@ -98,19 +97,15 @@ def channel_and_http_session_user_from_http(func: Callable[P, R]) -> Callable[P,
 
     :param func: a consumer, as for :func:`channelserver.sessions.channel_and_http_session`; the same errors.
     """
-    return channel_and_http_session(_with_user_from_http(func))
+    return decorate(func, *AROUND_BOTH_SESSIONS, _around_user_from_http)
 
 
-def _with_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
-    @functools.wraps(func)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = message_in(args)
-        transfer_user(message.http_session, message.channel_session)
-        # A socket's later messages carry no HTTP session, but the channel session remembers the user.
-        message.user = _user_of(message.channel_session if message.http_session is None else message.http_session)
-        return func(*args, **kwargs)
-
-    return inner
+@contextmanager
+def _around_user_from_http(message: Any) -> Iterator[None]:
+    transfer_user(message.http_session, message.channel_session)
+    # A socket's later messages carry no HTTP session, but the channel session remembers the user.
+    message.user = _user_of(message.channel_session if message.http_session is None else message.http_session)
+    yield
 
 
 def _user_of(session: SessionBase | None) -> Any:

@@ -45,6 +45,8 @@ class Bridge:
         self._weight = 0  # bytes in _items and in the batch being drained
         self._lighter = threading.Condition(self._lock)
         self._thread: int | None = None  # the reactor thread, known from the first drain on
+        #: Returns the identifier of another thread that must not wait: the event loop's.
+        self.loop_thread: Callable[[], int | None] = lambda: None
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call ``function(*arguments)`` in the reactor thread, soon, in the order of the posts."""
@@ -67,7 +69,7 @@ class Bridge:
         :param size: bytes of data in `arguments`.
         """
         self._put(size, function, arguments)
-        if self._weight > HEAVY and threading.get_ident() != self._thread:
+        if self._weight > HEAVY and threading.get_ident() not in (self._thread, self.loop_thread()):
             with self._lighter:
                 self._lighter.wait_for(lambda: self._weight <= HEAVY, PATIENCE)
 

@@ -6,47 +6,50 @@ Runs in worker threads. They share one handler, which is built once, with its mi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
+from asgiref.sync import iscoroutinefunction
 from django.core import signals
-from django.core.handlers import base
+from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections
-from django.http import FileResponse, HttpResponse, HttpResponseBase
-from django.http.response import ResponseHeaders
+from django.http import FileResponse, HttpResponse
 from django.urls import set_script_prefix
 
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
-from channelserver.layers.base import FAILED
 from channelserver.message import Message
 from channelserver.workers import outbox
-from channelserver.workers.request import AsgiRequest
+from channelserver.workers.async_views import AsyncViews
+from channelserver.workers.pool import current_pool, stream
+from channelserver.workers.request import AsgiRequest, make_environ, open_body
+from channelserver.workers.responses import (
+    encode_head,
+    hand_over,
+    iterate,
+    refuse_stream,
+    start_async_stream,
+    stream_parts,
+)
+from channelserver.workers.wrapped import MESSAGE, RESPONSE, NoResponse, call_wrapped, is_wrapped
 
 __all__ = ["AsgiHandler", "AsgiRequest", "ViewConsumer"]
 
 logger = logging.getLogger("channelserver.handler")
 
 
-class _NoResponse(HttpResponse):
-    """Stands for a response that other code sends later, or that nobody waits for."""
-
-
-class AsgiHandler(base.BaseHandler):
-    """Run a request through middleware and view.
+class AsgiHandler(WSGIHandler):
+    """Run a request through middleware and view, in the calling thread.
 
     Calling a handler with a message gives its response as messages, as in Channels 1. :class:`ViewConsumer` uses the
-    parts.
+    parts. It is a ``WSGIHandler``: where monitoring has put a function of its own in the place of that class's
+    ``__call__``, requests go through it.
     """
 
     #: Bytes in one message of a response (Channels 1).
     chunk_size = 512 * 1024
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.load_middleware()
-
-    def __call__(self, message: Message) -> Iterator[dict[str, Any]]:
+    def __call__(self, message: Message) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Answer a request; yield the response's messages."""
         response = self.respond(message)
         if response is None:
@@ -58,10 +61,9 @@ class AsgiHandler(base.BaseHandler):
 
     def respond(self, message: Message) -> Any:
         """Return the view's response, or None if there is none to send. The caller closes it."""
-        set_script_prefix((message.content.get("root_path") or "").rstrip("/") + "/")
-        signals.request_started.send(sender=type(self), message=message)
         try:
-            request = AsgiRequest(message)
+            environ = make_environ(message)
+            open_body(message, environ, AsgiRequest.body_receive_timeout)
         except UnicodeDecodeError:
             logger.warning("a header's name is not ASCII", exc_info=True)
             return HttpResponse("Bad request\n", status=400, content_type="text/plain")
@@ -69,12 +71,37 @@ class AsgiHandler(base.BaseHandler):
             return HttpResponse("The request's body did not come in time\n", status=408, content_type="text/plain")
         except RequestAborted:
             return None
+        if is_wrapped(WSGIHandler):
+            return call_wrapped(self, message, environ)
+        set_script_prefix(environ["SCRIPT_NAME"] + "/")
+        signals.request_started.send(sender=type(self), environ=environ, message=message)
         # Closing the response closes what the request holds: upload handlers, files.
-        response: Any = self.get_response(request)
-        if isinstance(response, _NoResponse):
+        response: Any = self.get_response(AsgiRequest(message, environ))
+        response._handler_class = type(self)
+        if isinstance(response, NoResponse):
             response.close()
             return None
         return response
+
+    @staticmethod
+    def request_class(environ: dict[str, Any]) -> AsgiRequest:  # type: ignore[override]
+        """Return the request for an environ that came through a wrapper (``WSGIHandler.request_class``)."""
+        return AsgiRequest(environ[MESSAGE], environ)
+
+    def get_response(self, request: Any) -> Any:
+        """Run middleware and view (``BaseHandler.get_response``)."""
+        response = super().get_response(request)
+        if MESSAGE in request.environ:
+            request.environ[RESPONSE] = response
+        return response
+
+    def resolve_request(self, request: Any) -> Any:
+        """Find the view; what is known already is not looked for again (``BaseHandler.resolve_request``)."""
+        match = request.message.resolver_match
+        if match is None or hasattr(request, "urlconf"):
+            return super().resolve_request(request)
+        request.resolver_match = match
+        return match
 
     # Django turns an exception of a view into a response; ResponseLater becomes one that is not sent.
 
@@ -89,14 +116,14 @@ class AsgiHandler(base.BaseHandler):
             try:
                 return view(*args, **kwargs)
             except ResponseLater:
-                return _NoResponse()
+                return NoResponse()
 
         atomic = super().make_view_atomic(catching)
         return view if atomic is catching else atomic
 
     def process_exception_by_middleware(self, exception: Exception, request: Any) -> Any:
         if isinstance(exception, ResponseLater):
-            return _NoResponse()
+            return NoResponse()
         return super().process_exception_by_middleware(exception, request)
 
     # -- responses as messages -----------------------------------------------------------------------------------------
@@ -118,7 +145,7 @@ class AsgiHandler(base.BaseHandler):
         if response.streaming:
             if isinstance(response, FileResponse):
                 response.block_size = cls.chunk_size
-            for part in _iterate(response):
+            for part in iterate(response):
                 for chunk, _ in cls.chunk_bytes(part):
                     yield chunk, True
             yield b"", False
@@ -154,6 +181,11 @@ class ViewConsumer:
     def __init__(self, handler: AsgiHandler | None = None, timeout: float = 120.0) -> None:
         self.handler = handler if handler is not None else self.handler_class()
         self.timeout = timeout
+        self._async_views = AsyncViews.if_any(timeout)
+
+    def coroutine_for(self, message: Message) -> Any:
+        """Return the coroutine function that answers a request, or None: it is to be answered in a thread."""
+        return self._async_views and self._async_views.find(message)
 
     def __call__(self, message: Message) -> None:
         """Answer one request."""
@@ -164,78 +196,33 @@ class ViewConsumer:
             held_back.flush()
         if response is None:
             return
+        if response.streaming:
+            self._stream(message, response)
+            return
         try:
-            self._send(message, response)
+            head = encode_head(response)
+            head["content"] = response.content
+            message.channel_layer.dispatch(message.content["reply_channel"], head)
         finally:
             response.close()
 
-    def _send(self, message: Message, response: Any) -> None:
-        layer, reply = message.channel_layer, message["reply_channel"]
-        head = encode_head(response)
-        if not response.streaming:
-            head["content"] = response.content
-            layer.dispatch(reply, head)
+    def _stream(self, message: Message, response: Any) -> None:
+        """Send a response part by part; nobody of the pool waits for the client."""
+        try:
+            handed_over = hand_over(message, response)
+        except BaseException:
+            response.close()
+            raise
+        if handed_over:
+            response.close()
             return
-        head["more_content"] = True
-        layer.dispatch(reply, head)
         if isinstance(response, FileResponse):
             response.block_size = self.block_size
-
-        def send(part: bytes) -> bool:
-            return not part or layer.dispatch_waiting(reply, {"content": part, "more_content": True}, self.timeout)
-
-        try:
-            whole = _send_parts(response, send)
-            # The client does not read, or has gone; then this has no effect.
-            layer.dispatch(reply, {"content": b"", "more_content": False} if whole else {FAILED: 500})
-        except Exception:
-            logger.exception("the body of %r broke off", message.get("path"))
-            layer.dispatch(reply, {FAILED: 500})
-
-
-def encode_head(response: HttpResponseBase) -> dict[str, Any]:
-    """Return the ``status`` and the ``headers`` of a Django response, cookies included."""
-    fields: Iterable[tuple[str, str]]
-    if type(response).items is HttpResponseBase.items and type(response.headers) is ResponseHeaders:
-        # The same as items() at 1/3 of the cost, which looks up each header again through three generators.
-        fields = response.headers._store.values()
-    else:
-        fields = response.items()
-    headers = [[name.encode("ascii"), value.encode("latin-1")] for name, value in fields]
-    if response.cookies:
-        headers += [[b"Set-Cookie", cookie.OutputString().encode("ascii")] for cookie in response.cookies.values()]
-    return {"status": response.status_code, "headers": headers}
-
-
-def _send_parts(response: Any, send: Callable[[bytes], bool]) -> bool:
-    """Send the parts of a streaming response as they come; return False if the client has gone or does not read."""
-    if response.is_async:
-        return bool(async_to_sync(_send_async_parts)(response, send))
-    return all(send(part) for part in response)
-
-
-async def _send_async_parts(response: Any, send: Callable[[bytes], bool]) -> bool:
-    # The iterator runs in an event loop of its own; sending, which may wait, in the worker's thread.
-    send_in_thread = sync_to_async(send, thread_sensitive=True)
-    iterator = aiter(response)
-    try:
-        async for part in iterator:
-            if not await send_in_thread(part):
-                return False
-        return True
-    finally:
-        if hasattr(iterator, "aclose"):
-            await iterator.aclose()
-
-
-def _iterate(response: Any) -> Any:
-    if not response.is_async:
-        return response
-
-    async def collect() -> list[bytes]:
-        return [part async for part in response]
-
-    return async_to_sync(collect)()
+        if response.is_async and current_pool() is not None:
+            start_async_stream(message, response, self.timeout)
+        else:
+            run = partial(stream_parts, message, response, self.timeout)
+            stream(run, partial(refuse_stream, message, response))
 
 
 def _drop_held_back(**_: Any) -> None:

@@ -34,6 +34,8 @@ class Message:
 
     #: The request body, if it came as a file beside the message (see :mod:`channelserver.handler`).
     body_file: Any = None
+    #: The view that answers it, if that was found out before (Django's ``ResolverMatch``).
+    resolver_match: Any = None
 
     def __init__(self, content: dict[str, Any], channel_name: str | None, channel_layer: Any) -> None:
         self.content = content

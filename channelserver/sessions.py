@@ -15,11 +15,11 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookieStore
@@ -46,6 +46,73 @@ _stored_names_lock = threading.Lock()
 
 # -- decorators --------------------------------------------------------------------------------------------------------
 
+#: What a decorator does around a consumer, with its message.
+Around = Callable[[Any], AbstractContextManager[None]]
+
+
+def decorate(func: Callable[P, R], *arounds: Around) -> Callable[P, R]:
+    """Return a consumer inside context managers: of a function a function, of a coroutine function one.
+
+    Around a coroutine they run in its thread for synchronous parts (``sync_to_async``), all in one go, and what they
+    give the message is loaded there, too: a coroutine must not wait for the database.
+
+    :param func: function, or method whose first argument after ``self`` is the message.
+    :param arounds: each called with the message; the outermost first.
+    """
+    if iscoroutinefunction(func):
+
+        @functools.wraps(func)
+        async def coroutine(*args: P.args, **kwargs: P.kwargs) -> Any:
+            async with _InThread(message_in(args), arounds):
+                return await cast(Any, func)(*args, **kwargs)
+
+        return coroutine  # type: ignore[return-value]
+
+    for around in reversed(arounds):
+        func = _decorate_function(func, around)
+    return func
+
+
+def _decorate_function(func: Callable[P, R], around: Around) -> Callable[P, R]:
+    @functools.wraps(func)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        with around(message_in(args)):
+            return func(*args, **kwargs)
+
+    return inner
+
+
+class _InThread:
+    """Enters and leaves context managers in a thread, for a coroutine."""
+
+    def __init__(self, message: Any, arounds: tuple[Around, ...]) -> None:
+        self._message = message
+        self._arounds = arounds
+        self._stack = ExitStack()
+
+    async def __aenter__(self) -> None:
+        await sync_to_async(self._enter)()
+
+    def _enter(self) -> None:
+        message = self._message
+        try:
+            for around in self._arounds:
+                self._stack.enter_context(around(message))
+            for name in ("channel_session", "http_session"):
+                session = getattr(message, name, None)
+                if session is not None:
+                    session.keys()  # loads it
+            bool(getattr(message, "user", None))  # the same
+        except BaseException:
+            self._stack.close()
+            raise
+
+    async def __aexit__(self, *error: Any) -> Any:
+        sessions = [getattr(self._message, name, None) for name in ("channel_session", "http_session")]
+        if any(session is not None and session.modified for session in sessions):
+            return await sync_to_async(self._stack.__exit__)(*error)
+        return self._stack.__exit__(*error)  # there is nothing to save
+
 
 def channel_session(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.channel_session``, a session of the socket (or other reply channel).
@@ -53,26 +120,36 @@ def channel_session(func: Callable[P, R]) -> Callable[P, R]:
     The session is saved when the consumer has ended, also when it raised, if it was modified; it ends with the socket.
     May be nested.
 
-    :param func: a consumer: function, or method whose first argument after ``self`` is the message.
+    :param func: a consumer: function or coroutine function, or method whose first argument after ``self`` is the
+        message.
     :raises ValueError: (the consumer) there is no message among its first two arguments, or it has no reply channel,
         or sessions are kept in signed cookies, which a consumer cannot set.
     :raises ConsumeLater: (the consumer) another process has created the same session in the meantime.
     """
+    return decorate(func, around_channel_session)
 
-    @functools.wraps(func)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = message_in(args)
-        if getattr(message, "channel_session", None) is None:
-            if message.reply_channel is None:
-                raise ValueError("@channel_session needs a message with a reply_channel; this one has none")
-            message.channel_session = session_for_reply_channel(message.reply_channel.name)
-            if message.channel.name == "websocket.disconnect":
-                # The socket may have been served by another process until now.
-                _remember(message.reply_channel.name)
-        with _saved_afterwards(message.channel_session):
-            return func(*args, **kwargs)
 
-    return inner
+@contextmanager
+def around_channel_session(message: Any) -> Iterator[None]:
+    """What :func:`channel_session` does around a consumer."""
+    if getattr(message, "channel_session", None) is None:
+        if message.reply_channel is None:
+            raise ValueError("@channel_session needs a message with a reply_channel; this one has none")
+        message.channel_session = session_for_reply_channel(message.reply_channel.name)
+        if message.channel.name == "websocket.disconnect":
+            # The socket may have been served by another process until now.
+            _remember(message.reply_channel.name)
+    session = message.channel_session
+    try:
+        yield
+    except BaseException:
+        try:
+            _save(session)
+        except Exception:
+            # What the consumer raised matters more.
+            logger.exception("cannot save the session of a consumer that raised")
+        raise
+    _save(session)
 
 
 def http_session(func: Callable[P, R]) -> Callable[P, R]:
@@ -87,19 +164,18 @@ def http_session(func: Callable[P, R]) -> Callable[P, R]:
     :raises ValueError: (the consumer) there is no message among its first two arguments, or it is not from HTTP.
     :raises SessionInterrupted: (the consumer) the session was deleted while the consumer ran; its changes are lost.
     """
+    return decorate(func, around_http_session)
 
-    @functools.wraps(func)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = message_in(args)
-        if not hasattr(message, "http_session"):
-            message.http_session = _http_session_of(message)
-        result = func(*args, **kwargs)
-        # Read again: the consumer or a decorator below may have set another one.
-        if message.http_session is not None:
-            _save(message.http_session)
-        return result
 
-    return inner
+@contextmanager
+def around_http_session(message: Any) -> Iterator[None]:
+    """What :func:`http_session` does around a consumer."""
+    if not hasattr(message, "http_session"):
+        message.http_session = _http_session_of(message)
+    yield
+    # Read again: the consumer or a decorator below may have set another one.
+    if message.http_session is not None:
+        _save(message.http_session)
 
 
 def channel_and_http_session(func: Callable[P, R]) -> Callable[P, R]:
@@ -111,20 +187,21 @@ def channel_and_http_session(func: Callable[P, R]) -> Callable[P, R]:
     :param func: a consumer, as for :func:`channel_session`.
     :raises ValueError: (the consumer) as for :func:`channel_session` and :func:`http_session`.
     """
+    return decorate(func, *AROUND_BOTH_SESSIONS)
 
-    @channel_session
-    @http_session
-    @functools.wraps(func)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        message = message_in(args)
-        name = settings.SESSION_COOKIE_NAME
-        if message.http_session is None:
-            message.http_session = _http_session(message.channel_session.get(name))
-        elif name not in message.channel_session:
-            message.channel_session[name] = message.http_session.session_key
-        return func(*args, **kwargs)
 
-    return inner
+@contextmanager
+def _around_both(message: Any) -> Iterator[None]:
+    name = settings.SESSION_COOKIE_NAME
+    if message.http_session is None:
+        message.http_session = _http_session(message.channel_session.get(name))
+    elif name not in message.channel_session:
+        message.channel_session[name] = message.http_session.session_key
+    yield
+
+
+#: What :func:`channel_and_http_session` does around a consumer.
+AROUND_BOTH_SESSIONS = around_channel_session, around_http_session, _around_both
 
 
 @overload
@@ -146,22 +223,20 @@ def enforce_ordering(func: Callable[..., Any] | None = None, slight: bool = Fals
     """
 
     def decorator(func: Callable[P, R]) -> Callable[P, R]:
-        with_session = channel_session(func)
-
-        @functools.wraps(func)
-        def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-            message = message_in(args)
-            order = message.get("order")
-            if not isinstance(order, int) or isinstance(order, bool):
-                raise ValueError(
-                    "@enforce_ordering needs a message with an order (websocket.connect, .receive, .disconnect); "
-                    f"the one on {message.channel.name} has order={order!r}"
-                )
-            return with_session(*args, **kwargs)
-
-        return inner
+        return decorate(func, _around_order, around_channel_session)
 
     return decorator if func is None else decorator(func)
+
+
+@contextmanager
+def _around_order(message: Any) -> Iterator[None]:
+    order = message.get("order")
+    if not isinstance(order, int) or isinstance(order, bool):
+        raise ValueError(
+            "@enforce_ordering needs a message with an order (websocket.connect, .receive, .disconnect); "
+            f"the one on {message.channel.name} has order={order!r}"
+        )
+    yield
 
 
 def message_in(args: tuple[object, ...]) -> Any:
@@ -217,6 +292,11 @@ def forget_channel_session(reply_channel_name: str) -> None:
         session_for_reply_channel(reply_channel_name).delete()
     except Exception:
         logger.exception("cannot delete the session of %s", reply_channel_name)
+
+
+def has_channel_session(reply_channel_name: str) -> bool:
+    """Whether this process knows of a session of this reply channel."""
+    return reply_channel_name in _stored_names
 
 
 def _remember(reply_channel_name: str) -> None:
@@ -389,17 +469,3 @@ def _save(session: SessionBase) -> None:
             raise ConsumeLater("another process has created the session of this reply channel") from None
         # An outer decorator need not save it again.
         session.modified = False
-
-
-@contextmanager
-def _saved_afterwards(session: SessionBase) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        try:
-            _save(session)
-        except Exception:
-            # What the consumer raised matters more.
-            logger.exception("cannot save the session of a consumer that raised")
-        raise
-    _save(session)

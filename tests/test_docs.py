@@ -113,6 +113,10 @@ class PageTestCase(ServerTestCase):
             self.run_command(["sh", "-n"], block.text)
         elif block.language == "python":
             self.code.append((str(block), block.line, block.text))
+        elif block.language == "text":
+            # A picture of the code: it names folders that are there.
+            for name in re.findall(r"^ *(\w[\w/]*)/ ", block.text, re.MULTILINE):
+                self.assertTrue(list((ROOT / "channelserver").rglob(name)), name)
         elif block.language == "":
             self.try_literal(block)
         else:

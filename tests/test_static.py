@@ -8,8 +8,10 @@ import pathlib
 import tempfile
 from typing import Any
 
-from channelserver.server.edge import static as static_module
-from channelserver.server.edge.static import BLOCK, FileSource, StaticFiles
+from channelserver.server.edge.static import StaticFiles
+from channelserver.server.http import exchange as exchange_module
+from channelserver.server.http import file as file_module
+from channelserver.server.http.file import BLOCK, FileSource
 from tests.fakes import Client, FakeServer, Response, StrictTestCase, get, request
 
 LARGE = bytes(range(256)) * 4096  # a megabyte
@@ -85,7 +87,7 @@ class FileTests(StaticTestCase):
                 opened.append(file)
                 super().__init__(exchange, file)
 
-        self.patch(static_module, "FileSource", Watched)
+        self.patch(exchange_module, "FileSource", Watched)
         self.write("empty.txt", b"")
         self.serve()
         response = self.ask("/static/empty.txt")
@@ -470,7 +472,7 @@ class SendingTests(StaticTestCase):
 
     def test_blocks(self) -> None:
         """A file is read in blocks of this size, not as a whole."""
-        self.patch(static_module, "BLOCK", 1000)
+        self.patch(file_module, "BLOCK", 1000)
         client = self.server.connect()
         client.send(get("/static/chat.css"))
         self.assertEqual(client.response().body, CSS)

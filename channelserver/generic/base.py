@@ -1,12 +1,15 @@
 """The base class of class-based consumers (Channels 1: ``channels.generic.base``).
 
-Runs in worker threads. There is one instance for each message, so it belongs to the one thread that consumes it.
+Runs in worker threads, coroutine methods on the event loop. There is one instance for each message; it belongs to who
+consumes the message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar
+
+from asgiref.sync import iscoroutinefunction
 
 from channelserver.auth import channel_session_user
 from channelserver.message import Message
@@ -15,7 +18,8 @@ from channelserver.sessions import channel_session
 
 
 class BaseConsumer:
-    """A consumer with a method for each channel. Creating an instance consumes the message.
+    """A consumer with a method for each channel, a function or a coroutine function. Making an instance consumes the
+    message.
 
     :param message: the message.
     :param kwargs: the named groups of the route's filters.
@@ -26,6 +30,8 @@ class BaseConsumer:
 
     #: Name of a channel = name of the method that takes its messages, as ``method(message, **kwargs)``.
     method_mapping: dict[str, str] = {}
+    #: Name of such a method = name of the method that applications override, which it calls at its end.
+    hooks: ClassVar[dict[str, str]] = {}
     #: Decorate the methods with :func:`channelserver.sessions.channel_session`.
     channel_session: bool = False
     #: Decorate the methods with :func:`channelserver.auth.channel_session_user`, which includes the former.
@@ -34,7 +40,24 @@ class BaseConsumer:
     def __init__(self, message: Message, **kwargs: Any) -> None:
         self.message = message
         self.kwargs = kwargs
-        self.dispatch(message, **kwargs)
+        #: What the method has returned; of a coroutine method what is to be awaited.
+        self.result = self.dispatch(message, **kwargs)
+
+    @classmethod
+    def is_coroutine(cls, channel: str) -> bool:
+        """Whether the method that takes the messages of a channel, or the hook it calls, is declared ``async def``."""
+        name = cls.method_mapping.get(channel, "")
+        return any(iscoroutinefunction(getattr(cls, known, None)) for known in (name, cls.hooks.get(name, "")))
+
+    @classmethod
+    def coroutine_for(cls, message: Message) -> Callable[..., Coroutine[Any, Any, None]] | None:
+        """Return what consumes a message on the event loop; None: it is to be consumed in a thread."""
+        return cls.consume if takes_in_coroutine(cls, message.channel_name) else None
+
+    @classmethod
+    async def consume(cls, message: Message, **kwargs: Any) -> None:
+        """Consume a message by a coroutine method."""
+        await cls(message, **kwargs).result
 
     @classmethod
     def channel_names(cls) -> set[str]:
@@ -70,6 +93,8 @@ class BaseConsumer:
                 "method_mapping"
             )
         handler: Callable[..., Any] = getattr(self, name)
+        if not iscoroutinefunction(handler) and takes_in_coroutine(type(self), message.channel.name):
+            handler = _awaiting(handler)  # a coroutine function to the decorators
         if self.channel_session_user:
             return channel_session_user(handler)
         if self.channel_session:
@@ -79,3 +104,26 @@ class BaseConsumer:
     def dispatch(self, message: Message, **kwargs: Any) -> Any:
         """Call the method for a message."""
         return self.get_handler(message, **kwargs)(message, **kwargs)
+
+
+#: What :func:`takes_in_coroutine` has found; there are few classes and channels.
+_found: dict[tuple[Any, str], bool] = {}
+
+
+def takes_in_coroutine(kind: Any, channel: str) -> bool:
+    """Whether a class consumes the messages of a channel by a coroutine; remembered."""
+    found = _found.get((kind, channel))
+    if found is None:
+        found = bool(kind.is_coroutine(channel))
+        if len(_found) < 1000:
+            _found[kind, channel] = found
+    return found
+
+
+def _awaiting(method: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """Return a coroutine function that calls a method and awaits what it returns."""
+
+    async def call(message: Message, **kwargs: Any) -> None:
+        await method(message, **kwargs)
+
+    return call

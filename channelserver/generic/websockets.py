@@ -9,20 +9,21 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, ClassVar
 
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.serializers.json import DjangoJSONEncoder
 
 from channelserver.auth import channel_and_http_session_user_from_http, channel_session_user_from_http
 from channelserver.channel import Channel, Group
 from channelserver.exceptions import SendNotAvailableOnDemultiplexer
-from channelserver.generic.base import BaseConsumer
+from channelserver.generic.base import BaseConsumer, takes_in_coroutine
 from channelserver.message import Message
 from channelserver.sessions import enforce_ordering
 
 
 class WebsocketConsumer(BaseConsumer):
-    """A consumer of sockets: override :meth:`connect`, :meth:`receive`, :meth:`disconnect`.
+    """A consumer of sockets: override :meth:`connect`, :meth:`receive`, :meth:`disconnect`, also as ``async def``.
 
     ``self.path`` is the path of the socket's URL.
     """
@@ -31,6 +32,12 @@ class WebsocketConsumer(BaseConsumer):
         "websocket.connect": "raw_connect",
         "websocket.receive": "raw_receive",
         "websocket.disconnect": "raw_disconnect",
+    }
+
+    hooks: ClassVar[dict[str, str]] = {
+        "raw_connect": "connect",
+        "raw_receive": "receive",
+        "raw_disconnect": "disconnect",
     }
 
     #: Give each message the user of the browser's session, as ``message.user``; see
@@ -68,33 +75,32 @@ class WebsocketConsumer(BaseConsumer):
 
     # -- messages of the channels --------------------------------------------------------------------------------------
 
-    def raw_connect(self, message: Message, **kwargs: Any) -> None:
+    def raw_connect(self, message: Message, **kwargs: Any) -> Any:
         """Join the groups, then :meth:`connect`."""
         for group in self.connection_groups(**kwargs):
             Group(group, channel_layer=message.channel_layer).add(self._reply_channel)
-        self.connect(message, **kwargs)
+        return self.connect(message, **kwargs)
 
-    def raw_receive(self, message: Message, **kwargs: Any) -> None:
+    def raw_receive(self, message: Message, **kwargs: Any) -> Any:
         """Call :meth:`receive` with the text or the bytes."""
         if message.get("text") is not None:
-            self.receive(text=message["text"], **kwargs)
-        else:
-            self.receive(bytes=message.get("bytes"), **kwargs)
+            return self.receive(text=message["text"], **kwargs)
+        return self.receive(bytes=message.get("bytes"), **kwargs)
 
-    def raw_disconnect(self, message: Message, **kwargs: Any) -> None:
+    def raw_disconnect(self, message: Message, **kwargs: Any) -> Any:
         """Leave the groups, then :meth:`disconnect`."""
         for group in self.connection_groups(**kwargs):
             Group(group, channel_layer=message.channel_layer).discard(self._reply_channel)
-        self.disconnect(message, **kwargs)
+        return self.disconnect(message, **kwargs)
 
-    def connect(self, message: Message, **kwargs: Any) -> None:
+    def connect(self, message: Message, **kwargs: Any) -> Any:
         """A client connects: accept it, or raise :class:`channelserver.exceptions.DenyConnection`."""
         self._reply_channel.send({"accept": True})
 
-    def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> None:
+    def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> Any:
         """A text or binary message has arrived."""
 
-    def disconnect(self, message: Message, **kwargs: Any) -> None:
+    def disconnect(self, message: Message, **kwargs: Any) -> Any:
         """The socket has closed."""
 
     # -- sending -------------------------------------------------------------------------------------------------------
@@ -142,7 +148,7 @@ def _frame(text: str | None, data: bytes | None, close: bool | int) -> dict[str,
 class JsonWebsocketConsumer(WebsocketConsumer):
     """A consumer of sockets that speak JSON: :meth:`receive` and :meth:`send` take the decoded value."""
 
-    def raw_receive(self, message: Message, **kwargs: Any) -> None:
+    def raw_receive(self, message: Message, **kwargs: Any) -> Any:
         """Call :meth:`receive` with the decoded text.
 
         :raises ValueError: the text is not JSON, or the message is binary.
@@ -150,9 +156,9 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         text = message.get("text")
         if text is None:
             raise ValueError(f"{type(self).__name__} expects text messages with JSON; a binary message arrived")
-        self.receive(self.decode_json(text), **kwargs)
+        return self.receive(self.decode_json(text), **kwargs)
 
-    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def receive(self, content: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """A JSON message has arrived, decoded as `content`."""
 
     def send(self, content: Any, close: bool | int = False) -> None:  # type: ignore[override]
@@ -232,13 +238,17 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
     #: Name of a stream = name of a channel to which its payloads are sent (Channels before 1.0).
     mapping: dict[str, str] = {}
 
-    def connect(self, message: Message, **kwargs: Any) -> None:
+    @classmethod
+    def is_coroutine(cls, channel: str) -> bool:
+        """Whether it, or one of its consumers, takes the messages of a channel in a coroutine."""
+        return super().is_coroutine(channel) or any(_takes(consumer, channel) for consumer in cls.consumers.values())
+
+    def connect(self, message: Message, **kwargs: Any) -> Any:
         """Accept the socket, then call every consumer."""
         self._reply_channel.send({"accept": True})
-        for stream, consumer in self.consumers.items():
-            self._consume(stream, consumer, message, kwargs)
+        return self._call_consumers(self.consumers, message, kwargs)
 
-    def receive(self, content: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def receive(self, content: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Pass a payload to the consumer of its stream.
 
         :raises ValueError: the frame does not have the form above, or its stream is unknown.
@@ -252,7 +262,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
             # A copy of the message: if the consumer raises ConsumeLater, the frame itself is consumed again.
             inner = copy.copy(self.message)
             inner.content = {**self.message.content, "text": self.encode_json(payload)}
-            self._consume(stream, self.consumers[stream], inner, kwargs)
+            return self._call_consumers({stream: self.consumers[stream]}, inner, kwargs)
         elif isinstance(stream, str) and stream in self.mapping:
             forwarded = {**payload, "reply_channel": self._reply_channel.name}
             Channel(self.mapping[stream], channel_layer=self.message.channel_layer).send(forwarded)
@@ -260,28 +270,59 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
             known = ", ".join(map(repr, {**self.consumers, **self.mapping})) or "none"
             raise ValueError(f"{type(self).__name__} has no stream {stream!r}; there is {known}")
 
-    def disconnect(self, message: Message, **kwargs: Any) -> None:
+    def disconnect(self, message: Message, **kwargs: Any) -> Any:
         """Call every consumer; the first exception is raised after the last call."""
+        return self._call_consumers(self.consumers, message, kwargs, all_of_them=True)
+
+    def _call_consumers(
+        self, consumers: dict[str, Any], message: Message, kwargs: dict[str, Any], all_of_them: bool = False
+    ) -> Any:
+        """Call consumers with a message, one after the other.
+
+        :param all_of_them: go on after one has raised; the first exception is raised at the end.
+        :returns: what is to be awaited if one of this class's consumers is a coroutine, else None.
+        """
+        if takes_in_coroutine(type(self), message.channel.name):
+            return self._await_consumers(consumers, message, kwargs, all_of_them)
         problem: Exception | None = None
-        for stream, consumer in self.consumers.items():
+        for stream, consumer in consumers.items():
             try:
                 self._consume(stream, consumer, message, kwargs)
             except Exception as error:
+                if not all_of_them:
+                    raise
                 problem = problem or error
         if problem is not None:
             raise problem
 
-    def _consume(self, stream: str, consumer: Callable[..., Any], message: Message, kwargs: dict[str, Any]) -> None:
+    async def _await_consumers(
+        self, consumers: dict[str, Any], message: Message, kwargs: dict[str, Any], all_of_them: bool
+    ) -> None:
+        problem: Exception | None = None
+        for stream, consumer in consumers.items():
+            try:
+                if _takes(consumer, message.channel.name):
+                    await self._consume(stream, consumer, message, kwargs)
+                else:
+                    await sync_to_async(self._consume)(stream, consumer, message, kwargs)
+            except Exception as error:
+                if not all_of_them:
+                    raise
+                problem = problem or error
+        if problem is not None:
+            raise problem
+
+    def _consume(self, stream: str, consumer: Callable[..., Any], message: Message, kwargs: dict[str, Any]) -> Any:
         kwargs = {**kwargs, "multiplexer": self.multiplexer_class(stream, self._reply_channel)}
         if not isinstance(consumer, type) or not hasattr(consumer, "send"):
-            consumer(message, **kwargs)
-            return
-        # Its own send() would send a frame without a stream. Only this instance is changed, as routes may use the class
-        # itself; and before __init__, which consumes the message.
+            return consumer(message, **kwargs)
+        # Its send() would send a frame without a stream. Only this instance is told so: the class may also be routed to
+        # by itself. As __init__ consumes the message, it must be told before.
         kind: Any = consumer
         instance = kind.__new__(kind)
         instance.send = self.send
         instance.__init__(message, **kwargs)
+        return getattr(instance, "result", None)
 
     def send(self, *args: Any, **kwargs: Any) -> None:
         """Not for a demultiplexer, and not for the consumers behind it.
@@ -307,3 +348,10 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         """Return the message that sends `payload` on a stream (Channels before 1.0)."""
         message: dict[str, Any] = cls.multiplexer_class.encode(stream, payload)
         return message
+
+
+def _takes(consumer: Any, channel: str) -> bool:
+    """Whether a consumer behind a demultiplexer takes the messages of a channel in a coroutine."""
+    if isinstance(consumer, type) and issubclass(consumer, BaseConsumer):
+        return takes_in_coroutine(consumer, channel)
+    return iscoroutinefunction(consumer)

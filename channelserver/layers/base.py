@@ -17,6 +17,10 @@ from channelserver.layers.throttled_log import DropCounter
 
 #: The key of a reply that stands for a missing answer. Its value is the HTTP status for the client.
 FAILED = "channelserver.failed"
+#: A reply with this key has its body in a file: an open one, from its position to its end. Whoever sends it closes it.
+FILE = "channelserver.file"
+#: A reply with this key begins an event stream. Its value: milliseconds after which clients come back, or None.
+EVENTS = "channelserver.events"
 
 
 class ChannelFull(Exception):

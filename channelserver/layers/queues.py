@@ -18,6 +18,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from channelserver.layers.base import ChannelFull
@@ -33,10 +34,11 @@ class Delivery:
 
     ``channel`` is the full name; ``content`` belongs to the receiver; ``tries`` counts how often it was put back;
     ``attachment`` is an object that travels beside the content within a process (a spooled request body). ``ticket`` is
-    set if another process owns the message; see :mod:`channelserver.processes.tickets`.
+    set if another process owns the message; see :mod:`channelserver.processes.tickets`. ``plan`` is what the workers
+    have found out about a message that still waits.
     """
 
-    __slots__ = ("attachment", "channel", "content", "expires", "lane", "sent", "ticket", "tries")
+    __slots__ = ("attachment", "channel", "content", "expires", "lane", "plan", "sent", "ticket", "tries")
 
     def __init__(self, channel: str, content: Content, sent: float, expires: float, attachment: Any = None) -> None:
         self.channel = channel
@@ -45,6 +47,7 @@ class Delivery:
         self.expires = expires
         self.attachment = attachment
         self.lane: _Lane | None = None
+        self.plan: Any = None
         self.ticket: Any = None
         self.tries = 0
 
@@ -280,6 +283,33 @@ class WorkQueues:
         finally:
             for call in calls:
                 call()
+
+    def peek(self, channels: Iterable[str], limit: int) -> list[Delivery]:
+        """Return up to `limit` messages of each of `channels` that may be taken now; they stay where they are."""
+        found: list[Delivery] = []
+        with self._lock:
+            for name in channels:
+                queue = self._queues.get(name)
+                if queue is not None and queue.ready:
+                    firsts = islice(queue.ready, limit)
+                    found += [item.waiting[0] if isinstance(item, _Lane) else item for item in firsts]
+        return found
+
+    def take_this(self, delivery: Delivery) -> bool:
+        """Take a message that :meth:`peek` has shown; return False if it is gone, or has expired."""
+        calls: list[Callback] = []
+        with self._lock:
+            queue = self._queue(local_prefix(delivery.channel))
+            firsts = [item.waiting[0] if isinstance(item, _Lane) else item for item in queue.ready]
+            if delivery not in firsts or delivery.expires <= self._clock():
+                return False
+            place = firsts.index(delivery)
+            queue.ready.rotate(-place)
+            self._pop(queue, calls)
+            queue.ready.rotate(place)
+        for call in calls:
+            call()
+        return True
 
     def finish(self, delivery: Delivery) -> None:
         """Note that a taken message has been consumed, so that its lane goes on. A second call does nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 #: Ages: the total is the largest.
-_OLDEST = frozenset({"oldest", "messages_max_age"})
+_OLDEST = frozenset({"oldest", "messages_max_age", "loop_lag"})
 
 
 def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:

@@ -94,9 +94,21 @@ class TicketQueues(WorkQueues):
 
     def take(self, channels: Iterable[str]) -> Delivery | None:
         delivery = super().take(channels)
-        if delivery is not None and delivery.ticket is not None and self.ledger is not None:
-            self.ledger.begin(delivery.ticket.slot, delivery.ticket.number)
+        if delivery is not None:
+            self._begin(delivery)
         return delivery
+
+    def take_this(self, delivery: Delivery) -> bool:
+        """Take one certain message, if it is still there."""
+        taken = super().take_this(delivery)
+        if taken:
+            self._begin(delivery)
+        return taken
+
+    def _begin(self, delivery: Delivery) -> None:
+        """Note in the ledger that a message of another process has been begun."""
+        if delivery.ticket is not None and self.ledger is not None:
+            self.ledger.begin(delivery.ticket.slot, delivery.ticket.number)
 
     def finish(self, delivery: Delivery) -> None:
         if not self._report(delivery, "finish"):

@@ -13,6 +13,7 @@ from types import MethodType
 from typing import Any
 from urllib.parse import urlsplit
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http.request import validate_host
 
@@ -54,6 +55,8 @@ class BaseOriginValidator:
     def __init__(self, func: Callable[..., Any]) -> None:
         functools.update_wrapper(self, func)
         self.func = func
+        if iscoroutinefunction(func):
+            markcoroutinefunction(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Consume a message.

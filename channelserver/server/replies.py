@@ -15,7 +15,9 @@ from typing import Any, Protocol
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
+from channelserver.layers.base import FILE
 from channelserver.layers.content import Content
+from channelserver.layers.events import encode_event
 from channelserver.layers.groups import Members
 from channelserver.server.http.flow import Flow
 from channelserver.server.websocket import frames
@@ -46,6 +48,10 @@ class Replies:
         self.http_prefix = f"http.response.{unique}!"
         self.websocket_prefix = f"websocket.send.{unique}!"
         self._connections: dict[str, Any] = {}
+        #: The names of event streams.
+        self.events: set[str] = set()
+        #: Called with the name of a request whose client has left before the answer was complete.
+        self.client_gone: Callable[[str], object] = lambda name: None
 
     # -- reactor thread ------------------------------------------------------------------------------------------------
 
@@ -71,6 +77,8 @@ class Replies:
         connection = self._connections.get(channel)
         if connection is None:
             _debug("reply to %s, which has closed", channel)
+            if FILE in content:
+                content[FILE].close()
         else:
             connection.reply(content)
 
@@ -83,6 +91,18 @@ class Replies:
                     connection.reply(content)
             except Exception:  # one broken socket must not cost the others their message
                 _log.failure("cannot send to {channel}", channel=connection.name)
+        if frame is not None and self.events and not self.events.isdisjoint(channels):
+            self._feed(channels, encode_event(content))
+
+    def _feed(self, channels: Collection[str], event: bytes) -> None:
+        """Send an event to the event streams among the members of a group."""
+        for channel in self.events.intersection(channels):
+            exchange = self._connections.get(channel)
+            try:
+                if exchange is not None and exchange.events is not None:
+                    exchange.events.send(event)
+            except Exception:
+                _log.failure("cannot send to {channel}", channel=channel)
 
     def _find(self, channels: Collection[str]) -> list[Any]:
         """Return the connections which have these names."""
@@ -141,6 +161,22 @@ class Replies:
                 return False
         self._bridge.post_data(_size(content), self._deliver, channel, content)
         return True
+
+    def deliver_async(self, channel: str, content: Content, done: Callable[[bool], object]) -> bool | None:
+        """Pass one message to a request's connection without waiting; for coroutines.
+
+        :returns: as :meth:`Flow.add`.
+        """
+        connection = self._connections.get(channel)
+        if connection is None:
+            return False
+        if connection.flow is None:
+            connection.flow = Flow()
+            if channel not in self._connections:
+                return False
+        self._bridge.post_data(_size(content), self._deliver, channel, content)
+        room: bool | None = connection.flow.add(len(content.get("content") or b""), done)
+        return room
 
 
 def _size(content: Content) -> int:

@@ -17,6 +17,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
+from django.urls import set_script_prefix
 from twisted.logger import Logger
 
 from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
@@ -40,17 +41,21 @@ from channelserver.server.edge.static import StaticFiles
 from channelserver.server.edge.tls import server_tls
 from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.service import ListenError, ServerService
-from channelserver.server.site import Site
+from channelserver.server.site import SWEEP_SECONDS, Site
 from channelserver.server.websocket.origin import OriginPolicy
 from channelserver.signals import worker_ready
 from channelserver.start.project import StartError, describe
 from channelserver.staticfiles import StaticFilesHandler
 from channelserver.workers import django_cleanup
+from channelserver.workers.coroutines import Coroutines
+from channelserver.workers.loop import event_loop
 from channelserver.workers.pool import WorkerPool
 from channelserver.workers.worker import Worker
 
 _log = Logger("channelserver")
 
+#: Seconds which cancelled coroutines have to end.
+CANCEL_SECONDS = 1.0
 #: The hosts of a site under development (Django: ``HttpRequest.get_host``).
 _LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
 
@@ -108,6 +113,7 @@ def make_server(
     bridge = Bridge(reactor)
     hosts = allowed_hosts()
     origins = OriginPolicy(hosts, values.allowed_origin)
+    values.root_path = values.root_path or settings.FORCE_SCRIPT_NAME or ""
     root_path = values.root_path.rstrip("/")
     static = in_turn(
         static_files(root_path) if values.static else None,
@@ -125,7 +131,11 @@ def make_server(
         else:
             _log.info("process {number} serves, too", number=number)
 
-    workers = make_workers(wrapper, bridge, values, thread_started)
+    workers = pool = make_workers(wrapper, bridge, values, thread_started)
+    if isinstance(pool, Workers):
+        site.replies.client_gone = event_loop.client_gone
+        site.wheel.add(LoopWatch(), site.wheel.now() + 1.0)
+        pool.context.run(set_script_prefix, root_path + "/")  # for consumers; a request sets its own
     hub = None
     if type(wrapper.channel_layer) is InMemoryChannelLayer:
         options = {"auto_accept": values.auto_accept, "reject_unrouted": values.reject_unrouted}
@@ -133,6 +143,13 @@ def make_server(
         workers = AllWorkers(workers, hub, bridge)
     if values.health_path:
         site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
+        if isinstance(pool, Workers):
+            health.stalled = pool.stalled
+            health.further = lambda: {
+                "streams": len(pool.streams) + len(site.replies.events),
+                "coroutines": len(event_loop),
+                "loop_lag": round(event_loop.lag, 3),
+            }
         if isinstance(wrapper.channel_layer, RemoteLayer):
             wrapper.channel_layer.provide_figures(health.figures)
             health.gather = wrapper.channel_layer.gather_figures
@@ -301,6 +318,7 @@ class Workers(WorkerPool):
     """The pool of threads that run one layer's consumers."""
 
     worker: Worker
+    coroutines: Coroutines
     delay_timer: DelayTimer | None = None
 
     def start(self) -> None:
@@ -312,11 +330,29 @@ class Workers(WorkerPool):
             self.delay_timer.start()
         worker_ready.send_robust(sender=self.worker)
 
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once, from any thread, when neither threads nor event loop have anything to do."""
+
+        def threads_idle() -> None:
+            event_loop.when_idle(lambda: super(Workers, self).when_idle(callback))
+
+        super().when_idle(threads_idle)
+
     def stop(self) -> None:
-        """See :class:`WorkerPool`."""
+        """Take no more work; cancel the coroutines, whose synchronous parts need the threads."""
         if self.delay_timer is not None:
             self.delay_timer.stop()
+        event_loop.stop(CANCEL_SECONDS)
         super().stop()
+
+
+class LoopWatch:
+    """Looks after the event loop: each second while it runs tasks, else more seldom."""
+
+    def on_tick(self, now: float) -> float:
+        """Look once."""
+        event_loop.check()
+        return now + (1.0 if len(event_loop) else SWEEP_SECONDS)
 
 
 class AllWorkers:
@@ -377,6 +413,7 @@ def make_workers(
     """
     if not values.threads:
         return NoWorkers()
+    django_cleanup.keep_caches()
     queues = wrapper.queues
     worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
     pool = Workers(
@@ -388,8 +425,14 @@ def make_workers(
         connections.close_all,
         thread_started,
         bridge.turn_began,
+        values.max_streams,
     )
     pool.worker = worker
+    coroutines = Coroutines(worker, pool, event_loop)
+    pool.coroutines = coroutines
+    worker.start_coroutine = coroutines.start
+    pool.when_stuck = coroutines.look_soon
+    bridge.loop_thread = lambda: event_loop.thread_id
     if wrapper.delays is not None:
         pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
     return pool

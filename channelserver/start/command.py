@@ -30,7 +30,7 @@ from channelserver.start.application import START_ERRORS, install_shortcuts, mak
 from channelserver.start.demo import prepare
 from channelserver.start.logs import access_writer, join_logs
 from channelserver.start.project import StartError
-from channelserver.start.signals import stop_on_signals
+from channelserver.start.signals import other_signals, stop_on_signals
 
 _log = Logger("channelserver")
 
@@ -138,7 +138,7 @@ def _make_service(command_line: Options) -> Any:
     if given.get("demo") or given.get("demo_data"):
         prepare(given.get("demo_data"))
     else:
-        project.set_up(given.get("settings"), given.get("pythonpath"))
+        project.set_up(given.get("settings"), given.get("pythonpath"), given.get("app"))
     values = resolve(given, project.configured("CHANNELSERVER", {}))
     parent = getattr(command_line, "parent", None) or {}
     daemon = not parent.get("nodaemon", True)
@@ -236,5 +236,4 @@ def _install_signals(service: ServerService, reactor: Any) -> None:
             service.siblings.signal(signal.SIGHUP)
 
     stop_on_signals(reactor, service.from_signal_handler, stop)
-    if service.tls is not None:
-        signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(reload))
+    other_signals(service.from_signal_handler, reload if service.tls is not None else None)

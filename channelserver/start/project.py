@@ -15,17 +15,23 @@ from typing import Any
 import django
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from twisted.logger import Logger
+
+_log = Logger("channelserver")
+
+_DJANGO_HANDLERS = {"django.core.handlers.wsgi.WSGIHandler", "django.core.handlers.asgi.ASGIHandler"}
 
 
 class StartError(Exception):
     """The server cannot start; the text is one sentence for the user, with the reason and the cure."""
 
 
-def set_up(settings_module: str | None, pythonpath: str | None) -> None:
+def set_up(settings_module: str | None, pythonpath: str | None, app: str | None = None) -> None:
     """Import the settings and set Django up.
 
     :param settings_module: dotted name; None: the environment's ``DJANGO_SETTINGS_MODULE``.
     :param pythonpath: folder to import from; None: the current one.
+    :param app: module to import before, as ``mysite.wsgi`` or ``mysite.wsgi:application``.
     :raises StartError: something is missing or wrong.
     """
     folder = os.path.abspath(pythonpath or os.curdir)
@@ -33,12 +39,41 @@ def set_up(settings_module: str | None, pythonpath: str | None) -> None:
         raise StartError(f"--pythonpath {pythonpath!r} is not a folder")
     if folder not in sys.path:
         sys.path.insert(0, folder)
+    if app:
+        if settings_module:
+            os.environ["DJANGO_SETTINGS_MODULE"] = settings_module
+        import_app(app)
     name = settings_module or os.environ.get("DJANGO_SETTINGS_MODULE")
     if not name:
         raise StartError(
             "No settings module given; use --settings or DJANGO_SETTINGS_MODULE, or --demo for a ready-made site"
         )
     load(name, folder)
+
+
+def import_app(app: str) -> None:
+    """Import the module of a WSGI or ASGI application, for what it sets up: environment, tracing, settings.
+
+    :param app: ``module`` or ``module:name``; the name's default is ``application``.
+    :raises StartError: it cannot be imported, or has no such name.
+    """
+    module_name, _, name = app.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except BaseException as error:
+        raise StartError(
+            f"--app {app!r} cannot be imported: {describe(error)}; write for example mysite.wsgi"
+        ) from error
+    application = getattr(module, name or "application", None)
+    if application is None:
+        raise StartError(f"--app {app!r}: the module {module_name!r} has no {name or 'application'!r}")
+    kind = type(application)
+    if f"{kind.__module__}.{kind.__qualname__}" not in _DJANGO_HANDLERS:
+        _log.info(
+            "--app {app}: the application object, a {kind}, is not called: channelserver runs Django's middleware and "
+            "views by itself, so what wraps that object has no effect",
+            app=app, kind=f"{kind.__module__}.{kind.__qualname__}",
+        )  # fmt: skip
 
 
 def load(name: str, folder: str = "Python's path") -> None:

@@ -38,6 +38,7 @@ from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, use_remote_layer
 from channelserver.start.command import access_log
 from channelserver.start.logs import join_logs
+from channelserver.start.signals import other_signals
 
 _log = Logger("channelserver.sibling")
 
@@ -69,6 +70,9 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
     }
     values = Settings(**given)
     channel_layers.host()
+    if values.app:
+        os.environ["DJANGO_SETTINGS_MODULE"] = config["settings"]
+        project.import_app(values.app)
     project.load(config["settings"])
     join_logs()
     raise_descriptor_limit(values.max_connections)
@@ -98,6 +102,5 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
     # CONTROL-C reaches all processes of a terminal: the first one handles it, and sends SIGTERM to the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: service.from_signal_handler(stop))
-    if service.tls is not None:
-        signal.signal(signal.SIGHUP, lambda number, frame: service.from_signal_handler(service.tls.reload))
+    other_signals(service.from_signal_handler, service.tls.reload if service.tls is not None else None)
     reactor.run(installSignalHandlers=False)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM for processes whose main thread runs the reactor.
+"""Signals to processes whose main thread runs the reactor.
 
 Runs in the main thread; owns the handlers.
 """
@@ -10,8 +10,14 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger
 
-def stop_on_signals(reactor: Any, post: Callable[[Callable[[], object]], object], stop: Callable[[], object]) -> None:
+_log = Logger("channelserver")
+
+Post = Callable[[Callable[[], object]], object]
+
+
+def stop_on_signals(reactor: Any, post: Post, stop: Callable[[], object]) -> None:
     """Stop gracefully at the first signal; a second one ends the process at once.
 
     :param reactor: the reactor, which is not running yet.
@@ -34,3 +40,21 @@ def stop_on_signals(reactor: Any, post: Callable[[Callable[[], object]], object]
     install()
     # Again after the reactor has installed its own handlers, after which the exit code would not be 0.
     reactor.callWhenRunning(install)
+
+
+def other_signals(post: Post, reload: Callable[[], object] | None) -> None:
+    """Reload on SIGHUP; log SIGUSR1, SIGUSR2, and a SIGHUP with nothing to reload, whose default is the process's end.
+
+    :param post: calls a function in the reactor thread; safe in a signal handler.
+    :param reload: called in the reactor thread.
+    """
+
+    def ignore(number: int, frame: Any) -> None:
+        post(lambda: _log.info("{name} ignored: it has no meaning here", name=signal.Signals(number).name))
+
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        if signal.getsignal(number) == signal.SIG_DFL:  # else it is twistd's, which rotates its log file
+            signal.signal(number, ignore)
+    if reload is not None:
+        wanted = reload
+        signal.signal(signal.SIGHUP, lambda number, frame: post(wanted))

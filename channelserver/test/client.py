@@ -9,6 +9,8 @@ import random
 import string
 from typing import Any, NoReturn
 
+from asgiref.sync import async_to_sync
+
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.channel import Group
 from channelserver.exceptions import ChannelSocketException
@@ -18,6 +20,7 @@ from channelserver.message import Message
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.test.layer import deliver_committed
 from channelserver.workers.outbox import Outbox
+from channelserver.workers.worker import coroutine_of
 
 
 class Client:
@@ -76,7 +79,10 @@ class Client:
         consumer_started.send(sender=type(self), environ={})
         try:
             with Outbox(_no_room) as outbox:
-                result = consumer(message, **kwargs)
+                decide = coroutine_of(consumer)
+                coroutine = decide and decide(message)
+                # The synchronous parts of a coroutine run in this thread, inside the test's transaction.
+                result = (consumer if coroutine is None else async_to_sync(coroutine))(message, **kwargs)
             outbox.release()
             return result
         except ChannelSocketException as error:

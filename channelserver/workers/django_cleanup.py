@@ -26,7 +26,7 @@ import django.db
 from asgiref.local import Local
 from django.conf import settings
 from django.core import signals
-from django.core.cache import close_caches
+from django.core.cache import caches, close_caches
 from django.core.cache.backends.base import BaseCache
 from django.core.handlers.base import reset_urlconf
 from django.db import connections
@@ -40,6 +40,8 @@ from channelserver.workers import django_fast, fingerprints
 class _Thread(threading.local):
     #: Weak references; None until the thread asks for the first time. A project may delete a connection.
     connections: list[ref[Any]] | None = None
+    #: Coroutines whose synchronous parts run in this thread. One of them may be in the middle of a query's results.
+    guests = 0
 
 
 _thread = _Thread()
@@ -180,7 +182,23 @@ class _Value:
         self._variable.set(_NOTHING)
 
 
+def installed() -> bool:
+    """Whether :meth:`install` was called in this process."""
+    return _off is not None
+
+
+def only_django_listens() -> bool:
+    """Whether nobody but Django, as :func:`install` has left it, listens to the signals around a request."""
+    return all(
+        type(signal) is _Signal and signal.receivers == signal.alone
+        for signal in (signals.request_started, signals.request_finished)
+    )
+
+
 def _request_started() -> None:
+    if _thread.guests:
+        close_old_connections()
+        return
     for known in _connections():
         connection = known()
         if connection is not None:
@@ -197,8 +215,47 @@ def _request_finished() -> None:
         reset_urlconf(None)
 
 
+class _CachesOfThread(threading.local):
+    """Where ``django.core.cache.caches`` keeps the caches of a thread: longer than for one message, whose context ends.
+
+    In a task of an event loop they are the task's, as with Django.
+    """
+
+    def __init__(self, of_task: Local) -> None:
+        self.__dict__["of_task"] = of_task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.of_task, name)  # raises AttributeError where there is none
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if _has_loop():
+            setattr(self.of_task, name, value)
+        else:
+            self.__dict__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        if name in self.__dict__:
+            del self.__dict__[name]
+        else:
+            delattr(self.of_task, name)
+
+
+def keep_caches() -> None:
+    """Have the caches of a worker thread outlive a message, although each message has a context of its own."""
+    handler: Any = caches
+    if type(handler._connections) is Local:
+        handler._connections = _CachesOfThread(handler._connections)
+
+
 def close_old_connections(**_: Any) -> None:
-    """Close the thread's database connections that are broken or too old (Django's function of this name)."""
+    """Close the thread's database connections that are broken or too old (Django's function of this name).
+
+    While coroutines have their synchronous parts in this thread, only the broken ones.
+    """
+    if _thread.guests:
+        for made in connections.all(initialized_only=True):
+            _close_if_broken(made)
+        return
     if _off is None or "database connections" in _off:
         django.db.close_old_connections()
         return
@@ -206,6 +263,32 @@ def close_old_connections(**_: Any) -> None:
         connection = known()
         if connection is not None:
             connection.close_if_unusable_or_obsolete()
+
+
+def _close_if_broken(connection: Any) -> None:
+    if connection.connection is not None and not connection.in_atomic_block and connection.errors_occurred:
+        if connection.is_usable():
+            connection.errors_occurred = False
+        else:
+            connection.close()
+
+
+def guest_enters() -> None:
+    """A coroutine's synchronous parts are going to run in the calling thread."""
+    if _off is None or "database connections" in _off:  # else done
+        for signal in (signals.request_started, signals.request_finished):
+            if signal.disconnect(django.db.close_old_connections):
+                signal.connect(close_old_connections)
+    if not _thread.guests:
+        close_old_connections()
+    _thread.guests += 1
+
+
+def guest_leaves() -> None:
+    """The coroutine has ended."""
+    _thread.guests -= 1
+    if not _thread.guests:
+        close_old_connections()
 
 
 def _reset_queries(**_: Any) -> None:

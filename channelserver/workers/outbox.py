@@ -60,6 +60,20 @@ class Outbox:
         """Have :meth:`flush` call `function` in the consumer's thread; for what may use the database."""
         self._at_end.append(function)
 
+    @property
+    def has_functions(self) -> bool:
+        """Whether :meth:`at_end` was called."""
+        return bool(self._at_end)
+
+    def call_functions(self) -> None:
+        """Call what :meth:`at_end` was given; log what it raises."""
+        functions, self._at_end = self._at_end, []
+        for function in functions:
+            try:
+                function()
+            except Exception:
+                logger.exception("error in %r, called at the end of a consumer", function)
+
     def drop(self) -> None:
         """Drop everything: the consumer raised."""
         self._entries.clear()
@@ -85,12 +99,7 @@ class Outbox:
 
         :param done: called when nothing is left to send, in the calling thread or the reactor's.
         """
-        functions, self._at_end = self._at_end, []
-        for function in functions:
-            try:
-                function()
-            except Exception:
-                logger.exception("error in %r, called at the end of a consumer", function)
+        self.call_functions()
         earlier = self._flush
         if not self._entries and (earlier is None or earlier.ended):  # most views send nothing
             if done is not None:

@@ -19,9 +19,13 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextvars import Context
 
 from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.workers.loop import adopt_thread
+from channelserver.workers.streams import Streams
 
 logger = logging.getLogger("channelserver.workers")
 
@@ -31,17 +35,39 @@ PATIENCE = 0.002
 CROWDED_SWITCH = 0.001
 
 
-class _Thread:
+#: A synchronous part of a coroutine; called with the thread it runs in.
+Call = Callable[["WorkerThread"], object]
+
+
+#: A pool whose threads have all been on one job for so many seconds makes no progress.
+STALLED_SECONDS = 1.0
+
+
+class WorkerThread:
     """One worker thread as the pool sees it."""
 
-    __slots__ = ("busy_since", "delivery", "gate", "thread")
+    __slots__ = ("busy_since", "calls", "delivery", "gate", "guests", "surplus", "thread")
 
     def __init__(self) -> None:
+        #: Calls for this thread alone, and how many coroutines will make others (workers/sticky.py).
+        self.calls: deque[Call] = deque()
+        self.guests = 0
+        self.surplus = False  # it ends after its message
         self.gate = threading.Lock()
         self.gate.acquire()
         self.busy_since = 0.0  # 0: awake, and between two jobs
         self.delivery: Delivery | None = None
         self.thread: threading.Thread | None = None
+
+
+class _Current(threading.local):
+    """The pool and the state of the calling thread, if it is a worker thread."""
+
+    pool: WorkerPool | None = None
+    state: WorkerThread | None = None
+
+
+_current = _Current()
 
 
 class WorkerPool:
@@ -56,6 +82,7 @@ class WorkerPool:
     :param turn_began: when the reactor last began to handle events, in seconds of ``time.monotonic``. While it does, it
         holds the interpreter lock: that a thread makes no progress then does not mean that it waits.
     :param thread_started: called at the beginning of each thread, in it.
+    :param max_streams: how many responses may be streamed by threads at a time, beside those of the pool.
     """
 
     def __init__(
@@ -68,6 +95,7 @@ class WorkerPool:
         thread_done: Callable[[], object] = lambda: None,
         thread_started: Callable[[], object] = lambda: None,
         turn_began: Callable[[], float] = time.monotonic,
+        max_streams: int = 50,
     ) -> None:
         #: The channels to serve, except those left to other processes, and by how many threads.
         self.channels = tuple(channels)
@@ -76,14 +104,20 @@ class WorkerPool:
         self._channels = self.channels
         self._consume = consume
         self._call_later = call_later
-        self._thread_done = thread_done
+        self.thread_done = thread_done
         self._turn_began = turn_began
         self._thread_started = thread_started
         self._lock = threading.Lock()
-        self._awake: set[_Thread] = set()
-        self._parked: list[_Thread] = []
-        self._all = [_Thread() for _ in range(threads)]
-        self._finished = 0
+        self._awake: set[WorkerThread] = set()
+        self._parked: list[WorkerThread] = []
+        self._all = [WorkerThread() for _ in range(threads)]
+        self._calls: deque[Call] = deque()  # for whichever thread is free
+        self.streams = Streams(self, max_streams)
+        #: What each message's context begins with.
+        self.context = Context()
+        #: Called, in any thread, when messages wait and no thread moves: the event loop may take some of them.
+        self.when_stuck: Callable[[], object] | None = None
+        self._count = self._finished = 0
         self._watching = False
         self._seen = 0
         self._step = 1
@@ -100,9 +134,41 @@ class WorkerPool:
             self._awake.update(self._all)
         self._started = True
         self._queues.listen(self._channels, self.work_ready)
-        for number, state in enumerate(self._all, 1):
-            state.thread = threading.Thread(target=self._run, args=(state,), name=f"worker-{number}", daemon=True)
-            state.thread.start()
+        for state in self._all:
+            self._start_thread(state)
+
+    def _start_thread(self, state: WorkerThread) -> None:
+        self._count += 1
+        state.thread = threading.Thread(target=self._run, args=(state,), name=f"worker-{self._count}", daemon=True)
+        state.thread.start()
+
+    # -- threads that stream, in the thread itself ---------------------------------------------------------------------
+
+    def leave_count(self, state: WorkerThread) -> None:
+        """A thread of the pool streams from now on: another one takes its place if it is needed."""
+        with self._lock:
+            self._all.remove(state)
+            self._awake.discard(state)
+            self._set_switch_interval()
+            self._finished += 1
+        self.work_ready()
+
+    def return_to_count(self, state: WorkerThread) -> bool:
+        """The thread is done with it; return False if it must end, for its place is taken."""
+        with self._lock:
+            if len(self._all) >= self.threads:
+                state.surplus = True
+                return False
+            self._all.append(state)
+            self._awake.add(state)
+            return True
+
+    def _replace(self) -> None:
+        """Start a thread in the place of one that streams. The lock is held."""
+        state = WorkerThread()
+        self._all.append(state)
+        self._awake.add(state)
+        self._start_thread(state)
 
     def leave(self, channels: Collection[str]) -> None:
         """Leave these channels to other processes, and serve all others. Reactor thread, as :meth:`start` and
@@ -132,7 +198,7 @@ class WorkerPool:
     def join(self, timeout: float) -> list[str]:
         """Wait up to `timeout` seconds for the threads to end; return a line for each that has not."""
         ends = time.monotonic() + timeout
-        for state in self._all:
+        for state in tuple(self._all):
             if state.thread is not None:
                 state.thread.join(max(0.0, ends - time.monotonic()))
         return [self._describe(state) for state in self._all if state.thread and state.thread.is_alive()]
@@ -140,23 +206,46 @@ class WorkerPool:
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Have `callback` called once, from any thread, when no work waits and all threads are parked."""
         with self._lock:
-            idle = not self._awake and not self._queues.has_work(self._channels)
+            idle = not self._awake and not self._has_work() and not len(self.streams)
             if not idle:
                 self._idle_callbacks.append(callback)
         if idle:
             callback()
+
+    def stalled(self) -> bool:
+        """Whether all threads have been on the same job for more than a second."""
+        limit = time.monotonic() - STALLED_SECONDS
+        states = tuple(self._all)
+        return len(states) >= self.threads and all(0.0 < state.busy_since < limit for state in states)
 
     def busy(self) -> list[str]:
         """Return a line for each job under way: the thread, the channel, and for how long."""
         return [self._describe(state) for state in self._all if state.delivery is not None]
 
     @staticmethod
-    def _describe(state: _Thread) -> str:
+    def _describe(state: WorkerThread) -> str:
         delivery, since = state.delivery, state.busy_since
         name = state.thread.name if state.thread else "worker"
         if delivery is None:
             return f"{name}: between two messages"
         return f"{name}: on a message from {delivery.channel!r} for {time.monotonic() - since:.1f} s"
+
+    def call(self, function: Call, thread: WorkerThread | None = None) -> None:
+        """Have a function called in a worker thread, before any message. Any thread.
+
+        :param function: called with the thread; it does not raise.
+        :param thread: where; None: in whichever is free first.
+        """
+        if thread is None:
+            self._calls.append(function)
+            self.work_ready()
+            return
+        with self._lock:
+            thread.calls.append(function)
+            if thread in self._parked:
+                self._parked.remove(thread)
+                self._unpark(thread)
+                self._set_switch_interval()
 
     # -- waking --------------------------------------------------------------------------------------------------------
 
@@ -164,8 +253,12 @@ class WorkerPool:
         """Wake a thread if necessary: there is new work. Any thread."""
         with self._lock:
             if not self._parked:
-                return
-            if not self._flowing(None):
+                if len(self._all) < self.threads and self._started and not self._stopping and self._has_work():
+                    self._replace()
+                    return
+                if self.when_stuck is None:
+                    return
+            elif not self._flowing(None):
                 self._wake(1)
                 return
             if self._watching:
@@ -178,25 +271,34 @@ class WorkerPool:
         """Shortly after work was announced, check that it makes progress. Reactor thread."""
         with self._lock:
             # Under the lock: work that arrives after this check sees that nobody watches, and schedules a new check.
-            if not self._parked or not self._queues.has_work(self._channels):
+            all_awake = not self._parked
+            if (all_awake and self.when_stuck is None) or not self._has_work():
                 self._watching = False
                 self._step = 1
                 return
-            if self._finished == self._seen:
+            stuck = self._finished == self._seen
+            if not stuck:
+                self._step = 1
+            elif not all_awake:
                 self._wake(self._step)
                 self._step *= 2  # many slow jobs at once: the last one must not wait for long
-            else:
-                self._step = 1
             self._seen = self._finished
+        if stuck and all_awake and self.when_stuck is not None:
+            self.when_stuck()
         self._call_later(PATIENCE, self._watch)
 
     def _wake(self, number: int) -> None:
         for _ in range(min(number, len(self._parked))):
-            state = self._parked.pop()
-            state.busy_since = 0.0
-            self._awake.add(state)
-            state.gate.release()
+            # Rather one without guests: a message that takes long would keep them waiting.
+            parked = self._parked
+            place = next((place for place in range(len(parked) - 1, -1, -1) if not parked[place].guests), -1)
+            self._unpark(parked.pop(place))
         self._set_switch_interval()
+
+    def _unpark(self, state: WorkerThread) -> None:
+        state.busy_since = 0.0
+        self._awake.add(state)
+        state.gate.release()
 
     def _set_switch_interval(self) -> None:
         """Switch threads more often while several are awake, since the reactor also competes with them, a few times
@@ -207,7 +309,10 @@ class WorkerPool:
             self._crowded = crowded
             sys.setswitchinterval(CROWDED_SWITCH if crowded else self._usual_switch)
 
-    def _flowing(self, besides: _Thread | None) -> bool:
+    def _has_work(self) -> bool:
+        return bool(self._calls) or self._queues.has_work(self._channels)
+
+    def _flowing(self, besides: WorkerThread | None) -> bool:
         """Whether an awake thread is between two jobs, or has just begun one."""
         limit = self._turn_began() - PATIENCE
         for state in self._awake:
@@ -217,21 +322,27 @@ class WorkerPool:
 
     # -- working -------------------------------------------------------------------------------------------------------
 
-    def _run(self, state: _Thread) -> None:
+    def _run(self, state: WorkerThread) -> None:
         queues, consume = self._queues, self._consume
         try:
+            adopt_thread()
             self._thread_started()
         except Exception:
             logger.exception("error at the beginning of a worker thread")
-        while not self._stopping:
+        _current.pool, _current.state = self, state
+        while not self._stopping and not state.surplus:
             try:
+                if state.calls or self._calls:
+                    self._make_call(state)
+                    continue
                 delivery = queues.take(self._channels)
                 if delivery is None:
                     self._park(state)
                     continue
                 state.delivery = delivery
                 state.busy_since = began = time.monotonic()
-                consume(delivery)
+                # A fresh context: what is set there (language, time zone, error reporting) ends with the message.
+                self.context.copy().run(consume, delivery)
             except BaseException:  # a consumer may raise SystemExit; the thread must survive
                 logger.exception("error in a worker thread")
                 if state.delivery is not None:
@@ -244,20 +355,30 @@ class WorkerPool:
                 if quick and len(self._awake) > 1:
                     self._park_if_surplus(state)
         try:
-            self._thread_done()
+            self.thread_done()
         except Exception:
             logger.exception("error at the end of a worker thread")
 
-    def _park(self, state: _Thread) -> None:
+    def _make_call(self, state: WorkerThread) -> None:
+        try:
+            call = (state.calls or self._calls).popleft()
+        except IndexError:  # another thread was quicker
+            return
+        state.busy_since = time.monotonic()
+        call(state)
+        state.busy_since = 0.0
+        self._finished += 1
+
+    def _park(self, state: WorkerThread) -> None:
         """Wait for work, unless there is some."""
         with self._lock:
-            if self._stopping or self._queues.has_work(self._channels):
+            if self._stopping or state.calls or self._has_work():
                 return
             self._awake.discard(state)
             self._set_switch_interval()
             self._parked.append(state)
             callbacks: list[Callable[[], object]] = []
-            if not self._awake:
+            if not self._awake and not len(self.streams):
                 callbacks, self._idle_callbacks = self._idle_callbacks, callbacks
         for callback in callbacks:
             try:
@@ -266,10 +387,10 @@ class WorkerPool:
                 logger.exception("error in a when_idle callback")
         state.gate.acquire()
 
-    def _park_if_surplus(self, state: _Thread) -> None:
+    def _park_if_surplus(self, state: WorkerThread) -> None:
         """Park even if work waits, as long as another thread takes it."""
         with self._lock:
-            if self._stopping or not self._flowing(state):
+            if self._stopping or state.calls or not self._flowing(state):
                 return
             self._awake.discard(state)
             self._set_switch_interval()
@@ -281,3 +402,21 @@ class WorkerPool:
         if watch:  # the other thread's next job may be a slow one
             self._call_later(PATIENCE, self._watch)
         state.gate.acquire()
+
+
+def stream(run: Callable[[], object], refuse: Callable[[], object]) -> None:
+    """Stream a response without keeping a place in the pool.
+
+    :param run: sends the response, as fast as the client reads, and closes it.
+    :param refuse: called instead if there are too many already.
+    """
+    pool, state = _current.pool, _current.state
+    if pool is None or state is None:
+        run()
+    else:
+        pool.streams.add(state, run, refuse)
+
+
+def current_pool() -> WorkerPool | None:
+    """Return the pool of the calling thread, if it is a worker thread."""
+    return _current.pool

@@ -10,14 +10,16 @@ thread survives, old database connections are closed, and the lane is released.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
+
+from asgiref.sync import iscoroutinefunction
 
 from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
 from channelserver.layers.base import FAILED
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
-from channelserver.sessions import forget_channel_session
+from channelserver.sessions import forget_channel_session, has_channel_session
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.workers.django_cleanup import close_old_connections
 from channelserver.workers.outbox import Outbox
@@ -28,6 +30,24 @@ logger = logging.getLogger("channelserver.worker")
 #: (seconds).
 RETRIES = 10
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+
+
+_UNKNOWN: Any = object()
+
+
+class Plan:
+    """How a message is consumed: by whom, with which arguments, and, if on the event loop, by which coroutine function.
+
+    ``consumer`` is None if no route matches. ``coroutine`` is called as the consumer is.
+    """
+
+    __slots__ = ("consumer", "coroutine", "kwargs", "message")
+
+    def __init__(self) -> None:
+        self.message: Message | None = None
+        self.consumer: Any = None
+        self.kwargs: dict[str, Any] = {}
+        self.coroutine: Callable[..., Coroutine[Any, Any, object]] | None = None
 
 
 class Worker:
@@ -52,60 +72,83 @@ class Worker:
     ) -> None:
         self.channel_layer = channel_layer
         self._layer = channel_layer.channel_layer
-        self._queues = queues
-        self._call_later = call_later
+        self.queues = queues
+        self.call_later = call_later
         self.auto_accept = auto_accept
         self.reject_unrouted = reject_unrouted
         self.callback = callback
+        #: Hands a message over to the event loop; None: there are no coroutines here.
+        self.start_coroutine: Callable[[Delivery, Plan], object] | None = None
+        self._kinds: dict[Any, Any] = {}
+
+    def plan(self, delivery: Delivery, plan: Plan) -> None:
+        """Find out what consumes a message, and whether that is a coroutine. Any thread.
+
+        :raises Exception: what the routing's patterns, or a consumer that decides by the message, raise.
+        """
+        message = plan.message = Message(delivery.content, delivery.channel, self._layer)
+        if delivery.attachment is not None:
+            message.body_file = delivery.attachment
+        match = self.channel_layer.router.match(message)
+        if match is not None:
+            consumer, plan.kwargs = plan.consumer, _ = match
+            kind = self._kinds.get(consumer, _UNKNOWN)
+            if kind is _UNKNOWN:
+                kind = self._kinds[consumer] = coroutine_of(consumer)
+            if kind is not None:
+                plan.coroutine = kind(message)
 
     def consume(self, delivery: Delivery) -> None:
         """Run the consumer of one message. Never raises."""
-        message = None
+        plan: Plan = delivery.plan or Plan()
         started = put_back = ended = tidy = False
         try:
-            message = Message(delivery.content, delivery.channel, self._layer)
-            if delivery.attachment is not None:
-                message.body_file = delivery.attachment
-            match = self.channel_layer.router.match(message)
-            if match is None:
+            if plan.message is None:
+                self.plan(delivery, plan)
+            message, consumer = plan.message, plan.consumer
+            assert message is not None
+            if consumer is None:
                 self._unrouted(delivery.channel, message)
                 return
-            consumer, kwargs = match
+            if plan.coroutine is not None and self.start_coroutine is not None:
+                put_back = True  # it is the event loop's now
+                self.start_coroutine(delivery, plan)
+                return
             tidy = not getattr(consumer, "tidies_connections", False)
             if tidy:
                 _guarded(close_old_connections)
             if self.callback is not None:
                 self.callback(delivery.channel, message)
             started = True
-            _announce(consumer_started, environ={})
+            announce(consumer_started, environ={})
             try:
-                with Outbox(self._call_later) as outbox:
-                    consumer(message, **kwargs)
+                with Outbox(self.call_later) as outbox:
+                    consumer(message, **plan.kwargs)
             except ConsumeLater:
-                put_back = self._later(delivery, message, consumer)
+                put_back = self.later(delivery, message, consumer)
                 return
             except BaseException as error:  # also SystemExit: a consumer must not end the thread
                 outbox.drop()
-                self._raised(error, delivery, message, consumer)
+                self.raised(error, delivery, message, consumer)
                 return
             ended = True
-            self._ended(delivery, message, outbox)
+            self.ended(delivery, message, outbox)
         except BaseException:
             logger.exception("cannot consume a message from %r", delivery.channel)
-            self._fail(message, 500)
+            self.fail(plan.message, 500)
         finally:
             if started:
-                _announce(consumer_finished)
+                announce(consumer_finished)
             if not put_back:
-                self._tidy(delivery)
+                self.tidy(delivery)
             if tidy:
                 _guarded(close_old_connections)
             if not put_back and not ended:
-                self._queues.finish(delivery)
+                self.queues.finish(delivery)
 
     # -- the four ways to end ------------------------------------------------------------------------------------------
 
-    def _ended(self, delivery: Delivery, message: Message, outbox: Outbox) -> None:
+    def ended(self, delivery: Delivery, message: Message, outbox: Outbox) -> None:
         """The consumer returned: send what it held back, then release its lane."""
 
         def done() -> None:
@@ -115,11 +158,11 @@ class Worker:
             except Exception:
                 logger.exception("cannot accept %r", delivery.content.get("path"))
             finally:
-                self._queues.finish(delivery)
+                self.queues.finish(delivery)
 
         outbox.flush(done)
 
-    def _raised(self, error: BaseException, delivery: Delivery, message: Message, consumer: Any) -> None:
+    def raised(self, error: BaseException, delivery: Delivery, message: Message, consumer: Any) -> None:
         channel = delivery.channel
         connecting = channel == "websocket.connect"
         if connecting and isinstance(error, DenyConnection):
@@ -136,40 +179,48 @@ class Worker:
                 exc_info=(type(error), error, error.__traceback__),
             )  # fmt: skip
         if connecting or channel == "http.request":
-            self._fail(message, 500)  # no effect if the client has its answer already
+            self.fail(message, 500)  # no effect if the client has its answer already
 
-    def _later(self, delivery: Delivery, message: Message, consumer: Any) -> bool:
+    def later(self, delivery: Delivery, message: Message, consumer: Any) -> bool:
         """Put a message back after a pause, for its consumer; return False if that was done often enough."""
         if delivery.tries >= RETRIES:
             logger.error(
                 "%s raised ConsumeLater %d times on %r; dropped", _name(consumer), RETRIES + 1, delivery.channel
             )
-            self._fail(message, 503)
+            self.fail(message, 503)
             return False
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**delivery.tries)
         delivery.tries += 1
+        delivery.plan = None  # the next try begins with a new message
         if delivery.attachment is not None:
             delivery.attachment.seek(0)
-        self._queues.postpone(delivery, pause, self._call_later)
+        self.queues.postpone(delivery, pause, self.call_later)
         return True
 
     def _unrouted(self, channel: str, message: Message) -> None:
         """No route matches: sockets need none, as in Channels 1; for other messages that is an error."""
         if channel == "websocket.connect":
             if self.reject_unrouted:
-                self._fail(message, 404)
+                self.fail(message, 404)
             else:
                 self._reply(message, {"accept": True})
         elif channel == "http.request":
             logger.error("no route for a message from 'http.request', path %r", message.get("path"))
-            self._fail(message, 404)
+            self.fail(message, 404)
         elif channel not in ("websocket.receive", "websocket.disconnect", "websocket.refused", "http.disconnect"):
             logger.error("no route matches a message from %r; dropped", channel)
 
     # -- around it -----------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def _tidy(delivery: Delivery) -> None:
+    def tidies_in_database(delivery: Delivery) -> bool:
+        """Whether :meth:`tidy` may need the database."""
+        reply_channel = delivery.content.get("reply_channel")
+        ends = delivery.channel in ("websocket.disconnect", "websocket.refused")
+        return ends and isinstance(reply_channel, str) and has_channel_session(reply_channel)
+
+    @staticmethod
+    def tidy(delivery: Delivery) -> None:
         """Release what was kept for this message."""
         if delivery.attachment is not None:
             _guarded(delivery.attachment.close)
@@ -181,7 +232,7 @@ class Worker:
         if message.reply_channel is not None:
             self._layer.dispatch(message.reply_channel.name, content)
 
-    def _fail(self, message: Message | None, status: int) -> None:
+    def fail(self, message: Message | None, status: int) -> None:
         """Answer the client, if there is one, with an error status."""
         try:
             if message is not None:
@@ -190,11 +241,19 @@ class Worker:
             logger.exception("cannot report the failure of a message from %r", message)
 
 
-def _announce(signal: Any, **arguments: Any) -> None:
+def announce(signal: Any, **arguments: Any) -> None:
     if signal.receivers:
         for receiver, result in _guarded(signal.send_robust, sender=Worker, **arguments) or ():
             if isinstance(result, Exception):
                 logger.error("receiver %s of a worker signal failed", _name(receiver), exc_info=result)
+
+
+def coroutine_of(consumer: Any) -> Callable[[Message], Any] | None:
+    """Return what tells, for a message, the coroutine function that consumes it, or None; None: there never is one."""
+    if iscoroutinefunction(consumer):
+        return lambda message: consumer
+    decide: Callable[[Message], Any] | None = getattr(consumer, "coroutine_for", None)
+    return decide
 
 
 def _guarded(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

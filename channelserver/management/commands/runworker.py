@@ -37,7 +37,7 @@ from channelserver.start.application import (
 )
 from channelserver.start.logs import show_reactor_log
 from channelserver.start.project import StartError
-from channelserver.start.signals import stop_on_signals
+from channelserver.start.signals import other_signals, stop_on_signals
 
 logger = logging.getLogger("channelserver.runworker")
 
@@ -134,6 +134,7 @@ class WorkerProcess:
     def run(self) -> None:
         """Work until a signal arrives; then finish the messages in hand."""
         stop_on_signals(self._reactor, self._bridge.from_signal_handler, self._stop)
+        other_signals(self._bridge.from_signal_handler, None)
         self._reactor.callWhenRunning(self._start)
         self._reactor.run()
 

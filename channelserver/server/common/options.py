@@ -132,6 +132,12 @@ class Settings:
     pythonpath: str | None = option(
         None, "folder to import the project from; default: the current one", command_line_only=True
     )
+    app: str | None = option(
+        None,
+        "module to import first, as for gunicorn and uvicorn, e.g. mysite.wsgi or mysite.asgi:application: what it "
+        "sets up counts, its application object is not called",
+        command_line_only=True,
+    )
     demo: bool = option(False, "run the built-in chat site, stored in a temporary folder", command_line_only=True)
     demo_data: str | None = option(None, "keep the demo's database in this folder", command_line_only=True)
     check: bool = option(
@@ -159,11 +165,19 @@ class Settings:
         low=0,
         high=1000,
     )
+    max_streams: int = option(
+        50,
+        "responses with plain iterators that are streamed at a time, in threads beside --threads; as many more wait",
+        low=1,
+        high=10_000,
+    )
     processes: int = option(
         1, "processes that share the listeners and one channel layer, each with its own worker threads", low=1, high=64
     )
     layer: str = option("default", "which of CHANNEL_LAYERS")
-    root_path: str = option("", "path under which the site is mounted, e.g. /app")
+    root_path: str = option(
+        "", "path under which the site is mounted, e.g. /app; default: the setting FORCE_SCRIPT_NAME"
+    )
     auto_accept: bool = option(
         True, "accept a WebSocket only when a consumer says so, not when its connect consumer ends normally"
     )

@@ -3,7 +3,8 @@
 Runs in the reactor thread; owns nothing that changes.
 
 ``ready`` (200); ``draining`` (503): the server stops and takes no new work; ``overloaded`` (503): the channel
-``http.request`` is full, or its oldest message has waited for a worker longer than :data:`OVERLOADED_SECONDS`.
+``http.request`` is full, or its oldest message has waited for a worker longer than :data:`OVERLOADED_SECONDS`, or than
+:data:`STALLED_SECONDS` while no worker thread moves.
 
 Whatever the ``Host`` field says, there is an answer, for those who check come by address; so it says nothing that is
 not for everyone, but to clients on this machine, at a Unix socket, or at an address of a trusted proxy: they get the
@@ -26,6 +27,8 @@ from channelserver.server.site import Site
 
 #: Seconds a request may wait for a worker before the server calls itself overloaded.
 OVERLOADED_SECONDS = 10.0
+#: The same while no worker thread moves.
+STALLED_SECONDS = 1.0
 
 #: The channels whose queues are told of.
 CHANNELS = ("http.request", "websocket.connect", "websocket.receive", "websocket.disconnect")
@@ -45,6 +48,10 @@ class Health:
         self._path = path
         self._busy = busy
         self._threads = threads
+        #: Whether no worker thread has moved for a second.
+        self.stalled: Callable[[], bool] = lambda: False
+        #: Returns further figures.
+        self.further: Callable[[], dict[str, Any]] = dict
         #: Returns the figures of all processes of the server, if there are others.
         self.gather: Callable[[], Deferred[list[dict[str, Any]]]] | None = None
 
@@ -94,7 +101,8 @@ class Health:
         if self._site.draining:
             return "draining"
         full = requests.get("messages_pending", 0) >= self._site.layer.get_capacity("http.request")
-        if full or requests.get("messages_max_age", 0.0) > OVERLOADED_SECONDS:
+        oldest = requests.get("messages_max_age", 0.0)
+        if full or oldest > OVERLOADED_SECONDS or (oldest > STALLED_SECONDS and self.stalled()):
             return "overloaded"
         return "ready"
 
@@ -105,6 +113,7 @@ class Health:
             "websockets": sum(connection.websocket is not None for connection in site.connections),
             "threads": self._threads,
             "busy": self._busy(),
+            **self.further(),
             "queues": {name: int(figures["messages_pending"]) for name, figures in queues.items()},
             "oldest": round(max((figures["messages_max_age"] for figures in queues.values()), default=0.0), 3),
             "refused": site.throttled_log.totals(),

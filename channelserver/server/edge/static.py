@@ -16,13 +16,12 @@ from twisted.logger import Logger
 from whitenoise import WhiteNoise
 from whitenoise.responders import Response, SlicedFile
 
+from channelserver.layers.base import FILE
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import RequestHead
 
 _log = Logger("channelserver.server.static")
 
-#: Bytes read from a file at a time.
-BLOCK = 64 * 1024
 #: Names with a hash of the content in them, as Django's ``ManifestStaticFilesStorage`` makes them, may be kept for
 #: ever.
 HASHED_NAME = re.compile(r"\.[0-9a-f]{12}\.[^/]+$")
@@ -89,10 +88,7 @@ def send(exchange: Exchange, response: Any) -> None:
     if response.file is None:
         exchange.reply({**start, "content": b""})
     else:
-        # Known to the exchange before it begins: it closes the file, however it ends.
-        exchange.source = FileSource(exchange, response.file)
-        exchange.reply({**start, "more_content": True})
-        exchange.source.resume()
+        exchange.reply({**start, FILE: response.file})
 
 
 def _conditions(file: Any, head: RequestHead) -> dict[str, str]:
@@ -130,37 +126,3 @@ def respond(file: Any, head: RequestHead) -> Any:
     headers += [("Content-Range", f"bytes {start}-{end}/{size}"), ("Content-Length", "1")]
     stream = SlicedFile(open(path, "rb"), start, end) if head.method == "GET" else None
     return Response(HTTPStatus.PARTIAL_CONTENT, headers, stream)
-
-
-class FileSource:
-    """Sends a file, as fast as the client reads.
-
-    :param exchange: where to.
-    :param file: an open file; it is closed at the end.
-    """
-
-    def __init__(self, exchange: Exchange, file: Any) -> None:
-        self._exchange = exchange
-        self._file = file
-
-    def resume(self) -> None:
-        """Send the next parts, until the client's buffer is full or the file ends."""
-        exchange = self._exchange
-        try:
-            while exchange.state == "streaming":
-                block = self._file.read(BLOCK)
-                if len(block) < BLOCK:
-                    self.close()
-                    exchange.reply({"content": block, "more_content": False})
-                    return
-                exchange.reply({"content": block, "more_content": True})
-                if not exchange.has_room:
-                    return
-        except OSError as error:
-            _log.error("file {path!r}: {error}", path=exchange.head.path, error=error)
-            self.close()
-            exchange.fail(500)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()

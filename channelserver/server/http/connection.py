@@ -247,6 +247,8 @@ class HTTPConnection(Connection):
                 self._close_idle()
         elif self._head is not None:
             self._head.keep_alive = False
+            if self._exchange is not None:
+                self._exchange.drain()
 
     # -- closing -------------------------------------------------------------------------------------------------------
 

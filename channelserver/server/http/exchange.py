@@ -15,10 +15,13 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from channelserver.layers.base import FAILED
+from channelserver.layers.base import EVENTS, FAILED, FILE
 from channelserver.layers.content import Content
+from channelserver.server.http.events import EventFeed
+from channelserver.server.http.file import FileSource
 from channelserver.server.http.flow import Flow
 from channelserver.server.http.http1 import RequestHead
+from channelserver.server.http.source import Source
 from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.http")
@@ -94,16 +97,6 @@ class Wire(Protocol):
         """Close the connection at once."""
 
 
-class Source(Protocol):
-    """Sends an answer from within the reactor."""
-
-    def resume(self) -> None:
-        """There is room: send more."""
-
-    def close(self) -> None:
-        """The exchange is over."""
-
-
 class Exchange:
     """One request under way.
 
@@ -176,8 +169,22 @@ class Exchange:
     # -- the answer ----------------------------------------------------------------------------------------------------
 
     def send_frame(self, frame: bytes, deflated: Any) -> bool:
-        """A group's message to its sockets is nothing to a request that is a member, too."""
+        """Ignore a group's frame: it is for sockets. (Event streams get the event.)"""
         return True
+
+    @property
+    def site(self) -> Site:
+        """What all connections share."""
+        return self.wire.site
+
+    @property
+    def events(self) -> EventFeed | None:
+        """What feeds the answer, if it is an event stream."""
+        return self.source if isinstance(self.source, EventFeed) else None
+
+    def send_part(self, data: bytes) -> None:
+        """Send a part of an answer that has begun."""
+        self._go_on(data, True)
 
     def reply(self, content: Content) -> None:
         """Act on a reply: ``status``, ``headers``, ``content``, ``more_content``; later ones without the first two."""
@@ -186,6 +193,8 @@ class Exchange:
                 self.fail(content[FAILED])
             elif self.state == "waiting":
                 self._start(content)
+            elif isinstance(self.source, EventFeed) and "content" not in content:
+                self.source.reply(content)
             elif "status" in content:
                 _log.error("a second status for {path!r} was dropped", path=self.head.path)
             else:
@@ -213,7 +222,13 @@ class Exchange:
             site = self.wire.site
             self._forget()
             self._log_access(complete=False)
+            site.replies.client_gone(self.name)
             site.submit("http.disconnect", {"reply_channel": self.name, "path": self.head.path})
+
+    def drain(self) -> None:
+        """The server stops: an event stream ends, any other answer is finished."""
+        if isinstance(self.source, EventFeed):
+            self.source.end()
 
     def drained(self) -> None:
         """The client has read what was waiting."""
@@ -229,6 +244,9 @@ class Exchange:
         if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 999:
             raise ResponseError(f"the first reply needs a status from 200 to 999, not {status!r}")
         body, more = _body(content), bool(content.get("more_content"))
+        if FILE in content:
+            more = True
+            self.source = FileSource(self, content[FILE])  # closes the file, however the exchange ends
         head = self._head(status, content.get("headers") or (), body, more)
         self.state = "streaming"
         self.status = status
@@ -248,7 +266,12 @@ class Exchange:
             self._end(reusable=self.head.keep_alive)
             return
         self.wire.write(head)
-        self._go_on(body, True)
+        if EVENTS in content:
+            self.source = EventFeed(self, content[EVENTS])
+        if self.source is None or body:
+            self._go_on(body, True)
+        elif FILE in content:
+            self.source.resume()
 
     def _head(self, status: int, headers: Any, body: bytes, more: bool) -> bytes:
         """Return what goes out before the body."""

@@ -42,12 +42,22 @@ class Flow:
         """Count `size` bytes as under way, and call ``done(True)`` when there is room for more, or ``done(False)`` when
         the client has gone.
         """
+        room = self.add(size, done)
+        if room is not None:
+            done(room)
+
+    def add(self, size: int, done: Callable[[bool], object]) -> bool | None:
+        """Count `size` bytes as under way; for a sender that does not wait.
+
+        :returns: True: there is room for more; False: the client has gone; None: ``done(True)`` is called when there is
+            room, ``done(False)`` if the client goes.
+        """
         with self._changed:
             self._under_way += size
-            if self._under_way >= WINDOW and not self._gone:
-                self._waiting.append(done)
-                return
-        done(not self._gone)
+            if self._gone or self._under_way < WINDOW:
+                return not self._gone
+            self._waiting.append(done)
+            return None
 
     def sent(self, size: int) -> None:
         """Count `size` bytes as arrived."""

@@ -341,6 +341,9 @@ class HTTP2Connection(Connection):
         if idle:
             self._close_idle()
         else:
+            for stream in list(self._streams.values()):
+                if stream.exchange is not None:
+                    stream.exchange.drain()
             self._schedule()
 
     def _leave(self, code: int = frames.NO_ERROR) -> None:

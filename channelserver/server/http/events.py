@@ -1,0 +1,82 @@
+"""Event streams (HTML standard, "Server-sent events"): answers that the reactor holds open and groups feed.
+
+Runs in the reactor thread; a feed is owned by its exchange.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channelserver.layers.content import Content
+from channelserver.layers.events import encode_event
+from channelserver.server.http.source import Answer
+
+#: Seconds of silence after which a comment shows that the connection lives.
+PING_SECONDS = 15.0
+_PING = b":\n\n"
+
+
+class EventFeed:
+    """Feeds one answer: a source (see :class:`channelserver.server.http.source.Source`) that groups and timers drive.
+
+    :param exchange: whose answer it is; the head has been sent.
+    :param retry: milliseconds after which the client shall come back; None: as it likes.
+    """
+
+    __slots__ = ("_exchange", "_last", "_retry", "_waiting")
+
+    def __init__(self, exchange: Answer, retry: Any) -> None:
+        self._exchange = exchange
+        self._retry = retry
+        self._waiting = 0  # bytes that the client has not read
+        site = exchange.site
+        self._last = site.wheel.now()
+        site.wheel.add(self, self._last + PING_SECONDS)
+        site.replies.events.add(exchange.name)
+
+    def send(self, data: bytes) -> None:
+        """Send an event; a client that does not read is cut off."""
+        exchange = self._exchange
+        site = exchange.site
+        if not data or exchange.state != "streaming":
+            return
+        self._last = site.wheel.now()
+        exchange.send_part(data)
+        if exchange.has_room:
+            self._waiting = 0
+            return
+        self._waiting += len(data)
+        if self._waiting > site.options.send_buffer_bytes:
+            site.count_refusal("slow reader", f"an event stream was not read: {exchange.head.path}", exchange.client)
+            exchange.fail(500)
+
+    def reply(self, content: Content) -> None:
+        """Act on a reply: send an event; ``close`` ends the stream."""
+        self.send(encode_event(content))
+        if content.get("close"):
+            self.end()
+
+    def end(self) -> None:
+        """The server stops, or the application ends the stream: clients come back by themselves."""
+        if self._retry is not None:
+            self.send(b"retry: %d\n\n" % self._retry)
+        self._exchange.reply({"content": b"", "more_content": False})
+
+    def resume(self) -> None:
+        """The client has read what waited."""
+        self._waiting = 0
+
+    def close(self) -> None:
+        """The exchange is over: leave the groups."""
+        site = self._exchange.site
+        site.wheel.remove(self)
+        site.replies.events.discard(self._exchange.name)
+        site.layer.forget(self._exchange.name)
+
+    def on_tick(self, now: float) -> float | None:
+        """Show after some silence that the connection lives."""
+        if self._exchange.state != "streaming":
+            return None
+        if now >= self._last + PING_SECONDS:
+            self.send(_PING)
+        return self._last + PING_SECONDS

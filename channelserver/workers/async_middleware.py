@@ -1,0 +1,110 @@
+"""Django's own middleware on the event loop, without a change of threads where nothing waits.
+
+Django's middleware is asynchronous by adapters: each class changes to a thread and back, before the view and after it,
+in case its methods use the database. The methods of these classes seldom do, and it is known when. So here they are
+called directly, and in a thread only if they may wait.
+
+Runs in the event loop's thread; owns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.middleware.clickjacking import XFrameOptionsMiddleware
+from django.middleware.common import CommonMiddleware
+from django.middleware.csrf import CsrfViewMiddleware
+from django.middleware.http import ConditionalGetMiddleware
+from django.middleware.locale import LocaleMiddleware
+from django.middleware.security import SecurityMiddleware
+from django.utils.deprecation import MiddlewareMixin
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+Test = Callable[[Any], bool]
+
+
+def _never(request: Any) -> bool:
+    return False
+
+
+def _saves_session(request: Any) -> bool:
+    """Whether the session is going to be stored."""
+    session = getattr(request, "session", None)
+    if session is None or session.is_empty():
+        return False
+    return bool(session.modified or settings.SESSION_SAVE_EVERY_REQUEST)
+
+
+def _stores_messages(request: Any) -> bool:
+    """Whether messages were added or shown."""
+    messages = getattr(request, "_messages", None)
+    return messages is not None and bool(messages.used or messages.added_new)
+
+
+def _csrf_in_session(request: Any) -> bool:
+    return bool(settings.CSRF_USE_SESSIONS)
+
+
+def _csrf_reads_body(request: Any) -> bool:
+    return bool(settings.CSRF_USE_SESSIONS) or request.method not in SAFE_METHODS
+
+
+#: For each class, when ``process_request`` and ``process_response`` may wait.
+_WAITS: dict[type, tuple[Test, Test]] = {
+    SecurityMiddleware: (_never, _never),
+    SessionMiddleware: (_never, _saves_session),
+    CommonMiddleware: (_never, _never),
+    CsrfViewMiddleware: (_csrf_in_session, _csrf_in_session),
+    AuthenticationMiddleware: (_never, _never),
+    MessageMiddleware: (_never, _stores_messages),
+    XFrameOptionsMiddleware: (_never, _never),
+    LocaleMiddleware: (_never, _never),
+    ConditionalGetMiddleware: (_never, _never),
+}
+
+_hopping: Any = MiddlewareMixin.__acall__
+
+
+def install() -> None:
+    """Have Django's own classes called directly, in this process. Subclasses keep Django's way."""
+    for kind in _WAITS:
+        if kind.__acall__ is _hopping:  # type: ignore[attr-defined]
+            kind.__acall__ = _direct  # type: ignore[attr-defined]
+
+
+async def _direct(self: Any, request: Any) -> Any:
+    """What ``MiddlewareMixin.__acall__`` does."""
+    waits = _WAITS.get(type(self))
+    if waits is None:
+        return await _hopping(self, request)
+    response = None
+    if hasattr(self, "process_request"):
+        response = await _call(waits[0](request), self.process_request, request)
+    response = response or await self.get_response(request)
+    if hasattr(self, "process_response"):
+        response = await _call(waits[1](request), self.process_response, request, response)
+    return response
+
+
+async def _call(waits: bool, method: Callable[..., Any], *arguments: Any) -> Any:
+    if waits:
+        return await sync_to_async(method, thread_sensitive=True)(*arguments)
+    return method(*arguments)
+
+
+def direct_process_view(method: Any) -> Callable[..., Any] | None:
+    """Return the asynchronous form of a bound ``process_view`` of Django's own; None: it is none of those known."""
+    if type(getattr(method, "__self__", None)) is not CsrfViewMiddleware:
+        return None
+
+    async def process_view(request: Any, *arguments: Any) -> Any:
+        return await _call(_csrf_reads_body(request), method, request, *arguments)
+
+    return process_view

@@ -1,0 +1,246 @@
+"""Asynchronous views on the event loop: which requests go there, and Django's handler for them.
+
+:meth:`AsyncViews.find` runs in worker threads or the event loop's, the rest in the event loop's. Owns the handler with
+its asynchronous middleware, which is made when the first such request comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.conf import settings
+from django.conf.urls.i18n import is_language_prefix_patterns_used
+from django.core import asgi as django_asgi
+from django.core import signals
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.urls import URLPattern, URLResolver, get_resolver, set_script_prefix
+from django.utils import translation
+from django.utils.module_loading import import_string
+
+from channelserver.message import Message
+from channelserver.workers import django_cleanup, outbox
+from channelserver.workers.django_cleanup import only_django_listens
+from channelserver.workers.request import make_environ, open_body
+from channelserver.workers.responses import Answer, encode_head, hand_over
+from channelserver.workers.wrapped import MESSAGE, is_wrapped
+
+logger = logging.getLogger("channelserver.handler")
+
+#: Key of a scope: the environ of the same request.
+ENVIRON = "channelserver.environ"
+
+
+def has_coroutines(patterns: Iterable[URLPattern | URLResolver]) -> bool:
+    """Whether one of the views in a URLconf is a coroutine function."""
+    return any(
+        has_coroutines(pattern.url_patterns)
+        if isinstance(pattern, URLResolver)
+        else iscoroutinefunction(pattern.callback)
+        for pattern in patterns
+    )
+
+
+def middleware_can_be_asynchronous() -> bool:
+    """Whether no middleware is synchronous only: such a one has views run in a thread, whatever they are."""
+    return all(getattr(import_string(path), "async_capable", False) for path in settings.MIDDLEWARE)
+
+
+class AsyncRequest(ASGIRequest):
+    """A request that runs on the event loop: Django's own (``django.core.handlers.asgi.ASGIRequest``).
+
+    ``META`` has what a request in a thread has there.
+    """
+
+    _set_content_type_params: Callable[[dict[str, Any]], None]
+
+    def __init__(self, scope: dict[str, Any], body_file: Any) -> None:
+        message: Message = scope[MESSAGE]
+        self.message = message
+        self.scope = scope
+        self._post_parse_error = self._read_started = False
+        self.resolver_match = None
+        self.META = environ = scope[ENVIRON]
+        self.script_name, self.path_info = environ["SCRIPT_NAME"], environ["PATH_INFO"]
+        self.path = self.script_name + self.path_info
+        self.method = environ["REQUEST_METHOD"]
+        self._set_content_type_params(environ)
+        self._stream = body_file
+
+    @property
+    def reply_channel(self) -> Any:
+        """Where the answer goes."""
+        return self.message.reply_channel
+
+
+class AsyncHandler(ASGIHandler):
+    """Run a request through middleware and view on the event loop."""
+
+    request_class = AsyncRequest
+    #: Returns the asynchronous form of a ``process_view`` that need not change threads, or None.
+    direct_process_view: ClassVar[Callable[[Any], Any]] = staticmethod(lambda method: None)
+
+    async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answer a request (``ASGIHandler.handle``). Django's own ``__call__``, and what wraps it, lead here."""
+        message, environ = scope[MESSAGE], scope[ENVIRON]
+        set_script_prefix(environ["SCRIPT_NAME"] + "/")
+        quiet = only_django_listens()
+        if not quiet:
+            await signals.request_started.asend(sender=type(self), scope=scope, message=message)
+        request = AsyncRequest(scope, environ["wsgi.input"])
+        response: Any = None
+        try:
+            response = await self.run_get_response(request)
+            held_back = outbox.current()
+            if held_back is not None:
+                held_back.flush()
+            if response.streaming:
+                if hand_over(message, response):
+                    return
+                await (send.stream(response) if isinstance(send, Answer) else self.send_response(response, send))
+            elif not isinstance(send, Answer):
+                await self.send_response(response, send)
+            else:
+                send.whole(encode_head(response), response.content)
+        finally:
+            if response is None:
+                request.close()
+                if not quiet:
+                    await signals.request_finished.asend(sender=type(self))
+            elif quiet and response._resource_closers == [request.close]:
+                # Nothing here can wait. What Django does with the connections is done when the executor is released.
+                request.close()
+                response.closed = True
+            else:
+                await sync_to_async(response.close)()
+
+    def adapt_method_mode(self, is_async: bool, method: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make a method of a middleware asynchronous (``BaseHandler.adapt_method_mode``)."""
+        direct = AsyncHandler.direct_process_view(method) if is_async else None
+        return direct or super().adapt_method_mode(is_async, method, *args, **kwargs)
+
+    def resolve_request(self, request: Any) -> Any:
+        """Find the view; what is known already is not looked for again (``BaseHandler.resolve_request``)."""
+        match = request.message.resolver_match
+        if match is None or hasattr(request, "urlconf"):
+            return super().resolve_request(request)
+        request.resolver_match = match
+        return match
+
+
+class AsyncViews:
+    """Tells which requests are for asynchronous views, and answers them.
+
+    :param timeout: seconds which a client may take to make room for the next part of a response.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._handler: Any = None
+        self._prefixes = is_language_prefix_patterns_used(settings.ROOT_URLCONF)[0]
+
+    @classmethod
+    def if_any(cls, timeout: float) -> AsyncViews | None:
+        """Return an instance, or None if the project has no view that can run on the event loop."""
+        try:
+            found = has_coroutines(get_resolver().url_patterns) and middleware_can_be_asynchronous()
+        except Exception:  # a URLconf that cannot be imported: each request says so
+            logger.debug("cannot look for asynchronous views", exc_info=True)
+            return None
+        return cls(timeout) if found else None
+
+    def find(self, message: Message) -> Callable[[Message], Awaitable[None]] | None:
+        """Return what answers a request if its view is a coroutine function, else None. The message keeps the match."""
+        content = message.content
+        path, root = content["path"], (content.get("root_path") or "").rstrip("/")
+        if root and (path == root or path.startswith(root + "/")):
+            path = path[len(root) :]
+        try:
+            if self._prefixes:
+                with translation.override(translation.get_language_from_path(path) or settings.LANGUAGE_CODE):
+                    match = get_resolver().resolve(path)
+            else:
+                match = get_resolver().resolve(path)
+        except Exception:  # 404, or a converter's error: the handler meets it again
+            return None
+        message.resolver_match = match
+        return self.answer if iscoroutinefunction(match.func) else None
+
+    async def answer(self, message: Message) -> None:
+        """Answer one request."""
+        answer = Answer(message, self._timeout)
+        try:
+            environ = make_environ(message)
+            open_body(message, environ, AsyncRequest.body_receive_timeout)
+        except UnicodeDecodeError:
+            logger.warning("a header's name is not ASCII", exc_info=True)
+            answer.whole({"status": 400, "headers": [[b"Content-Type", b"text/plain"]]}, b"Bad request\n")
+            return
+        scope = make_scope(message, environ)
+        if self._handler is None:
+            self._handler = _make_handler()
+        if type(self._handler) is AsyncHandler and not is_wrapped(ASGIHandler):
+            await self._handler.handle(scope, None, answer)
+            return
+
+        async def send(event: dict[str, Any]) -> None:
+            await answer(event)
+
+        await self._handler(scope, _receive(message, environ), send)
+
+
+def _make_handler() -> Any:
+    """Return Django's asynchronous application, made as for every ASGI server: monitoring may wrap what makes it."""
+    if django_cleanup.installed():
+        from channelserver.workers import async_middleware  # not before: it imports Django's middleware
+
+        async_middleware.install()
+        AsyncHandler.direct_process_view = staticmethod(async_middleware.direct_process_view)
+    module: Any = django_asgi
+    original = module.ASGIHandler
+    module.ASGIHandler = AsyncHandler
+    try:
+        return module.get_asgi_application()
+    finally:
+        module.ASGIHandler = original
+
+
+def make_scope(message: Message, environ: dict[str, Any]) -> dict[str, Any]:
+    """Return the scope of an ``http.request`` message (ASGI, HTTP connection scope)."""
+    content = message.content
+    path, root = environ["PATH_INFO"], environ["SCRIPT_NAME"]
+    client, server = content.get("client"), content.get("server")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": content.get("http_version", "1.1"),
+        "method": environ["REQUEST_METHOD"],
+        "scheme": environ["wsgi.url_scheme"],
+        "path": root + path,
+        "raw_path": quote(root + path).encode("ascii"),
+        "query_string": content.get("query_string", b""),
+        "root_path": root,
+        "headers": [tuple(pair) for pair in content.get("headers", ())],
+        "client": client and tuple(client),
+        "server": server and tuple(server),
+        MESSAGE: message,
+        ENVIRON: environ,
+    }
+
+
+def _receive(message: Message, environ: dict[str, Any]) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """Return ``receive`` of ASGI, for what wraps the application and looks at the body. Then the client is silent."""
+    sent = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal sent
+        if sent:
+            await asyncio.Event().wait()
+        sent = True
+        return {"type": "http.request", "body": message.content.get("body", b""), "more_body": False}
+
+    return receive

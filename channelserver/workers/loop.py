@@ -1,0 +1,340 @@
+"""The event loop of a process: one asyncio loop, in a thread of its own, for everything declared ``async def``.
+
+:meth:`EventLoop.post`, :meth:`EventLoop.start` and :meth:`EventLoop.stop` run in any thread; what is posted, and all
+tasks, in the loop's thread. Owns that thread and the tasks it has started. The thread starts when it is first needed
+and lasts as long as the process, so that clients, locks and tasks of a module live as under an ASGI server.
+
+A burst of posts wakes the loop once: only the first post after a drain does. That no wake-up is lost follows from the
+lock, as in :mod:`channelserver.bridge`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import Context
+from queue import SimpleQueue
+from typing import Any
+
+from asgiref.sync import SyncToAsync
+
+logger = logging.getLogger("channelserver.loop")
+
+#: Seconds after which a loop that runs nothing but one step counts as stalled.
+STALL_SECONDS = 1.0
+#: Threads at most for ``asyncio.to_thread`` and its like, as many as asyncio itself allows.
+MAX_THREADS = 32
+
+Item = tuple[Callable[..., object], tuple[Any, ...]]
+
+
+class EventLoop:
+    """One asyncio loop in a daemon thread.
+
+    :param after_call: called in a thread of the default executor after each call that ran there.
+    """
+
+    def __init__(self, after_call: Callable[[], object] = lambda: None) -> None:
+        self._lock = threading.Lock()
+        self._items: list[Item] = []
+        self._awake = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._of_client: dict[str, asyncio.Task[Any]] = {}
+        self._when_idle: list[Callable[[], object]] = []
+        self._after_call = after_call
+        self._asked = self._answered = 0.0  # the last check for a stall, and when the loop came to it
+        self._reported = False
+        #: Seconds that the loop had not come round at the last :meth:`check`.
+        self.lag = 0.0
+
+    # -- any thread ----------------------------------------------------------------------------------------------------
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The asyncio loop; it runs. A forked child gets one of its own."""
+        loop = self._loop
+        if loop is None or self._pid != os.getpid():
+            with self._lock:
+                loop = self._loop
+                if loop is None or self._pid != os.getpid():
+                    loop = self._begin()
+        return loop
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop has been needed so far."""
+        return self._loop is not None and self._pid == os.getpid()
+
+    @property
+    def thread_id(self) -> int | None:
+        """The identifier of the loop's thread; None before it is needed."""
+        return self._thread.ident if self._thread is not None else None
+
+    def post(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have ``function(*arguments)`` called in the loop's thread, soon, in the order of the posts."""
+        loop = self.loop
+        with self._lock:
+            self._items.append((function, arguments))
+            if self._awake:
+                return
+            self._awake = True
+        loop.call_soon_threadsafe(self._drain)
+
+    def start(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: Any, context: Context | None = None
+    ) -> None:
+        """Run ``function(*arguments)`` as a task of its own, in a fresh context or in the given one."""
+        self.post(self.start_now, function, arguments, context)
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once, from any thread, when none of the tasks that :meth:`start` began is left."""
+        if self.running:
+            self.post(self._add_idle_callback, callback)
+        else:
+            callback()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def client_gone(self, reply_channel: str) -> None:
+        """Cancel the task that answers a request, for its client has left."""
+        task = self._of_client.get(reply_channel)
+        if task is not None:
+            self.post(task.cancel)
+
+    def cancel(self) -> None:
+        """Cancel all tasks of the loop, those of the application's own too."""
+        if self.running:
+            self.post(self._cancel_all)
+
+    def stop(self, timeout: float) -> bool:
+        """Cancel all tasks, wait up to `timeout` seconds until they have ended, end the loop.
+
+        :returns: False if something runs on; the thread is a daemon, so the process can end all the same.
+        """
+        thread = self._thread
+        if thread is None or not self.running or thread is threading.current_thread():
+            return True
+        self.post(self._end)
+        thread.join(timeout)
+        if thread.is_alive():
+            return False
+        self._loop = None
+        return True
+
+    def check(self) -> None:
+        """Measure how late the loop is, and log, with the stack, that it is blocked.
+
+        To be called about once a second, from one thread other than the loop's.
+        """
+        if not self.running:
+            return
+        now = time.monotonic()
+        if self._answered >= self._asked:  # the last check was answered: ask again
+            self.lag = self._answered - self._asked
+            self._asked, self._reported = now, False
+            self.post(self._answer)
+            return
+        lag = self.lag = now - self._asked
+        if lag > STALL_SECONDS and not self._reported:
+            self._reported = True
+            frame = sys._current_frames().get(self.thread_id or 0)
+            stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+            logger.warning("the event loop has been blocked for %.1f s by code that does not await:\n%s", lag, stack)
+
+    # -- the loop's thread ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def cancelled_with(self, layer: Any, reply_channel: str) -> Iterator[None]:
+        """While the block runs, the running task is cancelled if the client of a request leaves.
+
+        :raises asyncio.CancelledError: it has left already.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._of_client[reply_channel] = task
+        try:
+            outlet = layer.outlet_of(reply_channel)
+            if outlet is not None and reply_channel not in outlet:
+                raise asyncio.CancelledError
+            yield
+        finally:
+            del self._of_client[reply_channel]
+
+    def start_now(
+        self,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        arguments: tuple[Any, ...],
+        context: Context | None = None,
+    ) -> None:
+        """Like :meth:`start`, for the loop's own thread."""
+        task = self.loop.create_task(function(*arguments), context=context if context is not None else Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        """Start the thread. The lock is held."""
+        self._items, self._awake, self._tasks = [], False, set()
+        loop = self._loop = asyncio.new_event_loop()
+        loop.set_default_executor(_DaemonExecutor(self._after_call))
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, args=(loop,), name="event-loop", daemon=True)
+        self._thread.start()
+        return loop
+
+    @staticmethod
+    def _run(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    def _drain(self) -> None:
+        # One batch a turn: between two batches the loop serves its tasks and sockets.
+        with self._lock:
+            items, self._items = self._items, []
+        for function, arguments in items:
+            try:
+                function(*arguments)
+            except Exception:  # the rest of the batch must not be lost
+                logger.exception("error in %r, handed over by a thread", function)
+        with self._lock:
+            if not self._items:
+                self._awake = False
+                return
+        self.loop.call_soon(self._drain)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task ended with an exception", exc_info=task.exception())
+        if not self._tasks and self._when_idle:
+            self._call_idle()
+
+    def _add_idle_callback(self, callback: Callable[[], object]) -> None:
+        self._when_idle.append(callback)
+        if not self._tasks:
+            self._call_idle()
+
+    def _call_idle(self) -> None:
+        callbacks, self._when_idle = self._when_idle, []
+        for callback in callbacks:
+            try:
+                callback()
+            except Exception:
+                logger.exception("error in a callback for idleness")
+
+    def _answer(self) -> None:
+        self._answered = time.monotonic()
+
+    def _cancel_all(self) -> set[asyncio.Task[Any]]:
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    def _end(self) -> None:
+        loop, tasks = self.loop, self._cancel_all()
+
+        async def finish() -> None:
+            while tasks:  # one that catches the cancellation and goes on is asked again
+                await asyncio.wait(tasks, timeout=0.1)
+                tasks.clear()
+                tasks.update(task for task in self._cancel_all() if task is not self._ending)
+            await loop.shutdown_asyncgens()
+            loop.stop()
+
+        self._ending = loop.create_task(finish())
+
+
+class _ThreadLocal(threading.local):
+    """What asgiref knows of a thread; in worker threads, that its coroutines run on the event loop of the process."""
+
+    ours = False
+
+
+class _MainLoop:
+    """Stands where ``asgiref`` looks for the loop that ``async_to_sync`` uses: asked for, the loop begins."""
+
+    def __init__(self, value: Callable[[], Any]) -> None:
+        self._value = value
+
+    def __get__(self, local: Any, owner: Any) -> Any:
+        if local is None or not local.ours:
+            raise AttributeError
+        return self._value()
+
+
+class _DaemonExecutor(ThreadPoolExecutor):
+    """Runs calls in daemon threads: one that sleeps does not keep the process from ending.
+
+    ``asyncio`` insists on a ``ThreadPoolExecutor``, whose own threads the interpreter waits for at its end.
+    """
+
+    def __init__(self, after_call: Callable[[], object]) -> None:
+        super().__init__(max_workers=1)
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._free = threading.Semaphore(0)
+        self._count = 0
+        self._after_call = after_call
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have the call made in a thread of its own, as soon as one of 32 is free."""
+        future: Future[Any] = Future()
+        self._calls.put((future, lambda: fn(*args, **kwargs)))
+        if not self._free.acquire(blocking=False) and self._count < MAX_THREADS:
+            self._count += 1
+            threading.Thread(target=self._work, name=f"to-thread-{self._count}", daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Nothing to wait for."""
+
+    def _work(self) -> None:
+        while True:
+            future, call = self._calls.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                try:
+                    self._after_call()
+                except Exception:
+                    logger.exception("error after a call in a thread")
+            future, call = None, None  # type: ignore[assignment]  # an idle thread keeps nothing alive
+            self._free.release()
+
+
+def _close_old_connections() -> None:
+    from django.db import close_old_connections  # not before a coroutine needs it: scripts use this module, too
+
+    close_old_connections()
+
+
+#: The event loop of this process.
+event_loop = EventLoop(_close_old_connections)
+_ThreadLocal.main_event_loop = _MainLoop(lambda: event_loop.loop)  # type: ignore[attr-defined]
+_ThreadLocal.main_event_loop_pid = _MainLoop(os.getpid)  # type: ignore[attr-defined]
+_thread_local = _ThreadLocal()
+
+
+def adopt_thread() -> None:
+    """Have ``async_to_sync`` in the calling thread run coroutines on the event loop of the process."""
+    if SyncToAsync.threadlocal is not _thread_local:
+        SyncToAsync.threadlocal = _thread_local  # type: ignore[misc]
+    _thread_local.ours = True

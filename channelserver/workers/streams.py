@@ -1,0 +1,91 @@
+"""Responses that threads stream: each takes as long as its client, so none keeps a place in the worker pool.
+
+Runs in worker threads, and in threads of its own. Owns the streams that wait. A lock, held for moments, guards both
+numbers.
+
+A worker thread that begins to stream leaves the pool's count, and another one is started in its place when there is
+work. At most ``max_streams`` responses are streamed at a time; as many more wait, their iterators not yet begun; what
+comes then is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+logger = logging.getLogger("channelserver.workers")
+
+
+class Streams:
+    """The streamed responses of one pool.
+
+    :param pool: the worker threads.
+    :param most: how many are streamed at a time, and how many more wait.
+    """
+
+    def __init__(self, pool: Any, most: int) -> None:
+        self._pool = pool
+        self._most = most
+        self._lock = threading.Lock()
+        self._running = 0
+        self._waiting: deque[Callable[[], object]] = deque()
+
+    def __len__(self) -> int:
+        return self._running + len(self._waiting)
+
+    def add(self, state: Any, run: Callable[[], object], refuse: Callable[[], object]) -> None:
+        """Stream a response: now, in the calling thread, or as soon as another one ends.
+
+        :param state: the calling worker thread.
+        :param run: sends the response and closes it.
+        :param refuse: called if there are too many.
+        """
+        later = partial(copy_context().run, run)
+        with self._lock:
+            if self._running >= self._most:
+                refused = len(self._waiting) >= self._most
+                if not refused:
+                    self._waiting.append(later)
+                    return
+            else:
+                refused = False
+                self._running += 1
+        if refused:
+            refuse()
+        elif state.guests:  # coroutines have their synchronous parts in this thread
+            self._start_thread(later)
+        else:
+            self._pool.leave_count(state)
+            try:
+                run()
+            finally:
+                self._pool.return_to_count(state)
+                following = self._next()
+                if following is not None:
+                    self._start_thread(following)
+
+    def _next(self) -> Callable[[], object] | None:
+        """A stream has ended: return the next that waited, if any."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._running -= 1
+            return None
+
+    def _start_thread(self, run: Callable[[], object]) -> None:
+        threading.Thread(target=self._run, args=(run,), name="stream", daemon=True).start()
+
+    def _run(self, run: Callable[[], object] | None) -> None:
+        """Stream one response after the other, as long as some wait."""
+        while run is not None:
+            try:
+                run()
+            except BaseException:
+                logger.exception("error in a streamed response")
+            run = self._next()
+        self._pool.thread_done()

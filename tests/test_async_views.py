@@ -1,0 +1,203 @@
+"""Asynchronous views and streams on the real server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, project, wait_until
+
+FILES = project("asynchronous")
+
+
+def notes(server: Server) -> list[str]:
+    """Return what the project has noted."""
+    path = server.folder / "notes.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def leave(server: Server, path: str, read: bytes = b"") -> None:
+    """Ask for a page, wait until `read` has come, and leave."""
+    with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        seen = b""
+        while read not in seen:
+            seen += client.recv(65536)
+
+
+class ViewTests(SharedServerTestCase):
+    """What runs where."""
+
+    files = FILES
+    arguments = ("--threads", "2")
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.manage("migrate", "-v0")
+
+    def test_where(self) -> None:
+        """Coroutines run on the event loop, functions in worker threads."""
+        self.assertEqual(self.server.get("/where/").text, "event-loop")
+        self.assertTrue(self.server.get("/plain/").text.startswith("worker-"))
+
+    def test_kinds(self) -> None:
+        """A request is Django's own, of the kind that fits where it runs; META is the same."""
+        plain, coroutine = self.server.get("/kinds-in-thread/?a=1").json(), self.server.get("/kinds/?a=1").json()
+        self.assertEqual([plain[key] for key in ("wsgi", "asgi", "environ", "scope")], [True, False, True, False])
+        self.assertEqual([coroutine[key] for key in ("wsgi", "asgi", "environ", "scope")], [False, True, False, True])
+        meta = plain["meta"]
+        self.assertEqual(
+            (meta["wsgi.url_scheme"], meta["QUERY_STRING"], meta["REMOTE_ADDR"]), ("http", "a=1", "127.0.0.1")
+        )
+        for one in (meta, coroutine["meta"]):
+            one.pop("REMOTE_PORT")
+            one.pop("PATH_INFO")
+            one.pop("RAW_URI")
+        self.assertEqual(meta, coroutine["meta"])
+
+    def test_lock_of_a_module(self) -> None:
+        """A lock made at import works for all requests, those of plain views that call coroutines too."""
+        with ThreadPoolExecutor(20) as pool:
+            paths = ["/locked/", "/locked-in-thread/"] * 50
+            found = list(pool.map(lambda path: self.server.get(path).text, paths))
+        self.assertEqual(set(found), {"True"})
+
+    def test_synchronous_parts(self) -> None:
+        """They run in one worker thread for each request."""
+        found = self.server.get("/query/").json()
+        self.assertEqual(len(found["threads"]), 1)
+        self.assertTrue(found["threads"][0].startswith("worker-"))
+
+    def test_iterator_beside_others(self) -> None:
+        """Rows are read to the end although the thread's connection is closed after each plain request."""
+        self.manage(
+            "shell", "-c",
+            "from django.contrib.auth.models import User\n"
+            "[User.objects.get_or_create(username=f'user{n}') for n in range(20)]",
+        )  # fmt: skip
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(
+                pool.map(lambda n: self.server.get("/iterate/" if n % 2 else "/query-in-thread/"), range(60))
+            )
+        self.assertEqual({answer.status_code for answer in answers}, {200})
+        self.assertEqual({answer.text for answer in answers}, {"20"})
+        found = ""
+
+        def closed() -> bool:
+            nonlocal found
+            found = self.server.get("/open-connections/").text
+            return found == "none"
+
+        try:
+            wait_until(closed)
+        except AssertionError:
+            self.fail(f"connections left open: {found}")
+
+    def test_contexts(self) -> None:
+        """What one request sets does not reach the next, on the loop and in a thread."""
+        for path in ("/context/", "/context-in-thread/"):
+            self.assertEqual({self.server.get(path).text for _ in range(6)}, {"en-us UTC"})
+
+    def test_errors(self) -> None:
+        """An exception is a 500."""
+        self.assertEqual(self.server.get("/fails/").status_code, 500)
+        self.server.wait_for("ValueError: of the view")
+
+    def test_background_task(self) -> None:
+        """A task goes on after the answer, the database included."""
+        self.assertEqual(self.server.get("/background/").text, "begun")
+        wait_until(lambda: any(line.startswith("later ") for line in notes(self.server)), "the background task")
+
+    def test_client_leaves(self) -> None:
+        """View and generator are cancelled."""
+        thread = threading.Thread(target=leave, args=(self.server, "/parts/?s=0.01", b"0\n"))
+        thread.start()
+        thread.join(TIMEOUT)
+        wait_until(lambda: "parts closed" in notes(self.server), "the generator's end")
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
+            client.sendall(b"GET /hang/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            wait_until(lambda: "hang begins" in notes(self.server), "the view")
+        wait_until(lambda: "hang cancelled" in notes(self.server), "the cancellation")
+
+    def test_reader_stops(self) -> None:
+        """Of a stream nobody reads, little is produced."""
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.sendall(b"GET /parts/?s=0&n=5000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+            def produced() -> int:
+                return sum(line.startswith("part ") for line in notes(self.server))
+
+            wait_until(lambda: produced() > 20, "the stream's begin")
+            before = -1
+            while produced() != before:  # until it stands still
+                before = produced()
+                self.server.get("/where/")
+                time.sleep(0.2)
+        self.assertLess(before, 1000)
+
+    def test_stream_of_a_plain_view(self) -> None:
+        """An asynchronous iterator runs on the loop, whoever has made it."""
+        self.assertEqual(
+            self.server.get("/parts-of-a-plain-view/").text, "".join(f"{n} event-loop\n" for n in range(3))
+        )
+
+
+class WaitingTests(ServerTestCase):
+    """Clients that wait hold no threads."""
+
+    files = FILES
+
+    def ask(self, server: Server, *paths: str) -> ThreadPoolExecutor:
+        """Ask for pages, each in a thread."""
+        pool = ThreadPoolExecutor(len(paths))
+        self.addCleanup(pool.shutdown)
+        for path in paths:
+            pool.submit(server.get, path)
+        return pool
+
+    def test_all_threads_asleep(self) -> None:
+        """A coroutine is answered although every thread sleeps."""
+        server = self.start("--threads", "2")
+        self.ask(server, *["/sleep/?s=5"] * 6)
+        busy = f"http://127.0.0.1:{server.port}/-/health"
+        wait_until(lambda: self._health(busy)["busy"] == 2, "busy threads")
+        self.assertEqual(server.get("/where/").text, "event-loop")
+        self.assertNotIn("slept", notes(server))
+
+    @staticmethod
+    def _health(url: str) -> Any:
+        import requests
+
+        return requests.get(url, timeout=TIMEOUT).json()
+
+    def test_streams_hold_no_thread(self) -> None:
+        """Plain streams leave the pool: two threads, ten streams, and plain views are answered."""
+        server = self.start("--threads", "2")
+        self.ask(server, *["/parts-in-thread/?count=10&s=0.5"] * 10)
+        wait_until(lambda: self._health(server.url("/-/health"))["streams"] == 10, "the streams")
+        self.assertTrue(server.get("/plain/").text.startswith("worker-"))
+        self.assertNotIn("plain parts closed", notes(server))
+        wait_until(lambda: notes(server).count("plain parts closed") == 10, "the end of all")
+
+    def test_too_many_streams(self) -> None:
+        """Beyond the cap, streams wait before they begin; beyond that, 503 tells the client to come again."""
+        server = self.start("--threads", "2", "--max-streams", "2")
+        self.ask(server, *["/parts-in-thread/?count=30&s=0.5"] * 4)
+        wait_until(lambda: self._health(server.url("/-/health"))["streams"] == 4, "the streams")
+        answer = server.get("/parts-in-thread/")
+        self.assertEqual((answer.status_code, answer.headers["Retry-After"]), (503, "5"))
+        self.assertTrue(server.get("/plain/").text.startswith("worker-"))
+        server.kill()
+
+    def test_stop(self) -> None:
+        """SIGTERM ends the server in time beside a hanging view, an endless stream and a thread that sleeps."""
+        server = self.start("--drain-timeout", "1")
+        self.ask(server, "/hang/", "/parts/", "/to-thread/")
+        wait_until(lambda: {"hang begins", "part 1", "thread begins"} <= set(notes(server)), "the requests")
+        self.assertEqual(server.stop(), 0)
+        self.assertIn("hang cancelled", notes(server))
+        self.assertNotIn("thread ended", notes(server))

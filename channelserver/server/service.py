@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.application import service
-from twisted.internet import defer, error
+from twisted.internet import defer, error, task
 from twisted.internet.endpoints import (
     AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
@@ -273,7 +273,7 @@ class ServerService(service.Service):
                 if connection.websocket is not None:
                     connection.websocket.close(CloseCode.SERVICE_RESTART, "server is stopping")
             if start + DRAIN_BATCH < len(sockets):
-                yield self._sleep(DRAIN_PAUSE)
+                yield task.deferLater(self._reactor, DRAIN_PAUSE)
         yield self._within(emptied, max(0.0, ends - self._reactor.seconds()))
         if site.connections:
             _log.warn(
@@ -308,23 +308,8 @@ class ServerService(service.Service):
         yield self._within(idle, timeout)
 
     def _within(self, deferred: Any, timeout: float) -> Any:
-        """Wait for `deferred`, no longer than `timeout` seconds."""
-        both: Any = defer.Deferred()
-
-        def end(_: Any = None) -> None:
-            if not both.called:
-                both.callback(None)
-                if call.active():
-                    call.cancel()
-
-        call = self._reactor.callLater(timeout, end)
-        deferred.addBoth(end)
-        return both
-
-    def _sleep(self, seconds: float) -> Any:
-        slept: Any = defer.Deferred()
-        self._reactor.callLater(seconds, slept.callback, None)
-        return slept
+        """Wait for `deferred`, successful or not, no longer than `timeout` seconds."""
+        return deferred.addTimeout(timeout, self._reactor).addErrback(lambda _: None)
 
 
 def endpoints(

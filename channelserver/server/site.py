@@ -142,10 +142,6 @@ class Site:
             return False
         return True
 
-    def date(self) -> bytes:
-        """Return the value of a ``Date`` field (RFC 9110 section 6.6.1)."""
-        return self.date_field()[1]
-
     def date_field(self) -> tuple[bytes, bytes, bytes]:
         """Return a ``Date`` field, made once a second: name, value, and its line in a head."""
         now = int(time.time())

@@ -6,7 +6,6 @@ Runs in the reactor thread; owns the numbers of open connections by address.
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
 from ipaddress import ip_address
 
 from twisted.internet import interfaces
@@ -87,10 +86,10 @@ class Refusal:
 
     :param admission: counts those who read their refusal.
     :param wheel: ends them.
-    :param date: returns the value of a ``Date`` field.
+    :param date: the line of a ``Date`` field.
     """
 
-    def __init__(self, admission: Admission, wheel: Wheel, date: Callable[[], bytes]) -> None:
+    def __init__(self, admission: Admission, wheel: Wheel, date: bytes) -> None:
         self._admission = admission
         self._wheel = wheel
         self._date = date
@@ -103,8 +102,8 @@ class Refusal:
             transport.abortConnection()
             return
         transport.write(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nDate: %s\r\n"
-            b"Content-Length: %d\r\nRetry-After: 5\r\nConnection: close\r\n\r\n%s" % (self._date(), len(_BUSY), _BUSY)
+            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n%s"
+            b"Content-Length: %d\r\nRetry-After: 5\r\nConnection: close\r\n\r\n%s" % (self._date, len(_BUSY), _BUSY)
         )
         lose_transport(transport)
         self._wheel.add(self, self._wheel.now() + REFUSAL_SECONDS)
@@ -120,7 +119,6 @@ class Refusal:
         self._admission.refusing -= 1
 
     def on_tick(self, now: float) -> None:
-        """See :class:`channelserver.server.common.wheel.Timed`."""
         if self._transport is not None:
             self._transport.abortConnection()
 

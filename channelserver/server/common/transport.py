@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import (
-    IReactorFromThreads,
-    IReactorSocket,
-    IReactorTCP,
-    IReactorTime,
-    IReactorUNIX,
-)
+from twisted.internet import interfaces
 
 
-class IReactor(IReactorFromThreads, IReactorSocket, IReactorTCP, IReactorTime, IReactorUNIX):
+class IReactor(
+    interfaces.IReactorFromThreads, interfaces.IReactorSocket, interfaces.IReactorTCP, interfaces.IReactorTime,
+    interfaces.IReactorUNIX,
+):  # fmt: skip
     """What the server asks of a reactor."""
 
 
@@ -24,28 +21,14 @@ class Transport(Protocol):
     """One connection to a client (``ITCPTransport``, or the same through TLS or a Unix socket)."""
 
     def write(self, data: bytes) -> None: ...
-
     def loseConnection(self) -> None: ...
-
     def abortConnection(self) -> None: ...
-
     def pauseProducing(self) -> None: ...
-
     def resumeProducing(self) -> None: ...
-
     def registerProducer(self, producer: Any, streaming: bool) -> None: ...
-
     def unregisterProducer(self) -> None: ...
-
     def getPeer(self) -> Any: ...
-
     def getHost(self) -> Any: ...
-
-
-class TCPTransport(Transport, Protocol):
-    """The same over TCP."""
-
-    def setTcpNoDelay(self, enabled: bool) -> None: ...
 
 
 class TLSTransport(Transport, Protocol):

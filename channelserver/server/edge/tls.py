@@ -83,7 +83,6 @@ class ServerTLS:
             _log.warn("{gap}", gap=self.gap)
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        """See ``IOpenSSLServerConnectionCreator``."""
         return SSL.Connection(self._context, None)
 
     def _load(self) -> None:

@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from channelserver.server.common.limits import Refusal
 from channelserver.server.common.sending import lose_transport
-from channelserver.server.common.transport import TCPTransport, TLSTransport, Transport
+from channelserver.server.common.transport import TLSTransport, Transport
 from channelserver.server.site import Site
 
 #: Seconds a closing connection may take to hand over the rest of the answer.
@@ -49,7 +49,7 @@ class Connection:
     def makeConnection(self, transport: Transport) -> None:  # type: ignore[override]  # ITransport says too little
         self.transport = transport
         if interfaces.ITCPTransport.providedBy(transport):
-            cast(TCPTransport, transport).setTcpNoDelay(True)
+            cast(interfaces.ITCPTransport, transport).setTcpNoDelay(True)
         self.site.connected(self)
         self.set_deadline(self.site.options.header_timeout)
 
@@ -133,7 +133,6 @@ class Connection:
         wheel.add(self, self._deadline)
 
     def on_tick(self, now: float) -> float | None:
-        """See :class:`channelserver.server.common.wheel.Timed`."""
         if self._state in ("closed", "socket"):
             return None
         return self._deadline if now < self._deadline else self._late(now)
@@ -159,7 +158,7 @@ class ConnectionFactory(Factory):
         peer: str | None = getattr(addr, "host", None)
         site = self.site
         if site.is_full(peer):
-            return Refusal(site.admission, site.wheel, site.date)
+            return Refusal(site.admission, site.wheel, site.date_field()[2])
         connection = self.make(peer)
         connection.factory = self
         return connection

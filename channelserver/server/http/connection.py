@@ -83,7 +83,7 @@ class HTTPConnection(Connection):
         if self._state == "body" or (self._state == "head" and not self._paused):
             self._advance()
         elif len(reader.buffer) > READ_AHEAD:
-            self._read(False)
+            self.reading(False)
 
     def connectionLost(self, reason: Failure | None) -> None:
         self._state = "closed"
@@ -199,7 +199,6 @@ class HTTPConnection(Connection):
         return None if self._direct is None else socket_send(self._direct)
 
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
-        """See :class:`channelserver.server.http.exchange.Wire`."""
         self._exchange = None
         self._head = None
         if self._state != "answer":
@@ -215,7 +214,7 @@ class HTTPConnection(Connection):
 
     def _next_request(self) -> None:
         self.set_deadline(self.site.options.keep_alive)
-        self._read(True)
+        self.reading(True)
         if self._reader.buffer:
             # Not from here: a long row of pipelined requests would become as deep a recursion.
             self.site.bridge.post(self._advance)
@@ -233,10 +232,6 @@ class HTTPConnection(Connection):
     def forget_head(self) -> None:
         """The handshake is over."""
         self._head = None
-
-    def reading(self, wanted: bool) -> None:
-        """Read, or leave the client waiting."""
-        self._read(wanted)
 
     def drain(self) -> None:
         """The server stops: close now if idle, else after the answer under way."""
@@ -277,13 +272,14 @@ class HTTPConnection(Connection):
             return
         self._state = "closing"
         self._reader.close()
-        self._read(True)
+        self.reading(True)
         if self._paused:  # the client has much to read yet; it has its time for that, see pauseProducing
             self.set_deadline(self.site.options.http_timeout)
         else:
             self._finish()
 
-    def _read(self, wanted: bool) -> None:
+    def reading(self, wanted: bool) -> None:
+        """Read, or leave the client waiting."""
         if wanted != self._producing and self._state != "closed":
             self._producing = wanted
             if wanted:

@@ -69,10 +69,4 @@ class Dispatcher:
             self._site.count_refusal("slow request" if error.status == 408 else "bad request", error, exchange.client)
         # With 426 goes the version to change to (RFC 6455 section 4.4).
         version = [[b"Sec-WebSocket-Version", b"13"]] if error.status == 426 else []
-        exchange.reply(
-            {
-                "status": error.status,
-                "headers": [[b"Content-Type", b"text/plain; charset=utf-8"], *version],
-                "content": error.reason.encode() + b"\n",
-            }
-        )
+        exchange.fail(error.status, error.reason, *version)

@@ -206,11 +206,11 @@ class Exchange:
             _log.failure("cannot send the answer to {path!r}", path=self.head.path)
             self.fail(500)
 
-    def fail(self, status: int, text: str = "") -> None:
+    def fail(self, status: int, text: str = "", *fields: list[bytes]) -> None:
         """Answer with an error of the server's own; if an answer has begun, break it off so that the client notices."""
         if self.state == "waiting":
             text = text or _REASONS.get(status, b"Error").decode("ascii")
-            headers = [[b"Content-Type", b"text/plain; charset=utf-8"]]
+            headers = [[b"Content-Type", b"text/plain; charset=utf-8"], *fields]
             self._start({"status": status, "headers": headers, "content": text.encode() + b"\n"})
         elif self.state == "streaming":
             self._end(reusable=False, broken=True)
@@ -415,7 +415,6 @@ class _WholeBody:
         self._sent = 0
 
     def resume(self) -> None:
-        """See :class:`Source`."""
         exchange, size = self._exchange, len(self._body)
         while exchange.state == "streaming":
             piece = self._body[self._sent : self._sent + PIECE]
@@ -425,7 +424,6 @@ class _WholeBody:
                 return
 
     def close(self) -> None:
-        """See :class:`Source`."""
         self._body = b""
 
 

@@ -9,8 +9,8 @@ Rules:
    that an application cannot mistake them for the truth. Where none is, they are fields like any other.
 2. Lists are read from the right, where the nearest proxy has written. An address which is itself trusted is one more
    proxy, and is skipped; the first that is not is the client. What stands to the left of it is the client's own claim.
-3. A trusted proxy which contradicts itself, or whose words cannot be read, gets 400: to guess would be to let the
-   client choose.
+3. A trusted proxy which contradicts itself, or whose headers are malformed, gets 400: picking one would let a client
+   spoof the header that its proxy doesn't strip.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ Client = list[Any] | None
 class Claim:
     """What one source says; None where it says nothing."""
 
-    __slots__ = ("client", "host", "port", "scheme", "told_client")
+    __slots__ = ("client", "host", "port", "scheme", "client_known")
 
     def __init__(self) -> None:
         self.client: Client = None
-        self.told_client = False  # the client is known, though it be None
+        self.client_known = False  # the client is known, though it be None
         self.scheme: str | None = None
         self.host: bytes | None = None
         self.port: int | None = None
@@ -166,7 +166,7 @@ class ProxyPolicy:
         while hops and nearest:
             hop = hops.pop()
             skipped += 1
-            claim.told_client = True
+            claim.client_known = True
             client = _client(hop, field)
             nearest = self._contains(_address(client[0])) if client else self._unix and hop == _UNIX_NODE
         claim.client = client
@@ -211,10 +211,10 @@ def _agreed(one: Claim, other: Claim) -> Claim:
         if first is not None and second is not None and first != second:
             raise BadRequest("Forwarded does not agree with X-Forwarded-*")
         setattr(claim, name, first if first is not None else second)
-    if one.told_client and other.told_client and (one.client or [None])[0] != (other.client or [None])[0]:
+    if one.client_known and other.client_known and (one.client or [None])[0] != (other.client or [None])[0]:
         raise BadRequest("Forwarded does not agree with X-Forwarded-For")
-    source = one if one.told_client else other
-    claim.client, claim.told_client = source.client, source.told_client
+    source = one if one.client_known else other
+    claim.client, claim.client_known = source.client, source.client_known
     return claim
 
 

@@ -384,7 +384,6 @@ class HTTP2Connection(Connection):
         return self._begun + seconds
 
     def on_tick(self, now: float) -> float | None:
-        """See :class:`channelserver.server.common.wheel.Timed`."""
         if self._state == "closed":
             return None
         if self._state == "closing" or self._paused:

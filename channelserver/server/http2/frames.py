@@ -34,7 +34,7 @@ MAX_BLOCK_BYTES = 32 * 1024
 RESET_BURST, RESETS_PER_SECOND = 1000, 33.0
 #: Frames that carry nothing: pings, settings, priorities, window updates, nearly empty data.
 CHATTER_BURST, CHATTER_PER_SECOND = 2000, 200.0
-#: Data frames with less than this, but for a stream's last, are of that sort.
+#: Data frames with less than this count as chatter, except for a stream's last.
 SMALL_DATA_BYTES = 64
 #: A client that takes data opens the window for more: one frame is free for so many bytes sent to it.
 BYTES_PER_CHATTER = 4096

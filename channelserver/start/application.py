@@ -36,8 +36,6 @@ from channelserver.routing import Route
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.options import OptionError, Settings, resolve
 from channelserver.server.edge.health import Health
-from channelserver.server.edge.media import MediaFiles
-from channelserver.server.edge.static import StaticFiles
 from channelserver.server.edge.tls import server_tls
 from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.service import ListenError, ServerService
@@ -254,6 +252,8 @@ def static_files(root_path: str) -> Any:
     if parts.netloc or not parts.path.strip("/"):
         return None
     path = "/" + parts.path.strip("/") + "/"
+    from channelserver.server.edge.static import StaticFiles
+
     return StaticFiles(os.fspath(folder), path.removeprefix(root_path) if root_path else path, root_path)
 
 
@@ -267,7 +267,7 @@ ALWAYS_SERVED = (
 )
 
 
-def media_files(root_path: str) -> MediaFiles:
+def media_files(root_path: str) -> Any:
     """Return what serves ``MEDIA_URL`` from ``MEDIA_ROOT`` in the reactor.
 
     :raises StartError: the settings do not say what to serve, or where.
@@ -278,6 +278,8 @@ def media_files(root_path: str) -> MediaFiles:
         raise StartError("--media needs the settings MEDIA_ROOT, a folder, and MEDIA_URL, a path such as '/media/'")
     if root_path and not path.startswith(root_path + "/"):
         path = root_path + path
+    from channelserver.server.edge.media import MediaFiles
+
     return MediaFiles(os.fspath(settings.MEDIA_ROOT), path)
 
 

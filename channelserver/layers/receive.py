@@ -1,15 +1,16 @@
-"""Receiving from a layer in the reactor thread, as protocol servers for Channels 1 do (asgiref 1: extension
-``twisted``).
+"""Receiving from a layer in the reactor thread (asgiref 1: extension ``twisted``).
 
-Runs in the reactor thread, which never waits; owns nothing but the requests under way.
+Runs in the reactor thread, which never blocks; owns nothing that lasts. Cancelling a Deferred loses no message: one
+that was not handed out stays in its queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 
 from channelserver.bridge import Bridge
@@ -22,12 +23,12 @@ Received = tuple[str | None, Content | None]
 
 
 def receive_in_thread(layer: Any, channels: Iterable[str]) -> Deferred[Received]:
-    """Take the next message from any of `channels`, for layers whose ``receive`` has to wait for others.
+    """Take the next message from any of `channels`, for layers whose ``receive`` blocks.
 
-    One of the threads of Twisted's global reactor waits.
+    A thread of Twisted's global reactor waits.
 
     :param layer: a layer.
-    :returns: a Deferred as that of :func:`receive_twisted`; if it is cancelled, a message may be lost.
+    :returns: a Deferred like that of :func:`receive_twisted`; cancelling it may lose a message.
     :raises TypeError: a name is invalid.
     """
     names = tuple(channels)
@@ -36,52 +37,95 @@ def receive_in_thread(layer: Any, channels: Iterable[str]) -> Deferred[Received]
 
 
 def receive_twisted(layer: Any, channels: Iterable[str], reactor: Any = None) -> Deferred[Received]:
-    """Take the next message from any of `channels`, for layers that have all messages in this process.
+    """Take the next message from any of `channels`, for layers that keep all messages in this process.
 
-    :param layer: a layer with ``queues``, whose ``receive`` never waits.
+    :param layer: a layer with ``queues``.
     :param reactor: an ``IReactorTime`` and ``IReactorFromThreads`` provider; default: Twisted's global one.
     :returns: a Deferred that fires in the reactor thread with ``(channel, message)``; with ``(None, None)`` if no
-        message has come for five seconds. It can be cancelled; no message is lost by that.
+        message arrives for five seconds.
     :raises TypeError: a name is invalid.
     """
     names = tuple(channels)
-    found: Received = layer.receive(names)
-    if found[0] is not None:
-        return succeed(found)
+    layer.valid_channel_names(names, receive=True)
     if reactor is None:
         from twisted.internet import reactor as installed
 
         reactor = installed
-    return _Request(layer, names, reactor).deferred
+    return maybeDeferred(receive, layer, names, RECEIVE_SECONDS, Bridge(reactor), reactor)
 
 
-class _Request:
-    """One request for a message."""
+def receive(layer: Any, names: tuple[str, ...], seconds: float, bridge: Bridge, clock: IReactorTime) -> Any:
+    """Take the next message from any of `names`, waiting up to `seconds` for one.
 
-    def __init__(self, layer: Any, names: tuple[str, ...], reactor: Any) -> None:
-        self._layer = layer
-        self._names = names
-        self._bridge = Bridge(reactor)
-        self.deferred: Deferred[Received] = Deferred(lambda _: self._end())
-        self._timer = reactor.callLater(RECEIVE_SECONDS, self._finish, (None, None))
-        layer.queues.listen(names, self._arrived)
-        # What came between the first look and this line has told nobody.
-        self._look()
+    :param layer: a layer with ``queues``.
+    :param bridge: posts to the reactor thread.
+    :param clock: the reactor.
+    :returns: ``(channel, message)``, or ``(None, None)`` if there was none; or a Deferred of that.
+    """
 
-    def _arrived(self) -> None:  # any thread
-        self._bridge.post(self._look)
+    def take() -> Received | None:
+        delivery = layer.queues.take(names)
+        if delivery is None:
+            return None
+        layer.queues.finish(delivery)
+        return delivery.channel, delivery.content
 
-    def _look(self) -> None:
-        if not self.deferred.called:
-            found = self._layer.receive(self._names)
-            if found[0] is not None:
-                self._finish(found)
+    found = take()
+    if found is not None or not seconds:
+        return found or (None, None)
+    wait = Wait(clock, seconds, take, (None, None))
 
-    def _finish(self, result: Received) -> None:
-        self._end()
-        self.deferred.callback(result)
+    def arrived() -> None:  # any thread
+        bridge.post(wait.look)
 
-    def _end(self) -> None:
-        self._layer.queues.unlisten(self._names, self._arrived)
+    layer.queues.listen(names, arrived)
+    wait.at_end(lambda: layer.queues.unlisten(names, arrived))
+    wait.look()  # for a message that arrived before listen()
+    return wait.deferred
+
+
+class Wait:
+    """Repeats an attempt until it succeeds or the time is over.
+
+    :param clock: the reactor.
+    :param seconds: the time.
+    :param attempt: returns the result, or None to be tried again.
+    :param otherwise: the result when the time is over.
+    """
+
+    def __init__(self, clock: IReactorTime, seconds: float, attempt: Callable[[], Any], otherwise: Any) -> None:
+        self._attempt = attempt
+        self._ends: list[Callable[[], object]] = []
+        self.deferred: Deferred[Any] = Deferred(self._cancelled)
+        self._over = False
+        self._timer = clock.callLater(seconds, self.end, otherwise)
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Call `call` when the wait is over."""
+        self._ends.append(call)
+
+    def look(self) -> Any:
+        """Try once more; return the result, None if there is none yet, False if the wait is over."""
+        if self._over:
+            return False
+        result = self._attempt()
+        if result is not None:
+            self.end(result)
+        return result
+
+    def end(self, result: Any) -> None:
+        """End the wait with `result`, unless it is over."""
+        if not self._over:
+            self._close()
+            self.deferred.callback(result)
+
+    def _cancelled(self, deferred: Deferred[Any]) -> None:
+        self._close()
+        deferred.errback(CancelledError())
+
+    def _close(self) -> None:
+        self._over = True
         if self._timer.active():
             self._timer.cancel()
+        for call in self._ends:
+            call()

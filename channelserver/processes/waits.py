@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from channelserver.bridge import Bridge
 from channelserver.layers import ChannelFull, InMemoryChannelLayer
 from channelserver.layers.content import Content
+from channelserver.layers.receive import Wait, receive
 
 
 class Waits:
@@ -33,29 +33,9 @@ class Waits:
     def receive(self, names: Sequence[str], seconds: float) -> Any:
         """Take the next message from any of `names`, waiting up to `seconds` for one.
 
-        :returns: ``[channel, content]``, or ``[None, None]`` if there was none; or a Deferred of that.
+        :returns: ``(channel, content)``, or ``(None, None)`` if there was none; or a Deferred of that.
         """
-        queues, names = self._layer.queues, tuple(names)
-
-        def take() -> list[Any] | None:
-            delivery = queues.take(names)
-            if delivery is None:
-                return None
-            queues.finish(delivery)
-            return [delivery.channel, delivery.content]
-
-        found = take()
-        if found is not None or not seconds:
-            return found or [None, None]
-        wait = _Wait(self._clock, seconds, take, [None, None])
-
-        def arrived() -> None:  # any thread
-            self._bridge.post(wait.look)
-
-        queues.listen(names, arrived)
-        wait.at_end(lambda: queues.unlisten(names, arrived))
-        wait.look()  # for what came before somebody listened
-        return wait.deferred
+        return receive(self._layer, tuple(names), seconds, self._bridge, self._clock)
 
     def room(self, channel: str, content: Content, seconds: float) -> Any:
         """Wait up to `seconds` until `channel` has room for a message.
@@ -72,7 +52,7 @@ class Waits:
         """
         outlet = self._layer.outlet_of(channel)
         if outlet is not None:
-            wait = _Wait(self._clock, seconds, lambda: None, False)
+            wait = Wait(self._clock, seconds, lambda: None, False)
             outlet.deliver_then(channel, content, wait.end)
             return wait.deferred
 
@@ -93,7 +73,7 @@ class Waits:
             return True
         if not seconds:
             return False
-        wait = _Wait(self._clock, seconds, attempt, False)
+        wait = Wait(self._clock, seconds, attempt, False)
 
         def room() -> None:  # any thread
             self._bridge.post(look)
@@ -104,50 +84,3 @@ class Waits:
 
         look()
         return wait.deferred
-
-
-class _Wait:
-    """Repeats an attempt until it succeeds or the time is over.
-
-    :param clock: the reactor.
-    :param seconds: the time.
-    :param attempt: returns the result, or None to be tried again.
-    :param otherwise: the result when the time is over.
-    """
-
-    def __init__(self, clock: IReactorTime, seconds: float, attempt: Callable[[], Any], otherwise: Any) -> None:
-        self._attempt = attempt
-        self._ends: list[Callable[[], object]] = []
-        self.deferred: Deferred[Any] = Deferred(self._cancelled)
-        self._over = False
-        self._timer = clock.callLater(seconds, self.end, otherwise)
-
-    def at_end(self, call: Callable[[], object]) -> None:
-        """Call `call` when the wait is over."""
-        self._ends.append(call)
-
-    def look(self) -> Any:
-        """Try once more; return the result, None if there is none yet, False if the wait is over."""
-        if self._over:
-            return False
-        result = self._attempt()
-        if result is not None:
-            self.end(result)
-        return result
-
-    def end(self, result: Any) -> None:
-        """End the wait with `result`, unless it is over."""
-        if not self._over:
-            self._close()
-            self.deferred.callback(result)
-
-    def _cancelled(self, deferred: Deferred[Any]) -> None:
-        self._close()
-        deferred.errback(CancelledError())
-
-    def _close(self) -> None:
-        self._over = True
-        if self._timer.active():
-            self._timer.cancel()
-        for call in self._ends:
-            call()

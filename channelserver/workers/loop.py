@@ -336,5 +336,5 @@ _thread_local = _ThreadLocal()
 def adopt_thread() -> None:
     """Have ``async_to_sync`` in the calling thread run coroutines on the event loop of the process."""
     if SyncToAsync.threadlocal is not _thread_local:
-        SyncToAsync.threadlocal = _thread_local  # type: ignore[misc]
+        SyncToAsync.threadlocal = _thread_local
     _thread_local.ours = True

@@ -104,7 +104,7 @@ class Host:
             )
             for address in layer.addresses
         ]  # fmt: skip
-        self._ring = Ring([_Named(shard) for shard in self.shards])
+        self._ring = Ring(self.shards, lambda shard: shard.address.name)
         self._timer: IDelayedCall | None = None
         self._looks = 0
         self._closed = False
@@ -151,7 +151,7 @@ class Host:
         return self._shard(name).is_up
 
     def _shard(self, name: str) -> Shard:
-        return self._ring.find(name).shard
+        return self._ring.find(name)
 
     # -- heartbeat -----------------------------------------------------------------------------------------------------
 
@@ -474,16 +474,6 @@ class Host:
                 self.fetcher.woken(shard, channel)
         for waker in tuple(self._wakers):
             waker()
-
-
-class _Named:
-    """A server in the ring; its address decides on its place."""
-
-    def __init__(self, shard: Shard) -> None:
-        self.shard = shard
-
-    def __str__(self) -> str:
-        return self.shard.address.name
 
 
 def _ignore(failure: Failure) -> None:

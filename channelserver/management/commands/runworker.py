@@ -62,9 +62,7 @@ class Command(BaseCommand):
             "--exclude-channels", action="append", metavar="GLOB", default=[],
             help="Do not serve matching channels. Can be repeated.",
         )  # fmt: skip
-        parser.add_argument(
-            "--threads", help="Number of threads. Default: CHANNELSERVER['threads'], else as in the server."
-        )
+        parser.add_argument("--threads", help="Worker threads. Default: CHANNELSERVER['threads'], else the server's.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Work until stopped."""

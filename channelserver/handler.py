@@ -183,6 +183,10 @@ class ViewConsumer:
         self.timeout = timeout
         self._async_views = AsyncViews.if_any(timeout)
 
+    def has_coroutines(self) -> bool:
+        """Whether the project has views that run on the event loop."""
+        return self._async_views is not None
+
     def coroutine_for(self, message: Message) -> Any:
         """Return the coroutine function that answers a request, or None: it is to be answered in a thread."""
         return self._async_views and self._async_views.find(message)

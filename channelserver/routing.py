@@ -197,6 +197,10 @@ class Router:
         """The names of all channels with a route."""
         return set(self._table)
 
+    def consumers(self) -> list[Consumer | None]:
+        """Return the consumers of all routes; None stands for those of an object of the application's own."""
+        return [candidate.consumer for candidates in self._table.values() for candidate in candidates]
+
     def add_route(self, route: Routable) -> None:
         """Append a route: it gets what no earlier one matches.
 

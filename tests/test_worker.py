@@ -750,3 +750,26 @@ class TroubleTests(WorkerTestCase):
         self.expect_logged("SystemExit")
         self.assertTrue(body.closed)
         self.assertLaneFree()
+
+
+class OddConsumerTests(WorkerTestCase):
+    """Consumers that are objects."""
+
+    def test_not_hashable(self) -> None:
+        """A consumer need not be hashable."""
+        course: list[str] = []
+
+        class Odd:
+            __hash__ = None  # type: ignore[assignment]
+
+            def __eq__(self, other: object) -> bool:
+                return self is other
+
+            def __call__(self, message: Message) -> None:
+                course.append(message["text"])
+
+        worker = self.make(route("a", Odd()))
+        for text in ("one", "two"):
+            self.layer.send("a", {"text": text})
+            worker.consume(self.take())  # type: ignore[arg-type]
+        self.assertEqual(course, ["one", "two"])

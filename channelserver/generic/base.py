@@ -50,6 +50,11 @@ class BaseConsumer:
         return any(iscoroutinefunction(getattr(cls, known, None)) for known in (name, cls.hooks.get(name, "")))
 
     @classmethod
+    def has_coroutines(cls) -> bool:
+        """Whether it takes the messages of one of its channels in a coroutine."""
+        return any(map(cls.is_coroutine, cls.channel_names()))
+
+    @classmethod
     def coroutine_for(cls, message: Message) -> Callable[..., Coroutine[Any, Any, None]] | None:
         """Return what consumes a message on the event loop; None: it is to be consumed in a thread."""
         return cls.consume if takes_in_coroutine(cls, message.channel_name) else None

@@ -48,7 +48,7 @@ from channelserver.workers import django_cleanup
 from channelserver.workers.coroutines import Coroutines
 from channelserver.workers.loop import event_loop
 from channelserver.workers.pool import WorkerPool
-from channelserver.workers.worker import Worker
+from channelserver.workers.worker import Worker, may_be_coroutine
 
 _log = Logger("channelserver")
 
@@ -433,7 +433,8 @@ def make_workers(
     coroutines = Coroutines(worker, pool, event_loop)
     pool.coroutines = coroutines
     worker.start_coroutine = coroutines.start
-    pool.when_stuck = coroutines.look_soon
+    if any(map(may_be_coroutine, wrapper.router.consumers())):
+        pool.when_stuck = coroutines.look_soon
     bridge.loop_thread = lambda: event_loop.thread_id
     if wrapper.delays is not None:
         pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)

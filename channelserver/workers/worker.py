@@ -79,7 +79,7 @@ class Worker:
         self.callback = callback
         #: Hands a message over to the event loop; None: there are no coroutines here.
         self.start_coroutine: Callable[[Delivery, Plan], object] | None = None
-        self._kinds: dict[Any, Any] = {}
+        self._kinds: dict[int, Any] = {}  # by the identity of a route's consumer
 
     def plan(self, delivery: Delivery, plan: Plan) -> None:
         """Find out what consumes a message, and whether that is a coroutine. Any thread.
@@ -92,9 +92,11 @@ class Worker:
         match = self.channel_layer.router.match(message)
         if match is not None:
             consumer, plan.kwargs = plan.consumer, _ = match
-            kind = self._kinds.get(consumer, _UNKNOWN)
+            kind = self._kinds.get(id(consumer), _UNKNOWN)
             if kind is _UNKNOWN:
-                kind = self._kinds[consumer] = coroutine_of(consumer)
+                kind = coroutine_of(consumer)
+                if consumer in self.channel_layer.router.consumers():  # else its number may be another's tomorrow
+                    self._kinds[id(consumer)] = kind
             if kind is not None:
                 plan.coroutine = kind(message)
 
@@ -246,6 +248,12 @@ def announce(signal: Any, **arguments: Any) -> None:
         for receiver, result in _guarded(signal.send_robust, sender=Worker, **arguments) or ():
             if isinstance(result, Exception):
                 logger.error("receiver %s of a worker signal failed", _name(receiver), exc_info=result)
+
+
+def may_be_coroutine(consumer: Any) -> bool:
+    """Whether a consumer may take messages in a coroutine. One that decides by the message says so by itself."""
+    has_coroutines = getattr(consumer, "has_coroutines", None)
+    return consumer is None or iscoroutinefunction(consumer) or bool(has_coroutines and has_coroutines())
 
 
 def coroutine_of(consumer: Any) -> Callable[[Message], Any] | None:

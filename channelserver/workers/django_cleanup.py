@@ -7,7 +7,9 @@
 * Django keeps the URLconf and the script prefix of a request in an ``asgiref.local.Local``, which copies a dictionary
   under a lock at each change. Here they are in context variables, which is what such a ``Local`` is made of.
 
-Together: more than 1/4 of the run time of a small request. See "What we change in Django" in the documentation.
+Saves 115 000 instructions of a small request for the connections, and 63 000 for the rest; with :mod:`.django_fast`,
+54 % of the instructions of a request without middleware, 42 % with the default middleware. See "What we change in
+Django" in the documentation.
 
 Any thread; owns, for each thread, the list of its connections, its URLconf and its script prefix.
 """

@@ -7,8 +7,8 @@
   it first.
 * The regular expressions of each request are compiled lazily, behind a wrapper. Here they are compiled, without it.
 
-Together: 1/5 of the run time of a small request with the default middleware. See "What we change in Django" in the
-documentation.
+Saves 50 000 instructions of a request with the default middleware for settings, and 82 000 for the rest (without
+middleware: 8000 and 24 000). See "What we change in Django" in the documentation.
 
 Any thread; owns nothing.
 """

@@ -58,11 +58,13 @@ KNOWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "signals": (
         (
-            "django.dispatch:Signal.send",
-            "django.dispatch:Signal._live_receivers",
+            "django.core.signals:request_started.send",
+            "django.core.signals:request_started._live_receivers",
+            "django.core.signals:request_finished.send",
+            "django.core.signals:request_finished._live_receivers",
             "django.core.handlers.base:reset_urlconf",
         ),
-        ("8fa449ec86f955b6", "3a307dbcf25332d9", "fd851a464ec2f587"),  # 5.2, 6.0, 6.1
+        ("d8e3303d6e8802b3", "afb2e25c51548462", "53e6c90a41ab9733"),  # 5.2, 6.0, 6.1
     ),
 }
 

@@ -51,11 +51,11 @@ autodoc_typehints = "none"
 
 nitpick_ignore_regex = [
     # Other packages' names: their documentation is not at hand when these pages are built.
-    ("py:class", r"(contextlib|django|threading|twisted|unittest)\..*"),
+    ("py:class", r"(collections\.abc|contextlib|django|threading|twisted|unittest)\..*"),
     ("py:exc", "ImproperlyConfigured|SessionInterrupted|ValidationError"),
     # Inner parts, which docstrings name for those who read the code.
-    ("py:class", r"channelserver\.(.*\._\w+|bridge\.Bridge)"),
-    ("py:mod", r"channelserver\.(delay\.text|layers\.queues|server\.receive)"),
+    ("py:class", r"channelserver\.(.*\._\w+|bridge\.Bridge|layers\.local\.LocalLayer)"),
+    ("py:mod", r"channelserver\.(delay\.text|layers\.queues|layers\.receive)"),
 ]
 # An exception that is also an attribute of a class has two targets.
 suppress_warnings = ["ref.python"]

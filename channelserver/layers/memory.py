@@ -73,7 +73,7 @@ class InMemoryChannelLayer(LocalLayer):
         return delivery.channel, delivery.content
 
     def receive_twisted(self, channels: Iterable[str]) -> Any:
-        """Like :meth:`BaseChannelLayer.receive_twisted`; no thread waits for the message."""
+        """Like ``BaseChannelLayer.receive_twisted``; no thread waits for the message."""
         from channelserver.layers.receive import receive_twisted
 
         return receive_twisted(self, channels)
@@ -122,7 +122,7 @@ class InMemoryChannelLayer(LocalLayer):
     # -- for the server and the workers --------------------------------------------------------------------------------
 
     def attach_remote(self, prefix: str, outlet: RemoteOutlet) -> None:
-        """Like :meth:`attach`, for the connections of another process."""
+        """Like ``attach``, for the connections of another process."""
         self._remote[outlet] = outlet
         self.attach(prefix, outlet)
 

@@ -195,11 +195,11 @@ class BaseChannelLayer:
     # -- for Channel, Group and the server: names and contents are checked, and the content is given away --------------
 
     def dispatch(self, channel: str, content: Content) -> None:
-        """Like :meth:`send`, without checks and without a copy."""
+        """Like ``send``, without checks and without a copy."""
         raise NotImplementedError(f"{type(self).__name__}.dispatch")
 
     def dispatch_group(self, group: str, content: Content) -> None:
-        """Like :meth:`send_group`, without checks and without a copy."""
+        """Like ``send_group``, without checks and without a copy."""
         raise NotImplementedError(f"{type(self).__name__}.dispatch_group")
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
@@ -223,7 +223,7 @@ class BaseChannelLayer:
         raise NotImplementedError(f"{type(self).__name__}.attach")
 
     def detach(self, prefix: str) -> None:
-        """Undo :meth:`attach`."""
+        """Undo ``attach``."""
         raise NotImplementedError(f"{type(self).__name__}.detach")
 
     def forget(self, channel: str) -> None:

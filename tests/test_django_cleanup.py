@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
+from contextvars import Context
+from typing import Any
 from unittest import mock
 
 import django.urls
 from asgiref.local import Local
+from django.core.cache import caches
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.workers import django_cleanup
@@ -193,6 +197,25 @@ SECRET = lambda: "resolved"
     def test_resolved(self) -> None:
         """They still are."""
         self.assertEqual(self.server.get("/").text, "resolved")
+
+
+class CachesTests(SynchronousTestCase):
+    """The caches of a worker thread, whose messages have a context each."""
+
+    def test_kept(self) -> None:
+        """A thread keeps its caches from message to message; another thread has its own."""
+        before = caches._connections  # type: ignore[attr-defined]
+        self.addCleanup(setattr, caches, "_connections", before)
+        django_cleanup.keep_caches()
+        self.assertIsNot(caches._connections, before)  # type: ignore[attr-defined]
+        first = Context().run(lambda: caches["default"])
+        self.assertIs(Context().run(lambda: caches["default"]), first)
+        found: list[Any] = []
+        thread = threading.Thread(target=lambda: found.append(caches["default"]))
+        thread.start()
+        thread.join()
+        self.assertIsNot(found[0], first)
+        self.assertEqual(caches.all(initialized_only=True), [first])
 
 
 class OtherURLconfTests(SynchronousTestCase):

@@ -245,7 +245,7 @@ class _CachesOfThread(threading.local):
 def keep_caches() -> None:
     """Have the caches of a worker thread outlive a message, although each message has a context of its own."""
     handler: Any = caches
-    if type(handler._connections) is Local:
+    if isinstance(handler._connections, Local):
         handler._connections = _CachesOfThread(handler._connections)
 
 

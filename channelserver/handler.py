@@ -31,14 +31,14 @@ from channelserver.workers.responses import (
     start_async_stream,
     stream_parts,
 )
-from channelserver.workers.wrapped import MESSAGE, RESPONSE, NoResponse, call_wrapped, is_wrapped
+from channelserver.workers.wrapped import MESSAGE, RESPONSE, NoResponse, ReusesMatch, call_wrapped, is_wrapped
 
 __all__ = ["AsgiHandler", "AsgiRequest", "ViewConsumer"]
 
 logger = logging.getLogger("channelserver.handler")
 
 
-class AsgiHandler(WSGIHandler):
+class AsgiHandler(ReusesMatch, WSGIHandler):
     """Run a request through middleware and view, in the calling thread.
 
     Calling a handler with a message gives its response as messages, as in Channels 1. :class:`ViewConsumer` uses the
@@ -94,14 +94,6 @@ class AsgiHandler(WSGIHandler):
         if MESSAGE in request.environ:
             request.environ[RESPONSE] = response
         return response
-
-    def resolve_request(self, request: Any) -> Any:
-        """Find the view; what is known already is not looked for again (``BaseHandler.resolve_request``)."""
-        match = request.message.resolver_match
-        if match is None or hasattr(request, "urlconf"):
-            return super().resolve_request(request)
-        request.resolver_match = match
-        return match
 
     # Django turns an exception of a view into a response; ResponseLater becomes one that is not sent.
 

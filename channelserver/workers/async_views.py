@@ -27,7 +27,7 @@ from channelserver.workers import django_cleanup, outbox
 from channelserver.workers.django_cleanup import only_django_listens
 from channelserver.workers.request import make_environ, open_body
 from channelserver.workers.responses import Answer, encode_head, hand_over
-from channelserver.workers.wrapped import MESSAGE, is_wrapped
+from channelserver.workers.wrapped import MESSAGE, ReusesMatch, is_wrapped
 
 logger = logging.getLogger("channelserver.handler")
 
@@ -77,7 +77,7 @@ class AsyncRequest(ASGIRequest):
         return self.message.reply_channel
 
 
-class AsyncHandler(ASGIHandler):
+class AsyncHandler(ReusesMatch, ASGIHandler):
     """Run a request through middleware and view on the event loop."""
 
     request_class = AsyncRequest
@@ -122,14 +122,6 @@ class AsyncHandler(ASGIHandler):
         """Make a method of a middleware asynchronous (``BaseHandler.adapt_method_mode``)."""
         direct = AsyncHandler.direct_process_view(method) if is_async else None
         return direct or super().adapt_method_mode(is_async, method, *args, **kwargs)
-
-    def resolve_request(self, request: Any) -> Any:
-        """Find the view; what is known already is not looked for again (``BaseHandler.resolve_request``)."""
-        match = request.message.resolver_match
-        if match is None or hasattr(request, "urlconf"):
-            return super().resolve_request(request)
-        request.resolver_match = match
-        return match
 
 
 class AsyncViews:

@@ -14,6 +14,7 @@ from types import FunctionType
 from typing import Any
 
 from django.core.handlers import asgi, wsgi
+from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse, HttpResponseBase
 
@@ -34,6 +35,20 @@ def is_wrapped(handler: type) -> bool:
     function = handler.__dict__["__call__"]
     # functools.wraps copies names, wrapt passes every attribute on; the type and the globals tell.
     return type(function) is not FunctionType or function.__globals__ is not _HOMES[handler]
+
+
+class ReusesMatch(BaseHandler):
+    """A handler that does not look again for the view that was found before (``Message.resolver_match``)."""
+
+    def resolve_request(self, request: Any) -> Any:
+        """Find the view (``BaseHandler.resolve_request``)."""
+        match = request.message.resolver_match
+        # Monitoring names a request by the view that it sees found.
+        traced = is_wrapped(wsgi.WSGIHandler) or is_wrapped(asgi.ASGIHandler)
+        if match is None or traced or hasattr(request, "urlconf"):
+            return super().resolve_request(request)
+        request.resolver_match = match
+        return match
 
 
 def call_wrapped(handler: Any, message: Message, environ: dict[str, Any]) -> Any:

@@ -175,7 +175,7 @@ class GroupTests(RedisServerTestCase):
                 say(here[0], "members")
                 return int(here[0].data())
 
-            self.assertEqual(members(), 5)
+            wait_until(lambda: members() == 5, "the members of both hosts")
             say(here[1], "leave")
             self.assertEqual(here[1].data(), "left")
             self.assertEqual(members(), 4)

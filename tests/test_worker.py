@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from channelserver.asgi import ChannelLayerWrapper
@@ -16,6 +17,8 @@ from channelserver.message import Message
 from channelserver.routing import null_consumer, route
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.workers import worker as worker_module
+from channelserver.workers.coroutines import Coroutines
+from channelserver.workers.loop import event_loop
 from channelserver.workers.worker import Worker
 from tests.fakes import FakeReactor, StrictTestCase
 
@@ -458,6 +461,51 @@ class RaisedTests(WorkerTestCase):
 
         self.consume(self.make(route(HTTP, consumer)), HTTP)
         self.assertEqual(self.replies.sent, [{FAILED: 500}])
+
+
+class LookTests(WorkerTestCase):
+    """The event loop's look at waiting messages, while threads may take them."""
+
+    def look(self, match: Callable[[Message], Any]) -> tuple[Worker, Delivery]:
+        """Let the event loop look at a message whose route answers by `match`; return the message, taken."""
+
+        class Route:
+            def channel_names(self) -> list[str]:
+                return ["a"]
+
+            def match(self, message: Message) -> Any:
+                return match(message)
+
+        worker = self.make(Route())
+        self.layer.submit("a", {"n": 1})
+        pool: Any = SimpleNamespace(channels=["a"])
+        Coroutines(worker, pool, event_loop).look()
+        delivery = self.take("a")
+        assert delivery is not None
+        return worker, delivery
+
+    def test_route_fails(self) -> None:
+        """Whatever a route raises while the loop looks, a thread meets it again and tells it."""
+        for error in (SystemExit("of the route"), ValueError("of the route")):
+
+            def match(message: Message, error: BaseException = error) -> Any:
+                raise error
+
+            worker, delivery = self.look(match)
+            worker.consume(delivery)
+            self.expect_logged("cannot consume a message from 'a'")
+
+    def test_plan_in_the_making(self) -> None:
+        """A thread that takes a message during the look makes its own plan."""
+        seen: list[Any] = []
+
+        def match(message: Message) -> Any:
+            seen.append([delivery.plan for delivery in self.layer.queues.peek(["a"], 1)])
+            return null_consumer, {}
+
+        _, delivery = self.look(match)
+        self.assertEqual(seen, [[None]])
+        self.assertIs(delivery.plan.consumer, null_consumer)
 
 
 class LaterTests(WorkerTestCase):

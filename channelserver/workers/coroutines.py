@@ -54,11 +54,12 @@ class Coroutines:
         queues, worker = self._worker.queues, self._worker
         for delivery in queues.peek(self._pool.channels, LOOK_AT):
             if delivery.plan is None:
-                delivery.plan = plan = Plan()
+                plan = Plan()
                 try:
                     worker.plan(delivery, plan)
-                except Exception:
-                    plan.message = None  # a thread meets it again, and deals with it
+                except BaseException:  # a route may raise SystemExit
+                    plan = Plan()  # empty: a thread meets it again, and deals with it
+                delivery.plan = plan  # now, and not before: a thread may take the message at any time
             plan = delivery.plan
             if plan.coroutine is not None and queues.take_this(delivery):
                 self._loop.start_now(self.consume, (delivery, plan), self._pool.context.copy())

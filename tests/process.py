@@ -17,6 +17,7 @@ A server still running at the end of its test is stopped; its output is printed 
 from __future__ import annotations
 
 import atexit
+import compileall
 import os
 import random
 import re
@@ -38,11 +39,17 @@ import requests
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.sync.client import ClientConnection, connect
 
+from tests import preloaded
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # A shell that runs the tests in the background may have them ignore Ctrl-C; what they start must not.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The servers write no bytecode, for tests change files of their projects within a second; but ours need not be compiled
+# at each start.
+compileall.compile_dir(ROOT / "channelserver", quiet=2)
 
 #: Seconds after which something that should have happened is taken to have failed. Long: the machine may be busy.
 TIMEOUT = 60.0
@@ -90,10 +97,7 @@ class Server:
         self.folder = folder
         self.lines: list[str] = []
         self._changed = threading.Condition()
-        self.process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True, pass_fds=pass_fds,
-        )  # fmt: skip
+        self.process = preloaded.start(command, folder, environment, pass_fds)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.scheme = "http"
@@ -251,8 +255,7 @@ class ServerTestCase(SynchronousTestCase):
 
         :param options: twistd's own; as they are, the server stays in the foreground.
         """
-        twistd = "from twisted.scripts.twistd import run; run()"
-        return [sys.executable, "-c", twistd, *options, "channelserver", *arguments]
+        return [sys.executable, "-c", preloaded.TWISTD, *options, "channelserver", *arguments]
 
     def run_process(self, command: list[str], pass_fds: tuple[int, ...] = (), **environment: str) -> Server:
         """Start any command in the project's folder.
@@ -277,10 +280,8 @@ class ServerTestCase(SynchronousTestCase):
 
     def manage(self, *arguments: str, stderr: bool = False) -> str:
         """Run a management command; return its output, and with `stderr` its errors and warnings."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=self.folder, env=self.environment, capture_output=True,
-            text=True, timeout=TIMEOUT * 2,
-        )  # fmt: skip
+        command = [sys.executable, "manage.py", *arguments]
+        done = preloaded.run(command, self.folder, self.environment, TIMEOUT * 2)
         if done.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout + (done.stderr if stderr else "")

@@ -16,7 +16,7 @@ from benchmarks import chart, environment, publish, raw, report
 from benchmarks.http_load import check_wrk, wrk_version
 from benchmarks.machine import Cores, describe, raise_file_limit
 from benchmarks.peers import PEERS
-from benchmarks.plan import WORKS, Plan, PlanError
+from benchmarks.plan import WORKS, Plan, PlanError, compare_checkout
 from benchmarks.run import Run
 from benchmarks.servers import MeasuringError, find_redis
 
@@ -33,6 +33,10 @@ def parser() -> argparse.ArgumentParser:
         "--work", action="append", default=[], metavar="NAME", help="a work, or a pattern such as 'http-*'; repeatable"
     )
     made.add_argument("--peer", action="append", default=[], metavar="NAME", help="a server, or a pattern; repeatable")
+    made.add_argument(
+        "--against", type=Path, metavar="CHECKOUT",
+        help="instead of the peers: another checkout of channelserver, such as a 'git worktree' of an earlier commit",
+    )  # fmt: skip
     made.add_argument("--rounds", type=_count, default=3, help="number of rounds (default: 3)")
     made.add_argument(
         "--seconds",
@@ -77,10 +81,12 @@ def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status: 1 if a measurement failed."""
     made = parser()
     options = made.parse_args(arguments)
-    if options.list:
-        print_list()
-        return 0
     try:
+        if options.against:
+            compare_checkout(options.against)
+        if options.list:
+            print_list()
+            return 0
         plan = Plan(options.work, options.peer)
     except PlanError as error:
         made.error(str(error))
@@ -133,7 +139,7 @@ def measure(plan: Plan, options: argparse.Namespace) -> int:
         options.rst.write_text(report.as_rst(results, *about))
     if options.chart:
         chart.draw(results, options.chart)
-    folder = options.docs or (DOCS if plan.whole else None)
+    folder = options.docs or (DOCS if plan.whole and not options.against else None)
     if folder:
         publish.publish(results, folder, *about)
     return 1 if results.failures else 0

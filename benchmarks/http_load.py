@@ -16,8 +16,9 @@ _REPORT = """
 function done(summary, latency, requests)
     local errors = summary.errors
     io.write(string.format(
-        '\\n{"requests": %d, "microseconds": %d, "refused": %d, "broken": %d, "late": %d}\\n', summary.requests,
-        summary.duration, errors.status, errors.connect + errors.read + errors.write, errors.timeout))
+        '\\n{"requests": %d, "microseconds": %d, "refused": %d, "broken": %d, "late": %d, "p50": %d, "p99": %d}\\n',
+        summary.requests, summary.duration, errors.status, errors.connect + errors.read + errors.write, errors.timeout,
+        latency:percentile(50), latency:percentile(99)))
 end
 """
 _UPLOAD = f"""
@@ -52,6 +53,9 @@ class HttpLoad:
     :param upload: whether each request has a large body.
     """
 
+    #: Latency in milliseconds: median and 99th percentile; known at the end. Without any answer: the whole time.
+    p50 = p99 = 0.0
+
     def __init__(self, server: Server, path: str, connections: int, seconds: int, upload: bool = False) -> None:
         self._server = server
         self._longest = seconds + 2 * ANSWER_TIMEOUT
@@ -62,9 +66,10 @@ class HttpLoad:
         command += [f"http://127.0.0.1:{server.port}{path}"]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
-    def finish(self) -> float:
+    def finish(self, unanswered: bool = False) -> float:
         """Wait for the end; return the requests a second.
 
+        :param unanswered: the server need not answer any request.
         :raises MeasuringError: a request failed.
         """
         try:
@@ -75,6 +80,9 @@ class HttpLoad:
         if self._process.returncode or report is None:
             raise self._server.failure(f"was not measured, because wrk failed:\n{output}")
         counted = json.loads(report)
-        if counted["refused"] or counted["broken"] or not counted["requests"]:
+        if counted["refused"] or counted["broken"] or not (counted["requests"] or unanswered):
             raise self._server.failure(f"failed to answer some requests: {report}")
+        self.p50, self.p99 = (
+            counted[name if counted["requests"] else "microseconds"] / 1000 for name in ("p50", "p99")
+        )
         return float(counted["requests"] / counted["microseconds"] * 1e6)

@@ -17,6 +17,8 @@ THREADS = 8
 NEVER = 86400
 #: This server's connection limit: the work with most sockets needs more than the default.
 MAX_CONNECTIONS = 20_000
+#: Clients of the works with slow readers. This server's limit of responses streamed by threads is lower by default.
+SLOW_READERS = 200
 
 #: Returns a command line, given the folder of the virtual environment's programs, the port, and whether to ping.
 CommandLine = Callable[[Path, int, bool], list[str]]
@@ -39,6 +41,8 @@ class Peer:
     #: Whether Django runs with our Django shortcuts: ours has them by default, peers have them installed by
     #: :mod:`benchmarks.apps.wsgi` and :mod:`benchmarks.apps.asgi`.
     shortcuts: bool = False
+    #: The checkout whose ``channelserver`` runs; None: this one.
+    checkout: Path | None = None
 
     @property
     def family(self) -> str:
@@ -74,6 +78,11 @@ def _gunicorn(programs: Path, port: int, pings: bool) -> list[str]:
     return [str(programs / "gunicorn"), *own, "benchmarks.apps.wsgi:application"]
 
 
+def _gunicorn_asgi(programs: Path, port: int, pings: bool) -> list[str]:
+    own = ["--bind", f"127.0.0.1:{port}", "--worker-class", "asgi", "--workers", "1", "--log-level", "warning"]
+    return [str(programs / "gunicorn"), *own, "benchmarks.apps.asgi:application"]
+
+
 def _granian(programs: Path, port: int, pings: bool) -> list[str]:
     own = ["--interface", "wsgi", "--port", str(port), "--workers", "1", "--blocking-threads", str(THREADS)]
     own += ["--log-level", "warning"]
@@ -93,6 +102,8 @@ _SYNC, _ASYNC = ("channels", "sync"), ("channels", "async")
 PRODUCT = "channelserver"
 #: The same without our Django shortcuts.
 UNALTERED = "channelserver-no-shortcuts"
+#: The same from another checkout; see :func:`benchmarks.plan.compare_checkout`.
+OTHER_CHECKOUT = "channelserver-other-checkout"
 
 #: The peers that serve Django over HTTP.
 DJANGO_PEERS = (
@@ -122,8 +133,11 @@ PEERS = {
         _own("channelserver-16", "channelserver, 16 threads", 16),
         _own("channelserver-deflate", "channelserver --compression", THREADS, "--compression"),
         _own("channelserver-processes", "channelserver --processes 2", THREADS, "--processes=2", processes=2),
+        _own("channelserver-streams", "channelserver --max-streams", THREADS, f"--max-streams={SLOW_READERS}"),
+        replace(_own("channelserver-async", "channelserver, async def consumer"), consumers="async"),
         *DJANGO_PEERS,
         *(_with_shortcuts(peer) for peer in DJANGO_PEERS),
+        Peer("gunicorn-asgi", "gunicorn asgi", _gunicorn_asgi, *_SYNC),
         Peer("bare-web", "bare twisted.web resource", _bare("bare_web")),
         Peer("daphne-sync", "Daphne, Channels 4 WebsocketConsumer", _daphne, *_SYNC),
         Peer("daphne-async", "Daphne, Channels 4 AsyncWebsocketConsumer", _daphne, *_ASYNC),

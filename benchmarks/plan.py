@@ -7,23 +7,55 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 
-from benchmarks import work_echo, work_group, work_http, work_idle, work_mixed, work_processes, work_redis, work_start
-from benchmarks.peers import PEERS, UNALTERED, Peer
+from benchmarks import (
+    work_async,
+    work_echo,
+    work_group,
+    work_http,
+    work_idle,
+    work_mixed,
+    work_processes,
+    work_redis,
+    work_start,
+    work_streams,
+)
+from benchmarks.peers import OTHER_CHECKOUT, PEERS, PRODUCT, UNALTERED, Peer
 from benchmarks.site import Site
 from benchmarks.work import Work
 
 WORKS: dict[str, Work] = {
     work.name: work
-    for module in (work_http, work_processes, work_echo, work_group, work_redis, work_mixed, work_idle, work_start)
+    for module in (
+        work_http, work_async, work_processes, work_echo, work_group, work_streams, work_redis, work_mixed, work_idle,
+        work_start,
+    )
     for work in module.WORKS
 }  # fmt: skip
 
 
 class PlanError(ValueError):
     """The command line names an unknown work or server; the text suggests a similar name."""
+
+
+def compare_checkout(checkout: Path) -> None:
+    """Replace all works by those of this server and the same server from another checkout, turn by turn.
+
+    :raises PlanError: the folder is no checkout.
+    """
+    if not (checkout / "channelserver" / "__init__.py").is_file():
+        raise PlanError(f"{checkout} is no checkout of channelserver: it has no channelserver/__init__.py")
+    PEERS[OTHER_CHECKOUT] = replace(
+        PEERS[PRODUCT], name=OTHER_CHECKOUT, title=f"channelserver of {checkout}", checkout=checkout.resolve()
+    )
+    for name, work in list(WORKS.items()):
+        if work.subject == PRODUCT:
+            WORKS[name] = work.between((PRODUCT, OTHER_CHECKOUT))
+        else:
+            del WORKS[name]
 
 
 @dataclass(frozen=True)

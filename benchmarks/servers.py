@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
+from benchmarks.apps.files import make_files
 from benchmarks.machine import Cores
 from benchmarks.peers import Peer
 from benchmarks.site import Site
@@ -129,6 +130,14 @@ class Program:
                 total += int(rollup.partition("\nPss:")[2].split()[0]) * 1024
         return total
 
+    def threads(self) -> int:
+        """Return the number of its threads, those of all its processes together."""
+        total = 0
+        for number in self._processes():
+            with contextlib.suppress(OSError):
+                total += len(os.listdir(f"/proc/{number}/task"))
+        return total
+
     def processor_time(self) -> float:
         """Return its CPU time in seconds, including threads that have ended."""
         total = 0.0
@@ -230,11 +239,14 @@ class Server(Program):
         self.cores = cores
         self.site = site
         self.redis = redis
+        if site.urls == "async_urls":
+            make_files(self.folder)  # its views read them
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTHON"))}
         environment |= {
             "DJANGO_SETTINGS_MODULE": "benchmarks.apps.settings",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([*self._product(peer), str(ROOT)]),
             "BENCHMARK_FOLDER": str(self.folder),
+            "BENCHMARK_URLS": site.urls,
             "BENCHMARK_MIDDLEWARE": site.middleware,
             "BENCHMARK_GROUPS": "yes" if site.groups else "no",
             "BENCHMARK_FRAMEWORK": peer.framework,
@@ -245,6 +257,16 @@ class Server(Program):
         }
         self.command = peer.command(Path(sys.executable).parent, self.port, site.pings)
         self.start(self.command, cores, environment, site.spread)
+
+    def _product(self, peer: Peer) -> list[str]:
+        """Return the folder of another checkout's packages, without its benchmarks."""
+        if peer.checkout is None:
+            return []
+        folder = self.folder / "checkout"
+        folder.mkdir()
+        for name in ("channelserver", "twisted"):
+            (folder / name).symlink_to(peer.checkout / name)
+        return [str(folder)]
 
     def get(self, path: str, body: bytes | None = None) -> bytes:
         """Make a single request, a POST if there is a body; return the body of the 200 response."""

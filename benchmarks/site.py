@@ -12,6 +12,8 @@ from dataclasses import dataclass
 class Site:
     """How a server is started for a work; works with the same site share its process.
 
+    ``urls`` is the module of :mod:`benchmarks.apps` with the URLconf: ``urls``, or ``async_urls`` with coroutines.
+
     ``middleware`` is ``none``, or ``default``: what Django's ``startproject`` writes. With ``consumers`` off, the site
     is plain Django. With ``groups`` off, Channels 4 has no channel layer. With ``pings``, the server pings its sockets
     at its default interval; otherwise never.
@@ -24,6 +26,7 @@ class Site:
     """
 
     name: str
+    urls: str = "urls"
     middleware: str = "none"
     consumers: bool = True
     groups: bool = True

@@ -153,6 +153,9 @@ class Crowd:
             raise self.server.failure(f"answered a handshake for {self._path} with {answer[:200]!r}")
         if self._extension and b"permessage-deflate" not in answer:
             raise self.server.failure(f"did not accept the extension {self._extension}")
+        self._add(connection)
+
+    def _add(self, connection: socket.socket) -> None:
         self.sockets[connection.fileno()] = connection
         self._poll.register(connection, select.EPOLLIN)
 

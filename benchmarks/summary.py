@@ -18,9 +18,11 @@ from benchmarks.work import Metric, Work
 HEADLINES = (
     ("http-plain", "rate", "requests/s, no middleware"),
     ("http-default", "rate", "requests/s, Django's default middleware"),
+    ("async-default", "rate", "requests/s, async view, Django's default middleware"),
     ("echo-50", "rate", "WebSocket messages/s, echoed by a consumer"),
     ("fan-out-500", "rate", "deliveries/s to a group of 500 sockets"),
     ("memory", "each", "memory of an idle WebSocket, KiB"),
+    ("events-2000", "each", "memory of an event stream, KiB"),
     ("start", "time", "start to first answer, ms"),
     ("weight", "rss", "memory of an idle site, MiB"),
 )
@@ -118,7 +120,8 @@ def as_rst(results: Results, machine: dict[str, str], rounds: int, seconds: int)
     how = f"{counted(rounds)} with turns of {seconds} s, {scope}"
     measured = f"Measured on {machine['date']}: {how}; {machine['processor']}."
     brackets = (
-        "In brackets: channelserver's figure as a multiple of this one. Channels 4 runs its faster kind of consumer."
+        "In brackets: channelserver's figure as a multiple of this one. Channels 4 runs its faster kind of consumer,"
+        " and gunicorn its ``asgi`` worker for the async view."
     )
     told = list(sentences(results))
     return {

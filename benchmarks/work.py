@@ -8,7 +8,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 from benchmarks.meter import Meter
 from benchmarks.servers import Server
@@ -96,6 +98,12 @@ class Work(ABC):
     def open_sockets(self, peers: Sequence[str]) -> int:
         """Return the highest number of sockets open at once, for these peers."""
         return self.sockets * (len(peers) if self.at_once and not self.site.fresh else 1)
+
+    def between(self, peers: tuple[str, ...]) -> Self:
+        """Return the same work with other peers, without goals, with a turn of the subject around each turn."""
+        other = copy(self)
+        other.peers, other.subject, other.goals, other.closely = peers, peers[0], (), True
+        return other
 
     @abstractmethod
     def session(self, server: Server) -> AbstractContextManager[Turn]:

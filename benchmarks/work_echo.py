@@ -49,6 +49,16 @@ class Echo(Work):
             yield turn
 
 
+class AsyncEcho(Echo):
+    """The same through consumers that are coroutines."""
+
+    def __init__(self) -> None:
+        super().__init__(50, 1, (Goal("rate", at_least=1.5, against="uvicorn-async"),))
+        self.name, self.title = "echo-async", "echo through an async def consumer: 50 sockets with 1 in flight"
+        self.peers = ("channelserver-async", "uvicorn-async", "daphne-async")
+        self.subject = self.peers[0]
+
+
 class Accept(Work):
     """New sockets, as fast as the server accepts them; a consumer runs for each."""
 
@@ -92,5 +102,6 @@ WORKS: tuple[Work, ...] = (
         ),
     ),
     Echo(1, 50),
+    AsyncEcho(),
     Accept(),
 )

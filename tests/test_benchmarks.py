@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import accumulate, chain, count, repeat, zip_longest
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest import mock
 from xml.etree import ElementTree
 
@@ -24,8 +25,8 @@ from benchmarks.__main__ import tell_missing_redis
 from benchmarks.columns import COLUMNS, FAMILIES, compared, ratios
 from benchmarks.machine import Cores
 from benchmarks.meter import Meter
-from benchmarks.peers import PEERS, UNALTERED
-from benchmarks.plan import WORKS, Plan, PlanError
+from benchmarks.peers import OTHER_CHECKOUT, PEERS, PRODUCT, UNALTERED
+from benchmarks.plan import WORKS, Plan, PlanError, compare_checkout
 from benchmarks.publish import publish
 from benchmarks.results import Results
 from benchmarks.run import Run
@@ -33,6 +34,7 @@ from benchmarks.servers import MeasuringError, Program, Redis, Server, find_redi
 from benchmarks.site import Site
 from benchmarks.sockets import ANSWER, QUESTION, client_frame
 from benchmarks.sockets import TEXT as SAID
+from benchmarks.streams import EventStreams, SlowReaders
 from benchmarks.work import Metric, Reading, Turn, Work
 from channelserver.server.websocket.frames import Opcode, encode_frame
 from tests.fakes import mask_frame
@@ -84,6 +86,12 @@ class CommandLineTests(SynchronousTestCase):
         done = run("--rounds", "none")
         self.assertEqual(done.returncode, 2)
         self.assertIn("'none' is not a positive integer", done.stderr)
+
+    def test_wrong_checkout(self) -> None:
+        """So is a folder that is no checkout."""
+        done = run("--against", "docs")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("docs is no checkout of channelserver: it has no channelserver/__init__.py", done.stderr)
 
 
 class PlanTests(SynchronousTestCase):
@@ -157,6 +165,80 @@ class PlanTests(SynchronousTestCase):
         self.assertFalse(plan.whole)
         with self.assertRaisesRegex(PlanError, "none of the works idle runs with granian"):
             Plan(["idle"], ["granian"])
+
+
+class CheckoutTests(SynchronousTestCase):
+    """This server beside the same from another checkout."""
+
+    def setUp(self) -> None:
+        """Make another checkout, of which little is left."""
+        for names in (WORKS, PEERS):
+            patch: Any = mock.patch.dict(names)
+            patch.start()
+            self.addCleanup(patch.stop)
+        self.checkout = Path(self.mktemp()).absolute()
+        (self.checkout / "channelserver").mkdir(parents=True)
+        (self.checkout / "channelserver" / "__init__.py").write_text("other = True\n")
+        compare_checkout(self.checkout)
+
+    def test_turns(self) -> None:
+        """Each turn of the other checkout is between two of this one; there are no goals, and no other peers."""
+        self.assertNotIn("processes", WORKS)
+        for work in WORKS.values():
+            self.assertEqual((work.peers, work.goals), ((PRODUCT, OTHER_CHECKOUT), ()))
+        (stage,) = Plan(["echo-50"]).stages(1)
+        self.assertEqual(stage.turns(WORKS["echo-50"]), [PRODUCT, OTHER_CHECKOUT] * 2 + [PRODUCT])
+
+    def test_import(self) -> None:
+        """Its package is imported, with the project of this checkout."""
+        with mock.patch.object(Program, "start") as start:
+            server = Server(PEERS[OTHER_CHECKOUT], first_core(self), Site("plain"))
+        self.addCleanup(shutil.rmtree, server.folder)
+        code = "import benchmarks, channelserver; print(channelserver.other, benchmarks.__file__)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=start.call_args.args[2], stdout=subprocess.PIPE, text=True,
+            timeout=TIMEOUT, check=True,
+        )  # fmt: skip
+        self.assertEqual(done.stdout, f"True {ROOT / 'benchmarks' / '__init__.py'}\n")
+
+
+class StreamTests(SynchronousTestCase):
+    """The load of clients that stay, with this server."""
+
+    def serve(self) -> Server:
+        """Return a server whose project has coroutines and streams."""
+        stack = ExitStack()
+        self.addCleanup(stack.close)
+        return stack.enter_context(
+            serving(PEERS["channelserver-streams"], first_core(self), Site("async", "async_urls"))
+        )
+
+    def test_events(self) -> None:
+        """Each stream gets each event."""
+        server = self.serve()
+        for work in ("async-plain", "async-query"):
+            with WORKS[work].session(server):
+                pass  # its view answers
+        before = server.threads()
+        with EventStreams(server, "/events/") as streams:
+            streams.grow(20)
+            self.assertLess(streams.tick(1), TIMEOUT)
+            self.assertEqual(server.threads(), before)
+            with self.assertRaisesRegex(MeasuringError, "answered a request for /nowhere/ with b'HTTP/1.1 404"):
+                with EventStreams(server, "/nowhere/") as others:
+                    others.grow(1)
+
+    def test_slow_readers(self) -> None:
+        """They are counted when their answer begins, and read a part of it."""
+        server = self.serve()
+        for path in ("/file/", "/generated/"):
+            with SlowReaders(server, path, 20) as readers:
+                while readers.served < 20:
+                    readers.read(0.1)
+                self.assertEqual(server.get("/"), b"Hello, world!")
+        with SlowReaders(server, "/nowhere/", 1) as readers:
+            with self.assertRaisesRegex(MeasuringError, "answered a request for /nowhere/ with b'HTTP/1.1 404"):
+                readers.read(TIMEOUT)
 
 
 class ResultsTests(SynchronousTestCase):

@@ -1,4 +1,9 @@
-"""The consumers for channelserver: functions that take a message, in worker threads."""
+"""The consumers for channelserver: functions that take a message, in worker threads.
+
+With ``BENCHMARK_CONSUMERS=async``, the echo is a coroutine.
+"""
+
+import os
 
 from benchmarks.apps import burden
 from channelserver import Group, Message, route
@@ -7,6 +12,11 @@ EVERYBODY = Group("everybody")
 
 
 def echo(message: Message) -> None:
+    """Send the message back."""
+    message.reply_channel.send({"text": message["text"]})
+
+
+async def async_echo(message: Message) -> None:
     """Send the message back."""
     message.reply_channel.send({"text": message["text"]})
 
@@ -43,9 +53,11 @@ def welcome(message: Message) -> None:
     """Accept the socket: the default when a consumer does not reply."""
 
 
+coroutines = os.environ["BENCHMARK_CONSUMERS"] == "async"
+
 channel_routing = [
     route("websocket.connect", welcome, path=r"^/echo/$"),
-    route("websocket.receive", echo, path=r"^/(?:echo|group)/$"),
+    route("websocket.receive", async_echo if coroutines else echo, path=r"^/(?:echo|group)/$"),
     route("websocket.connect", join, path=r"^/group/$"),
     route("websocket.receive", speak, path=r"^/speak/$"),
     route("websocket.receive", burn, path=r"^/burn/$"),

@@ -1,10 +1,11 @@
 """Django's settings of the measured site, the same for every server.
 
-Environment variables change them: ``BENCHMARK_MIDDLEWARE`` is ``none``, or ``default`` for the middleware of
-``django-admin startproject``; ``BENCHMARK_FOLDER`` is the folder of the database; ``BENCHMARK_FRAMEWORK``,
-``channelserver`` or ``channels``, selects the channel layer; with ``BENCHMARK_GROUPS=no``, Channels 4 has none; with
-``BENCHMARK_CONSUMERS=none``, the site is plain Django. If ``BENCHMARK_REDIS`` is a URL, the layer is in that Redis, and
-``BENCHMARK_LAYER`` selects the layer of channels_redis: ``core`` or ``pubsub``.
+Environment variables change them: ``BENCHMARK_URLS`` is the module of the URLconf; ``BENCHMARK_MIDDLEWARE`` is
+``none``, or ``default`` for the middleware of ``django-admin startproject``; ``BENCHMARK_FOLDER`` is the folder of the
+database; ``BENCHMARK_FRAMEWORK``, ``channelserver`` or ``channels``, selects the channel layer; with
+``BENCHMARK_GROUPS=no``, Channels 4 has none; with ``BENCHMARK_CONSUMERS=none``, the site is plain Django. If
+``BENCHMARK_REDIS`` is a URL, the layer is in that Redis, and ``BENCHMARK_LAYER`` selects the layer of channels_redis:
+``core`` or ``pubsub``.
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 SECRET_KEY = "for measuring only " * 3
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1"]
-ROOT_URLCONF = "benchmarks.apps.urls"
+ROOT_URLCONF = f"benchmarks.apps.{os.environ['BENCHMARK_URLS']}"
 ASGI_APPLICATION = "benchmarks.apps.asgi.application"
 WSGI_APPLICATION = "benchmarks.apps.wsgi.application"
 USE_TZ = True

@@ -31,9 +31,9 @@ class EventStreams(Crowd):
 
     def _welcome(self, connection: socket.socket, answer: bytes) -> None:
         head, _, begin = answer.partition(b"\r\n\r\n")
+        self._add(connection)
         if not head.startswith(b"HTTP/1.1 200 ") or b"text/event-stream" not in head:
             raise self.server.failure(f"answered a request for {self._path} with {answer[:200]!r}")
-        self._add(connection)
         if _EVENT_ENDS not in begin:
             self._wait({connection.fileno()})
 

@@ -13,6 +13,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core import mail
 from django.core.checks import CheckMessage, Error, Warning, register
+from django.urls import get_resolver
 
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.server.common.options import OptionError, resolve
@@ -52,6 +53,29 @@ def check_static_files(app_configs: Any, **_: Any) -> list[CheckMessage]:
         return []  # Django's test runner has turned DEBUG off, and does not serve files
     problem = static_problem()
     return [Warning(problem, id="channelserver.W001")] if problem else []
+
+
+@register()
+def check_atomic_requests(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """``ATOMIC_REQUESTS``: Django answers each request for an asynchronous view with an error."""
+    atomic = {alias for alias, database in settings.DATABASES.items() if database.get("ATOMIC_REQUESTS")}
+    if not atomic:
+        return []
+    from channelserver.workers.async_views import asynchronous_views  # handlers, which other commands do not need
+
+    try:
+        views = list(asynchronous_views(get_resolver().url_patterns))
+    except Exception:  # a URLconf that cannot be imported: Django's own check says so
+        return []
+    return [
+        Warning(
+            f"{view.lookup_str} always answers 500: Django does not run asynchronous views under ATOMIC_REQUESTS; "
+            "decorate the view with transaction.non_atomic_requests, or make it a plain function",
+            id="channelserver.W002",
+        )
+        for view in views
+        if not atomic <= getattr(view.callback, "_non_atomic_requests", set())
+    ]
 
 
 def static_problem() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.core import signals
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections
@@ -21,7 +21,7 @@ from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLat
 from channelserver.message import Message
 from channelserver.workers import outbox
 from channelserver.workers.async_views import AsyncViews
-from channelserver.workers.pool import current_pool, stream
+from channelserver.workers.pool import current_pool, stream, wait_for
 from channelserver.workers.request import AsgiRequest, make_environ, open_body
 from channelserver.workers.responses import (
     encode_head,
@@ -98,11 +98,12 @@ class AsgiHandler(ReusesMatch, WSGIHandler):
     # Django turns an exception of a view into a response; ResponseLater becomes one that is not sent.
 
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a view for ``ATOMIC_REQUESTS``: ``ResponseLater`` must not roll back."""
+        """Wrap a view for ``ATOMIC_REQUESTS``: ``ResponseLater`` must not roll back. Threads of coroutines wait."""
+        if iscoroutinefunction(view):
+            coroutine: Any = super().make_view_atomic(view)
+            return partial(wait_for, async_to_sync(coroutine))
         if not any(settings["ATOMIC_REQUESTS"] for settings in connections.settings.values()):
             return view
-        if iscoroutinefunction(view):
-            return super().make_view_atomic(view)
 
         def catching(*args: Any, **kwargs: Any) -> Any:
             try:

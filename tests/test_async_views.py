@@ -201,3 +201,97 @@ class WaitingTests(ServerTestCase):
         self.assertEqual(server.stop(), 0)
         self.assertIn("hang cancelled", notes(server))
         self.assertNotIn("thread ended", notes(server))
+
+
+class AtomicRequestsTests(SharedServerTestCase):
+    """``ATOMIC_REQUESTS`` and asynchronous views."""
+
+    files = {
+        "urls.py": """
+            from django.db import transaction
+            from django.http import HttpResponse
+            from django.urls import include, path
+            from django.views import View
+
+            async def coroutine(request):
+                return HttpResponse("never")
+
+            class Page(View):
+                async def get(self, request):
+                    return HttpResponse("never")
+
+            @transaction.non_atomic_requests
+            async def excepted(request):
+                return HttpResponse("excepted")
+
+            def plain(request):
+                return HttpResponse("plain")
+
+            inner = [path("page/", Page.as_view()), path("excepted/", excepted)]
+            urlpatterns = [path("coroutine/", coroutine), path("plain/", plain), path("inner/", include(inner))]
+        """,
+    }
+    extra_settings = """
+        DATABASES["default"]["ATOMIC_REQUESTS"] = True
+    """
+
+    def test_check(self) -> None:
+        """The system check names each view that Django refuses to run."""
+        found = self.manage("check", stderr=True)
+        for name in ("urls.coroutine", "urls.Page"):
+            self.assertIn(f"(channelserver.W002) {name} always answers 500: Django does not run asynchronous", found)
+        self.assertEqual(found.count("W002"), 2, found)
+        self.write({"no_transactions.py": "from settings import *\nDATABASES['default']['ATOMIC_REQUESTS'] = False\n"})
+        self.assertNotIn("W002", self.manage("check", "--settings", "no_transactions", stderr=True))
+
+    def test_views(self) -> None:
+        """What the check says is so."""
+        statuses = [self.server.get(path).status_code for path in ("/coroutine/", "/inner/page/")]
+        self.assertEqual(statuses, [500, 500])
+        self.assertEqual(
+            [self.server.get(path).text for path in ("/inner/excepted/", "/plain/")], ["excepted", "plain"]
+        )
+
+
+class SynchronousMiddlewareTests(SharedServerTestCase):
+    """Asynchronous views behind middleware that is synchronous only."""
+
+    files = {
+        "urls.py": """
+            import asyncio
+            import threading
+
+            from django.core.handlers.wsgi import WSGIRequest
+            from django.http import HttpResponse
+            from django.urls import path
+
+            barrier = asyncio.Barrier(10)
+
+            def old_middleware(get_response):
+                return lambda request: get_response(request)
+
+            async def meet(request):
+                await barrier.wait()
+                return HttpResponse(f"{threading.current_thread().name} {isinstance(request, WSGIRequest)}")
+
+            def plain(request):
+                return HttpResponse(threading.current_thread().name)
+
+            urlpatterns = [path("meet/", meet), path("plain/", plain)]
+        """,
+    }
+    extra_settings = 'MIDDLEWARE = ["urls.old_middleware"]\n'
+    arguments = ("--threads", "1", "--max-streams", "20")
+
+    def test_waiting_threads(self) -> None:
+        """Threads that wait for such views keep no place in the pool: ten wait for one another, with one thread."""
+        with ThreadPoolExecutor(10) as pool:
+            waiting = [pool.submit(self.server.get, "/meet/") for _ in range(9)]
+            self.assertTrue(self.server.get("/plain/").text.startswith("worker-"))
+            waiting.append(pool.submit(self.server.get, "/meet/"))
+            self.assertEqual({answer.result().text for answer in waiting}, {"event-loop True"})
+        self.server.get("/plain/")
+        # Those that are too many have ended.
+        wait_until(lambda: self.server.get("/-/health").json()["streams"] == 0, "the end of the waiting")
+        names = {self.server.get("/plain/").text for _ in range(5)}
+        self.assertEqual(len(names), 1, names)

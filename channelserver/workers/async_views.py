@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -26,7 +26,7 @@ from channelserver.message import Message
 from channelserver.workers import django_cleanup, outbox
 from channelserver.workers.django_cleanup import only_django_listens
 from channelserver.workers.request import make_environ, open_body
-from channelserver.workers.responses import Answer, encode_head, hand_over
+from channelserver.workers.responses import BODY, Answer, body_for_reactor, encode_head, hand_over
 from channelserver.workers.wrapped import MESSAGE, ReusesMatch, is_wrapped
 
 logger = logging.getLogger("channelserver.handler")
@@ -35,14 +35,13 @@ logger = logging.getLogger("channelserver.handler")
 ENVIRON = "channelserver.environ"
 
 
-def has_coroutines(patterns: Iterable[URLPattern | URLResolver]) -> bool:
-    """Whether one of the views in a URLconf is a coroutine function."""
-    return any(
-        has_coroutines(pattern.url_patterns)
-        if isinstance(pattern, URLResolver)
-        else iscoroutinefunction(pattern.callback)
-        for pattern in patterns
-    )
+def asynchronous_views(patterns: Iterable[URLPattern | URLResolver]) -> Iterator[URLPattern]:
+    """Yield the patterns of a URLconf whose views are coroutine functions."""
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            yield from asynchronous_views(pattern.url_patterns)
+        elif iscoroutinefunction(pattern.callback):
+            yield pattern
 
 
 def middleware_can_be_asynchronous() -> bool:
@@ -98,14 +97,12 @@ class AsyncHandler(ReusesMatch, ASGIHandler):
             held_back = outbox.current()
             if held_back is not None:
                 held_back.flush()
-            if response.streaming:
-                if hand_over(message, response):
-                    return
-                await (send.stream(response) if isinstance(send, Answer) else self.send_response(response, send))
-            elif not isinstance(send, Answer):
-                await self.send_response(response, send)
-            else:
+            if not isinstance(send, Answer):
+                await self._send_through(send, message, response)
+            elif not response.streaming:
                 send.whole(encode_head(response), response.content)
+            elif not hand_over(message, response):
+                await send.stream(response)
         finally:
             if response is None:
                 request.close()
@@ -117,6 +114,17 @@ class AsyncHandler(ReusesMatch, ASGIHandler):
                 response.closed = True
             else:
                 await sync_to_async(response.close)()
+
+    async def _send_through(self, send: Any, message: Message, response: Any) -> None:
+        """Send a response through what wraps the application. It sees the head of each."""
+        body = body_for_reactor(message, response) if response.streaming else None
+        if body is None:
+            await self.send_response(response, send)
+            return
+        head = encode_head(response)
+        head["headers"] = [tuple(pair) for pair in head["headers"]]
+        await send({"type": "http.response.start", **head})
+        await send({"type": "http.response.body", BODY: (body, response)})
 
     def adapt_method_mode(self, is_async: bool, method: Any, *args: Any, **kwargs: Any) -> Any:
         """Make a method of a middleware asynchronous (``BaseHandler.adapt_method_mode``)."""
@@ -139,7 +147,7 @@ class AsyncViews:
     def if_any(cls, timeout: float) -> AsyncViews | None:
         """Return an instance, or None if the project has no view that can run on the event loop."""
         try:
-            found = has_coroutines(get_resolver().url_patterns) and middleware_can_be_asynchronous()
+            found = any(asynchronous_views(get_resolver().url_patterns)) and middleware_can_be_asynchronous()
         except Exception:  # a URLconf that cannot be imported: each request says so
             logger.debug("cannot look for asynchronous views", exc_info=True)
             return None

@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextvars import Context
+from typing import Any
 
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.workers.loop import adopt_thread
@@ -110,6 +111,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._awake: set[WorkerThread] = set()
         self._parked: list[WorkerThread] = []
+        self._waiting: set[WorkerThread] = set()  # for a coroutine; they may leave the count
         self._all = [WorkerThread() for _ in range(threads)]
         self._calls: deque[Call] = deque()  # for whichever thread is free
         self.streams = Streams(self, max_streams)
@@ -162,6 +164,31 @@ class WorkerPool:
             self._all.append(state)
             self._awake.add(state)
             return True
+
+    def wait_for(self, state: WorkerThread, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Call a function that waits for a coroutine. If messages wait, too, another thread takes this one's place."""
+        with self._lock:
+            self._waiting.add(state)
+        if self._has_work():
+            self.work_ready()
+        try:
+            return function(*arguments, **named)
+        finally:
+            with self._lock:
+                left = state not in self._waiting
+                self._waiting.discard(state)
+            if left:
+                self.return_to_count(state)
+                self.streams.leave()
+
+    def _release_waiting(self) -> None:
+        """Start a thread in the place of one that waits for a coroutine. The lock is held."""
+        state = next((state for state in self._waiting if not state.guests), None)
+        if state is not None and self.streams.enter():
+            self._waiting.remove(state)
+            self._all.remove(state)
+            self._awake.discard(state)
+            self._replace()
 
     def _replace(self) -> None:
         """Start a thread in the place of one that streams. The lock is held."""
@@ -256,7 +283,7 @@ class WorkerPool:
                 if len(self._all) < self.threads and self._started and not self._stopping and self._has_work():
                     self._replace()
                     return
-                if self.when_stuck is None:
+                if self.when_stuck is None and not self._waiting:
                     return
             elif not self._flowing(None):
                 self._wake(1)
@@ -272,7 +299,7 @@ class WorkerPool:
         with self._lock:
             # Under the lock: work that arrives after this check sees that nobody watches, and schedules a new check.
             all_awake = not self._parked
-            if (all_awake and self.when_stuck is None) or not self._has_work():
+            if (all_awake and self.when_stuck is None and not self._waiting) or not self._has_work():
                 self._watching = False
                 self._step = 1
                 return
@@ -282,6 +309,8 @@ class WorkerPool:
             elif not all_awake:
                 self._wake(self._step)
                 self._step *= 2  # many slow jobs at once: the last one must not wait for long
+            elif self._waiting:
+                self._release_waiting()
             self._seen = self._finished
         if stuck and all_awake and self.when_stuck is not None:
             self.when_stuck()
@@ -415,6 +444,14 @@ def stream(run: Callable[[], object], refuse: Callable[[], object]) -> None:
         run()
     else:
         pool.streams.add(state, run, refuse)
+
+
+def wait_for(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call a function that waits for a coroutine, without keeping a place in the pool while work waits."""
+    pool, state = _current.pool, _current.state
+    if pool is None or state is None:
+        return function(*arguments, **named)
+    return pool.wait_for(state, function, *arguments, **named)
 
 
 def current_pool() -> WorkerPool | None:

@@ -29,6 +29,9 @@ from channelserver.workers.wrapped import WrappedResponse
 
 logger = logging.getLogger("channelserver.handler")
 
+#: Key of an ASGI event whose body the reactor sends: what :func:`body_for_reactor` has returned, and the response.
+BODY = "channelserver.body"
+
 
 def encode_head(response: Any) -> dict[str, Any]:
     """Return the ``status`` and the ``headers`` of a Django response, cookies included."""
@@ -51,26 +54,34 @@ def hand_over(message: Message, response: Any) -> bool:
 
     :returns: False if it is neither.
     """
+    body = body_for_reactor(message, response)
+    if body is not None:
+        give(message.channel_layer, message.content["reply_channel"], encode_head(response), body, response)
+    return body is not None
+
+
+def body_for_reactor(message: Message, response: Any) -> dict[str, Any] | None:
+    """Return the body of an event stream or of a file as the reactor takes it; None: the response is neither."""
     inner = response.response if isinstance(response, WrappedResponse) else response
-    layer, reply = message.channel_layer, message.content["reply_channel"]
     if isinstance(inner, EventStream):
-        head = encode_head(response)
-        # See EventStream: it keeps GZipMiddleware away.
-        head["headers"] = [pair for pair in head["headers"] if pair[0].lower() != b"content-encoding"]
         first = [{"retry": inner.retry}] * (inner.retry is not None) + inner.first
-        head.update({"content": b"".join(map(encode_event, first)), "more_content": True, EVENTS: inner.retry})
-        layer.dispatch(reply, head)
-        for group in inner.groups:
-            layer.group_add(group, reply)
-        return True
+        return {"content": b"".join(map(encode_event, first)), "more_content": True, EVENTS: inner.retry}
     # A wrapper may have read from the file already, and the file of another process's connection cannot travel.
-    file = None
-    if inner is response and isinstance(inner, FileResponse) and hasattr(layer.outlet_of(reply), "deliver_async"):
+    outlet = message.channel_layer.outlet_of(message.content["reply_channel"])
+    if inner is response and isinstance(inner, FileResponse) and hasattr(outlet, "deliver_async"):
         file = reopen(inner)
-    if file is None:
-        return False
-    layer.dispatch(reply, {**encode_head(response), FILE: file})
-    return True
+        return file and {FILE: file}
+    return None
+
+
+def give(layer: Any, reply: str, head: dict[str, Any], body: dict[str, Any], response: Any) -> None:
+    """Send what :func:`body_for_reactor` has returned."""
+    if EVENTS in body:  # see EventStream: this header keeps GZipMiddleware away
+        head["headers"] = [pair for pair in head["headers"] if pair[0].lower() != b"content-encoding"]
+    layer.dispatch(reply, {**head, **body})
+    if EVENTS in body:
+        for group in getattr(response, "response", response).groups:
+            layer.group_add(group, reply)
 
 
 def reopen(response: FileResponse) -> Any:
@@ -184,6 +195,9 @@ class Answer:
             headers = [list(pair) for pair in event.get("headers", ())]
             self._head = {"status": event["status"], "headers": headers}
             return
+        if BODY in event:
+            give(self._layer, self._reply, self._head, *event[BODY])
+            return
         more = bool(event.get("more_body"))
         content = {**self._head, "content": bytes(event.get("body", b"")), "more_content": more}
         self._head = {}
@@ -212,7 +226,7 @@ class Answer:
             return False
 
     async def stream(self, response: Any) -> None:
-        """Send a streaming response.
+        """Send a streaming response from its iterator.
 
         :raises asyncio.CancelledError: the client has gone, or does not read.
         """

@@ -65,9 +65,20 @@ class Streams:
                 run()
             finally:
                 self._pool.return_to_count(state)
-                following = self._next()
-                if following is not None:
-                    self._start_thread(following)
+                self.leave()
+
+    def enter(self) -> bool:
+        """Count a thread that waits outside the pool; return False if there are too many."""
+        with self._lock:
+            room = self._running < self._most
+            self._running += room
+            return room
+
+    def leave(self) -> None:
+        """A thread that was outside the pool has come to its end: start the next stream that waited, if any."""
+        following = self._next()
+        if following is not None:
+            self._start_thread(following)
 
     def _next(self) -> Callable[[], object] | None:
         """A stream has ended: return the next that waited, if any."""

@@ -65,5 +65,5 @@ class AutobahnSuite(ServerTestCase):
         self.run_cases(301, ["-x", "12.*", "-x", "13.*"])
 
     def test_compression(self) -> None:
-        """Sections 12 and 13: a thousand messages each, of all sizes, with all offers."""
+        """Sections 12 and 13: messages of all sizes, with all offers; see :mod:`conformance_tests.drive`."""
         self.run_cases(216, ["-i", "12.*", "-i", "13.*"], "--compression")

@@ -22,6 +22,7 @@ from typing import Any
 
 from channelserver.server.common.options import resolve
 from channelserver.start.command import Options
+from tests import preloaded
 from tests.docs import PAGES, ROOT, Block, blocks
 from tests.process import ServerTestCase, project
 from tests.redis_server import RedisServer
@@ -172,10 +173,8 @@ class PageTestCase(ServerTestCase):
     def end_section(self) -> None:
         """Try what the section has written."""
         if self.changed or self.code:
-            self.run_command(
-                [sys.executable, "-W", "error", "-c", project("programs")["try_section.py"]],
-                json.dumps({"modules": self.modules, "code": self.code}),
-            )
+            (self.folder / "section.json").write_text(json.dumps({"modules": self.modules, "code": self.code}))
+            self.run_script(project("programs")["try_section.py"])
         self.modules, self.code, self.changed = [], [], False
 
     # -- commands ------------------------------------------------------------------------------------------------------
@@ -183,15 +182,25 @@ class PageTestCase(ServerTestCase):
     def run_command(self, words: list[str], given: str = "") -> str:
         """Run a program in the project's folder; it must succeed."""
         environment = {**self.environment, "DJANGO_SETTINGS_MODULE": self.settings}
-        done = subprocess.run(
-            words, cwd=self.folder, env=environment, input=given, capture_output=True, text=True, timeout=240
-        )
+        if given:
+            done = subprocess.run(
+                words, cwd=self.folder, env=environment, input=given, capture_output=True, text=True, timeout=240
+            )
+        else:
+            done = preloaded.run(words, self.folder, environment, 240)
         if done.returncode:
             raise AssertionError(f"{shlex.join(words)[:200]} failed:\n{done.stdout}{done.stderr}")
         return done.stdout + done.stderr
 
+    def run_script(self, text: str, *arguments: str) -> None:
+        """Run a program in the project's folder; it must succeed."""
+        (self.folder / "try_it.py").write_text(text)
+        self.run_command([sys.executable, "try_it.py", *arguments])
+
     def try_command(self, words: list[str]) -> None:
         """Run a command line, or read its options."""
+        if re.match(r"[A-Z_]+=", words[0]):  # a variable for the command
+            words = words[1:]
         program = words[0].rpartition("/")[2]
         method = getattr(self, "try_" + program.replace("-", "_"), None)
         if method is not None:
@@ -225,7 +234,7 @@ class PageTestCase(ServerTestCase):
                 "app = get_commands()[sys.argv[1]]\n"
                 "load_command_class(app, sys.argv[1]).create_parser('manage.py', sys.argv[1]).parse_args(sys.argv[2:])"
             )
-            self.run_command([sys.executable, "-c", code, *words[1:]])
+            self.run_script(code, *words[1:])
 
     def try_python3(self, words: list[str]) -> None:
         if words[:2] == ["-m", "benchmarks"]:

@@ -3,6 +3,8 @@
 import importlib
 import json
 import sys
+import warnings
+from pathlib import Path
 
 import django
 from django.core.management import call_command
@@ -12,9 +14,10 @@ from channelserver.asgi import channel_layers
 from channelserver.server.common.options import resolve
 from channelserver.test.layer import captive_layers
 
+warnings.simplefilter("error")
 sys.path.insert(0, "")
 django.setup()
-work = json.load(sys.stdin)
+work = json.loads(Path("section.json").read_text())
 call_command("check")
 for module in work["modules"]:
     importlib.import_module(module)

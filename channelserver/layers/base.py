@@ -109,6 +109,8 @@ class BaseChannelLayer:
 
     #: Names of the optional parts a layer offers, as in asgiref 1.
     extensions: ClassVar[list[str]] = []
+    #: Seconds for which a blocking receive waits (Channels 1: about five).
+    receive_seconds: ClassVar[float] = 5.0
 
     ChannelFull = ChannelFull
     MessageTooLarge = MessageTooLarge

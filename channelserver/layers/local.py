@@ -12,16 +12,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from channelserver.layers.base import BaseChannelLayer, Outlet
+from channelserver.layers.base import BaseChannelLayer, Outlet, RemoteOutlet
 from channelserver.layers.groups import Groups
 from channelserver.layers.names import check_channel_name, local_prefix
 from channelserver.layers.queues import WorkQueues
 
 #: Channels whose messages are consumed in order for each reply channel; see :mod:`channelserver.layers.queues`.
 ORDERED_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect", "websocket.refused")
-
-#: Seconds for which a blocking receive waits (Channels 1: about five).
-RECEIVE_SECONDS = 5.0
 
 
 class LocalLayer(BaseChannelLayer):
@@ -50,6 +47,7 @@ class LocalLayer(BaseChannelLayer):
         self._clock = clock
         self._random = rng or random.SystemRandom()
         self._outlets: dict[str, Outlet] = {}
+        self._remote: dict[Outlet, RemoteOutlet] = {}  # those of the outlets that are other processes
         self.queues = self.queues_class(self.get_capacity, expiry, clock, self.drops, ORDERED_CHANNELS)
         self.groups = Groups(group_expiry, clock, self.outlet_of)
 

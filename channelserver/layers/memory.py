@@ -5,16 +5,13 @@ Safe from any thread: its parts (queues, groups) guard themselves, and outlets a
 
 from __future__ import annotations
 
-import random
-import re
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from channelserver.layers.base import ChannelFull, Outlet, RemoteOutlet
 from channelserver.layers.content import Content, copy_content
-from channelserver.layers.local import RECEIVE_SECONDS, LocalLayer
+from channelserver.layers.local import LocalLayer
 from channelserver.layers.names import check_channel_name, check_group_name
 
 
@@ -29,21 +26,9 @@ class InMemoryChannelLayer(LocalLayer):
     :param rng: source of new names; for tests.
     """
 
-    def __init__(
-        self,
-        expiry: float = 60,
-        group_expiry: float = 86400,
-        capacity: int = 1000,
-        channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        rng: random.Random | None = None,
-    ) -> None:
-        super().__init__(expiry, group_expiry, capacity, channel_capacity, clock=clock, rng=rng)
-        #: Asks all processes that share the layer for figures and adds them up; None: there is only this process.
-        #: Called with the figures' name and arguments; waits, so it is not for the reactor thread.
-        self.gather: Callable[..., dict[str, Any]] | None = None
-        self._remote: dict[Outlet, RemoteOutlet] = {}  # those of the outlets that are other processes
+    #: Asks all processes that share the layer for figures and adds them up; None: there is only this process.
+    #: Called with the figures' name and arguments; waits, so it is not for the reactor thread.
+    gather: Callable[..., dict[str, Any]] | None = None
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 
@@ -61,7 +46,7 @@ class InMemoryChannelLayer(LocalLayer):
             arrived = threading.Event()
             self.queues.listen(names, arrived.set)
             try:
-                ends = self._clock() + RECEIVE_SECONDS
+                ends = self._clock() + self.receive_seconds
                 while (delivery := self.queues.take(names)) is None and (left := ends - self._clock()) > 0:
                     arrived.wait(left)
                     arrived.clear()

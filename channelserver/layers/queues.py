@@ -164,20 +164,7 @@ class WorkQueues:
 
     def put_back(self, delivery: Delivery) -> None:
         """Put a taken message back: before the later ones of its lane, or else at the end of its channel."""
-        name = local_prefix(delivery.channel)
-        with self._lock:
-            queue = self._queue(name)
-            lane = delivery.lane
-            queue.size += 1
-            if lane is None:
-                queue.ready.append(delivery)
-            else:
-                lane.busy = False
-                lane.waiting.appendleft(delivery)
-                queue.ready.append(lane)
-            listeners = self._listeners.get(name, ())
-        for listener in listeners:
-            listener()
+        self._return((delivery,), deque.append)
 
     def postpone(self, delivery: Delivery, seconds: float, call_later: Callable[..., object]) -> None:
         """Put a taken message back after `seconds`.
@@ -191,19 +178,21 @@ class WorkQueues:
 
         :param deliveries: in the order in which they were taken.
         """
+        self._return(reversed(tuple(deliveries)), deque.appendleft)
+
+    def _return(self, deliveries: Iterable[Delivery], enter: Callable[[deque[Any], Any], object]) -> None:
+        """Put taken messages back at the end of their channels that `enter` stands for."""
         listeners: set[Callback] = set()
         with self._lock:
-            for delivery in reversed(tuple(deliveries)):
+            for delivery in deliveries:
                 name = local_prefix(delivery.channel)
                 queue = self._queue(name)
                 queue.size += 1
                 lane = delivery.lane
-                if lane is None:
-                    queue.ready.appendleft(delivery)
-                else:
+                if lane is not None:
                     lane.busy = False
                     lane.waiting.appendleft(delivery)
-                    queue.ready.appendleft(lane)
+                enter(queue.ready, delivery if lane is None else lane)
                 listeners.update(self._listeners.get(name, ()))
         for listener in listeners:
             listener()

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 
 from channelserver.bridge import Bridge
 from channelserver.layers.content import Content
-
-#: Seconds until a Deferred fires with ``(None, None)`` (Channels 1: about five).
-RECEIVE_SECONDS = 5.0
 
 Received = tuple[str | None, Content | None]
 
@@ -42,7 +39,7 @@ def receive_twisted(layer: Any, channels: Iterable[str], reactor: Any = None) ->
     :param layer: a layer with ``queues``.
     :param reactor: an ``IReactorTime`` and ``IReactorFromThreads`` provider; default: Twisted's global one.
     :returns: a Deferred that fires in the reactor thread with ``(channel, message)``; with ``(None, None)`` if no
-        message arrives for five seconds.
+        message arrives for ``layer.receive_seconds``.
     :raises TypeError: a name is invalid.
     """
     names = tuple(channels)
@@ -51,15 +48,13 @@ def receive_twisted(layer: Any, channels: Iterable[str], reactor: Any = None) ->
         from twisted.internet import reactor as installed
 
         reactor = installed
-    return maybeDeferred(receive, layer, names, RECEIVE_SECONDS, Bridge(reactor), reactor)
+    return maybeDeferred(receive, layer, names, layer.receive_seconds, Bridge(reactor), reactor)
 
 
 def receive(layer: Any, names: tuple[str, ...], seconds: float, bridge: Bridge, clock: IReactorTime) -> Any:
     """Take the next message from any of `names`, waiting up to `seconds` for one.
 
     :param layer: a layer with ``queues``.
-    :param bridge: posts to the reactor thread.
-    :param clock: the reactor.
     :returns: ``(channel, message)``, or ``(None, None)`` if there was none; or a Deferred of that.
     """
 
@@ -78,10 +73,13 @@ def receive(layer: Any, names: tuple[str, ...], seconds: float, bridge: Bridge, 
     def arrived() -> None:  # any thread
         bridge.post(wait.look)
 
+    def unlisten(result: Any) -> Any:
+        layer.queues.unlisten(names, arrived)
+        return result
+
     layer.queues.listen(names, arrived)
-    wait.at_end(lambda: layer.queues.unlisten(names, arrived))
     wait.look()  # for a message that arrived before listen()
-    return wait.deferred
+    return wait.deferred.addBoth(unlisten)
 
 
 class Wait:
@@ -95,18 +93,12 @@ class Wait:
 
     def __init__(self, clock: IReactorTime, seconds: float, attempt: Callable[[], Any], otherwise: Any) -> None:
         self._attempt = attempt
-        self._ends: list[Callable[[], object]] = []
-        self.deferred: Deferred[Any] = Deferred(self._cancelled)
-        self._over = False
-        self._timer = clock.callLater(seconds, self.end, otherwise)
-
-    def at_end(self, call: Callable[[], object]) -> None:
-        """Call `call` when the wait is over."""
-        self._ends.append(call)
+        self.deferred: Deferred[Any] = Deferred()
+        self.deferred.addTimeout(seconds, clock, lambda result, seconds: otherwise)
 
     def look(self) -> Any:
         """Try once more; return the result, None if there is none yet, False if the wait is over."""
-        if self._over:
+        if self.deferred.called:
             return False
         result = self._attempt()
         if result is not None:
@@ -115,17 +107,5 @@ class Wait:
 
     def end(self, result: Any) -> None:
         """End the wait with `result`, unless it is over."""
-        if not self._over:
-            self._close()
+        if not self.deferred.called:
             self.deferred.callback(result)
-
-    def _cancelled(self, deferred: Deferred[Any]) -> None:
-        self._close()
-        deferred.errback(CancelledError())
-
-    def _close(self) -> None:
-        self._over = True
-        if self._timer.active():
-            self._timer.cancel()
-        for call in self._ends:
-            call()

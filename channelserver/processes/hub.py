@@ -12,9 +12,9 @@ threads do not serve them. A *sibling* (``--processes``) shares them.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -176,16 +176,12 @@ class Hub:
 
     def gather_from_thread(self, name: str, *arguments: Any) -> list[Any]:
         """Like :meth:`gather`, but wait for the result; not for the reactor thread."""
-        answered = threading.Event()
-        answers: list[list[Any]] = []
-
-        def take(results: list[Any]) -> None:
-            answers.append(results)
-            answered.set()
-
-        self.bridge.post(lambda: self.gather(name, *arguments).addCallback(take))
-        answered.wait(2 * ANSWER_SECONDS)
-        return answers[0] if answers else [self.figures[name](*arguments)]
+        gathered: Future[list[Any]] = Future()
+        self.bridge.post(lambda: self.gather(name, *arguments).addCallback(gathered.set_result))
+        try:
+            return gathered.result(2 * ANSWER_SECONDS)
+        except TimeoutError:
+            return [self.figures[name](*arguments)]
 
     def close(self) -> None:
         """Close all connections."""
@@ -224,7 +220,7 @@ class Peer:
             "retire": self._retire,
             "finish": self._finish,
             "put_back": self._put_back,
-            "postpone": self._postpone,
+            "postpone": self._put_back,
             "reply": self._reply,
             "send_patiently": self._send_patiently,
             "gather": hub.gather,
@@ -303,18 +299,14 @@ class Peer:
                 delivery.attachment.close()
         self._hub.look()
 
-    def _put_back(self, number: int, tries: int) -> None:
+    def _put_back(self, number: int, tries: int, seconds: float = 0.0) -> None:
         delivery = self._take_back(number)
         if delivery is not None:
             delivery.tries = tries
-            self._layer.queues.put_back(delivery)
-        self._hub.look()
-
-    def _postpone(self, number: int, tries: int, seconds: float) -> None:
-        delivery = self._take_back(number)
-        if delivery is not None:
-            delivery.tries = tries
-            self._layer.queues.postpone(delivery, seconds, self._hub.bridge.call_later)
+            if seconds:
+                self._layer.queues.postpone(delivery, seconds, self._hub.bridge.call_later)
+            else:
+                self._layer.queues.put_back(delivery)
         self._hub.look()
 
     def close(self) -> None:

@@ -30,15 +30,10 @@ from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from channelserver.layers import ChannelFull, MessageTooLarge
+from channelserver.layers import MessageTooLarge
 from channelserver.processes import wire
 
 _log = Logger("channelserver.processes.link")
-
-#: Errors that the sender of a request caused; any other is a bug on this side, and logged.
-EXPECTED = (ChannelFull, MessageTooLarge, TypeError, ValueError)
-
-_ERRORS: dict[str, type[Exception]] = {kind.__name__: kind for kind in EXPECTED}
 
 
 class LinkLost(ConnectionError):
@@ -92,7 +87,7 @@ class Link(Int32StringReceiver):
         :param descriptor: a file descriptor for the other process. It must stay open until the other process has it.
         :raises MessageTooLarge: the arguments do not fit into a frame.
         """
-        data = self._pack([wire.VERSION, None, name, list(arguments)])
+        data = wire.pack([wire.VERSION, None, name, list(arguments)])
         if descriptor is not None:
             self.transport.sendFileDescriptor(descriptor)
         self.sendString(data)
@@ -102,14 +97,7 @@ class Link(Int32StringReceiver):
         return self._descriptors.popleft()
 
     def _send(self, frame: list[Any]) -> None:
-        self.sendString(self._pack(frame))
-
-    @staticmethod
-    def _pack(frame: list[Any]) -> bytes:
-        try:
-            return wire.pack(frame)
-        except ValueError as problem:
-            raise MessageTooLarge(str(problem)) from problem
+        self.sendString(wire.pack(frame))
 
     # -- requests of the other process ---------------------------------------------------------------------------------
 
@@ -155,7 +143,7 @@ class Link(Int32StringReceiver):
 
     def _refuse(self, number: Any, problem: BaseException | None) -> None:
         kind = type(problem).__name__
-        if not isinstance(problem, EXPECTED):
+        if not isinstance(problem, tuple(wire.ERRORS.values())):
             _log.error("error in a request of another process: {kind}: {problem}", kind=kind, problem=problem)
         # Sent for a note, too: its sender logs it.
         self._send([number, [kind, str(problem)], None])
@@ -169,7 +157,7 @@ class Link(Int32StringReceiver):
             answer.callback(result)
         else:
             kind, text = problem
-            answer.errback(_ERRORS.get(kind, RuntimeError)(text))
+            answer.errback(wire.ERRORS.get(kind, RuntimeError)(text))
 
     # -- the connection ------------------------------------------------------------------------------------------------
 

@@ -17,9 +17,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from channelserver.layers.base import BaseChannelLayer, ChannelFull, MessageTooLarge
+from channelserver.layers.base import BaseChannelLayer
 from channelserver.layers.content import Content
-from channelserver.layers.local import RECEIVE_SECONDS
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.processes import wire
 
@@ -40,7 +39,8 @@ class LocalSocketLayer(BaseChannelLayer):
     :param path: the server's Unix socket.
     :param alias: which of ``CHANNEL_LAYERS``; the server must serve the same one.
 
-    The other parameters are those of the in-memory layer; the server's own values of them apply.
+    The other parameters are those of the in-memory layer; the server's own values of them apply. All methods raise
+    :class:`NoServerError` if no server is running.
     """
 
     extensions: ClassVar[list[str]] = ["groups", "flush", "statistics"]
@@ -64,35 +64,22 @@ class LocalSocketLayer(BaseChannelLayer):
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 
     def receive(self, channels: Iterable[str], block: bool = False) -> tuple[str | None, Content | None]:
-        """Take the next message from any of `channels`; with `block`, wait up to five seconds for one.
-
-        :returns: ``(channel, message)``, or ``(None, None)`` if there was none.
-        :raises TypeError: a name is invalid.
-        :raises NoServerError: no server is running.
-        """
         names = list(channels)
         self.valid_channel_names(names, receive=True)
-        patience = RECEIVE_SECONDS if block else 0.0
+        patience = self.receive_seconds if block else 0.0
         channel, content = self._call("receive", names, patience, patience=patience)
         return channel, content
 
     def new_channel(self, pattern: str) -> str:
-        """See :meth:`BaseChannelLayer.new_channel`.
-
-        :raises TypeError: `pattern` is no valid name that ends in ``?``.
-        """
         return str(self._call("new_channel", pattern))
 
     def group_add(self, group: str, channel: str) -> None:
-        """See :meth:`BaseChannelLayer.group_add`."""
         self._call("group_add", check_group_name(group), check_channel_name(channel))
 
     def group_discard(self, group: str, channel: str) -> None:
-        """See :meth:`BaseChannelLayer.group_discard`."""
         self._call("group_discard", check_group_name(group), check_channel_name(channel))
 
     def group_channels(self, group: str) -> list[str]:
-        """See :meth:`BaseChannelLayer.group_channels`."""
         return list(self._call("group_channels", check_group_name(group)))
 
     def flush(self) -> None:
@@ -100,41 +87,24 @@ class LocalSocketLayer(BaseChannelLayer):
         self._call("flush")
 
     def channel_statistics(self, channel: str) -> dict[str, float]:
-        """See :meth:`channelserver.layers.memory.InMemoryChannelLayer.channel_statistics`."""
         return dict(self._call("channel_statistics", check_channel_name(channel)))
 
     def global_statistics(self) -> dict[str, Any]:
-        """See :meth:`channelserver.layers.memory.InMemoryChannelLayer.global_statistics`."""
         return dict(self._call("global_statistics"))
 
     # -- for Channel and Group -----------------------------------------------------------------------------------------
 
     def dispatch(self, channel: str, content: Content) -> None:
-        """See :meth:`BaseChannelLayer.dispatch`.
-
-        :raises NoServerError: no server is running.
-        """
         self._call("send", channel, content)
 
     def dispatch_group(self, group: str, content: Content) -> None:
-        """See :meth:`BaseChannelLayer.dispatch_group`.
-
-        :raises NoServerError: no server is running.
-        """
         self._call("send_group", group, content)
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
-        """See :meth:`BaseChannelLayer.dispatch_waiting`.
-
-        :raises NoServerError: no server is running.
-        """
         return bool(self._call("send_waiting", channel, content, float(timeout), patience=timeout))
 
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
-        """See :meth:`BaseChannelLayer.when_room`. A new thread waits, for ten seconds at most.
-
-        :raises NoServerError: no server is running.
-        """
+        """Like :meth:`BaseChannelLayer.when_room`; a new thread waits, for ten seconds at most."""
         if self._call("room", channel, content, 0.0):
             return True
 
@@ -149,7 +119,6 @@ class LocalSocketLayer(BaseChannelLayer):
         return False
 
     def forget(self, channel: str) -> None:
-        """See :meth:`BaseChannelLayer.forget`."""
         self._call("forget", channel)
 
     def close(self) -> None:
@@ -166,10 +135,7 @@ class LocalSocketLayer(BaseChannelLayer):
 
         :param patience: seconds that the server may wait before it answers.
         """
-        try:
-            request = wire.pack([wire.VERSION, 0, name, [self.alias, *arguments]])
-        except ValueError as error:
-            raise MessageTooLarge(str(error)) from error
+        request = wire.pack([wire.VERSION, 0, name, [self.alias, *arguments]])
         try:
             connection = self._take()
             try:
@@ -192,7 +158,7 @@ class LocalSocketLayer(BaseChannelLayer):
         problem, result = answer
         if problem is not None:
             kind, text = problem
-            raise _ERRORS.get(kind, RuntimeError)(text)
+            raise wire.ERRORS.get(kind, RuntimeError)(text)
         return result
 
     def _take(self) -> _Connection:
@@ -267,11 +233,3 @@ class _Connection:
                 raise ConnectionResetError("the server closed the connection")
             data += part
         return bytes(data)
-
-
-_ERRORS: dict[str, type[Exception]] = {
-    "ChannelFull": ChannelFull,
-    "MessageTooLarge": MessageTooLarge,
-    "TypeError": TypeError,
-    "ValueError": ValueError,
-}

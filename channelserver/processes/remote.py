@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import Future
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,7 +22,7 @@ from twisted.python.failure import Failure
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.base import ReactorBridge
 from channelserver.layers.content import Content
-from channelserver.layers.local import ORDERED_CHANNELS, RECEIVE_SECONDS
+from channelserver.layers.local import ORDERED_CHANNELS
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.processes.connectors import Connector
 from channelserver.processes.figures import add_up
@@ -175,23 +176,18 @@ class RemoteLayer(InMemoryChannelLayer):
         bridge = self._started()
         if self._in_reactor():
             raise RuntimeError(f"{name!r} waits for another process, so the reactor thread must not call it")
-        answered = threading.Event()
-        answers: list[Any] = []
+        answer: Future[Any] = Future()
 
-        def take(answer: Any) -> None:
-            answers.append(answer)
-            answered.set()
+        def failed(failure: Failure) -> None:
+            answer.set_exception(failure.value)
 
-        bridge.post_data(size, lambda: ask(self._link, name, *arguments).addBoth(take))
-        if not answered.wait(ANSWER_SECONDS + patience):
-            raise NoServerError(f"the server did not answer within {ANSWER_SECONDS + patience:g} s")
-        answer = answers[0]
-        if not isinstance(answer, Failure):
-            return answer
-        problem: Any = answer.value
-        if isinstance(problem, LinkLost):
-            raise NoServerError(str(problem))
-        raise problem
+        bridge.post_data(size, lambda: ask(self._link, name, *arguments).addCallbacks(answer.set_result, failed))
+        try:
+            return answer.result(ANSWER_SECONDS + patience)
+        except TimeoutError:
+            raise NoServerError(f"the server did not answer within {ANSWER_SECONDS + patience:g} s") from None
+        except LinkLost as problem:
+            raise NoServerError(str(problem)) from None
 
     def _started(self) -> ReactorBridge:
         if self._bridge is None:
@@ -206,7 +202,7 @@ class RemoteLayer(InMemoryChannelLayer):
     def receive(self, channels: Iterable[str], block: bool = False) -> tuple[str | None, Content | None]:
         names = list(channels)
         self.valid_channel_names(names, receive=True)
-        patience = RECEIVE_SECONDS if block else 0.0
+        patience = self.receive_seconds if block else 0.0
         channel, content = self._ask("receive", names, patience, patience=patience)
         return channel, content
 

@@ -6,8 +6,8 @@ process has the connections, and knows which of them are in which groups.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from typing import Any
 
 from channelserver.bridge import Bridge
@@ -42,15 +42,12 @@ class RemoteProcess:
             self.deliver(channel, content)
 
     def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
-        answered = threading.Event()
-        answers: list[bool] = []
-
-        def done(room: bool) -> None:
-            answers.append(room)
-            answered.set()
-
-        self._bridge.post_data(size_of(content), self.deliver_then, channel, content, done)
-        return answered.wait(timeout) and answers[0]
+        room: Future[bool] = Future()
+        self._bridge.post_data(size_of(content), self.deliver_then, channel, content, room.set_result)
+        try:
+            return room.result(timeout)
+        except TimeoutError:
+            return False
 
     def deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
         # Posted, although this is the reactor thread: earlier messages may still be in the bridge.

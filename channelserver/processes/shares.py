@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 
-_NUMBER = struct.Struct("=Q")
+#: Bytes of a number.
+_SIZE = 8
 #: Stands for a process that is not running.
 _ABSENT = 2**64 - 1
 
@@ -29,13 +29,13 @@ class Shares:
         self.descriptor = descriptor
         self._number = number
         self._others = [other for other in range(1, processes + 1) if other != number]
-        self._memory = mmap.mmap(descriptor, processes * _NUMBER.size)
+        self._counts = memoryview(mmap.mmap(descriptor, processes * _SIZE)).cast("Q")
 
     @classmethod
     def make(cls, processes: int) -> Shares:
         """Return the shares of the first process; the others are not running yet."""
         descriptor = os.memfd_create("channelserver-shares")
-        os.ftruncate(descriptor, processes * _NUMBER.size)
+        os.ftruncate(descriptor, processes * _SIZE)
         shares = cls(descriptor, processes, 1)
         for number in range(2, processes + 1):
             shares.gone(number)
@@ -43,11 +43,11 @@ class Shares:
 
     def count(self, connections: int) -> None:
         """Set the number of connections of this process."""
-        self._write(self._number, connections)
+        self._counts[self._number - 1] = connections
 
     def gone(self, number: int) -> None:
         """Note that a process is not running."""
-        self._write(number, _ABSENT)
+        self._counts[number - 1] = _ABSENT
 
     def total(self) -> int:
         """Return the sum over all processes."""
@@ -56,13 +56,7 @@ class Shares:
     def ahead(self) -> bool:
         """Whether another process should take the next connection."""
         others = self._present(self._others)
-        return bool(others) and self._read(self._number) > min(others) + SLACK
+        return bool(others) and self._counts[self._number - 1] > min(others) + SLACK
 
     def _present(self, numbers: list[int]) -> list[int]:
-        return [count for count in map(self._read, numbers) if count != _ABSENT]
-
-    def _read(self, number: int) -> int:
-        return int(_NUMBER.unpack_from(self._memory, (number - 1) * _NUMBER.size)[0])
-
-    def _write(self, number: int, value: int) -> None:
-        _NUMBER.pack_into(self._memory, (number - 1) * _NUMBER.size, value)
+        return [count for number in numbers if (count := self._counts[number - 1]) != _ABSENT]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,7 +18,8 @@ from channelserver.layers.content import Content
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.processes.link import Link
 
-_ENTRY = struct.Struct("=Q")
+#: Bytes of an entry.
+_SIZE = 8
 
 
 class Ledger:
@@ -33,27 +33,29 @@ class Ledger:
 
     def __init__(self, descriptor: int, slots: int) -> None:
         try:
-            self._memory = mmap.mmap(descriptor, slots * _ENTRY.size)
+            self._memory = mmap.mmap(descriptor, slots * _SIZE)
         finally:
             os.close(descriptor)
+        self._numbers = memoryview(self._memory).cast("Q")
 
     @classmethod
     def make(cls, slots: int) -> tuple[Ledger, int]:
         """Return a new ledger, and the descriptor of its memory, which the caller closes."""
         descriptor = os.memfd_create("channelserver-ledger")
-        os.ftruncate(descriptor, slots * _ENTRY.size)
+        os.ftruncate(descriptor, slots * _SIZE)
         return cls(os.dup(descriptor), slots), descriptor
 
     def begin(self, slot: int, number: int) -> None:
         """Mark message `number` in `slot` as begun."""
-        _ENTRY.pack_into(self._memory, slot * _ENTRY.size, number)
+        self._numbers[slot] = number
 
     def begun(self, slot: int, number: int) -> bool:
         """Whether message `number` in `slot` has begun."""
-        return bool(_ENTRY.unpack_from(self._memory, slot * _ENTRY.size)[0] == number)
+        return self._numbers[slot] == number
 
     def close(self) -> None:
         """Release the memory."""
+        self._numbers.release()
         self._memory.close()
 
 

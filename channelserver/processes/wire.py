@@ -13,21 +13,27 @@ from typing import Any
 
 import msgpack
 
+from channelserver.layers.base import ChannelFull, MessageTooLarge
+
 VERSION = 1
 #: Largest frame, in bytes without its length.
 MAX_FRAME = 16 * 1024 * 1024
 #: Bytes of a frame's length.
 PREFIX = 4
+#: By kind: errors that the sender of a request caused; any other is a bug of the process that answers.
+ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (ChannelFull, MessageTooLarge, TypeError, ValueError)
+}
 
 
 def pack(value: list[Any]) -> bytes:
     """Return a frame without its length.
 
-    :raises ValueError: it is larger than :data:`MAX_FRAME`.
+    :raises MessageTooLarge: it is larger than :data:`MAX_FRAME`.
     """
     data: bytes = msgpack.packb(value, use_bin_type=True)
     if len(data) > MAX_FRAME:
-        raise ValueError(f"a frame of {len(data)} bytes exceeds the limit of {MAX_FRAME} bytes")
+        raise MessageTooLarge(f"a frame of {len(data)} bytes exceeds the limit of {MAX_FRAME} bytes")
     return data
 
 

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any
 
 from twisted.internet import defer
-from twisted.python.failure import Failure
 
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
 from channelserver.layers.redis.host import Host
@@ -19,44 +18,34 @@ from channelserver.layers.redis.host import Host
 Call = Callable[[Host], Coroutine[Any, Any, Any]]
 
 
-class Answer:
+class Answer(Future[Any]):
     """The answer that one thread waits for."""
 
-    def __init__(self) -> None:
-        self._done = threading.Event()
-        self._begun = self._given_up = False
-        self._result: Any = None
-        self._error: BaseException | None = None
-
     def begin(self, host: Host, call: Call) -> None:
-        """Start the call. Reactor thread."""
+        """Start the call, unless the thread has given up by then. Reactor thread."""
 
-        async def begun(host: Host) -> Any:
-            if self._given_up:
-                raise host.shards[0].unavailable()
-            self._begun = True
-            return await call(host)
+        async def begun(host: Host) -> None:
+            if self.set_running_or_notify_cancel():
+                try:
+                    self.set_result(await call(host))
+                except Exception as error:
+                    self.set_exception(error)
 
-        begin(host, begun).addCallbacks(self._answered, self._failed)
-
-    def _answered(self, result: Any) -> None:
-        self._result = result
-        self._done.set()
-
-    def _failed(self, failure: Failure) -> None:
-        self._error = failure.value
-        self._done.set()
+        begin(host, begun)
 
     def wait(self, seconds: float) -> Any:
-        """Return the result. The waiting thread."""
-        if not self._done.wait(seconds):
-            self._given_up = True
-            if not self._begun:
-                raise RedisUnavailable(f"Redis could not be reached within {seconds:g} s")
-            raise DeliveryUnknown(f"Redis did not answer within {seconds:g} s; the message may or may not have arrived")
-        if self._error is not None:
-            raise self._error
-        return self._result
+        """Return the result. The waiting thread.
+
+        :raises RedisUnavailable: it is not there in time.
+        """
+        try:
+            return self.result(seconds)
+        except TimeoutError:
+            if self.cancel():
+                raise RedisUnavailable(f"Redis could not be reached within {seconds:g} s") from None
+            raise DeliveryUnknown(
+                f"Redis did not answer within {seconds:g} s; the message may or may not have arrived"
+            ) from None
 
 
 def begin(host: Host, call: Call) -> defer.Deferred[Any]:

@@ -41,6 +41,12 @@ def content_of(sealer: Sealer, channel: str, data: bytes) -> Content:
     return content
 
 
+def record_expired(drops: DropCounter, gone: list[Any]) -> None:
+    """Count the expired messages that a script has dropped: channels, each with a number."""
+    for channel, number in zip(gone[::2], gone[1::2], strict=True):
+        drops.record("expired", channel.decode(), number, "no consumer took it in time")
+
+
 class Fetcher:
     """Takes messages from all servers in turn.
 
@@ -78,11 +84,6 @@ class Fetcher:
         self._stopped = False
         self._finished: dict[Shard, list[str]] = {}
         self._reporting = False
-
-    @property
-    def outstanding(self) -> int:
-        """How many messages this process holds."""
-        return len(self._outstanding)
 
     def connected(self, shard: Shard) -> None:
         """There is a new connection to a server. What was being sent over the last one did not arrive."""
@@ -144,8 +145,7 @@ class Fetcher:
     def _taken(self, answer: list[Any], shard: Shard, asked: int) -> None:
         self._asking = False
         items, gone = answer
-        for channel, number in zip(gone[::2], gone[1::2], strict=True):
-            self._drops.record("expired", channel.decode(), number, "no consumer took it in time")
+        record_expired(self._drops, gone)
         for index in range(0, len(items), 4):
             self._take(shard, *items[index : index + 4])
         if len(items) == asked * 4 and shard not in self._promising:

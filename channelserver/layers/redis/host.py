@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from twisted.internet import defer
+from twisted.internet import defer, task
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -27,7 +27,7 @@ from channelserver.layers.groups import Groups
 from channelserver.layers.names import local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import Address
-from channelserver.layers.redis.fetcher import GROUP, Fetcher
+from channelserver.layers.redis.fetcher import GROUP, Fetcher, record_expired
 from channelserver.layers.redis.ring import Ring
 from channelserver.layers.redis.seal import Sealer, SealError
 from channelserver.layers.redis.shard import ANSWER_SECONDS, Shard
@@ -253,8 +253,7 @@ class Host:
         """
         for shard in self.shards:
             (items, gone), claim = await shard.run(scripts.POP, self.name, 1, int(waiting), *channels), None
-            for channel, number in zip(gone[::2], gone[1::2], strict=True):
-                self.layer.drops.record("expired", channel.decode(), number, "no consumer took it in time")
+            record_expired(self.layer.drops, gone)
             if items:
                 name, _, claim, data = items
                 if claim:
@@ -313,9 +312,7 @@ class Host:
                 await self.push_sealed(channel, data, reply)
             except ChannelFull as error:
                 if error.retry and self.reactor.seconds() < ends:
-                    slept: defer.Deferred[None] = defer.Deferred()
-                    self.reactor.callLater(0.2, slept.callback, None)
-                    await slept
+                    await task.deferLater(self.reactor, 0.2)
                     continue
                 self.layer.drops.record("channel full" if error.retry else "unknown", channel, hint=str(error))
             except Exception:
@@ -415,8 +412,7 @@ class Host:
             layer.drops.record("host deaf", group, deaf, "a host with members does not listen")
         for channel in full:
             layer.drops.record("channel full", channel.decode(), hint=f"it is a member of group {group!r}")
-        for channel, number in zip(gone[::2], gone[1::2], strict=True):
-            layer.drops.record("expired", channel.decode(), number, "no consumer took it in time")
+        record_expired(layer.drops, gone)
 
     # -- messages of other hosts ---------------------------------------------------------------------------------------
 

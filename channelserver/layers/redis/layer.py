@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from channelserver.layers.base import ChannelFull, Outlet, Reactor, ReactorBridge
 from channelserver.layers.content import Content
-from channelserver.layers.local import ORDERED_CHANNELS, RECEIVE_SECONDS, LocalLayer
+from channelserver.layers.local import ORDERED_CHANNELS, LocalLayer
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import read_hosts
@@ -137,9 +137,7 @@ class RedisChannelLayer(LocalLayer):
         """Move the server's messages to Redis that no worker of this process takes."""
         host, channels = self._host, [name for name in SERVER_CHANNELS if name not in self._served]
         if host is not None and channels:
-            Pusher(
-                self.queues, channels, host.push, self.dispatch, self.drops, host.bridge, host.reactor.callLater
-            ).start()
+            Pusher(host, channels, self.dispatch).start()
 
     def _engine(self) -> Host:
         """Return this process as a host; if no server has opened the layer, connect now."""
@@ -223,7 +221,7 @@ class RedisChannelLayer(LocalLayer):
         names = tuple(channels)
         self.valid_channel_names(names, receive=True)
         arrived = threading.Event()
-        ends = time.monotonic() + (RECEIVE_SECONDS if block else 0.0)
+        ends = time.monotonic() + (self.receive_seconds if block else 0.0)
         if block:
             self._engine().listen(arrived.set)
         try:

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
-from twisted.internet import defer
+from twisted.internet import defer, task
 
-from channelserver.layers.base import FAILED, ChannelFull, ReactorBridge
+from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
-from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.queues import Delivery
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
-from channelserver.layers.throttled_log import DropCounter
+from channelserver.layers.redis.host import Host
 
 logger = logging.getLogger("channelserver.layers.redis")
 
@@ -40,45 +40,29 @@ _ANSWERED = ("http.request", "websocket.connect")
 class Pusher:
     """Moves messages from the queues to Redis.
 
-    :param queues: where they come from.
+    :param host: this process, with its queues.
     :param channels: which channels.
-    :param push: ``push(channel, content, urgent)`` returns a Deferred; see :meth:`Host.push`.
     :param fail: ``fail(reply channel, reply)`` answers a connection of this process.
-    :param drops: where lost messages are counted.
-    :param bridge: calls functions in the reactor's thread.
-    :param call_later: ``call_later(seconds, function)``.
     """
 
-    def __init__(
-        self,
-        queues: WorkQueues,
-        channels: Sequence[str],
-        push: Callable[[str, Content, bool], Awaitable[object]],
-        fail: Callable[[str, Content], object],
-        drops: DropCounter,
-        bridge: ReactorBridge,
-        call_later: Callable[..., object],
-    ) -> None:
-        self._queues = queues
+    def __init__(self, host: Host, channels: Sequence[str], fail: Callable[[str, Content], object]) -> None:
+        self._host = host
+        self._queues = host.layer.queues
         self._channels = tuple(channels)
-        self._push = push
         self._fail = fail
-        self._drops = drops
-        self._bridge = bridge
-        self._call_later = call_later
+        self._drops = host.layer.drops
         self._under_way = 0
         self._posted = False
         self._paused: set[str] = set()
 
     def start(self) -> None:
-        """Start."""
         self._queues.listen(self._channels, self._announced)
         self.go()
 
     def _announced(self) -> None:  # any thread
         if not self._posted:
             self._posted = True
-            self._bridge.post(self.go)
+            self._host.bridge.post(self.go)
 
     def go(self) -> None:
         """Move the messages that wait."""
@@ -108,7 +92,7 @@ class Pusher:
         try:
             if delivery.attachment is not None:
                 content = {**content, "body_channel": await self._move_body(delivery.attachment)}
-            await self._push(channel, content, urgent)
+            await self._host.push(channel, content, urgent)
         except DeliveryUnknown as error:
             self._drops.record("unknown", channel, hint=str(error))
             self._answer(delivery, 503)
@@ -133,23 +117,21 @@ class Pusher:
             message = {"content": part, "closed": False, "more_content": bool(following)}
             for tries in range(TRIES):
                 try:
-                    await self._push(channel, message, False)
+                    await self._host.push(channel, message)
                     break
                 except DeliveryUnknown:
                     raise
                 except ChannelFull as error:
                     if isinstance(error, RedisUnavailable) or tries == TRIES - 1:
                         raise
-                    slept: defer.Deferred[None] = defer.Deferred()
-                    self._call_later(PAUSE, slept.callback, None)
-                    await slept
+                    await task.deferLater(self._host.reactor, PAUSE)
             part = following
         return channel
 
     def _pause(self, channel: str) -> None:
         if channel not in self._paused:
             self._paused.add(channel)
-            self._call_later(PAUSE, self._resume, channel)
+            self._host.reactor.callLater(PAUSE, self._resume, channel)
 
     def _resume(self, channel: str) -> None:
         self._paused.discard(channel)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from channelserver.layers.content import Content
-from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import Callback, Delivery, WorkQueues
 from channelserver.layers.redis.shard import Shard
 
@@ -44,14 +43,7 @@ class FetchedQueues(WorkQueues):
         """
         now = self._clock()
         delivery = Fetched(channel, content, now, now + seconds, claim)
-        name = local_prefix(channel)
-        with self._lock:
-            queue = self._queue(name)
-            queue.count += 1
-            self._enter(queue, delivery, None)
-            listeners = self._listeners.get(name, ())
-        for listener in listeners:
-            listener()
+        self.add(delivery)
         return delivery
 
     def finish(self, delivery: Delivery) -> None:

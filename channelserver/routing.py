@@ -84,7 +84,21 @@ def normalise_re_arg(value: Any) -> Any:
     return value.decode("ascii") if isinstance(value, (bytes, bytearray)) else value
 
 
-class Route:
+class _Compiled:
+    """What can be matched by a table of candidates."""
+
+    _table: Table
+
+    def channel_names(self) -> set[str]:
+        """Return the names of the channels it listens to."""
+        return set(self._table)
+
+    def match(self, message: Message) -> Match | None:
+        """Return the consumer and its keyword arguments, or None if no candidate matches."""
+        return _first_match(self._table.get(message.channel_name, ()), message)
+
+
+class Route(_Compiled):
     """Send a channel's messages to a consumer (Channels 1: ``route``).
 
     :param channels: name of the channel, or a list of names.
@@ -104,19 +118,7 @@ class Route:
                 raise ImproperlyConfigured(f"a route's channels must be names, not {name!r}: 'websocket.receive'")
         self.consumer = _resolve_consumer(consumer, self.channels)
         self.filters = _compile_patterns(filters, f"the route of {_listed(self.channels)}")
-        self._table: Table = {name: (Candidate((), self.filters, self.consumer),) for name in self.channels}
-
-    def channel_names(self) -> set[str]:
-        """Return the names of the channels it listens to."""
-        return set(self.channels)
-
-    def table(self) -> Table:
-        """Return its candidates by channel."""
-        return self._table
-
-    def match(self, message: Message) -> Match | None:
-        """Return the consumer and its keyword arguments, or None if channel or filters do not match."""
-        return _first_match(self._table.get(message.channel_name, ()), message)
+        self._table = {name: (Candidate((), self.filters, self.consumer),) for name in self.channels}
 
     def __repr__(self) -> str:
         filters = "".join(f", {key}={pattern.pattern!r}" for key, pattern in self.filters)
@@ -141,7 +143,7 @@ class RouteClass(Route):
         super().__init__(channel_names(), consumer_class, **filters)
 
 
-class Include:
+class Include(_Compiled):
     """Take in another routing, perhaps under prefixes (Channels 1: ``include``).
 
     :param routing: dotted string, dict or list, as for :class:`Router`.
@@ -155,18 +157,6 @@ class Include:
         self.routing = resolve_routing(routing)
         self.prefixes = _compile_patterns(prefixes, "an include")
         self._table = _under(self.prefixes, _compile(self.routing))
-
-    def channel_names(self) -> set[str]:
-        """Return the names of the channels that the inner routes listen to."""
-        return set(self._table)
-
-    def table(self) -> Table:
-        """Return its candidates by channel."""
-        return self._table
-
-    def match(self, message: Message) -> Match | None:
-        """Return the consumer and the keyword arguments of the first inner route that matches, or None."""
-        return _first_match(self._table.get(message.channel_name, ()), message)
 
     def __repr__(self) -> str:
         prefixes = "".join(f", {key}={pattern.pattern!r}" for key, pattern in self.prefixes)
@@ -270,8 +260,8 @@ def _compile(routes: Iterable[Routable]) -> Table:
     """Return the candidates of all routes by channel."""
     table: dict[str, list[Candidate]] = {}
     for item in routes:
-        if _is_plain(item, Route) or _is_plain(item, Include):
-            own = item.table()
+        if _is_plain(item):
+            own = item._table
         else:
             own = {normalise_re_arg(name): (Candidate((), (), None, item),) for name in item.channel_names()}
         for name, candidates in own.items():
@@ -279,10 +269,10 @@ def _compile(routes: Iterable[Routable]) -> Table:
     return {name: tuple(candidates) for name, candidates in table.items()}
 
 
-def _is_plain(item: Routable, kind: type[Route | Include]) -> TypeGuard[Route | Include]:
+def _is_plain(item: Routable) -> TypeGuard[_Compiled]:
     """Whether `item` can be compiled. A subclass with a match() of its own is called for each message instead."""
     own = type(item)
-    return isinstance(item, kind) and own.match is kind.match and own.channel_names is kind.channel_names
+    return own.match is _Compiled.match and own.channel_names is _Compiled.channel_names
 
 
 def _under(prefixes: Patterns, table: Table) -> Table:

@@ -19,6 +19,8 @@ from channelserver.layers.queues import WorkQueues
 
 #: Channels whose messages are consumed in order for each reply channel; see :mod:`channelserver.layers.queues`.
 ORDERED_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect", "websocket.refused")
+#: The channels of the server's own messages, which come from the connections of one process.
+SERVER_CHANNELS = (*ORDERED_CHANNELS, "http.request", "http.disconnect")
 
 
 class LocalLayer(BaseChannelLayer):

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.base import ReactorBridge
 from channelserver.layers.content import Content
-from channelserver.layers.local import ORDERED_CHANNELS
+from channelserver.layers.local import SERVER_CHANNELS
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.processes.connectors import Connector
 from channelserver.processes.figures import add_up
@@ -30,9 +30,6 @@ from channelserver.processes.link import Link, LinkLost, ask
 from channelserver.processes.local_client import ANSWER_SECONDS, NoServerError
 from channelserver.processes.remote_process import size_of
 from channelserver.processes.tickets import Ledger, Ticket, TicketQueues
-
-#: The messages on these channels come from this process's own connections, and never leave it.
-OWN_CHANNELS = frozenset({"http.request", "http.disconnect", *ORDERED_CHANNELS})
 
 _NO_SERVER = "there is no connection to the server"
 
@@ -46,10 +43,10 @@ class RemoteLayer(InMemoryChannelLayer):
     """
 
     queues: TicketQueues
+    queues_class = TicketQueues
 
     def __init__(self, connector: Connector, **parameters: Any) -> None:
         super().__init__(**parameters)
-        self.queues = TicketQueues(self.get_capacity, self.expiry, self._clock, self.drops, ORDERED_CHANNELS)
         self.queues.report = self._report
         self._connector = connector
         self._bridge: ReactorBridge | None = None
@@ -90,7 +87,8 @@ class RemoteLayer(InMemoryChannelLayer):
             self.queues.lose(link)
 
     def serve(self, channels: Collection[str], threads: int) -> None:
-        wanted = [channel for channel in channels if not (self._outlets and channel in OWN_CHANNELS)]
+        # The messages of a process's own connections never leave it.
+        wanted = [channel for channel in channels if not (self._outlets and channel in SERVER_CHANNELS)]
         self._served = wanted, threads
         self._announce()
 
@@ -279,7 +277,7 @@ class RemoteLayer(InMemoryChannelLayer):
             return False
 
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
-        if channel in OWN_CHANNELS and self._outlets:
+        if channel in SERVER_CHANNELS and self._outlets:
             return super().when_room(channel, content, callback)
         if self.outlet_of(channel) is not None or _is_reply_channel(channel):
             return True

@@ -102,7 +102,8 @@ class ServerService(service.Service):
         self._reactor = reactor
         self._started = started
         self._ports: list[Any] = []  # IListeningPort, which does not tell its factory and descriptor
-        self._failure: Callable[[ListenError], object] = self._raise
+        #: Called when a listener cannot be opened; does not return.
+        self.on_listen_error: Callable[[ListenError], object] = self._raise
         self._local: tuple[str, LocalFactory] | None = None
         #: The certificate, if there is one.
         self.tls = tls
@@ -133,11 +134,6 @@ class ServerService(service.Service):
         return [port.fileno() for port in self._ports if not isinstance(port.factory, LocalFactory)]
 
     @property
-    def listening(self) -> bool:
-        """Whether there is an open listener."""
-        return bool(self._ports)
-
-    @property
     def port(self) -> int:
         """The number of the first TCP port it listens on; 0 if there is none."""
         return next((number for port in self._ports for number in [getattr(port.getHost(), "port", 0)] if number), 0)
@@ -145,10 +141,6 @@ class ServerService(service.Service):
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Have `callback` called once, from any thread, when the worker threads have nothing to do."""
         self._workers.when_idle(callback)
-
-    def on_listen_error(self, call: Callable[[ListenError], object]) -> None:
-        """Have `call` called, instead of an exception raised, when a listener cannot be opened."""
-        self._failure = call
 
     def from_signal_handler(self, function: Callable[[], object]) -> None:
         """Have `function` called in the reactor thread; for signal handlers."""
@@ -172,7 +164,7 @@ class ServerService(service.Service):
         try:
             wanted = endpoints(options, self._listener, self._secured)
         except ListenError as problem:
-            self._failure(problem)
+            self.on_listen_error(problem)
             return
         opened = [self._listen(description, endpoint, factory) for description, endpoint in wanted]
         if options.redirect_http:
@@ -190,14 +182,14 @@ class ServerService(service.Service):
         results: list[Any] = []
         defer.gatherResults(opened, consumeErrors=True).addBoth(results.append)
         if not results:
-            self._failure(
+            self.on_listen_error(
                 ListenError("one of the endpoints does not listen at once, as the start of a server needs it")
             )
             return
         if isinstance(results[0], Failure):
             # Outside of the Deferred, which would swallow what the caller wants to raise.
             first: Any = results[0].value
-            self._failure(first.subFailure.value)
+            self.on_listen_error(first.subFailure.value)
         else:
             self._started([line for line in results[0] if line is not None])
 

@@ -1,4 +1,4 @@
-"""The Django side of the server, put together: layer, routing, views, workers.
+"""A server, put together: layer, routing, views, workers, listeners.
 
 Runs before the reactor, in the main thread.
 """
@@ -6,7 +6,7 @@ Runs before the reactor, in the main thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,15 +16,13 @@ import django
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections
 from django.urls import set_script_prefix
 from twisted.logger import Logger
 
 from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
 from channelserver.checks import static_problem
-from channelserver.delay.consumers import LOOK_CHANNEL, add_delay
-from channelserver.delay.timer import DelayTimer
+from channelserver.delay.consumers import add_delay
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.processes.connectors import Connector
@@ -39,24 +37,18 @@ from channelserver.server.edge.health import Health
 from channelserver.server.edge.tls import server_tls
 from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.service import ListenError, ServerService
-from channelserver.server.site import SWEEP_SECONDS, Site
+from channelserver.server.site import Site
 from channelserver.server.websocket.origin import OriginPolicy
-from channelserver.signals import worker_ready
 from channelserver.start.project import StartError, describe
+from channelserver.start.workers import AllWorkers, LoopWatch, Workers, make_workers
 from channelserver.staticfiles import StaticFilesHandler
 from channelserver.workers import django_cleanup
-from channelserver.workers.coroutines import Coroutines
 from channelserver.workers.loop import event_loop
-from channelserver.workers.pool import WorkerPool
-from channelserver.workers.worker import Worker, may_be_coroutine
 
 _log = Logger("channelserver")
 
-#: Seconds which cancelled coroutines have to end.
-CANCEL_SECONDS = 1.0
 #: The hosts of a site under development (Django: ``HttpRequest.get_host``).
 _LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
-
 
 #: Errors at the start whose text is one sentence for the user.
 START_ERRORS = (StartError, OptionError, InvalidChannelLayerError, ListenError)
@@ -257,16 +249,6 @@ def static_files(root_path: str) -> Any:
     return StaticFiles(os.fspath(folder), path.removeprefix(root_path) if root_path else path, root_path)
 
 
-#: Channels of the server which are served whether or not a route names them; see :meth:`Worker.consume`.
-ALWAYS_SERVED = (
-    "http.disconnect",
-    "websocket.connect",
-    "websocket.disconnect",
-    "websocket.receive",
-    "websocket.refused",
-)
-
-
 def media_files(root_path: str) -> Any:
     """Return what serves ``MEDIA_URL`` from ``MEDIA_ROOT`` in the reactor.
 
@@ -289,153 +271,3 @@ def in_turn(*handlers: Callable[[Any], bool] | None) -> Callable[[Any], bool] | 
     if len(wanted) < 2:
         return wanted[0] if wanted else None
     return lambda exchange: any(handler(exchange) for handler in wanted)
-
-
-class NoWorkers:
-    """Stands for a pool without threads."""
-
-    def start(self) -> None:
-        """Nothing to start."""
-
-    def when_idle(self, callback: Any) -> None:
-        """Idle already."""
-        callback()
-
-    def stop(self) -> None:
-        """Nothing to stop."""
-
-    def join(self, timeout: float) -> list[str]:
-        """Nothing to wait for."""
-        return []
-
-    def busy(self) -> list[str]:
-        """None is."""
-        return []
-
-    def leave(self, channels: Collection[str]) -> None:
-        """None is served anyway."""
-
-
-class Workers(WorkerPool):
-    """The pool of threads that run one layer's consumers."""
-
-    worker: Worker
-    coroutines: Coroutines
-    delay_timer: DelayTimer | None = None
-
-    def start(self) -> None:
-        """See :class:`WorkerPool`."""
-        super().start()
-        # Each process looks for delayed messages by itself: nobody else's looks are to be brought here.
-        self.worker.channel_layer.serve([name for name in self.channels if name != LOOK_CHANNEL], self.threads)
-        if self.delay_timer is not None and LOOK_CHANNEL in self.channels:
-            self.delay_timer.start()
-        worker_ready.send_robust(sender=self.worker)
-
-    def when_idle(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called once, from any thread, when neither threads nor event loop have anything to do."""
-
-        def threads_idle() -> None:
-            event_loop.when_idle(lambda: super(Workers, self).when_idle(callback))
-
-        super().when_idle(threads_idle)
-
-    def stop(self) -> None:
-        """Take no more work; cancel the coroutines, whose synchronous parts need the threads."""
-        if self.delay_timer is not None:
-            self.delay_timer.stop()
-        event_loop.stop(CANCEL_SECONDS)
-        super().stop()
-
-
-class LoopWatch:
-    """Looks after the event loop: each second while it runs tasks, else more seldom."""
-
-    def on_tick(self, now: float) -> float:
-        """Look once."""
-        event_loop.check()
-        return now + (1.0 if len(event_loop) else SWEEP_SECONDS)
-
-
-class AllWorkers:
-    """The threads of this process, and the processes which work beside it.
-
-    :param pool: the threads.
-    :param hub: the processes.
-    :param bridge: the way from threads into the reactor.
-    """
-
-    def __init__(self, pool: Any, hub: Hub, bridge: Bridge) -> None:
-        self._pool = pool
-        self._hub = hub
-        self._bridge = bridge
-        hub.when_taken_over = pool.leave
-
-    def start(self) -> None:
-        """Begin to serve."""
-        self._pool.start()
-
-    def when_idle(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called, from any thread, when nobody has anything to do."""
-
-        def threads_idle() -> None:
-            self._bridge.post(self._hub.when_idle, processes_idle)
-
-        def processes_idle() -> None:
-            self._pool.when_idle(callback)  # once more: what they have sent may be for the threads
-
-        self._pool.when_idle(threads_idle)
-
-    def stop(self) -> None:
-        """Take no more work."""
-        self._pool.stop()
-
-    def join(self, timeout: float) -> list[str]:
-        """Wait for the end of the threads, and let the processes go; name what is cut off."""
-        lines = self._pool.join(timeout) + self._hub.busy()
-        self._hub.close()
-        return list(lines)
-
-    def busy(self) -> list[str]:
-        """Return a line for each job under way in this process."""
-        return list(self._pool.busy())
-
-
-def make_workers(
-    wrapper: ChannelLayerWrapper,
-    bridge: Bridge,
-    values: Settings,
-    thread_started: Callable[[], object] = lambda: None,
-    channels: Sequence[str] | None = None,
-) -> Any:
-    """Return the worker threads for a layer's consumers.
-
-    :param thread_started: called at the begin of each thread, in it.
-    :param channels: which to serve; default: all that have a route.
-    """
-    if not values.threads:
-        return NoWorkers()
-    django_cleanup.keep_caches()
-    queues = wrapper.queues
-    worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
-    pool = Workers(
-        queues,
-        sorted({*wrapper.router.channels, *ALWAYS_SERVED}) if channels is None else channels,
-        worker.consume,
-        values.threads,
-        bridge.call_later,
-        connections.close_all,
-        thread_started,
-        bridge.turn_began,
-        values.max_streams,
-    )
-    pool.worker = worker
-    coroutines = Coroutines(worker, pool, event_loop)
-    pool.coroutines = coroutines
-    worker.start_coroutine = coroutines.start
-    if any(map(may_be_coroutine, wrapper.router.consumers())):
-        pool.when_stuck = coroutines.look_soon
-    bridge.loop_thread = lambda: event_loop.thread_id
-    if wrapper.delays is not None:
-        pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
-    return pool

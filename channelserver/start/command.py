@@ -71,7 +71,6 @@ class Options(usage.Options):
             _die(f"{_with_hint(str(error))}; see twistd channelserver --help", 2)
 
     def parseArgs(self, *arguments: str) -> None:
-        """See ``usage.Options``."""
         if arguments:
             raise usage.UsageError(f"unexpected argument {arguments[0]!r}; options start with --")
 
@@ -157,7 +156,7 @@ def _make_service(command_line: Options) -> Any:
         service.share(shares)
         service.siblings = Siblings(reactor, values.processes - 1, config, service.descriptors, service.hub, shares)
     terminal = os.dup(2) if daemon else 2  # by the time it listens, a daemon has no terminal
-    service.on_listen_error(lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal))
+    service.on_listen_error = lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal)
     _install_signals(service, reactor)
     return service
 

@@ -6,8 +6,8 @@ Set up before the reactor runs; the handler runs in any thread.
 from __future__ import annotations
 
 import logging
-import os
 import sys
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 from django.conf import settings
@@ -66,9 +66,14 @@ def show_reactor_log(level: int) -> None:
         logger.addHandler(handler)
         if level < logging.WARNING:
             logger.setLevel(level)
-    threshold = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn if level >= logging.WARNING else LogLevel.info)
-    observer = FilteringLogObserver(STDLibLogObserver("channelserver.reactor"), [threshold])
+    observer = reactor_observer(LogLevel.warn if level >= logging.WARNING else LogLevel.info)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False, discardBuffer=True)
+
+
+def reactor_observer(level: Any) -> FilteringLogObserver:
+    """Return what passes the log of the reactor thread, from ``LogLevel`` `level` on, to ``logging``."""
+    threshold = LogLevelFilterPredicate(defaultLogLevel=level)
+    return FilteringLogObserver(STDLibLogObserver("channelserver.reactor"), [threshold])
 
 
 def access_writer(target: str, daemon: bool) -> Any:
@@ -94,7 +99,7 @@ def access_writer(target: str, daemon: bool) -> Any:
     return AccessFile(target).write
 
 
-class AccessFile:
+class AccessFile(WatchedFileHandler):
     """A log file that can be rotated: if it was moved or removed, the next line opens a new one.
 
     So ``logrotate`` needs neither a signal nor ``copytruncate``.
@@ -103,31 +108,15 @@ class AccessFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = os.path.abspath(path)  # a daemon changes its current folder
-        self._open()
-
-    def _open(self) -> None:
-        self._stream = open(self._path, "a", encoding="utf-8", errors="backslashreplace")
-        self._identity = _identity(os.fstat(self._stream.fileno()))
-
-    def close(self) -> None:
-        self._stream.close()
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
 
     def write(self, line: str) -> None:
         """Write a line.
 
         :raises OSError: it cannot be written.
         """
-        try:
-            current = _identity(os.stat(self._path))
-        except FileNotFoundError:
-            current = None
-        if current != self._identity:
-            self._stream.close()
-            self._open()
-        self._stream.write(line + "\n")
-        self._stream.flush()
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+        self.reopenIfNeeded()
+        if self.stream is None:  # it could not be opened again for an earlier line
+            self.stream = self._open()
+        self.stream.write(line + "\n")
+        self.stream.flush()

@@ -14,13 +14,7 @@ from typing import Any, ClassVar
 from django.db import connections
 from django.test.testcases import LiveServerTestCase
 from django.utils.functional import classproperty
-from twisted.logger import (
-    FilteringLogObserver,
-    LogLevel,
-    LogLevelFilterPredicate,
-    STDLibLogObserver,
-    globalLogPublisher,
-)
+from twisted.logger import LogLevel, globalLogPublisher
 
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.handler import AsgiHandler
@@ -29,6 +23,7 @@ from channelserver.server.common.access import AccessLog
 from channelserver.server.common.options import Settings
 from channelserver.server.service import ServerService
 from channelserver.start.application import make_server, one_listener
+from channelserver.start.logs import reactor_observer
 from channelserver.staticfiles import StaticFilesHandler
 
 try:
@@ -170,8 +165,7 @@ class ChannelLiveServerTestCase(LiveServerTestCase):
 @contextmanager
 def _reactor_errors_logged() -> Iterator[None]:
     """Pass warnings and errors from the reactor thread to ``logging``."""
-    level = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    observer = FilteringLogObserver(STDLibLogObserver("channelserver.reactor"), [level])
+    observer = reactor_observer(LogLevel.warn)
     globalLogPublisher.addObserver(observer)
     try:
         yield

@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from channelserver.layers.base import ChannelFull, Outlet, Reactor, ReactorBridge
 from channelserver.layers.content import Content
-from channelserver.layers.local import ORDERED_CHANNELS, LocalLayer
+from channelserver.layers.local import ORDERED_CHANNELS, SERVER_CHANNELS, LocalLayer
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import read_hosts
@@ -39,9 +39,6 @@ from channelserver.layers.redis.work import FetchedQueues
 from channelserver.layers.throttled_log import ThrottledLog
 
 logger = logging.getLogger("channelserver.layers.redis")
-
-#: The server's own messages: local if this process has workers for them.
-SERVER_CHANNELS = (*ORDERED_CHANNELS, "http.request", "http.disconnect")
 
 #: Seconds for which a thread waits for an answer.
 PATIENCE = ANSWER_SECONDS + 1.0

@@ -102,10 +102,8 @@ class Command(BaseCommand):
         )
         shortcuts = install_shortcuts(values)
         service = make_server(values, reactor, ConsoleLog(self.stdout.write, self.style), self._handler(options), True)
-        service.on_listen_error(self._cannot_listen)
+        service.on_listen_error = self._cannot_listen
         service.privilegedStartService()
-        if not service.listening:
-            return
         service.startService()
         self._announce(values, shortcuts)
         stopped = threading.Event()

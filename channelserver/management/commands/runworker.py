@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management import BaseCommand, CommandError
 from django.db import connections
-from twisted.internet import defer
+from twisted.internet import defer, task
 
 from channelserver.asgi import local_socket_path
 from channelserver.bridge import Bridge
@@ -24,20 +24,13 @@ from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
 from channelserver.server.common.options import OptionError, Settings, resolve
 from channelserver.server.common.reactor import install
+from channelserver.server.site import SWEEP_SECONDS
 from channelserver.signals import worker_process_ready
-from channelserver.start.application import (
-    ALWAYS_SERVED,
-    START_ERRORS,
-    Workers,
-    http_consumer,
-    install_shortcuts,
-    load_layer,
-    make_workers,
-    use_remote_layer,
-)
+from channelserver.start.application import START_ERRORS, http_consumer, install_shortcuts, load_layer, use_remote_layer
 from channelserver.start.logs import show_reactor_log
 from channelserver.start.project import StartError
 from channelserver.start.signals import other_signals, stop_on_signals
+from channelserver.start.workers import ALWAYS_SERVED, Workers, make_workers
 
 logger = logging.getLogger("channelserver.runworker")
 
@@ -104,6 +97,7 @@ class WorkerProcess:
     def __init__(self, values: Settings, only: list[str], exclude: list[str]) -> None:
         self._reactor = install()
         self._bridge = Bridge(self._reactor)
+        self._sweeping = task.LoopingCall(lambda: self.wrapper.channel_layer.sweep())
         path = values.local_socket if values.local_socket is not None else local_socket_path()
         use_remote_layer(values.layer, SocketConnector(os.path.abspath(path), values.layer, self._configure))
         self.wrapper = load_layer(values.layer)
@@ -140,17 +134,13 @@ class WorkerProcess:
         self.wrapper.channel_layer.open(self._reactor, self._bridge)
         self.pool.start()
         worker_process_ready.send_robust(sender=self.pool.worker)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        self.wrapper.channel_layer.sweep()
-        self._sweeping = self._reactor.callLater(5.0, self._sweep)
+        self._sweeping.start(SWEEP_SECONDS, now=False)
 
     @defer.inlineCallbacks
     def _stop(self) -> Any:
         """Finish the messages in hand, send the last reports, and end."""
         logger.info("stopping when the messages in hand are finished; once more to stop at once")
-        self._sweeping.cancel()
+        self._sweeping.stop()
         self.wrapper.channel_layer.retire()
         idle: Any = defer.Deferred()
         self.pool.when_idle(lambda: self._bridge.post(idle.callback, None))

@@ -1,0 +1,157 @@
+"""The workers of a process, put together: the pool of threads, the event loop, and the processes that work beside it.
+
+Made before the reactor, in the main thread; started and stopped in the reactor thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.db import connections
+
+from channelserver.asgi import ChannelLayerWrapper
+from channelserver.bridge import Bridge
+from channelserver.delay.consumers import LOOK_CHANNEL
+from channelserver.delay.timer import DelayTimer
+from channelserver.layers.local import ORDERED_CHANNELS
+from channelserver.processes.hub import Hub
+from channelserver.server.common.options import Settings
+from channelserver.server.site import SWEEP_SECONDS
+from channelserver.signals import worker_ready
+from channelserver.workers import django_cleanup
+from channelserver.workers.coroutines import Coroutines
+from channelserver.workers.loop import event_loop
+from channelserver.workers.pool import WorkerPool
+from channelserver.workers.worker import Worker, may_be_coroutine
+
+#: Seconds which cancelled coroutines have to end.
+CANCEL_SECONDS = 1.0
+
+#: Channels of the server which are served whether or not a route names them; see :meth:`Worker.consume`.
+ALWAYS_SERVED = ("http.disconnect", *ORDERED_CHANNELS)
+
+
+class NoWorkers:
+    """Stands for a pool without threads."""
+
+    def when_idle(self, callback: Any) -> None:
+        callback()
+
+    def _nothing(self, *_: Any) -> list[str]:
+        return []
+
+    start = stop = join = busy = leave = _nothing
+
+
+class Workers(WorkerPool):
+    """The pool of threads that run one layer's consumers."""
+
+    worker: Worker
+    coroutines: Coroutines
+    delay_timer: DelayTimer | None = None
+
+    def start(self) -> None:
+        super().start()
+        # Each process looks for delayed messages by itself: nobody else's looks are to be brought here.
+        self.worker.channel_layer.serve([name for name in self.channels if name != LOOK_CHANNEL], self.threads)
+        if self.delay_timer is not None and LOOK_CHANNEL in self.channels:
+            self.delay_timer.start()
+        worker_ready.send_robust(sender=self.worker)
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once, from any thread, when neither threads nor event loop have anything to do."""
+
+        def threads_idle() -> None:
+            event_loop.when_idle(lambda: super(Workers, self).when_idle(callback))
+
+        super().when_idle(threads_idle)
+
+    def stop(self) -> None:
+        """Take no more work; cancel the coroutines, whose synchronous parts need the threads."""
+        if self.delay_timer is not None:
+            self.delay_timer.stop()
+        event_loop.stop(CANCEL_SECONDS)
+        super().stop()
+
+
+class LoopWatch:
+    """Looks after the event loop: each second while it runs tasks, else more seldom."""
+
+    def on_tick(self, now: float) -> float:
+        """Look once."""
+        event_loop.check()
+        return now + (1.0 if len(event_loop) else SWEEP_SECONDS)
+
+
+class AllWorkers:
+    """The threads of this process, and the processes which work beside it.
+
+    :param pool: the threads.
+    :param hub: the processes.
+    :param bridge: the way from threads into the reactor.
+    """
+
+    def __init__(self, pool: Any, hub: Hub, bridge: Bridge) -> None:
+        self._pool = pool
+        self._hub = hub
+        self._bridge = bridge
+        hub.when_taken_over = pool.leave
+        self.start, self.stop, self.busy = pool.start, pool.stop, pool.busy
+
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called, from any thread, when nobody has anything to do."""
+
+        def threads_idle() -> None:
+            self._bridge.post(self._hub.when_idle, processes_idle)
+
+        def processes_idle() -> None:
+            self._pool.when_idle(callback)  # once more: what they have sent may be for the threads
+
+        self._pool.when_idle(threads_idle)
+
+    def join(self, timeout: float) -> list[str]:
+        """Wait for the end of the threads, and let the processes go; name what is cut off."""
+        lines = self._pool.join(timeout) + self._hub.busy()
+        self._hub.close()
+        return list(lines)
+
+
+def make_workers(
+    wrapper: ChannelLayerWrapper,
+    bridge: Bridge,
+    values: Settings,
+    thread_started: Callable[[], object] = lambda: None,
+    channels: Sequence[str] | None = None,
+) -> Any:
+    """Return the worker threads for a layer's consumers.
+
+    :param thread_started: called at the begin of each thread, in it.
+    :param channels: which to serve; default: all that have a route.
+    """
+    if not values.threads:
+        return NoWorkers()
+    django_cleanup.keep_caches()
+    queues = wrapper.queues
+    worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
+    pool = Workers(
+        queues,
+        sorted({*wrapper.router.channels, *ALWAYS_SERVED}) if channels is None else channels,
+        worker.consume,
+        values.threads,
+        bridge.call_later,
+        connections.close_all,
+        thread_started,
+        bridge.turn_began,
+        values.max_streams,
+    )
+    pool.worker = worker
+    coroutines = Coroutines(worker, pool, event_loop)
+    pool.coroutines = coroutines
+    worker.start_coroutine = coroutines.start
+    if any(map(may_be_coroutine, wrapper.router.consumers())):
+        pool.when_stuck = coroutines.look_soon
+    bridge.loop_thread = lambda: event_loop.thread_id
+    if wrapper.delays is not None:
+        pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
+    return pool

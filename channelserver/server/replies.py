@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 from twisted.logger import Logger
 
@@ -28,10 +28,25 @@ _debug = logging.getLogger("channelserver.server.replies").debug
 
 
 class Connection(Protocol):
-    """What can be replied to. All methods run in the reactor thread."""
+    """What can be replied to: a WebSocket or a request. All methods run in the reactor thread."""
+
+    name: str
 
     def reply(self, content: Content) -> None:
         """Act on one reply."""
+
+    def send_frame(self, frame: bytes, deflated: Deflated | None) -> bool:
+        """Send a group's frame; return False if :meth:`reply` must act on the message."""
+
+
+class Request(Connection, Protocol):
+    """A request that is being answered."""
+
+    #: Made by the thread that streams the answer.
+    flow: Flow | None
+
+    def feed(self, event: bytes) -> None:
+        """Send a group's event, if the answer is an event stream."""
 
 
 class Replies:
@@ -47,7 +62,7 @@ class Replies:
         unique = token(8)
         self.http_prefix = f"http.response.{unique}!"
         self.websocket_prefix = f"websocket.send.{unique}!"
-        self._connections: dict[str, Any] = {}
+        self._connections: dict[str, Connection] = {}
         #: The names of event streams.
         self.events: set[str] = set()
         #: Called with the name of a request whose client has left before the answer was complete.
@@ -97,19 +112,19 @@ class Replies:
     def _feed(self, channels: Collection[str], event: bytes) -> None:
         """Send an event to the event streams among the members of a group."""
         for channel in self.events.intersection(channels):
-            exchange = self._connections.get(channel)
+            request = cast("Request | None", self._connections.get(channel))
             try:
-                if exchange is not None and exchange.events is not None:
-                    exchange.events.send(event)
+                if request is not None:
+                    request.feed(event)
             except Exception:
                 _log.failure("cannot send to {channel}", channel=channel)
 
-    def _find(self, channels: Collection[str]) -> list[Any]:
+    def _find(self, channels: Collection[str]) -> list[Connection]:
         """Return the connections which have these names."""
         found = map(self._connections.get, channels)
         return [connection for connection in found if connection is not None]
 
-    def _websockets(self, channels: Collection[str]) -> list[Any]:
+    def _websockets(self, channels: Collection[str]) -> list[Connection]:
         """Return the connections among these names that take frames. Some may be closed, and ignore them.
 
         Those of a group are looked up once until it changes: looking up thousands takes as long as writing to some.
@@ -120,22 +135,20 @@ class Replies:
         if channels.cache is None:
             prefix = self.websocket_prefix
             channels.cache = self._find([channel for channel in channels if channel.startswith(prefix)])
-        found: list[Any] = channels.cache
+        found: list[Connection] = channels.cache
         return found
 
     def deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
-        connection = self._connections.get(channel)
-        if connection is None:
+        if channel not in self._connections:
             done(False)
             return
         # By the bridge, although this is the reactor thread: what was sent before may still be on it.
         self._bridge.post(self._deliver, channel, content)
-        if not channel.startswith(self.http_prefix):
+        flow = self._flow(channel) if channel.startswith(self.http_prefix) else None
+        if flow is None:
             done(True)
-            return
-        if connection.flow is None:
-            connection.flow = Flow()
-        connection.flow.send_then(len(content.get("content") or b""), done)
+        else:
+            flow.send_then(len(content.get("content") or b""), done)
 
     # -- any thread ----------------------------------------------------------------------------------------------------
 
@@ -149,16 +162,12 @@ class Replies:
         self._bridge.post_data(_size(content), self._fan_out, channels, content)
 
     def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
-        connection = self._connections.get(channel)
-        if connection is None:
-            return False
         if channel.startswith(self.http_prefix):
-            if connection.flow is None:
-                connection.flow = Flow()
-                if channel not in self._connections:  # it went, and nobody will close the new flow
-                    return False
-            if not connection.flow.send(len(content.get("content") or b""), timeout):
+            flow = self._flow(channel)
+            if flow is None or not flow.send(len(content.get("content") or b""), timeout):
                 return False
+        elif channel not in self._connections:
+            return False
         self._bridge.post_data(_size(content), self._deliver, channel, content)
         return True
 
@@ -167,16 +176,22 @@ class Replies:
 
         :returns: as :meth:`Flow.add`.
         """
-        connection = self._connections.get(channel)
-        if connection is None:
+        flow = self._flow(channel)
+        if flow is None:
             return False
-        if connection.flow is None:
-            connection.flow = Flow()
-            if channel not in self._connections:
-                return False
         self._bridge.post_data(_size(content), self._deliver, channel, content)
-        room: bool | None = connection.flow.add(len(content.get("content") or b""), done)
-        return room
+        return flow.add(len(content.get("content") or b""), done)
+
+    def _flow(self, channel: str) -> Flow | None:
+        """Return the flow of a request's answer; None: its connection has closed."""
+        request = cast("Request | None", self._connections.get(channel))
+        if request is None:
+            return None
+        if request.flow is None:
+            request.flow = Flow()
+            if channel not in self._connections:  # it went, and nobody will close the new flow
+                return None
+        return request.flow
 
 
 def _size(content: Content) -> int:

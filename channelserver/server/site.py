@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -31,6 +31,31 @@ _throttled = Logger("channelserver.server.throttled_log")
 
 #: Seconds between two looks at what has expired in the layer.
 SWEEP_SECONDS = 5.0
+
+
+class Socket(Protocol):
+    """A WebSocket as those see it that look after all connections."""
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Begin to close it."""
+
+
+class Connection(Protocol):
+    """An open connection as those see it that look after all of them."""
+
+    @property
+    def peer(self) -> str | None:
+        """The address of the other end; None: a Unix socket."""
+
+    @property
+    def websocket(self) -> Socket | None:
+        """What the connection has become, if it has become a WebSocket."""
+
+    def drain(self) -> None:
+        """Close when nothing is under way."""
+
+    def abort(self) -> None:
+        """Close at once."""
 
 
 class Site:
@@ -75,7 +100,7 @@ class Site:
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             layer.attach(prefix, self.replies)
         self.root_path = options.root_path.rstrip("/")
-        self.connections: set[Any] = set()
+        self.connections: set[Connection] = set()
         #: Knows the other processes' connections, if there are other processes.
         self.shares: Shares | None = None
         self.draining = False
@@ -112,14 +137,14 @@ class Site:
         """
         self.throttled_log.count(kind, f"{reason} (client {client[0] if client else 'unknown'})")
 
-    def connected(self, connection: Any) -> None:
+    def connected(self, connection: Connection) -> None:
         """Count a new connection."""
         self.connections.add(connection)
         if self.shares is not None:
             self.shares.count(len(self.connections))
         self.admission.entered(connection.peer)
 
-    def disconnected(self, connection: Any) -> None:
+    def disconnected(self, connection: Connection) -> None:
         """Forget a connection."""
         self.connections.discard(connection)
         if self.shares is not None:

@@ -15,7 +15,7 @@ from zope.interface import implementer
 from channelserver.server.common.limits import Refusal
 from channelserver.server.common.sending import lose_transport
 from channelserver.server.common.transport import TLSTransport, Transport
-from channelserver.server.site import Site
+from channelserver.server.site import Site, Socket
 
 #: Seconds a closing connection may take to hand over the rest of the answer.
 LINGER = 5.0
@@ -33,7 +33,7 @@ class Connection:
 
     transport: Transport
     #: The WebSocket that the connection has become, if it has.
-    websocket: Any = None
+    websocket: Socket | None = None
 
     def __init__(self, site: Site, peer: str | None = None) -> None:
         self.site = site

@@ -177,10 +177,10 @@ class Exchange:
         """What all connections share."""
         return self.wire.site
 
-    @property
-    def events(self) -> EventFeed | None:
-        """What feeds the answer, if it is an event stream."""
-        return self.source if isinstance(self.source, EventFeed) else None
+    def feed(self, event: bytes) -> None:
+        """Send a group's event, if the answer is an event stream."""
+        if isinstance(self.source, EventFeed):
+            self.source.send(event)
 
     def send_part(self, data: bytes) -> None:
         """Send a part of an answer that has begun."""

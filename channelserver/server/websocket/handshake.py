@@ -8,13 +8,20 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+from twisted.logger import Logger
+
+from channelserver.layers.content import Content
+from channelserver.server.http.exchange import copy_addresses
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.websocket import deflate
 
 if TYPE_CHECKING:
     from channelserver.server.site import Site
+
+_log = Logger("channelserver.server.websocket")
 
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
@@ -60,6 +67,40 @@ def offered_protocols(head: RequestHead) -> list[str]:
     """Return the subprotocols that the client offers, in its order of preference."""
     items = [value.decode("latin-1") for name, value in head.headers if name == b"sec-websocket-protocol"]
     return [protocol for item in items for protocol in map(str.strip, item.split(",")) if protocol]
+
+
+def connect_message(name: str, head: RequestHead, site: Site, addresses: dict[str, Any]) -> Content:
+    """Return the ``websocket.connect`` message.
+
+    :param name: the reply channel.
+    :param addresses: ``client``, ``server`` and ``scheme``.
+    """
+    message: Content = {
+        "reply_channel": name,
+        "path": head.path,
+        "query_string": head.query_string,
+        "root_path": site.root_path,
+        "headers": [pair.copy() for pair in head.headers if b"_" not in pair[0]],
+        "order": 0,
+        **copy_addresses(addresses),
+    }
+    protocols = offered_protocols(head)
+    if protocols:
+        message["subprotocols"] = protocols
+    return message
+
+
+def choose_protocol(wanted: Any, offered: list[str], listed: Iterable[str], path: str) -> str | None:
+    """Choose a subprotocol: the consumer's, else the first offered that is on the server's list.
+
+    :param wanted: by the consumer; None: it does not say.
+    """
+    if wanted is None:
+        return next((offer for offer in offered if offer in listed), None)
+    if wanted in offered:
+        return str(wanted)
+    _log.error("{path!r}: subprotocol {wanted!r} was not offered by the client", path=path, wanted=wanted)
+    return None
 
 
 def handshake_response(head: RequestHead, protocol: str | None, agreement: deflate.Agreement | None) -> bytes:

@@ -1,4 +1,4 @@
-"""One WebSocket: the handshake, frames in and out, and its end.
+"""One WebSocket: its handshake, what the client sends, replies, and its end.
 
 Runs in the reactor thread; owned by its connection.
 
@@ -19,25 +19,24 @@ done     ``websocket.disconnect`` was sent if it ever was open
 from __future__ import annotations
 
 import logging
-import select
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
-from twisted.internet.interfaces import IWriteDescriptor
 from twisted.logger import Logger
 
 from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
-from channelserver.server.common.sending import SocketSend
-from channelserver.server.common.transport import Transport
-from channelserver.server.http.exchange import copy_addresses
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.websocket import deflate, frames
 from channelserver.server.websocket.frames import CloseCode, Opcode
-from channelserver.server.websocket.handshake import check_handshake, handshake_response, offered_protocols
-
-if TYPE_CHECKING:
-    from channelserver.server.site import Site
+from channelserver.server.websocket.handshake import (
+    check_handshake,
+    choose_protocol,
+    connect_message,
+    handshake_response,
+    offered_protocols,
+)
+from channelserver.server.websocket.outgoing import REFILL, Outgoing, Wire
 
 _log = Logger("channelserver.server.websocket")
 # Most lines of this level are switched off: ``logging`` knows so within 0.1 µs.
@@ -45,44 +44,11 @@ _debug = logging.getLogger("channelserver.server.websocket").debug
 
 #: Seconds for the client to answer a close frame.
 CLOSE_SECONDS = 5.0
-#: Bytes given to the transport at a time when a slow client reads again.
-REFILL = 64 * 1024
 #: Compressed bytes parsed at a time: they may expand a thousandfold and fill the channel.
 COMPRESSED_SLICE = 4 * 1024
 
 
-class Wire(Protocol):
-    """What a WebSocket asks of the HTTP connection that carries it."""
-
-    site: Site
-    transport: Transport
-
-    def write(self, data: bytes) -> object: ...
-
-    def socket_send(self) -> SocketSend | None: ...
-
-    def reading(self, wanted: bool) -> None: ...
-
-    def forget_head(self) -> None: ...
-
-    def refuse_upgrade(self, status: int, text: str) -> None: ...
-
-    def close_socket(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-class _FanOutFields:
-    """What a message to a group reads of each of its sockets.
-
-    The fields of a base class come first in memory, so these share a cache line. In a large group the time goes into
-    cache misses.
-    """
-
-    __slots__ = ("_deflate", "_sent", "_socket_send", "_state", "paused")
-
-
-class WebSocket(_FanOutFields):
+class WebSocket(Outgoing):
     """One WebSocket.
 
     :param wire: the connection it has to itself from now on.
@@ -91,40 +57,23 @@ class WebSocket(_FanOutFields):
     """
 
     __slots__ = (
-        "_addresses", "_close_code", "_close_reason", "_due", "_head", "_held", "_last_received", "_order",
-        "_ping_owed", "_pinged", "_pong", "_protocols", "_reader", "_received", "_unread", "_waiting", "_waiting_bytes",
-        "began", "name", "path", "site", "wire",
+        "_addresses", "_due", "_head", "_held", "_last_received", "_order", "_reader", "_received",
+        "_unread", "began", "name",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, head: RequestHead, addresses: dict[str, Any]) -> None:
-        self.wire = wire
-        self.site = wire.site
-        self.path = head.path
+        super().__init__(wire, head.path)
         self.name = ""
         self._head: RequestHead | None = head
         self._addresses = addresses
-        self._state = "waiting"
         self._reader: frames.FrameReader | None = frames.FrameReader(self.site.options.max_message_bytes)
-        self._deflate: deflate.Agreement | None = None
         self._unread = b""  # received, but not yet parsed
         self._order = 0
         self._held: deque[tuple[str, str | bytes]] | None = None  # messages for which the layer had no room
-        self._close_code: int | None = None
-        self._close_reason: str | None = None  # while our close frame has still to be sent
         self._last_received: float = self.site.wheel.now()
         self.began = self._last_received
-        self._pinged: float | None = None
-        self._ping_owed = False  # due while the client did not read; sent when it reads again
-        self._pong: bytes | None = None  # waits until the client reads
         self._due: float = 0.0
-        self._sent = self._received = 0
-        #: None while bytes wait in the transport, which nothing may overtake.
-        self._socket_send: SocketSend | None = None
-        #: The transport's buffer is full; further frames wait here.
-        self.paused = False
-        self._waiting: deque[bytes] | None = None
-        self._waiting_bytes = 0
-        self._protocols: list[str] = []
+        self._received = 0
 
     # -- handshake -----------------------------------------------------------------------------------------------------
 
@@ -146,28 +95,16 @@ class WebSocket(_FanOutFields):
         assert head is not None
         self._unread = data
         self.name = site.replies.add(site.replies.websocket_prefix, self)
-        self._protocols = offered_protocols(head)
-        message: Content = {
-            "reply_channel": self.name,
-            "path": head.path,
-            "query_string": head.query_string,
-            "root_path": site.root_path,
-            "headers": [pair.copy() for pair in head.headers if b"_" not in pair[0]],
-            "order": 0,
-            **copy_addresses(self._addresses),
-        }
-        if self._protocols:
-            message["subprotocols"] = list(self._protocols)
         site.access_log.socket("handshake", self.path, self._addresses["client"])
         self._due = site.wheel.now() + site.options.connect_timeout
         site.wheel.add(self, self._due)
-        if not site.submit("websocket.connect", message):
+        if not site.submit("websocket.connect", connect_message(self.name, head, site, self._addresses)):
             self._refuse(503, "The server is busy; try again later.")
 
     def _accept(self, subprotocol: Any) -> None:
         head = self._head
         assert head is not None
-        chosen = self._choose(subprotocol)
+        chosen = choose_protocol(subprotocol, offered_protocols(head), self.site.options.ws_protocol, self.path)
         response = handshake_response(head, chosen, self._deflate)
         if self._deflate is not None:
             self._reader = deflate.DeflateReader(self.site.options.max_message_bytes, self._deflate.client_window)
@@ -175,7 +112,6 @@ class WebSocket(_FanOutFields):
         # An open socket may live for days: keep nothing of its handshake, here or in the connection.
         self._head = None
         self.wire.forget_head()
-        self._protocols = []
         self._write(response)
         self.site.access_log.socket("open", self.path, self._addresses["client"])
         now: float = self.site.wheel.now()
@@ -183,15 +119,6 @@ class WebSocket(_FanOutFields):
         self._due = self._next_look(now)
         self.site.wheel.add(self, self._due)
         self._read_on()
-
-    def _choose(self, wanted: Any) -> str | None:
-        """Choose a subprotocol: the consumer's, else the first offered that is on the server's list."""
-        if wanted is not None:
-            if wanted in self._protocols:
-                return str(wanted)
-            _log.error("{path!r}: subprotocol {wanted!r} was not offered by the client", path=self.path, wanted=wanted)
-            return None
-        return next((offer for offer in self._protocols if offer in self.site.options.ws_protocol), None)
 
     def _refuse(self, status: int, text: str) -> None:
         self._state = "done"
@@ -234,81 +161,6 @@ class WebSocket(_FanOutFields):
             self._accept(content.get("subprotocol"))
             return True
         return False
-
-    def send_frame(self, frame: bytes, deflated: deflate.Deflated | None) -> bool:
-        """Send an encoded frame; return False if the handshake is still held, so that the reply decides on it.
-
-        :param deflated: the compressed forms of the frame; None if compression does not pay off.
-        """
-        if self._state != "open":
-            return self._state != "waiting"
-        if deflated is not None and self._deflate is not None:
-            frame = deflated.form(self._deflate.window)
-        self._sent += 1
-        if not self.paused:
-            socket_send = self._socket_send
-            if socket_send is not None:  # inlined sending.send(): a call would cost a group 4 % of its deliveries
-                try:
-                    taken = socket_send(frame)
-                except OSError:  # the buffer is full; or the socket is closed, which the reactor notices, too
-                    taken = 0
-                if taken == len(frame):
-                    return True
-                frame = frame[taken:]
-            self._write(frame)
-            return True
-        if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append(frame)
-        self._waiting_bytes += len(frame)
-        if self._waiting_bytes > self.site.options.send_buffer_bytes:
-            self._flush()
-            if self._waiting_bytes > self.site.options.send_buffer_bytes:
-                self._overflow()
-        return True
-
-    def _write(self, data: bytes) -> None:
-        """Send bytes, after all that waits."""
-        self.wire.write(data)
-        self._socket_send = self.wire.socket_send()
-
-    def _flush(self) -> None:
-        """Give the kernel what it accepts: within one turn of the reactor a fast client can seem slow."""
-        transport = IWriteDescriptor(self.wire.transport, None)
-        if transport is not None:
-            room = select.poll()
-            room.register(transport.fileno(), select.POLLOUT)
-            while self._waiting and room.poll(0) == [(transport.fileno(), select.POLLOUT)] and not transport.doWrite():
-                pass  # when it has written all it holds, it calls drained()
-
-    def _overflow(self) -> None:
-        self.site.throttled_log.count(
-            "slow reader",
-            f"{self.path!r}: closed with 1013, the client does not read: {self._waiting_bytes} bytes were waiting",
-        )
-        self.site.layer.drops.record("slow reader", "websocket.send", len(self._waiting or ()))
-        self._waiting, self._waiting_bytes = None, 0
-        self.close(CloseCode.TRY_AGAIN_LATER, "too slow")
-
-    def drained(self) -> None:
-        """The transport accepts bytes again: hand over what waits."""
-        self.paused = False
-        pong, self._pong = self._pong, None
-        if pong is not None and self._state == "open":
-            self._write(frames.encode_frame(Opcode.PONG, pong))
-        if self._ping_owed and self._pinged is not None and self._state == "open":
-            self._pinged = self._ping(self.site.wheel.now())
-        while self._waiting and not self.paused:
-            parts, size = [], 0
-            while self._waiting and size < REFILL:
-                parts.append(self._waiting.popleft())
-                size += len(parts[-1])
-            self._waiting_bytes -= size
-            self._write(b"".join(parts))
-        if not self._waiting:
-            self._waiting = None
-            if self._state == "closing":
-                self._send_close()
 
     # -- received ------------------------------------------------------------------------------------------------------
 
@@ -429,11 +281,6 @@ class WebSocket(_FanOutFields):
             self._due = self.site.wheel.now() + CLOSE_SECONDS
             self.site.wheel.add(self, self._due)
 
-    def _send_close(self) -> None:
-        reason, self._close_reason = self._close_reason, None
-        if reason is not None:  # else it has been sent
-            self._write(frames.encode_close(self._close_code, reason))
-
     def _close_received(self, code: int) -> None:
         if self._state == "open":
             self._state = "closing"
@@ -524,12 +371,6 @@ class WebSocket(_FanOutFields):
         else:
             return self._last_received + interval
         return self._pinged + timeout if timeout else now + interval
-
-    def _ping(self, now: float) -> float:
-        self._ping_owed = self.paused
-        if not self.paused:
-            self._write(frames.encode_frame(Opcode.PING, b""))
-        return now
 
 
 def _close_code(close: Any, path: str) -> int:

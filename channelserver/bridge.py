@@ -30,10 +30,7 @@ class Reactor(Protocol):
 
 
 class Bridge:
-    """Calls functions in the reactor thread.
-
-    :param reactor: the reactor.
-    """
+    """Calls functions in the reactor thread."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._wake = reactor.callFromThread

@@ -85,7 +85,6 @@ class _MadeUpLoader(Loader):
         """Have a new module made."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the names into it."""
         layers = importlib.import_module(_OURS + ".layers")
         for name, our_name in _MADE_UP[module.__name__].items():
             setattr(module, name, getattr(layers, our_name))

@@ -34,11 +34,7 @@ MISSING = 'add "channelserver.delay" to INSTALLED_APPS and run manage.py migrate
 
 
 class Delays:
-    """The delayed messages of one channel layer.
-
-    :param layer: alias of the layer.
-    :param channel_layer: the layer.
-    """
+    """The delayed messages of one channel layer."""
 
     def __init__(self, layer: str, channel_layer: Any) -> None:
         self.layer = layer

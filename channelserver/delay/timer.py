@@ -36,7 +36,6 @@ def announce(layer: str, due: float) -> None:
 class DelayTimer:
     """Starts a look whenever a message is due.
 
-    :param layer: alias of the channel layer.
     :param look: makes a worker thread look and then call :meth:`looked`.
     :param call_later: ``call_later(seconds, function, *arguments)`` runs the function in the reactor thread.
     :param clock: returns Unix time in seconds; for tests.
@@ -61,14 +60,12 @@ class DelayTimer:
         self._stopped = True
 
     def start(self) -> None:
-        """Start looking."""
         _running[self._layer] = self
         with self._lock:
             self._stopped = False
             self._plan(0)
 
     def stop(self) -> None:
-        """Stop looking."""
         if _running.get(self._layer) is self:
             del _running[self._layer]
         with self._lock:

@@ -104,7 +104,6 @@ class Groups:
             return entry is not None and (channel is None or channel in entry.members)
 
     def members(self, group: str) -> list[str]:
-        """Return the members of `group`."""
         with self._lock:
             entry = self._current(group)
             return list(entry.members) if entry is not None else []
@@ -140,7 +139,6 @@ class Groups:
                 entry.targets = None
 
     def flush(self) -> None:
-        """Forget all groups."""
         with self._lock:
             self._groups.clear()
             self._groups_of.clear()

@@ -86,7 +86,6 @@ class WorkQueues:
     :param capacity_of: returns a channel's capacity in messages.
     :param expiry: seconds after which a waiting message is dropped.
     :param clock: returns seconds, monotonic.
-    :param drops: counts dropped messages.
     :param ordered: the channels whose messages form lanes.
     :param lane_limit: capacity of one lane in messages; keeps one busy client from filling a channel for all.
     """

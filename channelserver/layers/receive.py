@@ -24,7 +24,6 @@ def receive_in_thread(layer: Any, channels: Iterable[str]) -> Deferred[Received]
 
     A thread of Twisted's global reactor waits.
 
-    :param layer: a layer.
     :returns: a Deferred like that of :func:`receive_twisted`; cancelling it may lose a message.
     :raises TypeError: a name is invalid.
     """
@@ -85,8 +84,6 @@ def receive(layer: Any, names: tuple[str, ...], seconds: float, bridge: Bridge, 
 class Wait:
     """Repeats an attempt until it succeeds or the time is over.
 
-    :param clock: the reactor.
-    :param seconds: the time.
     :param attempt: returns the result, or None to be tried again.
     :param otherwise: the result when the time is over.
     """

@@ -52,7 +52,6 @@ class Connector:
         return self._closed
 
     def use(self, link: Link) -> None:
-        """Take over a connection."""
         self.link = link
         link.when_lost = self._lost
 
@@ -65,7 +64,6 @@ class Connector:
             self._closed.callback(None)
 
     def connect(self) -> None:
-        """Begin to connect."""
         raise NotImplementedError
 
     def disconnected(self) -> None:
@@ -76,7 +74,6 @@ class Connector:
 class SocketConnector(Connector):
     """Connects to the server's local socket, and again whenever the server has restarted.
 
-    :param path: the socket.
     :param alias: which of ``CHANNEL_LAYERS`` this process works for.
     :param configure: called with the options that the server sends when this process joins.
     :param rng: source of the jitter.
@@ -137,7 +134,6 @@ class SocketConnector(Connector):
 class InheritedConnector(Connector):
     """Uses a socket that this process was started with, and that lasts as long as the other process.
 
-    :param descriptor: of the socket.
     :param lost: called when the other process has ended.
     """
 

@@ -46,9 +46,6 @@ MAX_IN_HAND = 1000
 class Hub:
     """All joined processes.
 
-    :param layer: the layer.
-    :param bridge: posts to the reactor thread.
-    :param clock: the reactor.
     :param options: this process's options for consumers, which hold in worker processes, too.
     """
 
@@ -75,8 +72,6 @@ class Hub:
     def join(self, link: Link, pid: int, sibling: bool = False) -> dict[str, Any]:
         """Let a process join.
 
-        :param link: the connection to it.
-        :param pid: its process id, for the log.
         :param sibling: whether it serves connections, too.
         :returns: the options for its consumers.
         """
@@ -184,7 +179,6 @@ class Hub:
             return [self.figures[name](*arguments)]
 
     def close(self) -> None:
-        """Close all connections."""
         for peer in tuple(self._peers):
             peer.link.transport.loseConnection()
 
@@ -192,9 +186,6 @@ class Hub:
 class Peer:
     """One joined process.
 
-    :param hub: the hub.
-    :param link: the connection to it.
-    :param pid: its process id.
     :param sibling: whether it serves connections, too.
     """
 
@@ -231,7 +222,6 @@ class Peer:
         }
 
     def handle(self, name: str, arguments: list[Any]) -> Any:
-        """Handle a request of the process."""
         call = self._calls.get(name)
         if call is None:
             raise ValueError(f"the local protocol has no call {name!r}")

@@ -67,8 +67,6 @@ class LocalFactory(Factory):
 
     :param layer: the layer that other processes may use.
     :param alias: its alias; requests for another one are refused.
-    :param bridge: posts to the reactor thread.
-    :param clock: the reactor.
     :param hub: processes can join it; None: they cannot.
     """
 

@@ -36,7 +36,6 @@ class NoServerError(ConnectionError):
 class LocalSocketLayer(BaseChannelLayer):
     """A layer which lives in the server process.
 
-    :param path: the server's Unix socket.
     :param alias: which of ``CHANNEL_LAYERS``; the server must serve the same one.
 
     The other parameters are those of the in-memory layer; the server's own values of them apply. All methods raise
@@ -180,10 +179,7 @@ class LocalSocketLayer(BaseChannelLayer):
 
 
 class _Connection:
-    """One connection to the server, for one call at a time. It closes itself when a call fails or it is dropped.
-
-    :param path: the server's Unix socket.
-    """
+    """One connection to the server, for one call at a time. It closes itself when a call fails or it is dropped."""
 
     def __init__(self, path: str) -> None:
         self._path = path

@@ -37,9 +37,7 @@ _NO_SERVER = "there is no connection to the server"
 class RemoteLayer(InMemoryChannelLayer):
     """An in-memory layer whose queues and groups are another process's.
 
-    :param connector: connects to that process.
-
-    The other parameters are those of the in-memory layer.
+    Beside the connector, the parameters are those of the in-memory layer.
     """
 
     queues: TicketQueues
@@ -154,7 +152,6 @@ class RemoteLayer(InMemoryChannelLayer):
             self._link.note(what[0], ticket.number, *what[1:])
 
     def _note(self, name: str, *arguments: Any, size: int = 0) -> None:
-        """Send a note to the other process."""
         self._started().post_data(size, self._note_now, name, arguments)
 
     def _note_now(self, name: str, arguments: tuple[Any, ...]) -> None:

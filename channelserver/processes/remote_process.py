@@ -20,8 +20,6 @@ from channelserver.processes.link import Link, ask
 class RemoteProcess:
     """The outlet; a :class:`channelserver.layers.base.RemoteOutlet`.
 
-    :param link: the connection to the other process.
-    :param bridge: posts to the reactor thread.
     :param drops: counts the messages that do not fit into a frame.
     """
 

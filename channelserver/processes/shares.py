@@ -21,7 +21,6 @@ class Shares:
     """The number of connections of each process.
 
     :param descriptor: of the shared memory; stays open.
-    :param processes: how many processes there are.
     :param number: which of them this is, from 1.
     """
 

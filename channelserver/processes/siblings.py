@@ -54,12 +54,9 @@ main(config)
 class Siblings:
     """All further processes.
 
-    :param reactor: the reactor.
-    :param number: how many.
     :param config: configures a sibling; its keys are described in :mod:`channelserver.start.sibling`.
     :param listeners: returns the descriptors of the listening sockets.
     :param hub: they join it; None: they share the layer by other means.
-    :param shares: how many connections each process has.
     """
 
     def __init__(
@@ -81,7 +78,6 @@ class Siblings:
         self._ended: defer.Deferred[None] | None = None
 
     def start(self) -> None:
-        """Start all of them when the reactor runs."""
         self._all = [Sibling(self, number) for number in range(2, self._number + 2)]
         self.reactor.callWhenRunning(self._start_all)
 
@@ -90,7 +86,6 @@ class Siblings:
             sibling.start()
 
     def signal(self, number: int) -> None:
-        """Send a signal to all of them."""
         for sibling in self._all:
             sibling.signal(number)
 
@@ -117,7 +112,6 @@ class Siblings:
 class Sibling:
     """One further process, and those that replace it when it dies.
 
-    :param siblings: all of them.
     :param number: of the process; the first process of the server has 1.
     """
 
@@ -132,11 +126,9 @@ class Sibling:
 
     @property
     def running(self) -> bool:
-        """Whether the process is running."""
         return self._transport is not None
 
     def start(self) -> None:
-        """Start the process."""
         self._restart = None
         if self._siblings.stopping:
             return
@@ -172,7 +164,6 @@ class Sibling:
         return int(transport.pid)
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it is running."""
         if self._transport is not None:
             try:
                 self._transport.signalProcess(number)

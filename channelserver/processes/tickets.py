@@ -63,8 +63,6 @@ class Ticket:
     """Identifies a message of another process.
 
     :param link: the connection over which it came.
-    :param number: its number in that process.
-    :param slot: its slot in the ledger.
     """
 
     __slots__ = ("link", "number", "slot")
@@ -101,7 +99,6 @@ class TicketQueues(WorkQueues):
         return delivery
 
     def take_this(self, delivery: Delivery) -> bool:
-        """Take one certain message, if it is still there."""
         taken = super().take_this(delivery)
         if taken:
             self._begin(delivery)

@@ -18,12 +18,7 @@ from channelserver.layers.receive import Wait, receive
 
 
 class Waits:
-    """Waits in a layer.
-
-    :param layer: the layer.
-    :param bridge: posts to the reactor thread.
-    :param clock: the reactor.
-    """
+    """Waits in a layer."""
 
     def __init__(self, layer: InMemoryChannelLayer, bridge: Bridge, clock: IReactorTime) -> None:
         self._layer = layer

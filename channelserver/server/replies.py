@@ -52,7 +52,6 @@ class Request(Connection, Protocol):
 class Replies:
     """An outlet: passes messages to the connections of this process.
 
-    :param bridge: the way into the reactor thread.
     :param token: ``token(number)`` returns text made of so many random bytes; for the names.
     """
 
@@ -82,7 +81,6 @@ class Replies:
                 return name
 
     def remove(self, name: str) -> None:
-        """Forget a connection."""
         self._connections.pop(name, None)
 
     def __len__(self) -> int:
@@ -120,7 +118,6 @@ class Replies:
                 _log.failure("cannot send to {channel}", channel=channel)
 
     def _find(self, channels: Collection[str]) -> list[Connection]:
-        """Return the connections which have these names."""
         found = map(self._connections.get, channels)
         return [connection for connection in found if connection is not None]
 

@@ -80,9 +80,6 @@ class Workers(Protocol):
 class ServerService(service.Service):
     """The server as a Twisted service.
 
-    :param site: what all connections share.
-    :param workers: the worker threads.
-    :param reactor: the reactor.
     :param started: called when everything listens, with one line for each listener.
     :param tls: the certificate of the simple listener; None: it speaks plain HTTP.
     """
@@ -115,13 +112,11 @@ class ServerService(service.Service):
 
     @property
     def draining(self) -> bool:
-        """Whether the server is stopping."""
         return self._site.draining
 
     def share(self, shares: Shares, descriptors: Iterable[int] | None = None) -> None:
         """Share the listeners with other processes.
 
-        :param shares: how many connections each process has.
         :param descriptors: of the listeners, if this process inherits them.
         """
         self._site.shares = shares

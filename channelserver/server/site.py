@@ -61,10 +61,6 @@ class Connection(Protocol):
 class Site:
     """The surroundings of a connection: where its messages go, its limits, its log.
 
-    :param layer: the channel layer.
-    :param options: the values of all options.
-    :param bridge: the way from threads into the reactor.
-    :param clock: tells the time.
     :param origins: decides who may open a WebSocket.
     :param access_log: gets a line for each request and socket.
     :param static: answers requests for static files in the reactor; called with an exchange, returns whether it did.
@@ -138,14 +134,12 @@ class Site:
         self.throttled_log.count(kind, f"{reason} (client {client[0] if client else 'unknown'})")
 
     def connected(self, connection: Connection) -> None:
-        """Count a new connection."""
         self.connections.add(connection)
         if self.shares is not None:
             self.shares.count(len(self.connections))
         self.admission.entered(connection.peer)
 
     def disconnected(self, connection: Connection) -> None:
-        """Forget a connection."""
         self.connections.discard(connection)
         if self.shares is not None:
             self.shares.count(len(self.connections))

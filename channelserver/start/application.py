@@ -70,7 +70,6 @@ def use_remote_layer(alias: str, connector: Connector) -> None:
     """Use the layer of another process in place of an in-memory one.
 
     :param alias: which of ``CHANNEL_LAYERS``.
-    :param connector: connects to that process.
     """
     channel_layers.remote = lambda alias, parameters: RemoteLayer(connector, **parameters)
     channel_layers.remote_alias = alias
@@ -87,7 +86,6 @@ def make_server(
 ) -> ServerService:
     """Put a server together.
 
-    :param values: the values of all options.
     :param reactor: the reactor it will run in.
     :param access_log: gets a line for each request and socket.
     :param handler: runs Django's views, instead of the one that fits the settings.
@@ -157,7 +155,6 @@ def make_server(
 
 
 def _announce(lines: list[str], layer: str, values: Settings) -> None:
-    """Log what has been started."""
     for line in lines:
         _log.info("listening on {line}", line=line)
     _log.info("channel layer: {layer}", layer=layer)
@@ -212,7 +209,6 @@ def load_layer(alias: str) -> ChannelLayerWrapper:
 
 
 def allowed_hosts() -> list[str]:
-    """Return the hosts this site answers to."""
     hosts = list(settings.ALLOWED_HOSTS)
     return _LOCAL_HOSTS if settings.DEBUG and not hosts else hosts
 

@@ -55,10 +55,7 @@ def join_logs() -> None:
 
 
 def show_reactor_log(level: int) -> None:
-    """Pass the log of the reactor thread to ``logging``, and show it on the console; for management commands.
-
-    :param level: the lowest level to show.
-    """
+    """Pass the log of the reactor thread to ``logging``, and show it on the console; for management commands."""
     logger = logging.getLogger("channelserver")
     if not logger.handlers:
         handler = logging.StreamHandler()

@@ -79,7 +79,6 @@ def import_app(app: str) -> None:
 def load(name: str, folder: str = "Python's path") -> None:
     """Import the settings and set Django up, without a change to Python's path.
 
-    :param name: the dotted name of the settings.
     :param folder: where the project is, for error texts.
     :raises StartError: something is missing or wrong.
     """

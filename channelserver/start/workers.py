@@ -79,18 +79,12 @@ class LoopWatch:
     """Looks after the event loop: each second while it runs tasks, else more seldom."""
 
     def on_tick(self, now: float) -> float:
-        """Look once."""
         event_loop.check()
         return now + (1.0 if len(event_loop) else SWEEP_SECONDS)
 
 
 class AllWorkers:
-    """The threads of this process, and the processes which work beside it.
-
-    :param pool: the threads.
-    :param hub: the processes.
-    :param bridge: the way from threads into the reactor.
-    """
+    """The threads of this process, and the processes which work beside it."""
 
     def __init__(self, pool: Any, hub: Hub, bridge: Bridge) -> None:
         self._pool = pool

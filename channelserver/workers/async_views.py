@@ -171,7 +171,6 @@ class AsyncViews:
         return self.answer if iscoroutinefunction(match.func) else None
 
     async def answer(self, message: Message) -> None:
-        """Answer one request."""
         answer = Answer(message, self._timeout)
         try:
             environ = make_environ(message)

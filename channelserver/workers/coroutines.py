@@ -33,7 +33,6 @@ class Coroutines:
 
     :param worker: what it shares with the threads.
     :param pool: the threads, for the synchronous parts of coroutines.
-    :param loop: the event loop.
     """
 
     def __init__(self, worker: Worker, pool: WorkerPool, loop: EventLoop) -> None:

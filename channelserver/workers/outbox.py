@@ -62,7 +62,6 @@ class Outbox:
 
     @property
     def has_functions(self) -> bool:
-        """Whether :meth:`at_end` was called."""
         return bool(self._at_end)
 
     def call_functions(self) -> None:

@@ -74,10 +74,7 @@ _current = _Current()
 class WorkerPool:
     """Run a function for every message that becomes available.
 
-    :param queues: where the messages are.
-    :param channels: which channels to serve.
     :param consume: called with each message in a worker thread; it calls :meth:`WorkQueues.finish`.
-    :param threads: how many threads.
     :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
     :param thread_done: called at the end of each thread, in it.
     :param turn_began: when the reactor last began to handle events, in seconds of ``time.monotonic``. While it does, it

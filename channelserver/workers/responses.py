@@ -169,7 +169,6 @@ async def _stream_async(pool: WorkerPool, message: Message, response: Any, timeo
 class Answer:
     """Sends a response to the client: ``send`` of ASGI.
 
-    :param message: the request.
     :param timeout: seconds which a client may take to make room for the next part.
     """
 

@@ -37,10 +37,7 @@ def synchronous_parts(pool: WorkerPool) -> Iterator[StickyExecutor]:
 
 
 class StickyExecutor(Executor):
-    """Runs calls one after the other in one worker thread.
-
-    :param pool: the worker threads.
-    """
+    """Runs calls one after the other in one worker thread."""
 
     __slots__ = ("_lock", "_pool", "_released", "_thread", "_waiting")
 
@@ -53,11 +50,9 @@ class StickyExecutor(Executor):
 
     @property
     def used(self) -> bool:
-        """Whether anything has been submitted."""
         return self._thread is not None or self._waiting is not None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a call made; see ``concurrent.futures.Executor``."""
         future: Future[Any] = Future()
         self._submit(partial(_call, future, fn, args, kwargs))
         return future

@@ -24,7 +24,6 @@ logger = logging.getLogger("channelserver.workers")
 class Streams:
     """The streamed responses of one pool.
 
-    :param pool: the worker threads.
     :param most: how many are streamed at a time, and how many more wait.
     """
 

@@ -103,7 +103,6 @@ class WrappedResponse:
 
     @property
     def content(self) -> bytes:
-        """All parts."""
         return b"".join(self)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -113,7 +112,6 @@ class WrappedResponse:
         yield from self._parts
 
     def head(self) -> dict[str, Any]:
-        """Return ``status`` and ``headers``."""
         self.begin()
         status, headers = self._started
         fields = [[name.encode("ascii"), value.strip().encode("latin-1")] for name, value in headers]

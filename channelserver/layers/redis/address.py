@@ -89,8 +89,6 @@ class Address:
 class SentinelAddress(Address):
     """The master of a service that Sentinels watch.
 
-    :param sentinels: their addresses.
-    :param service: the service's name.
     :param options: of the master, see :class:`Address`.
     """
 

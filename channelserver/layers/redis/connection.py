@@ -39,8 +39,6 @@ class RefusedError(Exception):
 class RedisConnection(Generic[P]):
     """One connection, made again with a growing pause whenever it is lost.
 
-    :param reactor: the reactor.
-    :param address: the server.
     :param purpose: for the log: what the connection is for.
     :param make: ``make(seconds, lost)`` returns a new protocol.
     :param prepare: called with each new protocol, before it is used; may return a Deferred.
@@ -84,7 +82,6 @@ class RedisConnection(Generic[P]):
         self._waiting: list[defer.Deferred[None]] = []
 
     def start(self) -> None:
-        """Begin to connect."""
         self._timer = None
         if self.state == "closed":
             return

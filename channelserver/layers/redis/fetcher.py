@@ -50,13 +50,7 @@ def record_expired(drops: DropCounter, gone: list[Any]) -> None:
 class Fetcher:
     """Takes messages from all servers in turn.
 
-    :param host: this process's name.
-    :param shards: the servers.
-    :param queues: where the messages go.
-    :param channels: which channels.
     :param threads: how many messages this process may hold.
-    :param sealer: unpacks the messages.
-    :param drops: where lost messages are counted.
     :param soon: ``soon(function)`` runs it in the next turn of the reactor.
     """
 
@@ -120,7 +114,6 @@ class Fetcher:
         self.ready(shard)
 
     def retire(self, shards: Sequence[Shard]) -> None:
-        """Stop taking messages."""
         self._stopped = True
         for shard in shards:
             shard.run(scripts.RETIRE, self._host, *self._channels).addErrback(lambda failure: None)
@@ -178,7 +171,6 @@ class Fetcher:
     # -- finishing -----------------------------------------------------------------------------------------------------
 
     def done(self, delivery: Fetched) -> None:
-        """A message has been consumed."""
         self._outstanding.discard(delivery)
         if delivery.claim is not None:
             shard, reply = delivery.claim

@@ -84,9 +84,6 @@ class Host:
     """One process.
 
     :param layer: its settings and its local part.
-    :param name: the host's name.
-    :param reactor: the reactor.
-    :param bridge: calls functions in the reactor's thread.
     :param member: whether to announce this host to others: it has connections or workers.
     """
 
@@ -114,7 +111,6 @@ class Host:
         self._later: dict[str, list[tuple[float, bytes, str]]] = {}
 
     def start(self) -> None:
-        """Begin to connect."""
         for shard in self.shards:
             shard.start()
         self._timer = self.reactor.callLater(BEAT, self._look)
@@ -143,7 +139,6 @@ class Host:
 
     @property
     def tried(self) -> bool:
-        """Whether that has happened."""
         return all(shard.commands.tried and shard.subscriber.tried for shard in self.shards)
 
     def is_up(self, name: str) -> bool:
@@ -221,7 +216,6 @@ class Host:
     # -- work ----------------------------------------------------------------------------------------------------------
 
     def serve(self, channels: Sequence[str], threads: int) -> None:
-        """Start to take work."""
         layer = self.layer
         self.member = True
         fetcher = self.fetcher = Fetcher(
@@ -234,7 +228,6 @@ class Host:
                 fetcher.ready(shard)
 
     def retire(self) -> None:
-        """Stop taking work."""
         if self.fetcher is not None:
             self.fetcher.retire(self.shards)
 
@@ -243,7 +236,6 @@ class Host:
         self._wakers.add(waker)
 
     def unlisten(self, waker: Callable[[], object]) -> None:
-        """Undo :meth:`listen`."""
         self._wakers.discard(waker)
 
     async def take(self, channels: Sequence[str], waiting: bool) -> tuple[bytes, bytes] | None:
@@ -393,7 +385,6 @@ class Host:
         await self._shard(group).run(scripts.JOIN_QUEUE, group, channel, lifetime, capacity)
 
     async def members(self, group: str) -> list[str]:
-        """Return the members of a group."""
         found = await self._shard(group).run(scripts.MEMBERS, group, int(LIFETIME * 1000))
         return [name.decode() for name in found]
 

@@ -39,7 +39,6 @@ class _Watched:
         self.end: BaseException | None = None
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
-        """Read what Redis has sent."""
         try:
             values = self._reader.feed(data)
         except ValueError:
@@ -54,7 +53,6 @@ class _Watched:
             self._asked.popleft()
 
     def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        """Send a command; return a Deferred of its answer."""
         answer = super().execute_command(*args, **kwargs)  # type: ignore[misc]
         self._asked.append(self._seconds())
         return answer

@@ -41,7 +41,6 @@ class Pusher:
     """Moves messages from the queues to Redis.
 
     :param host: this process, with its queues.
-    :param channels: which channels.
     :param fail: ``fail(reply channel, reply)`` answers a connection of this process.
     """
 

@@ -19,7 +19,6 @@ PLACES = 160
 class Ring(Generic[T]):
     """A ring of servers.
 
-    :param servers: the servers.
     :param name: returns a server's name, which decides on its places.
     """
 

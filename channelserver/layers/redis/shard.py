@@ -32,8 +32,6 @@ PING_EVERY = 10
 class Shard:
     """One server.
 
-    :param reactor: the reactor.
-    :param address: the server.
     :param prefixes: of the keys, and of the statistics.
     :param channel: the pub/sub channel to subscribe to.
     :param received: called with each message that is published there.
@@ -76,12 +74,10 @@ class Shard:
         )  # fmt: skip
 
     def start(self) -> None:
-        """Begin to connect."""
         self.commands.start()
         self.subscriber.start()
 
     def close(self) -> None:
-        """End both connections."""
         self.commands.close()
         self.subscriber.close()
 

@@ -52,7 +52,6 @@ class Command(BaseCommand):
     help = "Starts a development server with WebSockets and channels."
 
     def add_arguments(self, parser: Any) -> None:
-        """Add Channels 1's options to Django's."""
         super().add_arguments(parser)
         parser.add_argument("--noworker", action="store_false", dest="run_worker", help="Run no consumers here.")
         parser.add_argument("--noasgi", action="store_false", dest="use_asgi", help="Use Django's own WSGI server.")

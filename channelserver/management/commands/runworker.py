@@ -58,7 +58,6 @@ class Command(BaseCommand):
         parser.add_argument("--threads", help="Worker threads. Default: CHANNELSERVER['threads'], else the server's.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Work until stopped."""
         given = {"layer": options["layer"]}
         if options["threads"] is not None:
             given["threads"] = options["threads"]
@@ -88,7 +87,6 @@ class Command(BaseCommand):
 class WorkerProcess:
     """A reactor, a layer and worker threads.
 
-    :param values: the values of all options.
     :param only: globs of the channels to serve; empty: all.
     :param exclude: globs of channels not to serve.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.

@@ -70,7 +70,6 @@ class AccessLog:
             _log.failure("cannot write to the access log")
 
     def text(self, protocol: str, what: str, path: str, address: str, figures: dict[str, Any]) -> str:
-        """Return a line of text."""
         if protocol == "http":
             broken = "" if figures["complete"] else " broken off"
             seconds = f"{figures['seconds']:.3f} s"

@@ -55,13 +55,11 @@ class Admission:
         return ""
 
     def entered(self, peer: str | None) -> None:
-        """Count a connection."""
         if self._most_of_one and peer is not None:
             key = address_key(peer)
             self._numbers[key] = self._numbers.get(key, 0) + 1
 
     def left(self, peer: str | None) -> None:
-        """Count it no more."""
         if self._most_of_one and peer is not None:
             key = address_key(peer)
             self._numbers[key] -= 1

@@ -91,7 +91,6 @@ class SharedListening:
     """A reactor whose ports share their sockets with other processes; everything else is the real one's.
 
     :param reactor: the real one.
-    :param shares: how many connections each process has.
     :param descriptors: of the inherited sockets, in the order in which they will be asked for; None: this process opens
         them.
     """

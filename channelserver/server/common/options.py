@@ -44,7 +44,6 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The flag on the command line."""
         return ("--no-" if self.kind == "no-flag" else "--") + self.name.replace("_", "-")
 
     def convert(self, value: Any, where: str) -> Any:

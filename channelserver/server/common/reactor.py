@@ -48,7 +48,6 @@ if EPollReactor is not None:
                 self.doIteration = super().doPoll  # type: ignore[method-assign]
 
         def doPoll(self, timeout: float | None) -> None:
-            """Wait for events, and handle them."""
             selectables = self._selectables
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
             self.turn_began = time.monotonic()

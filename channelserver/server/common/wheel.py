@@ -27,7 +27,6 @@ class Timed(Protocol):
 class Wheel:
     """Calls what is due, in slots of time; sleeps until the next slot with an entry.
 
-    :param clock: an ``IReactorTime`` provider.
     :param granularity: seconds in a slot.
     """
 
@@ -71,7 +70,6 @@ class Wheel:
                 del self._slots[slot]
 
     def stop(self) -> None:
-        """Remove all entries."""
         self._slots.clear()
         self._slot_of.clear()
         if self._call is not None:

@@ -37,10 +37,7 @@ CHANNELS = ("http.request", "websocket.connect", "websocket.receive", "websocket
 class Health:
     """Answers requests for one path.
 
-    :param site: what all connections share.
-    :param path: the path.
     :param busy: returns how many worker threads are on a job.
-    :param threads: how many there are.
     """
 
     def __init__(self, site: Site, path: str, busy: Callable[[], int], threads: int) -> None:
@@ -88,7 +85,6 @@ class Health:
         )
 
     def figures(self) -> dict[str, Any]:
-        """Return this process's figures."""
         return self._figures(self._queues())
 
     def _queues(self) -> dict[str, dict[str, float]]:

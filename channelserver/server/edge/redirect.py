@@ -20,7 +20,6 @@ from channelserver.server.websocket.origin import split_port
 class Redirects(Dispatcher):
     """Answers every request with a redirect.
 
-    :param site: what all connections share.
     :param port: returns the port of the HTTPS listener.
     """
 
@@ -66,7 +65,6 @@ class RedirectConnection(HTTPConnection):
 class RedirectFactory(HTTPFactory):
     """Makes connections of the redirect port.
 
-    :param site: what all connections share.
     :param port: returns the port of the HTTPS listener.
     """
 

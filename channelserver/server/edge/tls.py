@@ -299,13 +299,7 @@ class NegotiationFactory(ConnectionFactory):
 
 @implementer(interfaces.IStreamServerEndpoint)
 class TLSEndpoint:
-    """An endpoint whose connections are encrypted.
-
-    :param endpoint: the one underneath.
-    :param tls: the certificate.
-    :param site: what all connections share.
-    :param reactor: the reactor.
-    """
+    """An endpoint whose connections are encrypted."""
 
     def __init__(
         self, endpoint: interfaces.IStreamServerEndpoint, tls: ServerTLS, site: Site, reactor: IReactor

@@ -25,7 +25,6 @@ LINGER = 5.0
 class Connection:
     """One connection of a client.
 
-    :param site: what all connections share.
     :param peer: the address of the other end, as the kernel has it; None: a Unix socket.
     """
 
@@ -79,7 +78,6 @@ class Connection:
 
     @property
     def secure(self) -> bool:
-        """Whether the connection is encrypted."""
         return bool(interfaces.ISSLTransport.providedBy(self.transport))
 
     def addresses(self) -> dict[str, Any]:
@@ -103,7 +101,6 @@ class Connection:
         self.abort()
 
     def abort(self) -> None:
-        """Close the connection at once."""
         if self._state != "closed":
             self.transport.abortConnection()
 
@@ -144,10 +141,7 @@ class Connection:
 
 
 class ConnectionFactory(Factory):
-    """Makes the protocols of new connections, or turns them away.
-
-    :param site: what all connections share.
-    """
+    """Makes the protocols of new connections, or turns them away."""
 
     noisy = False
 

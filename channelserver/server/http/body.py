@@ -18,8 +18,6 @@ BODY_IN_MESSAGE = 64 * 1024
 class RequestBody:
     """Collects a body, in memory as long as it is small; it must be neither too large nor too slow.
 
-    :param head: the request's head.
-    :param options: the values of all options.
     :param now: seconds of the server's clock.
     :raises BadRequest: it is going to be too large.
     """

@@ -143,7 +143,6 @@ class HTTPConnection(Connection):
             self._refuse(error)
 
     def _begin(self, head: RequestHead) -> None:
-        """A head is complete."""
         self._begun = False
         self._head = head
         self._addresses = own = self.addresses()
@@ -187,7 +186,6 @@ class HTTPConnection(Connection):
     # -- called by exchange and WebSocket ------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> bool:
-        """Send bytes; return False if they wait for the client to read."""
         if self._direct is not None:
             send(self._direct, data)
         else:
@@ -230,11 +228,9 @@ class HTTPConnection(Connection):
         lose_transport(self.transport)
 
     def forget_head(self) -> None:
-        """The handshake is over."""
         self._head = None
 
     def drain(self) -> None:
-        """The server stops: close now if idle, else after the answer under way."""
         if self._state == "head" and not self._reader.buffer:
             if self._own is None:  # accepted a moment ago: its first request may be on its way
                 self.set_deadline(FIRST_REQUEST)
@@ -317,11 +313,7 @@ class HTTPConnection(Connection):
 
 @implementer(interfaces.IProtocolNegotiationFactory)
 class HTTPFactory(ConnectionFactory):
-    """Makes HTTP/1.1 connections.
-
-    :param site: what all connections share.
-    :param dispatcher: decides what answers their requests.
-    """
+    """Makes HTTP/1.1 connections."""
 
     def __init__(self, site: Site, dispatcher: Dispatcher | None = None) -> None:
         super().__init__(site)

@@ -15,10 +15,7 @@ from channelserver.server.site import Site
 
 
 class Dispatcher:
-    """Decides what answers a request.
-
-    :param site: what all connections share.
-    """
+    """Decides what answers a request."""
 
     __slots__ = ("_proxies", "_site")
 

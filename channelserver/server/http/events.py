@@ -63,7 +63,6 @@ class EventFeed:
         self._exchange.reply({"content": b"", "more_content": False})
 
     def resume(self) -> None:
-        """The client has read what waited."""
         self._waiting = 0
 
     def close(self) -> None:

@@ -100,8 +100,6 @@ class Wire(Protocol):
 class Exchange:
     """One request under way.
 
-    :param wire: the connection.
-    :param head: the request's head.
     :param client: (host, port) of the client for the log, or None.
     """
 
@@ -174,16 +172,13 @@ class Exchange:
 
     @property
     def site(self) -> Site:
-        """What all connections share."""
         return self.wire.site
 
     def feed(self, event: bytes) -> None:
-        """Send a group's event, if the answer is an event stream."""
         if isinstance(self.source, EventFeed):
             self.source.send(event)
 
     def send_part(self, data: bytes) -> None:
-        """Send a part of an answer that has begun."""
         self._go_on(data, True)
 
     def reply(self, content: Content) -> None:
@@ -402,9 +397,6 @@ class Exchange:
 class _WholeBody:
     """Sends a large body piece by piece. Given to the transport as a whole, a client on a slow line would have one
     deadline for all of it, and it would be copied several times.
-
-    :param exchange: where to.
-    :param body: all of it.
     """
 
     __slots__ = ("_body", "_exchange", "_sent")

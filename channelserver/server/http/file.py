@@ -20,7 +20,6 @@ BLOCK = 64 * 1024
 class FileSource:
     """Sends a file, as fast as the client reads.
 
-    :param exchange: where to.
     :param file: an open file; it is closed at the end.
     """
 
@@ -47,5 +46,4 @@ class FileSource:
             exchange.fail(500)
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()

@@ -306,7 +306,6 @@ class HTTP2Connection(Connection):
         return bool(stream.state != "closed" and (stream.waiting or stream.ended))
 
     def _stream_sent(self, stream: Stream) -> None:
-        """The answer is sent."""
         if not stream.request_ended:
             # The rest of the request is of no interest (RFC 9113 section 8.1).
             self._reset(stream.number, frames.NO_ERROR)
@@ -335,7 +334,6 @@ class HTTP2Connection(Connection):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """The server stops: finish what runs, then close."""
         idle = self._state == "open" and not self._streams
         self._leave()
         if idle:

@@ -53,12 +53,7 @@ class StreamExchange(Exchange):
 
 
 class Stream:
-    """One request and its answer.
-
-    :param connection: whose stream it is.
-    :param number: its identifier.
-    :param head: the request's head.
-    """
+    """One request and its answer."""
 
     __slots__ = (
         "_addresses", "_body", "_chunks", "connection", "due", "ended", "exchange", "fields", "head", "number",
@@ -144,7 +139,6 @@ class Stream:
             self.connection.has_work(self)
 
     def write(self, data: bytes) -> bool:
-        """Send a part of the answer; return False if it waits for the client to read."""
         if self.state == "closed":
             return True
         if data:
@@ -157,14 +151,12 @@ class Stream:
         return self.waiting <= ROOM
 
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
-        """The answer is complete."""
         self.exchange = None
         if self.state != "closed":
             self.ended = True
             self.connection.has_work(self)
 
     def abort(self) -> None:
-        """Break the answer off, so that the client notices."""
         self.connection.break_off(self)
 
     # -- called by the connection --------------------------------------------------------------------------------------
@@ -202,7 +194,6 @@ class Stream:
             exchange.drained()
 
     def set_deadline(self, seconds: float) -> None:
-        """Have :attr:`due` set to a time from now."""
         self._wait_until(self.site.wheel.now() + seconds)
 
     def _wait_until(self, due: float) -> None:

@@ -66,7 +66,6 @@ _NATIVE_FROM = 4 * 1024
 class FrameError(Exception):
     """The peer violated the protocol; close the connection with ``code``.
 
-    :param code: close code.
     :param reason: for the log and the close frame; ASCII, under 124 bytes.
     """
 

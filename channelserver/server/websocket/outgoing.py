@@ -86,7 +86,6 @@ class Outgoing(_FanOutFields):
         self._pong: bytes | None = None  # waits until the client reads
 
     def close(self, code: int, reason: str = "") -> None:
-        """Begin to close, with a close frame; or refuse, if the handshake is still held."""
         raise NotImplementedError
 
     def send_frame(self, frame: bytes, deflated: deflate.Deflated | None) -> bool:

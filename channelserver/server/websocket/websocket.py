@@ -52,7 +52,6 @@ class WebSocket(Outgoing):
     """One WebSocket.
 
     :param wire: the connection it has to itself from now on.
-    :param head: the handshake's request head.
     :param addresses: ``client``, ``server`` and ``scheme`` for the message.
     """
 
@@ -165,7 +164,6 @@ class WebSocket(Outgoing):
     # -- received ------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes from the client."""
         if self._state == "waiting" or self._held is not None:
             # Clients may send only after the handshake (RFC 6455 section 4.1); a little from impatient ones is kept.
             # While messages are held, these bytes were under way when reading stopped.
@@ -296,7 +294,6 @@ class WebSocket(Outgoing):
         self.wire.close_socket()
 
     def connection_lost(self) -> None:
-        """The transport is gone."""
         if self._state == "waiting":
             self._state = "done"
             self._forget()

@@ -11,7 +11,7 @@ from typing import Any
 from channelserver.server.edge.static import StaticFiles
 from channelserver.server.http import exchange as exchange_module
 from channelserver.server.http import file as file_module
-from channelserver.server.http.file import BLOCK, FileSource
+from channelserver.server.http.source import BLOCK, FileSource
 from tests.fakes import Client, FakeServer, Response, StrictTestCase, get, request
 
 LARGE = bytes(range(256)) * 4096  # a megabyte

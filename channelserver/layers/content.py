@@ -30,6 +30,12 @@ def copy_content(content: object) -> Content:
     return _copy_dict(content, "", 0)
 
 
+def size_of_reply(content: Content) -> int:
+    """Return the approximate size of a reply, in bytes."""
+    data = content.get("text") or content.get("bytes") or content.get("content")
+    return len(data) if isinstance(data, (str, bytes)) else 0
+
+
 def _copy_dict(content: dict[Any, Any], where: str, depth: int) -> Content:
     copy: Content = {}
     for key, value in content.items():

@@ -76,16 +76,12 @@ class SocketConnector(Connector):
 
     :param alias: which of ``CHANNEL_LAYERS`` this process works for.
     :param configure: called with the options that the server sends when this process joins.
-    :param rng: source of the jitter.
     """
 
-    def __init__(
-        self, path: str, alias: str, configure: Callable[[dict[str, Any]], object], rng: random.Random | None = None
-    ) -> None:
+    def __init__(self, path: str, alias: str, configure: Callable[[dict[str, Any]], object]) -> None:
         self._path = path
         self._alias = alias
         self._configure = configure
-        self._random = rng or random.Random()
         self._pause = FIRST_PAUSE
         self._retry: IDelayedCall | None = None
         self._last_warning = ""
@@ -122,7 +118,7 @@ class SocketConnector(Connector):
 
     def disconnected(self) -> None:
         if self._closed is None:
-            self._retry = self.reactor.callLater(self._pause * self._random.uniform(0.7, 1.3), self.connect)
+            self._retry = self.reactor.callLater(self._pause * random.uniform(0.7, 1.3), self.connect)
             self._pause = min(LONGEST_PAUSE, self._pause * 1.5)
 
     def _warn(self, text: str) -> None:

@@ -18,9 +18,12 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IFileDescriptorReceiver,
     IReactorCore,
+    IReactorFromThreads,
     IReactorProcess,
     IReactorSocket,
+    IReactorTCP,
     IReactorTime,
+    IReactorUNIX,
     ITCPTransport,
     IUNIXTransport,
 )
@@ -40,7 +43,9 @@ class LinkLost(ConnectionError):
     """The other process ended before it answered."""
 
 
-class IReactor(IReactorCore, IReactorProcess, IReactorSocket, IReactorTime):
+class IReactor(
+    IReactorCore, IReactorFromThreads, IReactorProcess, IReactorSocket, IReactorTCP, IReactorTime, IReactorUNIX
+):
     """The parts of Twisted's reactor that this package uses; for type checkers."""
 
 

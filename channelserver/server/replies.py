@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
 from channelserver.layers.base import FILE
-from channelserver.layers.content import Content
+from channelserver.layers.content import Content, size_of_reply
 from channelserver.layers.events import encode_event
 from channelserver.layers.groups import Members
 from channelserver.server.http.flow import Flow
@@ -50,15 +50,11 @@ class Request(Connection, Protocol):
 
 
 class Replies:
-    """An outlet: passes messages to the connections of this process.
+    """An outlet: passes messages to the connections of this process."""
 
-    :param token: ``token(number)`` returns text made of so many random bytes; for the names.
-    """
-
-    def __init__(self, bridge: Bridge, token: Callable[[int], str] = secrets.token_urlsafe) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._token = token
-        unique = token(8)
+        unique = secrets.token_urlsafe(8)
         self.http_prefix = f"http.response.{unique}!"
         self.websocket_prefix = f"websocket.send.{unique}!"
         self._connections: dict[str, Connection] = {}
@@ -75,7 +71,7 @@ class Replies:
         The name cannot be guessed: who knows it can reply, and the key of the channel session follows from it.
         """
         while True:
-            name = prefix + self._token(12)
+            name = prefix + secrets.token_urlsafe(12)
             if name not in self._connections:
                 self._connections[name] = connection
                 return name
@@ -153,10 +149,10 @@ class Replies:
         return channel in self._connections
 
     def deliver(self, channel: str, content: Content) -> None:
-        self._bridge.post_data(_size(content), self._deliver, channel, content)
+        self._bridge.post_data(size_of_reply(content), self._deliver, channel, content)
 
     def deliver_group(self, channels: Collection[str], content: Content) -> None:
-        self._bridge.post_data(_size(content), self._fan_out, channels, content)
+        self._bridge.post_data(size_of_reply(content), self._fan_out, channels, content)
 
     def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         if channel.startswith(self.http_prefix):
@@ -165,7 +161,7 @@ class Replies:
                 return False
         elif channel not in self._connections:
             return False
-        self._bridge.post_data(_size(content), self._deliver, channel, content)
+        self._bridge.post_data(size_of_reply(content), self._deliver, channel, content)
         return True
 
     def deliver_async(self, channel: str, content: Content, done: Callable[[bool], object]) -> bool | None:
@@ -176,7 +172,7 @@ class Replies:
         flow = self._flow(channel)
         if flow is None:
             return False
-        self._bridge.post_data(_size(content), self._deliver, channel, content)
+        self._bridge.post_data(size_of_reply(content), self._deliver, channel, content)
         return flow.add(len(content.get("content") or b""), done)
 
     def _flow(self, channel: str) -> Flow | None:
@@ -189,9 +185,3 @@ class Replies:
             if channel not in self._connections:  # it went, and nobody will close the new flow
                 return None
         return request.flow
-
-
-def _size(content: Content) -> int:
-    """Return about how much memory a reply takes."""
-    data = content.get("text") or content.get("bytes") or content.get("content")
-    return len(data) if isinstance(data, (str, bytes)) else 0

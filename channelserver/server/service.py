@@ -31,12 +31,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from channelserver.processes.hub import Hub
+from channelserver.processes.link import IReactor
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
 from channelserver.server.common.listening import SharedListening
 from channelserver.server.common.options import Settings
-from channelserver.server.common.transport import IReactor
 from channelserver.server.edge.redirect import RedirectFactory
 from channelserver.server.edge.tls import ServerTLS, TLSEndpoint
 from channelserver.server.http.connection import HTTPFactory

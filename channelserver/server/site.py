@@ -5,7 +5,6 @@ Runs in the reactor thread; owns the set of open connections.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -64,7 +63,6 @@ class Site:
     :param origins: decides who may open a WebSocket.
     :param access_log: gets a line for each request and socket.
     :param static: answers requests for static files in the reactor; called with an exchange, returns whether it did.
-    :param token: ``token(number)`` returns text made of so many random bytes.
     :param proxies: whose word about the client is believed.
     """
 
@@ -77,7 +75,6 @@ class Site:
         origins: OriginPolicy,
         access_log: AccessLog,
         static: Callable[[Any], bool] | None = None,
-        token: Callable[[int], str] = secrets.token_urlsafe,
         proxies: ProxyPolicy | None = None,
     ) -> None:
         self.layer = layer
@@ -92,7 +89,7 @@ class Site:
         self.throttled_log = ThrottledLog(self.wheel.now, lambda text: _throttled.warn("{text}", text=text))
         #: Answers for the health of the server in the reactor; called with an exchange, returns whether it did.
         self.health: Callable[[Any], bool] | None = None
-        self.replies = Replies(bridge, token)
+        self.replies = Replies(bridge)
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             layer.attach(prefix, self.replies)
         self.root_path = options.root_path.rstrip("/")

@@ -37,12 +37,9 @@ Item = tuple[Callable[..., object], tuple[Any, ...]]
 
 
 class EventLoop:
-    """One asyncio loop in a daemon thread.
+    """One asyncio loop in a daemon thread."""
 
-    :param after_call: called in a thread of the default executor after each call that ran there.
-    """
-
-    def __init__(self, after_call: Callable[[], object] = lambda: None) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._items: list[Item] = []
         self._awake = False
@@ -52,7 +49,6 @@ class EventLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._of_client: dict[str, asyncio.Task[Any]] = {}
         self._when_idle: list[Callable[[], object]] = []
-        self._after_call = after_call
         self._asked = self._answered = 0.0  # the last check for a stall, and when the loop came to it
         self._reported = False
         #: Seconds that the loop had not come round at the last :meth:`check`.
@@ -187,7 +183,7 @@ class EventLoop:
         """Start the thread. The lock is held."""
         self._items, self._awake, self._tasks = [], False, set()
         loop = self._loop = asyncio.new_event_loop()
-        loop.set_default_executor(_DaemonExecutor(self._after_call))
+        loop.set_default_executor(_DaemonExecutor())
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, args=(loop,), name="event-loop", daemon=True)
         self._thread.start()
@@ -283,12 +279,11 @@ class _DaemonExecutor(ThreadPoolExecutor):
     ``asyncio`` insists on a ``ThreadPoolExecutor``, whose own threads the interpreter waits for at its end.
     """
 
-    def __init__(self, after_call: Callable[[], object]) -> None:
+    def __init__(self) -> None:
         super().__init__(max_workers=1)
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._free = threading.Semaphore(0)
         self._count = 0
-        self._after_call = after_call
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have the call made in a thread of its own, as soon as one of 32 is free."""
@@ -305,19 +300,24 @@ class _DaemonExecutor(ThreadPoolExecutor):
     def _work(self) -> None:
         while True:
             future, call = self._calls.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = call()
-                except BaseException as error:
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
-                try:
-                    self._after_call()
-                except Exception:
-                    logger.exception("error after a call in a thread")
+            run_call(future, call)
+            try:
+                _close_old_connections()
+            except Exception:
+                logger.exception("error after a call in a thread")
             future, call = None, None  # type: ignore[assignment]  # an idle thread keeps nothing alive
             self._free.release()
+
+
+def run_call(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Set a future to what `call` returns or raises, unless it was cancelled."""
+    if future.set_running_or_notify_cancel():
+        try:
+            result = call()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
 
 def _close_old_connections() -> None:
@@ -327,7 +327,7 @@ def _close_old_connections() -> None:
 
 
 #: The event loop of this process.
-event_loop = EventLoop(_close_old_connections)
+event_loop = EventLoop()
 _ThreadLocal.main_event_loop = _MainLoop(lambda: event_loop.loop)  # type: ignore[attr-defined]
 _ThreadLocal.main_event_loop_pid = _MainLoop(os.getpid)  # type: ignore[attr-defined]
 _thread_local = _ThreadLocal()

@@ -20,6 +20,7 @@ from typing import Any
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
 from channelserver.workers import django_cleanup
+from channelserver.workers.loop import run_call
 from channelserver.workers.pool import WorkerPool, WorkerThread
 
 
@@ -54,7 +55,7 @@ class StickyExecutor(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        self._submit(partial(_call, future, fn, args, kwargs))
+        self._submit(lambda thread: run_call(future, partial(fn, *args, **kwargs)))
         return future
 
     def release(self) -> None:
@@ -90,17 +91,6 @@ class StickyExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing to end: the threads are the pool's."""
-
-
-def _call(future: Future[Any], function: Callable[..., Any], args: Any, kwargs: Any, thread: WorkerThread) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = function(*args, **kwargs)
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
 
 
 def _leave(thread: WorkerThread) -> None:

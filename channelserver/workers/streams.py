@@ -46,15 +46,12 @@ class Streams:
         """
         later = partial(copy_context().run, run)
         with self._lock:
-            if self._running >= self._most:
-                refused = len(self._waiting) >= self._most
-                if not refused:
-                    self._waiting.append(later)
-                    return
-            else:
-                refused = False
-                self._running += 1
-        if refused:
+            full = self._running >= self._most
+            if full and len(self._waiting) < self._most:
+                self._waiting.append(later)
+                return
+            self._running += not full
+        if full:
             refuse()
         elif state.guests:  # coroutines have their synchronous parts in this thread
             self._start_thread(later)

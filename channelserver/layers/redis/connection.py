@@ -44,7 +44,6 @@ class RedisConnection(Generic[P]):
     :param prepare: called with each new protocol, before it is used; may return a Deferred.
     :param up: called when the connection can be used.
     :param down: called when an established connection is lost.
-    :param rng: source of the jitter.
     """
 
     def __init__(
@@ -56,7 +55,6 @@ class RedisConnection(Generic[P]):
         prepare: Callable[[P], defer.Deferred[Any] | None] = lambda protocol: None,
         up: Callable[[], object] = lambda: None,
         down: Callable[[], object] = lambda: None,
-        rng: random.Random | None = None,
     ) -> None:
         self._reactor = reactor
         self._address = address
@@ -65,7 +63,6 @@ class RedisConnection(Generic[P]):
         self._prepare: Callable[[P], defer.Deferred[Any] | None] = prepare
         self._up = up
         self._down = down
-        self._random = rng or random.SystemRandom()
         self.state = "down"
         self.protocol: P | None = None
         #: Why it is not up; empty: it is, or nothing is known yet.
@@ -161,7 +158,7 @@ class RedisConnection(Generic[P]):
             logger.error("no connection to Redis %s (%s): %s; trying again", self._address, self._purpose, problem)
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._attempts, 10))
         self._attempts += 1
-        self._timer = self._reactor.callLater(pause * self._random.uniform(0.67, 1.33), self.start)
+        self._timer = self._reactor.callLater(pause * random.uniform(0.67, 1.33), self.start)
         self._notify()
 
     def age(self) -> float:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, cast
 from twisted.internet.interfaces import IReactorTime
 
 from channelserver.layers.base import ChannelFull, Outlet, Reactor, ReactorBridge
-from channelserver.layers.content import Content
+from channelserver.layers.content import Content, size_of_reply
 from channelserver.layers.local import ORDERED_CHANNELS, SERVER_CHANNELS, LocalLayer
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
 from channelserver.layers.redis import scripts
@@ -351,7 +351,7 @@ class RedisChannelLayer(LocalLayer):
         if outlet is not None:
             outlet.deliver(channel, content)
         elif token_of(channel):
-            self._post(lambda host: host.reply(channel, content), _size(content))
+            self._post(lambda host: host.reply(channel, content), size_of_reply(content))
         elif channel in self._served and channel in SERVER_CHANNELS:
             self.queues.put(channel, content)
         else:
@@ -415,12 +415,6 @@ async def _nothing(host: Host) -> None:
 
 async def _statistics(host: Host, name: str) -> list[Any]:
     return [await shard.run(scripts.STATISTICS, name) for shard in host.shards]
-
-
-def _size(content: Content) -> int:
-    """Return the approximate size of a reply in bytes."""
-    data = content.get("text") or content.get("bytes") or content.get("content")
-    return len(data) if isinstance(data, (str, bytes)) else 0
 
 
 def _escaped(prefix: str) -> str:

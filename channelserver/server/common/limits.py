@@ -6,7 +6,7 @@ Runs in the reactor thread; owns the numbers of open connections by address.
 from __future__ import annotations
 
 import resource
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from twisted.internet import interfaces
 from twisted.python.failure import Failure
@@ -71,11 +71,17 @@ def address_key(peer: str) -> str:
     """Return what counts as one address: of IPv6 the first half, for the second is the client's own to choose."""
     if ":" not in peer:
         return peer
-    address = ip_address(peer.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    if mapped is not None:
-        return str(mapped)
-    return address.packed[:8].hex()
+    address = read_address(peer)
+    return str(address) if isinstance(address, IPv4Address) else address.packed[:8].hex()
+
+
+def read_address(text: str) -> IPv4Address | IPv6Address:
+    """Return an address, without a zone; one of IPv4 that a listener of IPv6 sees is one of IPv4.
+
+    :raises ValueError: it is none.
+    """
+    address = ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 @implementer(interfaces.IProtocol)

@@ -1,4 +1,4 @@
-"""What the server asks of a reactor, and of a transport: Twisted's own interfaces say less than its classes do.
+"""What the server asks of a transport: Twisted's own interfaces say less than its classes do.
 
 Types only: nothing runs here.
 """
@@ -6,15 +6,6 @@ Types only: nothing runs here.
 from __future__ import annotations
 
 from typing import Any, Protocol
-
-from twisted.internet import interfaces
-
-
-class IReactor(
-    interfaces.IReactorFromThreads, interfaces.IReactorSocket, interfaces.IReactorTCP, interfaces.IReactorTime,
-    interfaces.IReactorUNIX,
-):  # fmt: skip
-    """What the server asks of a reactor."""
 
 
 class Transport(Protocol):

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet.defer import Deferred
 
 from channelserver.processes.figures import add_up
+from channelserver.server.common.limits import read_address
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.proxy import FIELDS
 from channelserver.server.site import Site
@@ -126,7 +126,6 @@ class Health:
 def is_loopback(host: str) -> bool:
     """Whether an address is one of this machine alone."""
     try:
-        address = ip_address(host.partition("%")[0])
+        return read_address(host).is_loopback
     except ValueError:
         return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

@@ -21,8 +21,9 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from channelserver.processes.link import IReactor
 from channelserver.server.common.options import OptionError, Settings
-from channelserver.server.common.transport import IReactor, TLSTransport
+from channelserver.server.common.transport import TLSTransport
 from channelserver.server.edge.covered_names import uncovered
 from channelserver.server.http.base import Connection, ConnectionFactory
 from channelserver.server.http.connection import HTTPFactory

@@ -18,10 +18,9 @@ from twisted.logger import Logger
 from channelserver.layers.base import EVENTS, FAILED, FILE
 from channelserver.layers.content import Content
 from channelserver.server.http.events import EventFeed
-from channelserver.server.http.file import FileSource
 from channelserver.server.http.flow import Flow
 from channelserver.server.http.http1 import RequestHead
-from channelserver.server.http.source import Source
+from channelserver.server.http.source import PIECE, FileSource, Source, WholeBody
 from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.http")
@@ -34,8 +33,6 @@ _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te", b"trailer"}
 )
 
-#: A larger answer is handed to the transport in pieces of this size, each when the client has read those before it.
-PIECE = 128 * 1024
 #: A field as it may be sent: name, value, and its line in a head.
 Field = tuple[bytes, bytes, bytes]
 
@@ -178,9 +175,6 @@ class Exchange:
         if isinstance(self.source, EventFeed):
             self.source.send(event)
 
-    def send_part(self, data: bytes) -> None:
-        self._go_on(data, True)
-
     def reply(self, content: Content) -> None:
         """Act on a reply: ``status``, ``headers``, ``content``, ``more_content``; later ones without the first two."""
         try:
@@ -193,7 +187,7 @@ class Exchange:
             elif "status" in content:
                 _log.error("a second status for {path!r} was dropped", path=self.head.path)
             else:
-                self._go_on(_body(content), bool(content.get("more_content")))
+                self.send_part(_body(content), bool(content.get("more_content")))
         except ResponseError as error:
             _log.error("cannot send the answer to {path!r}: {error}", path=self.head.path, error=error)
             self.fail(500)
@@ -252,7 +246,7 @@ class Exchange:
         if not more and len(body) > PIECE:
             self.wire.write(head)
             self.wire.site.replies.remove(self.name)  # the answer is complete: nothing may come between its pieces
-            self.source = _WholeBody(self, body)
+            self.source = WholeBody(self, body)
             self.source.resume()
             return
         if not more:
@@ -264,7 +258,7 @@ class Exchange:
         if EVENTS in content:
             self.source = EventFeed(self, content[EVENTS])
         if self.source is None or body:
-            self._go_on(body, True)
+            self.send_part(body)
         elif FILE in content:
             self.source.resume()
 
@@ -346,7 +340,7 @@ class Exchange:
         else:
             self.head.keep_alive = False  # the body ends where the connection ends
 
-    def _go_on(self, body: bytes, more: bool) -> None:
+    def send_part(self, body: bytes, more: bool = True) -> None:
         if self.state != "streaming":
             return
         counted = len(body)
@@ -392,31 +386,6 @@ class Exchange:
             self.flow.close()
         if self.source is not None:
             self.source.close()
-
-
-class _WholeBody:
-    """Sends a large body piece by piece. Given to the transport as a whole, a client on a slow line would have one
-    deadline for all of it, and it would be copied several times.
-    """
-
-    __slots__ = ("_body", "_exchange", "_sent")
-
-    def __init__(self, exchange: Exchange, body: bytes) -> None:
-        self._exchange = exchange
-        self._body = body
-        self._sent = 0
-
-    def resume(self) -> None:
-        exchange, size = self._exchange, len(self._body)
-        while exchange.state == "streaming":
-            piece = self._body[self._sent : self._sent + PIECE]
-            self._sent += len(piece)
-            exchange._go_on(piece, self._sent < size)
-            if not exchange.has_room:
-                return
-
-    def close(self) -> None:
-        self._body = b""
 
 
 def copy_addresses(addresses: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
+from channelserver.server.common.limits import read_address
 from channelserver.server.http.http1 import BadRequest, RequestHead, is_host, set_host
 
 #: The fields that speak of the client, and are therefore not for everyone to send.
@@ -84,7 +85,7 @@ class ProxyPolicy:
         if host is None:
             return self._unix
         try:
-            return self._contains(_address(host))
+            return self._contains(read_address(host))
         except ValueError:
             return False
 
@@ -168,7 +169,7 @@ class ProxyPolicy:
             skipped += 1
             claim.client_known = True
             client = _client(hop, field)
-            nearest = self._contains(_address(client[0])) if client else self._unix and hop == _UNIX_NODE
+            nearest = self._contains(read_address(client[0])) if client else self._unix and hop == _UNIX_NODE
         claim.client = client
         return max(0, skipped)
 
@@ -253,12 +254,6 @@ def _at(values: list[bytes], skipped: int) -> bytes:
     return values[max(0, len(values) - 1 - skipped)]
 
 
-def _address(text: str) -> IPv4Address | IPv6Address:
-    address = ip_address(text.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)  # a client of IPv4 on a listener of IPv6
-    return mapped if mapped is not None else address
-
-
 def _client(text: str, field: str) -> Client:
     """Read one node (RFC 7239 section 6), or one address of ``X-Forwarded-For``, which may lack the brackets."""
     if text == _UNIX_NODE or _obfuscated(text):
@@ -266,7 +261,7 @@ def _client(text: str, field: str) -> Client:
     match = _node(text)
     host, port = (match[1] or match[2], match[3] or "0") if match else (text, "0")
     try:
-        address = _address(host)
+        address = read_address(host)
     except ValueError:
         raise BadRequest(f"malformed {field} field") from None
     return [str(address), _port(port, field) if port != "0" else 0]

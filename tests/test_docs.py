@@ -255,7 +255,7 @@ class PageTestCase(ServerTestCase):
                 self.assertIn(extra, extras["options.extras_require"])
 
     def try_trial(self, words: list[str]) -> None:
-        self.assertIn(words, (["tests"], ["-j2", "tests"]))
+        self.assertIn(words, (["tests"], ["-j4", "tests"]))
 
     def try_run(self, words: list[str]) -> None:
         self.assertEqual(words, [])

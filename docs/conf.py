@@ -54,7 +54,7 @@ nitpick_ignore_regex = [
     ("py:class", r"(collections\.abc|contextlib|django|threading|twisted|unittest)\..*"),
     ("py:exc", "ImproperlyConfigured|SessionInterrupted|ValidationError"),
     # Inner parts, which docstrings name for those who read the code.
-    ("py:class", r"channelserver\.(.*\._\w+|bridge\.Bridge|layers\.local\.LocalLayer)"),
+    ("py:class", r"channelserver\.(.*\._\w+|bridge\.Bridge|layers\.local\.LocalLayer|workers\.wrapped\.ReusesMatch)"),
     ("py:mod", r"channelserver\.(delay\.text|layers\.queues|layers\.receive)"),
 ]
 # An exception that is also an attribute of a class has two targets.

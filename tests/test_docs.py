@@ -199,7 +199,7 @@ class PageTestCase(ServerTestCase):
 
     def try_command(self, words: list[str]) -> None:
         """Run a command line, or read its options."""
-        if re.match(r"[A-Z_]+=", words[0]):  # a variable for the command
+        while re.match(r"[A-Z_]+=", words[0]):  # a variable for the command
             words = words[1:]
         program = words[0].rpartition("/")[2]
         method = getattr(self, "try_" + program.replace("-", "_"), None)
@@ -253,6 +253,16 @@ class PageTestCase(ServerTestCase):
         for named in re.findall(r"\[(.*?)\]", " ".join(words)):
             for extra in named.split(","):
                 self.assertIn(extra, extras["options.extras_require"])
+
+    def try_ddtrace_run(self, words: list[str]) -> None:
+        self.try_command(words)
+
+    def try_opentelemetry_instrument(self, words: list[str]) -> None:
+        self.try_command(words)
+
+    def try_newrelic_admin(self, words: list[str]) -> None:
+        self.assertEqual(words[0], "run-program")
+        self.try_command(words[1:])
 
     def try_trial(self, words: list[str]) -> None:
         self.assertIn(words, (["tests"], ["-j4", "tests"]))

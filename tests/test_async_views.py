@@ -295,3 +295,53 @@ class SynchronousMiddlewareTests(SharedServerTestCase):
         wait_until(lambda: self.server.get("/-/health").json()["streams"] == 0, "the end of the waiting")
         names = {self.server.get("/plain/").text for _ in range(5)}
         self.assertEqual(len(names), 1, names)
+
+
+class WrappedTests(SharedServerTestCase):
+    """Asynchronous views where monitoring has wrapped ``ASGIHandler.__call__``."""
+
+    files = {
+        "urls.py": """
+            from django.core.handlers.asgi import ASGIHandler
+            from django.http import FileResponse, HttpResponse
+            from django.urls import path
+
+            from channelserver import EventStream
+
+            original = ASGIHandler.__call__
+            seen = []
+
+            async def call(self, scope, receive, send):
+                async def watched(event):
+                    if event["type"] == "http.response.start":
+                        seen.append([scope["path"], event["status"]])
+                        event = {**event, "headers": [*event["headers"], (b"x-traced", b"yes")]}
+                    await send(event)
+
+                await original(self, scope, receive, watched)
+
+            ASGIHandler.__call__ = call
+
+            async def file(request):
+                return FileResponse(open(__file__, "rb"), status=203)
+
+            async def events(request):
+                return EventStream(first=["hello"])
+
+            async def told(request):
+                return HttpResponse(repr(seen))
+
+            urlpatterns = [path("file/", file), path("events/", events), path("told/", told)]
+        """,
+    }
+
+    def test_heads(self) -> None:
+        """The wrapper sees and changes the heads of files and event streams, which the reactor sends."""
+        answer = self.server.get("/file/")
+        self.assertEqual((answer.status_code, answer.headers["X-Traced"]), (203, "yes"))
+        self.assertEqual(answer.content, (self.folder / "urls.py").read_bytes())
+        with self.server.get("/events/", stream=True) as stream:
+            self.assertEqual(next(stream.iter_lines()), b"data: hello")
+            self.assertEqual(stream.headers["X-Traced"], "yes")
+            self.assertNotIn("Content-Encoding", stream.headers)
+        self.assertEqual(self.server.get("/told/").text, "[['/file/', 203], ['/events/', 200]]")

@@ -276,6 +276,11 @@ class TwistdTests(WrongInputTestCase):
         case = Case(("'nosuch.settings'", "--settings"))
         done = self.run_to_end(self.twistd(), DJANGO_SETTINGS_MODULE="nosuch.settings")
         self.wrong += self.problems(*done, case)
+        # As opentelemetry-instrument does if it does not find the project.
+        command = self.twistd("--settings", "settings")
+        command[2] = f"from django.conf import settings; settings.configure(); {command[2]}"
+        case = Case(("'settings'", "opentelemetry-instrument", "DJANGO_SETTINGS_MODULE", "PYTHONPATH"))
+        self.wrong += self.problems(*self.run_to_end(command), case)
         self.assert_no_complaints()
 
     def test_port_in_use(self) -> None:

@@ -83,6 +83,11 @@ def load(name: str, folder: str = "Python's path") -> None:
     :raises StartError: something is missing or wrong.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = name
+    if settings.configured and not getattr(settings, "SETTINGS_MODULE", None):
+        raise StartError(
+            f"Django has been given settings other than {name!r}: opentelemetry-instrument gives it empty ones if it "
+            "does not find the project; set DJANGO_SETTINGS_MODULE and PYTHONPATH (the folder of manage.py) for it"
+        )
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -53,13 +53,7 @@ def channel_session_user(func: Callable[P, R]) -> Callable[P, R]:
     :param func: a consumer, as for :func:`channelserver.sessions.channel_session`; the same errors.
     """
 
-    return decorate(func, around_channel_session, _around_channel_user)
-
-
-@contextmanager
-def _around_channel_user(message: Any) -> Iterator[None]:
-    message.user = _user_of(message.channel_session)
-    yield
+    return decorate(func, around_channel_session, functools.partial(_around_user, "channel_session"))
 
 
 def http_session_user(func: Callable[P, R]) -> Callable[P, R]:
@@ -71,12 +65,12 @@ def http_session_user(func: Callable[P, R]) -> Callable[P, R]:
     :param func: a consumer, as for :func:`channelserver.sessions.http_session`; the same errors.
     """
 
-    return decorate(func, around_http_session, _around_http_user)
+    return decorate(func, around_http_session, functools.partial(_around_user, "http_session"))
 
 
 @contextmanager
-def _around_http_user(message: Any) -> Iterator[None]:
-    message.user = _user_of(message.http_session)
+def _around_user(session: str, message: Any) -> Iterator[None]:
+    message.user = _user_of(getattr(message, session))
     yield
 
 

@@ -275,14 +275,8 @@ class ServerService(service.Service):
 
     def _when_empty(self) -> Any:
         emptied: Any = defer.Deferred()
-        site = self._site
-
-        def call() -> None:
-            site.when_empty = None
-            emptied.callback(None)
-
-        if site.connections:
-            site.when_empty = call
+        if self._site.connections:
+            self._site.when_empty = lambda: emptied.callback(None)
         else:
             emptied.callback(None)
         return emptied

@@ -97,6 +97,7 @@ class Site:
         #: Knows the other processes' connections, if there are other processes.
         self.shares: Shares | None = None
         self.draining = False
+        #: Called once, when the last connection has closed.
         self.when_empty: Callable[[], object] | None = None
         self._date_made = 0
         self._date_field = (b"", b"", b"")
@@ -142,7 +143,8 @@ class Site:
             self.shares.count(len(self.connections))
         self.admission.left(connection.peer)
         if not self.connections and self.when_empty is not None:
-            self.when_empty()
+            when_empty, self.when_empty = self.when_empty, None
+            when_empty()
 
     def on_tick(self, now: float) -> float | None:
         """Drop what has expired in the layer; log the sums of what repeats itself."""

@@ -7,13 +7,12 @@ of a reactor that is not Twisted's global one. The test case owns them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from django.db import connections
 from django.test.testcases import LiveServerTestCase
 from django.utils.functional import classproperty
+from twisted.internet.pollreactor import PollReactor
 from twisted.logger import LogLevel, globalLogPublisher
 
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
@@ -25,11 +24,6 @@ from channelserver.server.service import ServerService
 from channelserver.start.application import make_server, one_listener
 from channelserver.start.logs import reactor_observer
 from channelserver.staticfiles import StaticFilesHandler
-
-try:
-    from twisted.internet.epollreactor import EPollReactor as Reactor
-except ImportError:  # not on Linux
-    from twisted.internet.pollreactor import PollReactor as Reactor  # type: ignore[assignment]
 
 #: Seconds for what is under way when the tests have ended.
 DRAIN_SECONDS = 5.0
@@ -63,12 +57,14 @@ class LiveServer(threading.Thread):
 
     def run(self) -> None:
         """Serve until :meth:`terminate`."""
+        observer = reactor_observer(LogLevel.warn)
+        globalLogPublisher.addObserver(observer)
         try:
-            with _reactor_errors_logged():
-                self._serve()
+            self._serve()
         except BaseException as error:
             self.error = error
         finally:
+            globalLogPublisher.removeObserver(observer)
             self.is_ready.set()
             for alias, old in self._layers.items():
                 channel_layers.set(alias, old)
@@ -77,7 +73,7 @@ class LiveServer(threading.Thread):
     def _serve(self) -> None:
         self.share_connections()
         self._replace_layers()
-        self._reactor = reactor = Reactor()
+        self._reactor = reactor = PollReactor()
         self._service = service = make_server(
             self._values(), reactor, AccessLog(None), self._handler(), True, self.share_connections
         )
@@ -160,14 +156,3 @@ class ChannelLiveServerTestCase(LiveServerTestCase):
         # This empties the tables, so consumers that still run must not use them.
         self.server_thread.settle()
         super()._fixture_teardown()  # type: ignore[misc]
-
-
-@contextmanager
-def _reactor_errors_logged() -> Iterator[None]:
-    """Pass warnings and errors from the reactor thread to ``logging``."""
-    observer = reactor_observer(LogLevel.warn)
-    globalLogPublisher.addObserver(observer)
-    try:
-        yield
-    finally:
-        globalLogPublisher.removeObserver(observer)

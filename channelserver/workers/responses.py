@@ -213,7 +213,7 @@ class Answer:
         room: asyncio.Future[bool] = loop.create_future()
 
         def done(fits: bool) -> None:  # any thread
-            loop.call_soon_threadsafe(_set_result, room, fits)
+            loop.call_soon_threadsafe(lambda: room.done() or room.set_result(fits))
 
         fits = outlet.deliver_async(self._reply, content, done)
         if fits is not None:
@@ -241,8 +241,3 @@ class Answer:
     def break_off(self) -> None:
         """End an answer that is not complete so that the client notices."""
         self._layer.dispatch(self._reply, {FAILED: 500})
-
-
-def _set_result(future: asyncio.Future[bool], result: bool) -> None:
-    if not future.done():
-        future.set_result(result)

@@ -101,7 +101,7 @@ class Host:
             )
             for address in layer.addresses
         ]  # fmt: skip
-        self._ring = Ring(self.shards, lambda shard: shard.address.name)
+        self._shard = Ring(self.shards, lambda shard: shard.address.name).find
         self._timer: IDelayedCall | None = None
         self._looks = 0
         self._closed = False
@@ -144,9 +144,6 @@ class Host:
     def is_up(self, name: str) -> bool:
         """Whether the server that is responsible for a name is connected. Any thread."""
         return self._shard(name).is_up
-
-    def _shard(self, name: str) -> Shard:
-        return self._ring.find(name)
 
     # -- heartbeat -----------------------------------------------------------------------------------------------------
 

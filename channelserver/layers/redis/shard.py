@@ -56,7 +56,6 @@ class Shard:
         self.address = address
         self._reactor = reactor
         self._prefixes = prefixes
-        self._channel = channel
         self._ready = ready
         self._hearing = hearing
         self._refusals = refusals
@@ -70,7 +69,7 @@ class Shard:
         )
         self.subscriber = RedisConnection[SubscriberProtocol](
             reactor, address, "subscription", lambda seconds, lost: SubscriberProtocol(seconds, lost, received),
-            self._subscribe, self._subscriber_up, self._deaf,
+            lambda protocol: protocol.subscribe(channel), self._subscriber_up, self._deaf,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -159,10 +158,6 @@ class Shard:
                     break
 
     # -- what is published ---------------------------------------------------------------------------------------------
-
-    def _subscribe(self, protocol: SubscriberProtocol) -> defer.Deferred[Any]:
-        subscribed: defer.Deferred[Any] = protocol.subscribe(self._channel)
-        return subscribed
 
     def _commands_up(self) -> None:
         self._ready(self)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import resource
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import cast
 
-from twisted.internet import interfaces
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from channelserver.server.common.sending import lose_transport
 from channelserver.server.common.transport import Transport
@@ -84,9 +84,9 @@ def read_address(text: str) -> IPv4Address | IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-@implementer(interfaces.IProtocol)
-class Refusal:
-    """The protocol of a connection that is turned away: it answers 503 without reading anything.
+class Refusal(Protocol):
+    """The protocol of a connection that is turned away: it answers 503, and ignores the request (unread, the request
+    would cost the client that answer).
 
     :param admission: counts those who read their refusal.
     :param wheel: ends them.
@@ -97,10 +97,9 @@ class Refusal:
         self._admission = admission
         self._wheel = wheel
         self._date = date
-        self._transport: Transport | None = None
 
-    def makeConnection(self, transport: Transport) -> None:  # type: ignore[override]  # ITransport says too little
-        self._transport = transport
+    def connectionMade(self) -> None:
+        transport = cast(Transport, self.transport)
         self._admission.refusing += 1
         if self._admission.refusing > MAX_REFUSALS:
             transport.abortConnection()
@@ -112,19 +111,12 @@ class Refusal:
         lose_transport(transport)
         self._wheel.add(self, self._wheel.now() + REFUSAL_SECONDS)
 
-    def connectionMade(self) -> None:
-        """The work is done in :meth:`makeConnection`."""
-
-    def dataReceived(self, data: bytes) -> None:
-        """The request is not wanted, but to leave it unread would cost the client our answer."""
-
-    def connectionLost(self, reason: Failure | None) -> None:
-        self._transport = None
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._admission.refusing -= 1
+        self._wheel.remove(self)
 
     def on_tick(self, now: float) -> None:
-        if self._transport is not None:
-            self._transport.abortConnection()
+        cast(Transport, self.transport).abortConnection()
 
 
 def raise_descriptor_limit(connections: int) -> str:

@@ -68,8 +68,7 @@ class RedirectFactory(HTTPFactory):
     :param port: returns the port of the HTTPS listener.
     """
 
+    connection_class = RedirectConnection
+
     def __init__(self, site: Site, port: Callable[[], int]) -> None:
         super().__init__(site, Redirects(site, port))
-
-    def make(self, peer: str | None) -> RedirectConnection:
-        return RedirectConnection(self.site, peer, self.dispatcher)

@@ -284,20 +284,6 @@ class Negotiation(Connection):
         return now
 
 
-class NegotiationFactory(ConnectionFactory):
-    """Makes :class:`Negotiation`.
-
-    :param http1: makes the protocols for HTTP/1.1.
-    """
-
-    def __init__(self, site: Site, http1: HTTPFactory) -> None:
-        super().__init__(site)
-        self._http1 = http1
-
-    def make(self, peer: str | None) -> Negotiation:
-        return Negotiation(self.site, peer, self._http1)
-
-
 @implementer(interfaces.IStreamServerEndpoint)
 class TLSEndpoint:
     """An endpoint whose connections are encrypted."""
@@ -311,5 +297,5 @@ class TLSEndpoint:
         self._reactor = reactor
 
     def listen(self, factory: HTTPFactory) -> Any:  # type: ignore[override]  # it makes the protocols for HTTP/1.1
-        negotiations = NegotiationFactory(self._site, factory)
+        negotiations = ConnectionFactory(self._site, lambda peer: Negotiation(self._site, peer, factory))
         return self._endpoint.listen(TLSMemoryBIOFactory(self._tls, False, negotiations, self._reactor))

@@ -5,6 +5,7 @@ Runs in the reactor thread; a connection is owned by its transport.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet import interfaces
@@ -141,12 +142,16 @@ class Connection:
 
 
 class ConnectionFactory(Factory):
-    """Makes the protocols of new connections, or turns them away."""
+    """Makes the protocols of new connections, or turns them away.
+
+    :param make: returns the protocol of a connection that has been let in, called with the address of the other end.
+    """
 
     noisy = False
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, make: Callable[[str | None], Connection]) -> None:
         self.site = site
+        self.make = make
 
     def buildProtocol(self, addr: Any) -> Any:
         peer: str | None = getattr(addr, "host", None)
@@ -156,7 +161,3 @@ class ConnectionFactory(Factory):
         connection = self.make(peer)
         connection.factory = self
         return connection
-
-    def make(self, peer: str | None) -> Connection:
-        """Return the protocol of a connection that has been let in."""
-        raise NotImplementedError

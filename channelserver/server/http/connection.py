@@ -315,13 +315,12 @@ class HTTPConnection(Connection):
 class HTTPFactory(ConnectionFactory):
     """Makes HTTP/1.1 connections."""
 
+    connection_class = HTTPConnection
+
     def __init__(self, site: Site, dispatcher: Dispatcher | None = None) -> None:
-        super().__init__(site)
         self.dispatcher = dispatcher if dispatcher is not None else Dispatcher(site)
+        super().__init__(site, lambda peer: self.connection_class(site, peer, self.dispatcher))
 
     def acceptableProtocols(self) -> list[bytes]:
-        """See ``IProtocolNegotiationFactory``: what an ``ssl:`` endpoint agrees to (RFC 7301)."""
+        """Return the ALPN names that an ``ssl:`` endpoint accepts (RFC 7301)."""
         return [b"http/1.1"]
-
-    def make(self, peer: str | None) -> HTTPConnection:
-        return HTTPConnection(self.site, peer, self.dispatcher)

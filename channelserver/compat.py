@@ -3,7 +3,7 @@
 From then on ``channels`` and what is in it, ``asgiref.inmemory``, ``asgiref.base_layer``, ``asgiref.conformance`` and
 ``asgi_redis`` are importable, and served by this package. ``channels.sessions`` is the same module object as
 ``channelserver.sessions``, so classes and state exist once. The rest of the real ``asgiref``, which Django needs, stays
-as it is. It does not matter whether the real ``channels`` is installed, as long as nobody has imported it before.
+as it is. The real ``channels`` may be installed, as long as it was not imported before.
 
 Runs wherever something is imported, in any thread. Owns one entry at the front of ``sys.meta_path``. Imports nothing
 that needs Django's settings, as these are only being made.
@@ -45,7 +45,7 @@ _MADE_UP = {
 
 
 class _CompatFinder(MetaPathFinder):
-    """Finds the names of Channels 1, before anybody else is asked."""
+    """Finds the modules of Channels 1, before all other finders."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -30,7 +30,7 @@ class EventStream(StreamingHttpResponse):
 
     :param groups: names of groups.
     :param first: events that are sent at once: texts, or messages as above.
-    :param retry: milliseconds after which a client shall connect again when the connection has ended.
+    :param retry: milliseconds after which a client reconnects when the connection has ended.
     :param kwargs: ``status``, ``headers`` and ``reason``, as for ``HttpResponse``.
     :raises TypeError: a group's name is invalid, or an event is neither text nor a dict.
     """

@@ -42,8 +42,8 @@ class AsgiHandler(ReusesMatch, WSGIHandler):
     """Run a request through middleware and view, in the calling thread.
 
     Calling a handler with a message gives its response as messages, as in Channels 1. :class:`ViewConsumer` uses the
-    parts. It is a ``WSGIHandler``: where monitoring has put a function of its own in the place of that class's
-    ``__call__``, requests go through it.
+    parts. It is a ``WSGIHandler``: where a monitoring library has replaced that class's ``__call__``, requests
+    go through it.
     """
 
     #: Bytes in one message of a response (Channels 1).
@@ -204,7 +204,7 @@ class ViewConsumer:
             response.close()
 
     def _stream(self, message: Message, response: Any) -> None:
-        """Send a response part by part; nobody of the pool waits for the client."""
+        """Send a response part by part; no thread of the pool waits for the client."""
         try:
             handed_over = hand_over(message, response)
         except BaseException:

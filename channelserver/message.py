@@ -34,7 +34,7 @@ class Message:
 
     #: The request body, if it came as a file beside the message (see :mod:`channelserver.handler`).
     body_file: Any = None
-    #: The view that answers it, if that was found out before (Django's ``ResolverMatch``).
+    #: The view that answers it, if it was resolved already (Django's ``ResolverMatch``).
     resolver_match: Any = None
 
     def __init__(self, content: dict[str, Any], channel_name: str | None, channel_layer: Any) -> None:

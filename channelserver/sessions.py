@@ -310,7 +310,7 @@ class _PinnedStore(SessionBase):
     """Mixed in before an engine's store: the key never changes.
 
     Engines drop or replace a key (on loading an unknown one, in ``flush``, ``create``, ``cycle_key``) and leave it to
-    the response to tell the browser by cookie. Consumers cannot set cookies. So here a dropped key only means that
+    the response to set a cookie. Consumers cannot set cookies. So here a dropped key only means that
     nothing is stored under it: `_absent`.
     """
 
@@ -346,7 +346,7 @@ class _PinnedStore(SessionBase):
         self.flush()
 
     def cycle_key(self) -> None:
-        """Keep the key: whoever holds it could not be told another."""
+        """Keep the key: a consumer cannot send the browser a new one."""
         self.modified = True
 
     # The engines' asynchronous twins know nothing of the above.

@@ -35,7 +35,7 @@ class ReturnedTests(QueueTestCase):
         self.assertEqual(found, [0, 10, 1, 11, 2, 12])
 
     def test_listeners_hear_of_it(self) -> None:
-        """Who waits for work is told once for all that came back."""
+        """A listener is called once for all messages that return."""
         self.put("a", None, 1)
         self.put("a", None, 2)
         taken = [self.take("a"), self.take("a")]
@@ -149,7 +149,7 @@ class RemoteTests(StrictTestCase):
         self.second.told.clear()
 
     def test_members_are_told_there(self) -> None:
-        """The process of a connection is told of its memberships, and when all end."""
+        """The process of a connection is notified of its memberships, and when all end."""
         self.layer.group_add("g", "s!1")
         self.layer.group_add("g", "r!1")
         self.layer.group_add("g", "a")
@@ -160,14 +160,14 @@ class RemoteTests(StrictTestCase):
         self.assertEqual(self.second.told, ["flushed"])
 
     def test_names_are_checked_first(self) -> None:
-        """No process is told of what is no name."""
+        """Invalid names are not passed on to any process."""
         self.assertRaises(TypeError, self.layer.group_add, "no name", "s!1")
         self.assertRaises(TypeError, self.layer.group_discard, "no name", "s!1")
         self.assertRaises(TypeError, self.layer.group_add, "g", "s!1 ")
         self.assertEqual(self.first.told, [])
 
     def test_a_send_goes_there_once(self) -> None:
-        """However many members a process has, it is told once, and not of what it has sent itself."""
+        """However many members a process has, it gets a message once, and none that it has sent itself."""
         self.join()
         self.layer.send_group("g", {"n": 1})
         self.layer.broadcast("g", {"n": 2}, self.first)
@@ -177,7 +177,7 @@ class RemoteTests(StrictTestCase):
         self.assertEqual([self.layer.receive(["a"])[1] for _ in range(3)], [{"n": 1}, {"n": 2}, None])
 
     def test_detached(self) -> None:
-        """A process that has gone is told nothing more; one that has a second prefix is."""
+        """A process that has left gets no further messages; one that still has a second prefix does."""
         self.layer.attach_remote("u!", self.second)
         self.first.open.clear()
         self.layer.detach("s!")

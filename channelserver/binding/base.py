@@ -56,7 +56,7 @@ class Binding:
     #: Name of the stream, for transports with streams.
     stream: ClassVar[str | None] = None
 
-    #: What is being sent, and the arguments of the signal that told of it.
+    #: The changed instance, and the arguments of the signal.
     instance: Any = None
     signal_kwargs: dict[str, Any] | None = None
     #: What has come in, from whom, and what it says.
@@ -76,7 +76,7 @@ class Binding:
 
     @classmethod
     def group_names(cls, instance: Any) -> Iterable[str]:
-        """Return the names of the groups that are told of changes of `instance`."""
+        """Return the names of the groups to which changes of `instance` are sent."""
         raise NotImplementedError(f"{cls.__name__} must define group_names(cls, instance)")
 
     def has_permission(self, user: Any, action: str, pk: Any) -> bool:
@@ -202,7 +202,7 @@ class Binding:
 
     @classmethod
     def _changed(cls, instance: Any, before: set[str], using: str, told: bool = True, **kwargs: Any) -> None:
-        """Tell the groups: those which see it no more, those which still do, and those which now do."""
+        """Notify the groups that lose the instance, those that keep it, and those that gain it."""
         after = set(cls.group_names(instance))
         cls.send_messages(instance, before - after, DELETE, using=using, **kwargs)
         if told:
@@ -213,7 +213,7 @@ class Binding:
     def send_messages(
         cls, instance: Any, group_names: Collection[str], action: str, using: str | None = None, **kwargs: Any
     ) -> None:
-        """Tell groups of a change, as soon as it is committed.
+        """Send a change to groups, as soon as it is committed.
 
         :param group_names: of the groups.
         :param action: ``"create"``, ``"update"`` or ``"delete"``, as these groups see it.
@@ -328,7 +328,7 @@ def _memory(instance: Any) -> dict[Any, Any]:
     return memory
 
 
-#: The last reason why nobody could be told; it is logged once.
+#: The last reason why changes could not be sent; it is logged once.
 _unreachable: list[str] = []
 
 
@@ -339,7 +339,7 @@ def _send(groups: list[Group], content: dict[str, Any]) -> None:
             # Not held back in a consumer either: should that raise now, the change remains.
             group.send(content, immediately=True)
         except OSError as error:
-            # No server, so there is nobody to be told: a command, a shell.
+            # No server is running: a command, a shell.
             if _unreachable != [str(error)]:
                 _unreachable[:] = [str(error)]
                 logger.warning("nobody is told of changes of models: %s", error)

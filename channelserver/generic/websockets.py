@@ -316,8 +316,8 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         kwargs = {**kwargs, "multiplexer": self.multiplexer_class(stream, self._reply_channel)}
         if not isinstance(consumer, type) or not hasattr(consumer, "send"):
             return consumer(message, **kwargs)
-        # Its send() would send a frame without a stream. Only this instance is told so: the class may also be routed to
-        # by itself. As __init__ consumes the message, it must be told before.
+        # Its send() would send a frame without a stream. Only this instance is changed, because the class may also have
+        # a route; and before __init__, which consumes the message.
         kind: Any = consumer
         instance = kind.__new__(kind)
         instance.send = self.send

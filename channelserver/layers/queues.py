@@ -34,8 +34,8 @@ class Delivery:
 
     ``channel`` is the full name; ``content`` belongs to the receiver; ``tries`` counts how often it was put back;
     ``attachment`` is an object that travels beside the content within a process (a spooled request body). ``ticket`` is
-    set if another process owns the message; see :mod:`channelserver.processes.tickets`. ``plan`` is what the workers
-    have found out about a message that still waits.
+    set if another process owns the message; see :mod:`channelserver.processes.tickets`. ``plan`` caches what the
+    workers know of a waiting message.
     """
 
     __slots__ = ("attachment", "channel", "content", "expires", "lane", "plan", "sent", "ticket", "tries")

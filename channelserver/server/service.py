@@ -1,4 +1,4 @@
-"""Start listening, and stop in an orderly way.
+"""Start listening, and graceful shutdown.
 
 Runs in the reactor thread; owns the listening ports.
 
@@ -45,8 +45,8 @@ from channelserver.server.websocket.frames import CloseCode
 
 _log = Logger("channelserver.server")
 
-#: Connections which the kernel keeps for us until we take them. When it has no place for one, that client tries again
-#: after a second; after a restart all clients come at once.
+#: Connections that the kernel queues until we accept them. If the queue is full, a client tries again after a second;
+#: after a restart all clients connect at once.
 BACKLOG = 1024
 #: WebSockets closed in one go, and the seconds between two goes.
 DRAIN_BATCH, DRAIN_PAUSE = 100, 0.05
@@ -81,7 +81,7 @@ class ServerService(service.Service):
     """The server as a Twisted service.
 
     :param started: called when everything listens, with one line for each listener.
-    :param tls: the certificate of the simple listener; None: it speaks plain HTTP.
+    :param tls: the certificate of the default listener; None: it speaks plain HTTP.
     """
 
     name = "channelserver"
@@ -98,7 +98,7 @@ class ServerService(service.Service):
         self._workers = workers
         self._reactor = reactor
         self._started = started
-        self._ports: list[Any] = []  # IListeningPort, which does not tell its factory and descriptor
+        self._ports: list[Any] = []  # IListeningPort lacks the factory and the descriptor
         #: Called when a listener cannot be opened; does not return.
         self.on_listen_error: Callable[[ListenError], object] = self._raise
         self._local: tuple[str, LocalFactory] | None = None
@@ -134,11 +134,11 @@ class ServerService(service.Service):
         return next((number for port in self._ports for number in [getattr(port.getHost(), "port", 0)] if number), 0)
 
     def when_idle(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called once, from any thread, when the worker threads have nothing to do."""
+        """Call `callback` once, from any thread, when the worker threads have nothing to do."""
         self._workers.when_idle(callback)
 
     def from_signal_handler(self, function: Callable[[], object]) -> None:
-        """Have `function` called in the reactor thread; for signal handlers."""
+        """Call `function` in the reactor thread; for signal handlers."""
         self._site.bridge.from_signal_handler(function)
 
     def serve_locally(self, path: str, factory: LocalFactory) -> None:
@@ -300,9 +300,9 @@ def endpoints(
 ) -> Sequence[tuple[str, IStreamServerEndpoint]]:
     """Return the listeners that the options ask for, as (description, endpoint).
 
-    The simple listener is there if it was asked for, or nothing else was.
+    The default listener is one of them if an option asks for it, or for no other.
 
-    :param secured: returns what the simple listener shall be, TLS and all.
+    :param secured: adds TLS to the default listener.
     :raises ListenError: an endpoint's description cannot be understood.
     """
     found: list[tuple[str, IStreamServerEndpoint]] = []
@@ -339,9 +339,9 @@ def _tcp_endpoint(reactor: IReactor | SharedListening, address: str, port: int) 
 
 
 def clear_stale_socket(path: str) -> None:
-    """Remove a socket file that a server left which did not end in an orderly way.
+    """Remove the socket file of a server that crashed.
 
-    :raises ListenError: a server is listening on it, or it cannot be there.
+    :raises ListenError: a server listens on it, or no file can be created there.
     """
     if len(os.fsencode(path)) > 107:
         raise ListenError(

@@ -33,14 +33,14 @@ SWEEP_SECONDS = 5.0
 
 
 class Socket(Protocol):
-    """A WebSocket as those see it that look after all connections."""
+    """What the server uses of an open WebSocket when it stops."""
 
     def close(self, code: int, reason: str = "") -> None:
-        """Begin to close it."""
+        """Send a close frame."""
 
 
 class Connection(Protocol):
-    """An open connection as those see it that look after all of them."""
+    """What the server uses of any open connection."""
 
     @property
     def peer(self) -> str | None:
@@ -58,12 +58,12 @@ class Connection(Protocol):
 
 
 class Site:
-    """The surroundings of a connection: where its messages go, its limits, its log.
+    """What every connection uses: the layer, the limits, the logs.
 
     :param origins: decides who may open a WebSocket.
     :param access_log: gets a line for each request and socket.
     :param static: answers requests for static files in the reactor; called with an exchange, returns whether it did.
-    :param proxies: whose word about the client is believed.
+    :param proxies: the trusted proxies.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Site:
             layer.attach(prefix, self.replies)
         self.root_path = options.root_path.rstrip("/")
         self.connections: set[Connection] = set()
-        #: Knows the other processes' connections, if there are other processes.
+        #: The number of connections of each process, if there are several.
         self.shares: Shares | None = None
         self.draining = False
         #: Called once, when the last connection has closed.
@@ -103,17 +103,17 @@ class Site:
         self._date_field = (b"", b"", b"")
 
     def start(self) -> None:
-        """Begin to look after the layer."""
+        """Start to sweep the layer every few seconds."""
         self.wheel.add(self, self.wheel.now() + SWEEP_SECONDS)
 
     def stop(self) -> None:
-        """End all deadlines; take no more replies."""
+        """Cancel all deadlines and stop receiving replies."""
         self.wheel.stop()
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             self.layer.detach(prefix)
 
     def is_full(self, peer: str | None) -> bool:
-        """Whether a new connection from `peer` is to be turned away; counts and logs it then.
+        """Whether to refuse a new connection from `peer`; if so, count and log it.
 
         :param peer: the address of the other end, None for a Unix socket.
         """
@@ -147,7 +147,7 @@ class Site:
             when_empty()
 
     def on_tick(self, now: float) -> float | None:
-        """Drop what has expired in the layer; log the sums of what repeats itself."""
+        """Drop expired messages of the layer; log the sums of throttled events."""
         self.layer.sweep()
         self.throttled_log.flush()
         return now + SWEEP_SECONDS

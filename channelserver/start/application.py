@@ -90,10 +90,10 @@ def make_server(
     :param access_log: gets a line for each request and socket.
     :param handler: runs Django's views, instead of the one that fits the settings.
     :param development: another server of the project may be running beside this one.
-    :param thread_started: called at the begin of each worker thread, in it.
+    :param thread_started: called at the start of each worker thread, in it.
     :param number: which of several processes this is, from 1.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
-    :raises OptionError: the certificate is of no use.
+    :raises OptionError: the certificate is invalid.
     :raises ListenError: another server of the project is running.
     """
     wrapper = load_layer(values.layer)
@@ -177,14 +177,14 @@ def _serve_locally(service: ServerService, factory: LocalFactory, values: Settin
     try:
         service.serve_locally(os.path.abspath(path), factory)
     except ListenError as error:
-        # Asked for, or in the way of a running server: an error. Else the server is of use without it.
+        # An error if the option asks for it, or if a server already listens there. Else the server works without it.
         if values.local_socket is not None or (os.path.exists(path) and not development):
             raise
         _log.warn("no local socket, so other processes cannot send through this server: {error}", error=error)
 
 
 def install_shortcuts(values: Settings) -> str:
-    """Replace functions of Django by quicker ones, unless ``--no-shortcuts`` is given; return a line that says so."""
+    """Replace functions of Django by quicker ones, unless ``--no-shortcuts`` is given; return a line for the log."""
     if not values.shortcuts:
         return "Django shortcuts: off"
     off = ", ".join(django_cleanup.install())
@@ -262,7 +262,7 @@ def media_files(root_path: str) -> Any:
 
 
 def in_turn(*handlers: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
-    """Return what asks each of `handlers` whether it answers a request, until one does."""
+    """Return a handler that tries each of `handlers`, until one answers the request."""
     wanted = [handler for handler in handlers if handler is not None]
     if len(wanted) < 2:
         return wanted[0] if wanted else None

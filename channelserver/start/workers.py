@@ -53,7 +53,7 @@ class Workers(WorkerPool):
 
     def start(self) -> None:
         super().start()
-        # Each process looks for delayed messages by itself: nobody else's looks are to be brought here.
+        # Each process looks for delayed messages by itself, so looks are not fetched from elsewhere.
         self.worker.channel_layer.serve([name for name in self.channels if name != LOOK_CHANNEL], self.threads)
         if self.delay_timer is not None and LOOK_CHANNEL in self.channels:
             self.delay_timer.start()
@@ -76,7 +76,7 @@ class Workers(WorkerPool):
 
 
 class LoopWatch:
-    """Looks after the event loop: each second while it runs tasks, else more seldom."""
+    """Checks the event loop: each second while it runs tasks, else every few seconds."""
 
     def on_tick(self, now: float) -> float:
         event_loop.check()
@@ -94,7 +94,7 @@ class AllWorkers:
         self.start, self.stop, self.busy = pool.start, pool.stop, pool.busy
 
     def when_idle(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called, from any thread, when nobody has anything to do."""
+        """Call `callback`, from any thread, when neither this process nor another one has work."""
 
         def threads_idle() -> None:
             self._bridge.post(self._hub.when_idle, processes_idle)
@@ -105,7 +105,7 @@ class AllWorkers:
         self._pool.when_idle(threads_idle)
 
     def join(self, timeout: float) -> list[str]:
-        """Wait for the end of the threads, and let the processes go; name what is cut off."""
+        """Wait for the threads to end, and disconnect the processes; return a line for each unfinished job."""
         lines = self._pool.join(timeout) + self._hub.busy()
         self._hub.close()
         return list(lines)
@@ -120,7 +120,7 @@ def make_workers(
 ) -> Any:
     """Return the worker threads for a layer's consumers.
 
-    :param thread_started: called at the begin of each thread, in it.
+    :param thread_started: called at the start of each thread, in it.
     :param channels: which to serve; default: all that have a route.
     """
     if not values.threads:

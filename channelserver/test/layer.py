@@ -1,4 +1,4 @@
-"""The channel layer under test: in memory, and with a memory of its own.
+"""The channel layer under test: in memory, recording what was sent.
 
 For the one thread of the test. Owns the list of what has been sent.
 """
@@ -42,19 +42,17 @@ class CaptiveLayer(InMemoryChannelLayer):
         self.sent: list[Sent] = []
 
     def dispatch(self, channel: str, content: Content) -> None:
-        """See :class:`channelserver.layers.BaseChannelLayer`."""
         super().dispatch(channel, content)
         self.sent.append(Sent(False, channel, copy_content(content)))
 
     def dispatch_group(self, group: str, content: Content) -> None:
-        """See :class:`channelserver.layers.BaseChannelLayer`."""
         super().dispatch_group(group, content)
         self.sent.append(Sent(True, group, copy_content(content)))
 
 
 @contextmanager
 def captive_layers(aliases: list[str]) -> Iterator[None]:
-    """Have new captive layers in the place of those of `aliases`, with the same routing.
+    """Replace the layers of `aliases` by new captive layers with the same routing.
 
     :raises InvalidChannelLayerError: there is no such alias.
     """

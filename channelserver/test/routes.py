@@ -16,7 +16,7 @@ from channelserver.routing import Router
 
 
 class apply_routes(ContextDecorator):  # noqa: N801  (Channels 1 has it as a function)
-    """Have other routes in the place of the settings': in a ``with`` block, in a decorated test, or, on a decorated
+    """Replace the routes of the settings: in a ``with`` block, in a decorated test, or, on a decorated
     test case, in each of its tests from ``setUp`` on.
 
     :param routes: a route, or what ``ROUTING`` may be: a list, a dict, a dotted string.

@@ -45,7 +45,7 @@ class Coroutines:
         self._loop.start(self.consume, delivery, plan, context=self._pool.context.copy())
 
     def look_soon(self) -> None:
-        """No thread moves: let the loop take the coroutines' messages by itself. Any thread."""
+        """All threads are blocked: let the loop take the coroutines' messages. Any thread."""
         self._loop.post(self.look)
 
     def look(self) -> None:

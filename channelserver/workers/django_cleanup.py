@@ -52,7 +52,7 @@ _off: set[str] | None = None
 
 
 def install() -> list[str]:
-    """Put the functions of this module and of :mod:`.django_fast` in the place of Django's, for this process.
+    """Replace functions of Django by those of this module and of :mod:`.django_fast`, for this process.
 
     Works in any process that serves a site, with any server; call it after ``django.setup()``. Not for processes that
     run tests: Django's test client disconnects the original receivers during its requests. A receiver that the project
@@ -190,7 +190,7 @@ def installed() -> bool:
 
 
 def only_django_listens() -> bool:
-    """Whether nobody but Django, as :func:`install` has left it, listens to the signals around a request."""
+    """Whether only Django's receivers, as replaced by :func:`install`, listen to the signals around a request."""
     return all(
         type(signal) is _Signal and signal.receivers == signal.alone
         for signal in (signals.request_started, signals.request_finished)

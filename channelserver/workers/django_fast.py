@@ -31,7 +31,7 @@ _PATTERNS = ((request, "host_validation_re"), (response, "_charset_from_content_
 
 
 def install(off: set[str]) -> None:
-    """Put the functions of this module in the place of Django's, for this process.
+    """Replace functions of Django by those of this module, for this process.
 
     :param off: names of shortcuts to leave out (see :mod:`.fingerprints`); further ones are added if they do not fit.
     """

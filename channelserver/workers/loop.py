@@ -51,7 +51,7 @@ class EventLoop:
         self._when_idle: list[Callable[[], object]] = []
         self._asked = self._answered = 0.0  # the last check for a stall, and when the loop came to it
         self._reported = False
-        #: Seconds that the loop had not come round at the last :meth:`check`.
+        #: How late the loop was at the last :meth:`check`, in seconds.
         self.lag = 0.0
 
     # -- any thread ----------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ class EventLoop:
         return self._thread.ident if self._thread is not None else None
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Have ``function(*arguments)`` called in the loop's thread, soon, in the order of the posts."""
+        """Call ``function(*arguments)`` in the loop's thread, soon, in the order of the posts."""
         loop = self.loop
         with self._lock:
             self._items.append((function, arguments))
@@ -94,7 +94,7 @@ class EventLoop:
         self.post(self.start_now, function, arguments, context)
 
     def when_idle(self, callback: Callable[[], object]) -> None:
-        """Have `callback` called once, from any thread, when none of the tasks that :meth:`start` began is left."""
+        """Call `callback` once, from any thread, when none of the tasks that :meth:`start` began is left."""
         if self.running:
             self.post(self._add_idle_callback, callback)
         else:
@@ -286,7 +286,7 @@ class _DaemonExecutor(ThreadPoolExecutor):
         self._count = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have the call made in a thread of its own, as soon as one of 32 is free."""
+        """Run the call in a thread, as soon as one of 32 is free."""
         future: Future[Any] = Future()
         self._calls.put((future, lambda: fn(*args, **kwargs)))
         if not self._free.acquire(blocking=False) and self._count < MAX_THREADS:

@@ -179,7 +179,7 @@ class WorkerPool:
                 self.streams.leave()
 
     def _release_waiting(self) -> None:
-        """Start a thread in the place of one that waits for a coroutine. The lock is held."""
+        """Start a thread to replace one that waits for a coroutine. The lock is held."""
         state = next((state for state in self._waiting if not state.guests), None)
         if state is not None and self.streams.enter():
             self._waiting.remove(state)
@@ -188,7 +188,7 @@ class WorkerPool:
             self._replace()
 
     def _replace(self) -> None:
-        """Start a thread in the place of one that streams. The lock is held."""
+        """Start a thread to replace one that streams. The lock is held."""
         state = WorkerThread()
         self._all.append(state)
         self._awake.add(state)

@@ -1,8 +1,8 @@
-"""Requests through what monitoring has put around Django's handlers.
+"""Requests that pass through a monitoring library's wrapper of Django's handlers.
 
 Sentry, New Relic, Datadog, Elastic and others replace ``WSGIHandler.__call__`` (or ``ASGIHandler.__call__``) to see
-each request. The server calls Django's parts directly, which is quicker; where somebody has replaced that function,
-requests go through it, as under any WSGI server (PEP 3333).
+each request. The server calls Django's parts directly, which is quicker; where that function was replaced, requests
+go through it, as under any WSGI server (PEP 3333).
 
 Runs in worker threads; owns nothing.
 """
@@ -27,11 +27,11 @@ _HOMES = {wsgi.WSGIHandler: vars(wsgi), asgi.ASGIHandler: vars(asgi)}
 
 
 class NoResponse(HttpResponse):
-    """Stands for a response that somebody else sends later, or that nobody waits for."""
+    """Placeholder for a response that other code sends later, or that no client waits for."""
 
 
 def is_wrapped(handler: type) -> bool:
-    """Whether somebody has replaced ``__call__`` of Django's ``WSGIHandler`` or ``ASGIHandler``."""
+    """Whether ``__call__`` of Django's ``WSGIHandler`` or ``ASGIHandler`` was replaced."""
     function = handler.__dict__["__call__"]
     # functools.wraps copies names, wrapt passes every attribute on; the type and the globals tell.
     return type(function) is not FunctionType or function.__globals__ is not _HOMES[handler]
@@ -52,7 +52,7 @@ class ReusesMatch(BaseHandler):
 
 
 def call_wrapped(handler: Any, message: Message, environ: dict[str, Any]) -> Any:
-    """Call ``WSGIHandler.__call__``, whatever is there in its place.
+    """Call ``WSGIHandler.__call__``, or what replaced it.
 
     :param handler: an :class:`~channelserver.handler.AsgiHandler`.
     :returns: the response, as :meth:`AsgiHandler.respond` does.
@@ -76,10 +76,10 @@ def call_wrapped(handler: Any, message: Message, environ: dict[str, Any]) -> Any
 
 
 class WrappedResponse:
-    """What a wrapper has made of a response.
+    """A response as the wrapper returns it.
 
     :param result: the iterable of PEP 3333.
-    :param response: Django's response that it is made from; None: the wrapper answers by itself.
+    :param response: Django's response that it is made from; None: the wrapper made its own.
     :param started: status line and headers, as soon as they are known.
     """
 

@@ -1,7 +1,7 @@
 """A reactor for processes that have none: a shell, a cron job, a management command.
 
 Owns one thread for the whole process, a daemon, started when it is first needed; a child process that was forked gets
-its own. It is not Twisted's global reactor: whoever wants that one can still run it.
+its own. It is not Twisted's global reactor, which the process can still run.
 """
 
 from __future__ import annotations

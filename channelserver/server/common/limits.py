@@ -1,4 +1,4 @@
-"""How many connections there may be, and the answer to those that are too many.
+"""Limits on the number of connections, and the answer to a refused one.
 
 Runs in the reactor thread; owns the numbers of open connections by address.
 """
@@ -16,7 +16,7 @@ from channelserver.server.common.sending import lose_transport
 from channelserver.server.common.transport import Transport
 from channelserver.server.common.wheel import Wheel
 
-#: Seconds a connection which is turned away may take to read why; and how many may do so at a time.
+#: Seconds that a refused connection may take to read its answer; and how many may do so at a time.
 REFUSAL_SECONDS, MAX_REFUSALS = 2.0, 200
 
 #: File descriptors beside those of the connections: listeners, databases, logs, spooled bodies.
@@ -26,7 +26,7 @@ _BUSY = b"The server has no room for another connection; try again in a moment.\
 
 
 class Admission:
-    """Says which new connections are too many.
+    """Decides which new connections to refuse.
 
     :param most: open connections in all.
     :param most_of_one: open connections of one address; 0: any number.
@@ -40,11 +40,11 @@ class Admission:
         self.refusing = 0
 
     def refusal(self, peer: str | None, number: int, exempt: bool) -> str:
-        """Say why a new connection must be turned away; empty: it is welcome.
+        """Return why to refuse a new connection; empty: accept it.
 
         :param peer: its address; None: a Unix socket.
         :param number: how many connections are open.
-        :param exempt: it may be one of many from its address: it is a proxy.
+        :param exempt: the limit for one address does not apply: it is a trusted proxy.
         """
         if number >= self._most:
             return f"{number} are open, of at most {self._most}; turned away {peer or 'a Unix socket'}"
@@ -120,9 +120,10 @@ class Refusal(Protocol):
 
 
 def raise_descriptor_limit(connections: int) -> str:
-    """Let this process have as many open files as `connections` need; return what is in the way, if anything is.
+    """Let this process have as many open files as `connections` need; return why that is impossible, or an
+    empty text.
 
-    Systems start a process with a low limit for the sake of old programs, and leave it to the others to raise it.
+    The default soft limit is low, for programs that use select(); others must raise it themselves.
     """
     wanted = connections + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -66,8 +66,8 @@ def lose_transport(transport: Transport) -> None:
     """Close a transport when all that was written has been sent.
 
     Closing outright with bytes of the client unread makes the kernel reset the connection, and the client may lose what
-    we have sent last. So only our side is closed; the client's follows, or the caller's deadline. (TLS has a way of its
-    own to say that there is no more.)
+    we have sent last. So only our side is closed; the client's follows, or the caller's deadline. (TLS signals
+    the end of the data by close_notify.)
     """
     if interfaces.IHalfCloseableDescriptor.providedBy(transport) and not interfaces.ISSLTransport.providedBy(transport):
         transport.loseWriteConnection()  # type: ignore[attr-defined]  # the interface forgets its method

@@ -6,9 +6,8 @@ Runs in the reactor thread; owns nothing that changes.
 ``http.request`` is full, or its oldest message has waited for a worker longer than :data:`OVERLOADED_SECONDS`, or than
 :data:`STALLED_SECONDS` while no worker thread moves.
 
-Whatever the ``Host`` field says, there is an answer, for those who check come by address; so it says nothing that is
-not for everyone, but to clients on this machine, at a Unix socket, or at an address of a trusted proxy: they get the
-figures, too.
+Requests with any ``Host`` field are answered, because health checks connect by address. Only clients on this machine,
+at a Unix socket, or at an address of a trusted proxy also get the figures.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ OVERLOADED_SECONDS = 10.0
 #: The same while no worker thread moves.
 STALLED_SECONDS = 1.0
 
-#: The channels whose queues are told of.
+#: The channels whose queue lengths are reported.
 CHANNELS = ("http.request", "websocket.connect", "websocket.receive", "websocket.disconnect")
 
 
@@ -119,7 +118,7 @@ class Health:
     def _is_near(self, exchange: Exchange) -> bool:
         client, proxies = exchange.client, self._site.proxies
         if not FIELDS.isdisjoint(exchange.head.fields) and (client is None or not proxies):
-            return False  # a proxy that is not trusted, or does not tell, speaks for somebody
+            return False  # sent through a proxy that is not trusted, or does not name the client
         return client is None or proxies.trusts(client[0]) or is_loopback(client[0])
 
 

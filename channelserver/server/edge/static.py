@@ -49,10 +49,10 @@ class StaticFiles:
             None, folder, prefix, max_age=max_age, immutable_file_test=lambda path, url: bool(HASHED_NAME.search(url))
         )
         self._prefix = root_path + prefix
-        # What is hidden stays hidden.
+        # Hidden files are not served.
         self._files = {root_path + path: file for path, file in noise.files.items() if "/." not in path}
 
-    #: What they are called in the log; and whether nobody else has files below the prefix.
+    #: The name in the log; and whether every path below the prefix is a file or a 404.
     kind, exclusive = "static", False
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""TLS on the simple listener: the certificate, what is negotiated, and the hand-over to HTTP/1.1 or HTTP/2.
+"""TLS on the default listener: the certificate, what is negotiated, and the hand-over to HTTP/1.1 or HTTP/2.
 
 Runs in the reactor thread (the first load before the reactor); owns the context from which new connections are made.
 
@@ -69,7 +69,7 @@ class ServerTLS:
         self._load()
 
     def reload(self) -> None:
-        """Read the files again. New connections get what is in them; if that is of no use, the old certificate."""
+        """Read the files again. If they are invalid, new connections keep the old certificate."""
         try:
             self._load()
         except OptionError as error:
@@ -113,7 +113,7 @@ def make_context(chain: list[x509.Certificate], key: Any, choose: Callable[..., 
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    # RFC 9113 section 9.2.1 forbids both; compression beside secrets leaks them, renegotiation is work for the asking.
+    # RFC 9113 section 9.2.1 forbids both; compression leaks secrets, and a client can force work by renegotiation.
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_cipher_list(CIPHERS)
     # Sessions are resumed by tickets, which the clients keep; a cache here would grow with the number of clients.
@@ -215,7 +215,7 @@ def server_tls(options: Settings, hosts: Sequence[str] = ()) -> ServerTLS | None
     """Return what the options ask for, None if they ask for no TLS.
 
     :param hosts: the names of the site, as Django's ``ALLOWED_HOSTS``.
-    :raises OptionError: the options do not go together, or a file is of no use.
+    :raises OptionError: the options contradict each other, or a file is invalid.
     """
     if options.tls_cert is None:
         for name, flag in (("tls_key", "--tls-key"), ("redirect_http", "--redirect-http")):
@@ -260,7 +260,7 @@ class Negotiation(Connection):
         self._overdue = False
 
     def dataReceived(self, data: bytes) -> None:
-        """Nothing comes before the handshake is done."""
+        """No data arrives before the end of the handshake."""
 
     def handshakeCompleted(self) -> None:
         transport, site = self.transport, self.site
@@ -279,7 +279,7 @@ class Negotiation(Connection):
     def _late(self, now: float) -> float | None:
         if self._overdue:
             return super()._late(now)
-        # On a busy day its bytes may be here, unread; between this look and the next the reactor reads them.
+        # Under load its bytes may be here, unread; between this look and the next the reactor reads them.
         self._overdue = True
         return now
 

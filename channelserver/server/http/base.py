@@ -1,4 +1,4 @@
-"""What every connection does, whichever protocol it speaks: be let in, keep a deadline, drain, end.
+"""What every connection does, whichever protocol it speaks: admission, deadline, draining, closing.
 
 Runs in the reactor thread; a connection is owned by its transport.
 """
@@ -113,19 +113,19 @@ class Connection:
         lose_transport(self.transport)
 
     def _close_idle(self) -> None:
-        """Close outright: nothing is under way in either direction, so nobody needs to wait for the client's side."""
+        """Close at once: no data is in flight, so there is no need to wait for the client."""
         self._state = "closing"
         self.set_deadline(LINGER)
         secure = self.secure
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        if secure:  # TLS would wait for the client's good-bye all the same
+        if secure:  # TLS would still wait for the client's close_notify
             cast(TLSTransport, self.transport).transport.loseConnection()
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
     def set_deadline(self, seconds: float) -> None:
-        """Give the client, or the application, so many seconds from now."""
+        """Set the deadline to so many seconds from now."""
         wheel = self.site.wheel
         self._deadline = wheel.now() + seconds
         wheel.add(self, self._deadline)

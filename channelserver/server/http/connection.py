@@ -116,7 +116,7 @@ class HTTPConnection(Connection):
     # -- reading requests ----------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Work off what has been read, as far as it goes."""
+        """Handle the requests in the buffer, up to the first that is incomplete."""
         reader = self._reader
         try:
             while reader.buffer:
@@ -205,7 +205,7 @@ class HTTPConnection(Connection):
             self._close()
             return
         self._state = "head"
-        if self._paused:  # a client that reads no answers gets no more of them
+        if self._paused:  # a client that does not read its answers must wait for more
             self.set_deadline(self.site.options.http_timeout)
         else:
             self._next_request()
@@ -244,7 +244,7 @@ class HTTPConnection(Connection):
     # -- closing -------------------------------------------------------------------------------------------------------
 
     def _refuse(self, error: BadRequest, logged: bool = False) -> None:
-        """Answer a request that cannot be read, and close.
+        """Answer a request that breaks a rule or a deadline, and close.
 
         :param logged: the access log knows of it already.
         """
@@ -269,13 +269,13 @@ class HTTPConnection(Connection):
         self._state = "closing"
         self._reader.close()
         self.reading(True)
-        if self._paused:  # the client has much to read yet; it has its time for that, see pauseProducing
+        if self._paused:  # the client still has data to read; pauseProducing() limits the time for it
             self.set_deadline(self.site.options.http_timeout)
         else:
             self._finish()
 
     def reading(self, wanted: bool) -> None:
-        """Read, or leave the client waiting."""
+        """Resume or pause reading."""
         if wanted != self._producing and self._state != "closed":
             self._producing = wanted
             if wanted:
@@ -292,9 +292,9 @@ class HTTPConnection(Connection):
                 self.site.count_refusal("slow reader", "an answer was not read in time", self._addresses.get("client"))
             self.transport.abortConnection()
         elif state == "closing" and self.secure:
-            self.transport.abortConnection()  # it waits for a good-bye that does not come
+            self.transport.abortConnection()  # it waits for a close_notify that does not come
         elif state == "closing":
-            # What the kernel has still to send it goes on sending; only what we hold must be gone in time.
+            # The kernel goes on sending what it holds; only our own buffer has a deadline.
             self._state = "ending"
             self.set_deadline(self.site.options.http_timeout)
             self.transport.loseConnection()

@@ -11,7 +11,7 @@ from channelserver.layers.content import Content
 from channelserver.layers.events import encode_event
 from channelserver.server.http.source import Answer
 
-#: Seconds of silence after which a comment shows that the connection lives.
+#: Seconds of silence after which a comment is sent as a keep-alive.
 PING_SECONDS = 15.0
 _PING = b":\n\n"
 
@@ -20,7 +20,7 @@ class EventFeed:
     """Feeds one answer: a source (see :class:`channelserver.server.http.source.Source`) that groups and timers drive.
 
     :param exchange: whose answer it is; the head has been sent.
-    :param retry: milliseconds after which the client shall come back; None: as it likes.
+    :param retry: milliseconds after which the client should reconnect; None: its own default.
     """
 
     __slots__ = ("_exchange", "_last", "_retry", "_waiting")
@@ -57,7 +57,7 @@ class EventFeed:
             self.end()
 
     def end(self) -> None:
-        """The server stops, or the application ends the stream: clients come back by themselves."""
+        """End the stream, because the server stops or the application asks for it; clients reconnect."""
         if self._retry is not None:
             self.send(b"retry: %d\n\n" % self._retry)
         self._exchange.reply({"content": b"", "more_content": False})
@@ -73,7 +73,7 @@ class EventFeed:
         site.layer.forget(self._exchange.name)
 
     def on_tick(self, now: float) -> float | None:
-        """Show after some silence that the connection lives."""
+        """Send a comment after some silence."""
         if self._exchange.state != "streaming":
             return None
         if now >= self._last + PING_SECONDS:

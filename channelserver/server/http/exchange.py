@@ -36,7 +36,7 @@ _HOP_BY_HOP = frozenset(
 #: A field as it may be sent: name, value, and its line in a head.
 Field = tuple[bytes, bytes, bytes]
 
-#: What is made of a field is remembered if its value has no more bytes than this. Cookies have more, as a rule.
+#: Fields with values up to this many bytes are cached. Cookies are usually longer.
 SHORT_VALUE = 48
 
 
@@ -63,7 +63,7 @@ def _read_field(name: bytes, value: bytes) -> tuple[str, Field]:
     return kind, (name, value, b"%b: %b\r\n" % (name, value))
 
 
-#: The answers of a site have the same few fields again and again.
+#: The answers of a site repeat the same few fields.
 _read_short_field = lru_cache(1000)(_read_field)
 
 
@@ -241,7 +241,7 @@ class Exchange:
         self.status = status
         if self.head.method == "HEAD" or status in (204, 304):
             self.wire.write(head)
-            self._end(reusable=True)  # whatever else comes is not for the client
+            self._end(reusable=True)  # further parts are dropped
             return
         if not more and len(body) > PIECE:
             self.wire.write(head)
@@ -328,7 +328,7 @@ class Exchange:
         return length
 
     def _frame(self, lines: list[bytes], status: int, length: int | None) -> None:
-        """Say in the head where the body ends (RFC 9112 section 6)."""
+        """Choose how the head marks the end of the body (RFC 9112 section 6)."""
         if length is not None:
             lines.append(b"Content-Length: %d\r\n" % length)
             self._left = length

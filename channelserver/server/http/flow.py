@@ -71,7 +71,7 @@ class Flow:
             done(True)
 
     def close(self) -> None:
-        """The client has gone: nobody waits any longer."""
+        """The client has gone: wake the sender."""
         waiting: list[Callable[[bool], object]] = []
         with self._changed:
             self._gone = True

@@ -2,7 +2,7 @@
 
 Runs in the reactor thread; owns nothing but the state of one body.
 
-Strict on purpose: what another server on the way could read differently is refused, with 400 and a closed connection.
+Strict on purpose: what another server on the path could read differently is refused, with 400 and a closed connection.
 There is one place that reads heads, and it is this one.
 """
 
@@ -49,7 +49,7 @@ codecs.register_error("channelserver.repercent", _repercent)
 
 
 class BadRequest(Exception):
-    """The request is refused; the connection must be closed, for nobody knows where the next request begins.
+    """The request is refused; the connection must be closed, because the start of the next request is unknown.
 
     :param status: HTTP status for the client.
     :param reason: one sentence for the client and the log.
@@ -150,8 +150,8 @@ class RequestHead:
     percent-decoded; what is not UTF-8 in it stays percent-encoded. ``target`` is path and query as the client wrote
     them. ``length`` is the body's, None if it is chunked.
 
-    :param section: where ``headers`` and ``fields`` are from. They belong to the section: whoever wants others assigns
-        others, as a proxy's word about the host does.
+    :param section: where ``headers`` and ``fields`` are from. They belong to the section, so a head that needs
+        other ones replaces them (a trusted proxy's host).
     """
 
     __slots__ = (
@@ -281,7 +281,7 @@ def is_host(value: bytes) -> bool:
 
 
 def set_host(head: RequestHead, host: bytes) -> None:
-    """Put `host` in the place of the ``Host`` field."""
+    """Replace the ``Host`` field by `host`."""
     head.fields = {**head.fields, b"host": host}
     head.headers = [[b"host", host], *(pair for pair in head.headers if pair[0] != b"host")]
 

@@ -5,8 +5,8 @@ Runs in the reactor thread; owns nothing that changes.
 Rules:
 
 1. These fields are believed when the peer of the connection, as the kernel names it, is trusted (``--trust-proxy``),
-   and from nobody else. Where proxies are trusted at all, they are taken out of the messages of all other peers, so
-   that an application cannot mistake them for the truth. Where none is, they are fields like any other.
+   and from no other peer. If any proxy is trusted, these fields are removed from the requests of all other peers, so
+   that an application cannot trust them by mistake. If none is, they are ordinary fields.
 2. Lists are read from the right, where the nearest proxy has written. An address which is itself trusted is one more
    proxy, and is skipped; the first that is not is the client. What stands to the left of it is the client's own claim.
 3. A trusted proxy which contradicts itself, or whose headers are malformed, gets 400: picking one would let a client
@@ -61,7 +61,7 @@ class Claim:
 
 
 class ProxyPolicy:
-    """Who is believed.
+    """The trusted proxies.
 
     :param trusted: networks in CIDR notation, single addresses, or ``unix`` for the peers of Unix sockets.
     :raises ValueError: one of them is none of these.
@@ -205,7 +205,7 @@ def parse_forwarded(value: bytes) -> list[dict[bytes, bytes]]:
 
 
 def _agreed(one: Claim, other: Claim) -> Claim:
-    """Put two sources together; where both say something, it must be the same."""
+    """Merge two sources, which must not contradict each other."""
     claim = Claim()
     for name in ("scheme", "host", "port"):
         first, second = getattr(one, name), getattr(other, name)

@@ -3,8 +3,8 @@
 Runs in the reactor thread; a connection is owned by its transport, and owns its streams.
 
 The package ``h2`` keeps the protocol's state and packs the header fields; :mod:`channelserver.server.http2.frames`
-stands before it and cuts off who asks too much. WebSockets over HTTP/2 (RFC 8441) are not offered: browsers then open
-them over HTTP/1.1.
+checks frames before it, and disconnects clients that send too many. WebSockets over HTTP/2 (RFC 8441) are not offered:
+browsers then open them over HTTP/1.1.
 
 What is to be sent waits in the streams, never in the transport: the streams take turns, a frame each, as long as the
 transport and the client's windows have room. Nothing is written from within a call of the application's side, but at
@@ -91,7 +91,7 @@ class HTTP2Connection(Connection):
                 if kind != frames.CONTINUATION:
                     self._begun = now
                 if kind == frames.GOAWAY:
-                    self._leave()  # the client opens no more streams, but wants its answers; h2 would end it all
+                    self._leave()  # the client still waits for its answers; h2 would close the connection
                     continue
                 for event in self._h2.receive_data(frame):
                     handle = _HANDLERS.get(type(event))
@@ -124,7 +124,9 @@ class HTTP2Connection(Connection):
         super().resumeProducing()
         if self._state != "closing":
             self.set_deadline(self.site.options.keep_alive)
-            self.site.wheel.add(self, self._next_look(self.site.wheel.now()))  # nobody looked at the streams meanwhile
+            self.site.wheel.add(
+                self, self._next_look(self.site.wheel.now())
+            )  # while paused, stream deadlines were not checked
             self._schedule()
 
     # -- what the client sends -----------------------------------------------------------------------------------------
@@ -242,7 +244,7 @@ class HTTP2Connection(Connection):
             self.site.bridge.post(self._pump)
 
     def _pump(self) -> None:
-        """Send what there is, and go on with what has waited for that."""
+        """Send what waits, then dispatch requests that were held back."""
         try:
             self._take_turns()
         except Exception:  # else nothing would ever be sent again
@@ -307,7 +309,7 @@ class HTTP2Connection(Connection):
 
     def _stream_sent(self, stream: Stream) -> None:
         if not stream.request_ended:
-            # The rest of the request is of no interest (RFC 9113 section 8.1).
+            # The rest of the request is not needed (RFC 9113 section 8.1).
             self._reset(stream.number, frames.NO_ERROR)
         self._forget(stream.number)
 

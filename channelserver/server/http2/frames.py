@@ -1,10 +1,10 @@
-"""Frames of HTTP/2 as they come in (RFC 9113 section 4), sans I/O: cut out of the bytes, and weighed.
+"""Received HTTP/2 frames (RFC 9113 section 4), sans I/O: split, and limited in rate.
 
 Runs in the reactor thread; owned by its connection.
 
 A frame of a few bytes can ask for much work: to open a stream and take it back, to acknowledge a ping, to send a byte
-for each byte of window. No single one of them is wrong, so they are paid for out of buckets that fill slowly; who sends
-more than a bucket holds is told to calm down, and cut off.
+for each byte of window. Each of them is valid, so token buckets limit their rate; a client that exceeds
+a bucket is disconnected with ENHANCE_YOUR_CALM.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_BLOCK_BYTES = 32 * 1024
 
 #: Streams taken back, by the client or for an error of its: so many at once, and so many a second (CVE-2023-44487).
 RESET_BURST, RESETS_PER_SECOND = 1000, 33.0
-#: Frames that carry nothing: pings, settings, priorities, window updates, nearly empty data.
+#: Chatter, frames without content: pings, settings, priorities, window updates, nearly empty data.
 CHATTER_BURST, CHATTER_PER_SECOND = 2000, 200.0
 #: Data frames with less than this count as chatter, except for a stream's last.
 SMALL_DATA_BYTES = 64

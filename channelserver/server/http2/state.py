@@ -35,13 +35,13 @@ def max_header_list(options: Settings) -> int:
 def new_state(max_header_list: int) -> H2Connection:
     """Return the state of a new connection, whose settings wait to be sent.
 
-    :param max_header_list: what the client is told; a head of more than twice as much ends the connection.
+    :param max_header_list: the limit announced to the client; a head of more than twice as much ends the connection.
     """
     state = _State(
         H2Configuration(
             client_side=False,
             header_encoding=None,
-            # Requests are checked in http2_head, where a bad one costs its stream only; answers in exchange.
+            # Requests are checked in head.py, where a bad one costs its stream only; answers in exchange.
             validate_inbound_headers=False,
             normalize_inbound_headers=False,
             validate_outbound_headers=False,

@@ -11,7 +11,7 @@ body     the request's body is coming                                    held, a
 held     the request is whole, and waits until the client has taken      answer, closed
          more of other answers
 answer   the request is with a consumer, or its answer on the way        closed
-closed   both sides have said all                                        nothing
+closed   both sides have finished                                        nothing
 =======  ==============================================================  =====================
 """
 
@@ -27,7 +27,7 @@ from channelserver.server.http.http1 import BadRequest, RequestHead
 if TYPE_CHECKING:
     from channelserver.server.http2.connection import HTTP2Connection
 
-#: Bytes of an answer which may wait in a stream before its sender is told to.
+#: Bytes of an answer that may wait in a stream before its sender must wait.
 ROOM = 64 * 1024
 
 Fields = list[tuple[bytes, bytes]]
@@ -113,7 +113,7 @@ class Stream:
         self.state = "answer"
         body, body_file = b"", None
         if self._body is not None:
-            if b"content-length" not in head.fields:  # frames tell where the body ends; form parsers ask for the field
+            if b"content-length" not in head.fields:  # frames mark the end of the body, but form parsers need the field
                 head.headers.append([b"content-length", b"%d" % self._body.size])
             body, body_file = self._body.take()
             self._body = None
@@ -188,7 +188,7 @@ class Stream:
         return first
 
     def make_room(self) -> None:
-        """Tell the sender, if it waits, that there is room."""
+        """Resume the sender if it waits and there is room."""
         exchange = self.exchange
         if exchange is not None and not exchange.has_room and self.waiting <= ROOM // 2:
             exchange.drained()
@@ -201,7 +201,7 @@ class Stream:
         self.site.wheel.add(self.connection, due)
 
     def close(self) -> None:
-        """The stream is over; whoever still works for it is told."""
+        """End the stream, and notify its exchange."""
         if self.state == "closed":
             return
         self.state = "closed"

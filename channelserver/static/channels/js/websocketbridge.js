@@ -1,4 +1,4 @@
-/* The browser's side of channelserver: a WebSocket that comes back, and JSON with streams on top of it.
+/* The browser's side of channelserver: a WebSocket that reconnects, and JSON with streams on top of it.
 
    This file has the place and the interface of the one in Channels 1: loaded with <script src=…> it makes the global
    `channels.WebSocketBridge`. It runs as a classic script and as a module alike; new pages import
@@ -164,7 +164,7 @@
       this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean }));
     }
 
-    /* Longer each time, and not to the millisecond: when a server was restarted, not all shall come back at once. */
+    /* Exponential back-off with jitter, so that not all clients reconnect at once after a restart. */
     #pause() {
       const { minReconnectionDelay, maxReconnectionDelay, reconnectionDelayGrowFactor } = this.#options;
       const longest = minReconnectionDelay * reconnectionDelayGrowFactor ** this.#attempts;

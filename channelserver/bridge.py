@@ -25,7 +25,6 @@ class Reactor(Protocol):
     """What the bridge uses of ``IReactorFromThreads`` and ``IReactorTime``."""
 
     def callFromThread(self, function: Callable[..., Any], /, *arguments: Any) -> None: ...
-
     def callLater(self, seconds: float, function: Callable[..., Any], /, *arguments: Any) -> object: ...
 
 

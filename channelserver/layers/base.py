@@ -38,7 +38,6 @@ class Reactor(Protocol):
     """What a layer uses of Twisted's reactor (``IReactorTime``)."""
 
     def seconds(self) -> float: ...
-
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object) -> Any: ...
 
 
@@ -46,9 +45,7 @@ class ReactorBridge(Protocol):
     """What a layer uses of :class:`channelserver.bridge.Bridge`, which calls functions in the reactor thread."""
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None: ...
-
     def post_data(self, size: int, function: Callable[..., object], *arguments: Any) -> None: ...
-
     def call_later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None: ...
 
 

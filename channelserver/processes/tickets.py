@@ -12,7 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from channelserver.layers.content import Content
 from channelserver.layers.queues import Delivery, WorkQueues
@@ -59,18 +59,12 @@ class Ledger:
         self._memory.close()
 
 
-class Ticket:
-    """Identifies a message of another process.
+class Ticket(NamedTuple):
+    """Identifies a message of another process: the connection over which it came, its number there, its ledger slot."""
 
-    :param link: the connection over which it came.
-    """
-
-    __slots__ = ("link", "number", "slot")
-
-    def __init__(self, link: Link, number: int, slot: int) -> None:
-        self.link = link
-        self.number = number
-        self.slot = slot
+    link: Link
+    number: int
+    slot: int
 
 
 class TicketQueues(WorkQueues):

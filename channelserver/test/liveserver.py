@@ -19,7 +19,6 @@ from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.handler import AsgiHandler
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.server.common.access import AccessLog
-from channelserver.server.common.options import Settings
 from channelserver.server.service import ServerService
 from channelserver.start.application import make_server, one_listener
 from channelserver.start.logs import reactor_observer
@@ -74,9 +73,11 @@ class LiveServer(threading.Thread):
         self.share_connections()
         self._replace_layers()
         self._reactor = reactor = PollReactor()
-        self._service = service = make_server(
-            self._values(), reactor, AccessLog(None), self._handler(), True, self.share_connections
+        values = one_listener(
+            self.host, self.port, threads=self.worker_threads, local_socket="", drain_timeout=DRAIN_SECONDS
         )
+        handler = StaticFilesHandler() if self.serve_static else AsgiHandler()
+        self._service = service = make_server(values, reactor, AccessLog(None), handler, True, self.share_connections)
         service.privilegedStartService()
         self.port = service.port
         service.startService()
@@ -114,14 +115,6 @@ class LiveServer(threading.Thread):
             else:
                 layer = ChannelLayerWrapper(InMemoryChannelLayer(), alias, entry.get("ROUTING", []))
             self._layers[alias] = channel_layers.set(alias, layer)
-
-    def _values(self) -> Settings:
-        return one_listener(
-            self.host, self.port, threads=self.worker_threads, local_socket="", drain_timeout=DRAIN_SECONDS
-        )
-
-    def _handler(self) -> AsgiHandler:
-        return StaticFilesHandler() if self.serve_static else AsgiHandler()
 
 
 class ChannelLiveServerTestCase(LiveServerTestCase):

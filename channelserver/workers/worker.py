@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -35,19 +36,17 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 _UNKNOWN: Any = object()
 
 
+@dataclass(slots=True)
 class Plan:
     """How a message is consumed: by whom, with which arguments, and, if on the event loop, by which coroutine function.
 
     ``consumer`` is None if no route matches. ``coroutine`` is called as the consumer is.
     """
 
-    __slots__ = ("consumer", "coroutine", "kwargs", "message")
-
-    def __init__(self) -> None:
-        self.message: Message | None = None
-        self.consumer: Any = None
-        self.kwargs: dict[str, Any] = {}
-        self.coroutine: Callable[..., Coroutine[Any, Any, object]] | None = None
+    message: Message | None = None
+    consumer: Any = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    coroutine: Callable[..., Coroutine[Any, Any, object]] | None = None
 
 
 class Worker:

@@ -76,7 +76,6 @@ class HostLayer(Protocol):
     refusals: ThrottledLog
 
     def get_capacity(self, channel: str) -> int: ...
-
     def outlet_of(self, channel: str) -> Outlet | None: ...
 
 

@@ -170,15 +170,12 @@ class HTTPConnection(Connection):
         self._dispatcher.answer(exchange, body, body_file, self._addresses)
 
     def _upgrade(self, head: RequestHead) -> None:
-        self._state = "socket"
         data = self._reader.buffer
-        self._reader.close()
         addresses = {**self._addresses, "scheme": "wss" if self._addresses["scheme"] == "https" else "ws"}
         websocket = WebSocket(self, head, addresses)
-        refusal = websocket.check()
-        if refusal is not None:
-            self._state = "head"
-            raise refusal
+        websocket.check()
+        self._state = "socket"
+        self._reader.close()
         self.websocket = websocket
         websocket.paused = self._paused
         websocket.begin(data)

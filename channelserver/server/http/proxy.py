@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
@@ -47,17 +48,15 @@ _obfuscated = re.compile(r"(?:unknown|_[A-Za-z0-9._-]+)(?::(?:\d{1,5}|_[A-Za-z0-
 Client = list[Any] | None
 
 
+@dataclass(slots=True)
 class Claim:
     """What one source says; None where it says nothing."""
 
-    __slots__ = ("client", "host", "port", "scheme", "client_known")
-
-    def __init__(self) -> None:
-        self.client: Client = None
-        self.client_known = False  # the client is known, though it be None
-        self.scheme: str | None = None
-        self.host: bytes | None = None
-        self.port: int | None = None
+    client: Client = None
+    client_known: bool = False  # although it may be None
+    scheme: str | None = None
+    host: bytes | None = None
+    port: int | None = None
 
 
 class ProxyPolicy:

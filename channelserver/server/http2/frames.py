@@ -157,15 +157,9 @@ class FrameReader:
     def _weigh(self, kind: int, flags: int, length: int, padding: int, now: float) -> None:
         if kind == RST_STREAM:
             self.count_reset(now)
-        elif kind == DATA:
-            if flags & _END_STREAM or length - padding >= SMALL_DATA_BYTES:
-                return
-            self._count_chatter(now)
-        elif kind != HEADERS:
-            self._count_chatter(now)
-
-    def _count_chatter(self, now: float) -> None:
-        if not self._chatter.take(now):
+        elif kind == HEADERS or (kind == DATA and (flags & _END_STREAM or length - padding >= SMALL_DATA_BYTES)):
+            return
+        elif not self._chatter.take(now):
             raise Violation("too many frames that carry nothing", ENHANCE_YOUR_CALM)
 
     def count_reset(self, now: float) -> None:

@@ -21,9 +21,12 @@ class OriginPolicy:
 
     def __init__(self, allowed_hosts: Iterable[str], allowed_origins: Iterable[str] = ()) -> None:
         self._hosts = tuple(host.lower() for host in allowed_hosts)
-        self._origins = tuple(
+        origins = [
             _host_of_origin(host.lower()) or split_port(host.lower()) or host.lower() for host in allowed_origins
-        )
+        ]
+        self._any_origin = "*" in origins
+        # "*" in ALLOWED_HOSTS means that the site has any name, not that it trusts every other site.
+        self._origins = (*origins, *(host for host in self._hosts if host != "*"))
 
     def host_allowed(self, host: str) -> bool:
         """Whether `host`, the value of a ``Host`` field, names the site."""
@@ -32,17 +35,10 @@ class OriginPolicy:
 
     def origin_allowed(self, origin: str | None, host: str) -> bool:
         """Whether a page from `origin` may open a WebSocket to `host`. None: not a browser."""
-        if origin is None or "*" in self._origins:
+        if origin is None or self._any_origin:
             return True
         name = _host_of_origin(origin.lower())
-        if not name:
-            return False
-        if name == split_port(host.lower()):
-            return True
-        # "*" in ALLOWED_HOSTS means that the site has any name, not that it trusts every other site.
-        return _matches(name, tuple(pattern for pattern in self._hosts if pattern != "*")) or _matches(
-            name, self._origins
-        )
+        return bool(name) and (name == split_port(host.lower()) or _matches(name, self._origins))
 
 
 def split_port(host: str) -> str | None:

@@ -26,7 +26,7 @@ from twisted.logger import Logger
 
 from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
-from channelserver.server.http.http1 import BadRequest, RequestHead
+from channelserver.server.http.http1 import RequestHead
 from channelserver.server.websocket import deflate, frames
 from channelserver.server.websocket.frames import CloseCode, Opcode
 from channelserver.server.websocket.handshake import (
@@ -76,14 +76,13 @@ class WebSocket(Outgoing):
 
     # -- handshake -----------------------------------------------------------------------------------------------------
 
-    def check(self) -> BadRequest | None:
-        """Check the handshake; return its error, if it has one."""
+    def check(self) -> None:
+        """Check the handshake.
+
+        :raises BadRequest: it is malformed or refused.
+        """
         assert self._head is not None
-        try:
-            self._deflate = check_handshake(self._head, self.site)
-        except BadRequest as error:
-            return error
-        return None
+        self._deflate = check_handshake(self._head, self.site)
 
     def begin(self, data: bytes) -> None:
         """Send ``websocket.connect`` to the application and wait for its answer.

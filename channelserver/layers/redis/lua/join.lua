@@ -10,9 +10,7 @@ for i = 6, #ARGV, 2 do
 end
 redis.call('PEXPIRE', P .. 'group:' .. group, lifetime + 60000)
 if ARGV[5] == '1' then
-  redis.call('ZADD', P .. 'reach:' .. group, now + lifetime, host)
-  redis.call('PEXPIRE', P .. 'reach:' .. group, lifetime + 60000)
-  redis.call('SADD', P .. 'joined:' .. host, group)
+  add_reach(group, host, lifetime)
 else
   redis.call('ZREM', P .. 'reach:' .. group, host)
   redis.call('SREM', P .. 'joined:' .. host, group)

@@ -6,9 +6,7 @@ local heard = redis.call('PUBLISH', P .. 'host:' .. host, ARGV[6])
 if heard > 0 and lifetime > 0 then
   redis.call('ZADD', P .. 'group:' .. group, now + lifetime, channel)
   redis.call('PEXPIRE', P .. 'group:' .. group, lifetime + 60000)
-  redis.call('ZADD', P .. 'reach:' .. group, now + lifetime, host)
-  redis.call('PEXPIRE', P .. 'reach:' .. group, lifetime + 60000)
-  redis.call('SADD', P .. 'joined:' .. host, group)
+  add_reach(group, host, lifetime)
 else
   redis.call('ZREM', P .. 'group:' .. group, channel)
 end

@@ -53,6 +53,12 @@ local function expire(channel)
   end
   return count
 end
+-- A host has members in a group.
+local function add_reach(group, host, lifetime)
+  redis.call('ZADD', P .. 'reach:' .. group, now + lifetime, host)
+  redis.call('PEXPIRE', P .. 'reach:' .. group, lifetime + 60000)
+  redis.call('SADD', P .. 'joined:' .. host, group)
+end
 local function count(channel, what)
   local key = S .. channel .. ':' .. what
   redis.call('INCR', key)

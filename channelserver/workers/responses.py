@@ -115,7 +115,7 @@ def stream_parts(message: Message, response: Any, timeout: float) -> None:
             for part in iterate(response)
             if part
         )
-        # A client that does not read is given up; to one that has gone this means nothing.
+        # A client that does not read is disconnected; if it has gone, this has no effect.
         layer.dispatch(reply, {"content": b"", "more_content": False} if whole else {FAILED: 500})
     except Exception:
         logger.exception("the body of %r broke off", message.get("path"))
@@ -137,7 +137,7 @@ def iterate(response: Any) -> Iterable[bytes]:
 
 
 def refuse_stream(message: Message, response: Any) -> None:
-    """Answer that too many responses are streamed, and close the one that was not begun."""
+    """Answer 503, because too many responses are being streamed, and close the response."""
     head = {"status": 503, "headers": [[b"Content-Type", b"text/plain; charset=utf-8"], [b"Retry-After", b"5"]]}
     body = b"The server streams as many responses as it may; try again in a moment.\n"
     try:
@@ -239,5 +239,5 @@ class Answer:
         self._layer.dispatch(self._reply, {"content": b"", "more_content": False})
 
     def break_off(self) -> None:
-        """End an answer that is not complete so that the client notices."""
+        """Abort an incomplete answer, so that the client notices."""
         self._layer.dispatch(self._reply, {FAILED: 500})

@@ -147,7 +147,7 @@ class Worker:
             if not put_back and not ended:
                 self.queues.finish(delivery)
 
-    # -- the four ways to end ------------------------------------------------------------------------------------------
+    # -- how a consumer ends -------------------------------------------------------------------------------------------
 
     def ended(self, delivery: Delivery, message: Message, outbox: Outbox) -> None:
         """The consumer returned: send what it held back, then release its lane."""

@@ -138,7 +138,8 @@ class WorkerProcess:
     def _stop(self) -> Any:
         """Finish the messages in hand, send the last reports, and end."""
         logger.info("stopping when the messages in hand are finished; once more to stop at once")
-        self._sweeping.stop()
+        if self._sweeping.running:
+            self._sweeping.stop()
         self.wrapper.channel_layer.retire()
         idle: Any = defer.Deferred()
         self.pool.when_idle(lambda: self._bridge.post(idle.callback, None))

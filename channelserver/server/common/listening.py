@@ -80,7 +80,7 @@ class UNIXPort(_TurnTaking, unix.Port):
 
 
 class InheritedUNIXPort(UNIXPort):
-    """The same, on a socket whose file belongs to the process that made it."""
+    """The same, on a socket whose file belongs to the process that created it."""
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the port, but keep the file, which ``unix.Port`` would remove."""

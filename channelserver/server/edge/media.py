@@ -5,9 +5,9 @@ Runs in the reactor thread; owns nothing that changes.
 Unlike static files these come and go, so each name is looked up in the file system when it is asked for. They were
 written by users, whom the site's visitors need not trust:
 
-1. No way out of the folder: neither by ``..`` nor by a symbolic link. Hidden files stay hidden.
-2. No file is run as a page or a script of this site: browsers are told not to guess (``nosniff``), and what they would
-   run or render as a page is offered for download.
+1. Neither ``..`` nor a symbolic link leads out of the folder. Hidden files are not served.
+2. Browsers run no file as a page or a script of this site: ``nosniff`` forbids them to guess the type, and types that
+   they would run or render as a page are offered for download.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class MediaFiles(StaticFiles):
         return None if found is None else StaticFile(found, self._headers(found))
 
     def find(self, name: str) -> str | None:
-        """Return the path of a file, or None if there is none for everybody's eyes.
+        """Return the path of a file, or None if there is no public file of that name.
 
         :param name: as requested, percent-decoded, without the prefix.
         """

@@ -1,6 +1,6 @@
-"""Plain HTTP beside HTTPS: every request is sent to the same place under ``https://``.
+"""Plain HTTP beside HTTPS: every request is redirected to the same URL under ``https://``.
 
-Runs in the reactor thread; a connection is owned by its transport. Nothing gets through to the application; health and
+Runs in the reactor thread; a connection is owned by its transport. No request reaches the application; health and
 ``OPTIONS *`` are answered as on the other listeners.
 """
 
@@ -52,7 +52,7 @@ class Redirects(Dispatcher):
 
 
 class RedirectConnection(HTTPConnection):
-    """One connection. A request is answered when its head is there: neither a body nor a WebSocket is wanted."""
+    """One connection. A request is answered as soon as its head is complete; bodies and WebSockets are not read."""
 
     __slots__ = ()
 

@@ -16,10 +16,10 @@ BODY_IN_MESSAGE = 64 * 1024
 
 
 class RequestBody:
-    """Collects a body, in memory as long as it is small; it must be neither too large nor too slow.
+    """Collects a body, in memory as long as it is small; enforces the limits of size and rate.
 
     :param now: seconds of the server's clock.
-    :raises BadRequest: it is going to be too large.
+    :raises BadRequest: its Content-Length is too large.
     """
 
     __slots__ = ("_began", "_file", "_options", "received", "size")
@@ -47,9 +47,7 @@ class RequestBody:
             raise BadRequest(f"request body over {self._options.max_body_bytes} bytes", 413)
 
     def deadline(self, now: float) -> float:
-        """When the next part must be there: in time after the last one, and not much later than the least rate allows
-        for so many bytes.
-        """
+        """Return when the next part must arrive: within ``body_timeout``, and in time for the minimum average rate."""
         options = self._options
         deadline: float = now + options.body_timeout
         if options.min_body_rate:
@@ -67,12 +65,12 @@ class RequestBody:
             return file.read(), None
 
     def close(self) -> None:
-        """Forget it: the request is not going to be complete."""
+        """Drop the body of a request that will not be completed."""
         self._file.close()
 
 
 class FramedBody(RequestBody):
-    """A body of HTTP/1.1, whose end its framing tells."""
+    """A body of HTTP/1.1, which ends where its framing says."""
 
     __slots__ = ("_reader",)
 

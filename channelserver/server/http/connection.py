@@ -1,4 +1,4 @@
-"""One TCP connection: requests come in one after the other, answers go out, or it becomes a WebSocket.
+"""One TCP connection: it answers one request after the other, or becomes a WebSocket.
 
 Runs in the reactor thread; a connection is owned by its transport.
 

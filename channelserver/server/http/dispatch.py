@@ -34,7 +34,7 @@ class Dispatcher:
         return addresses if self._proxies is None else self._proxies.apply(head, addresses, peer)
 
     def answer(self, exchange: Exchange, body: bytes, body_file: IO[bytes] | None, addresses: dict[str, Any]) -> None:
-        """Answer a complete request, or have it answered.
+        """Answer a complete request, or pass it on.
 
         :param body_file: has the body, if `body` does not; it is closed in the end.
         :param addresses: those of the request.

@@ -28,12 +28,12 @@ _log = Logger("channelserver.server.http")
 _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 _token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _forbidden = re.compile(rb"[\x00\r\n]").search
-#: Fields that are the server's own business.
+#: Fields that only the server sets.
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te", b"trailer"}
 )
 
-#: A field as it may be sent: name, value, and its line in a head.
+#: A field to send: name, value, and its line in a head.
 Field = tuple[bytes, bytes, bytes]
 
 #: Fields with values up to this many bytes are cached. Cookies are usually longer.
@@ -42,9 +42,9 @@ SHORT_VALUE = 48
 
 @lru_cache(1000)
 def _kind(name: bytes) -> str:
-    """Say what a field of an answer means to us: "own", "length", "date", or nothing.
+    """Return how the server treats a field of an answer: "own" (it sets the field itself), "length", "date", or "".
 
-    :raises ResponseError: its name is none.
+    :raises ResponseError: the name is malformed.
     """
     if not _token(name):
         raise ResponseError(f"malformed header {name!r}")
@@ -55,7 +55,7 @@ def _kind(name: bytes) -> str:
 def _read_field(name: bytes, value: bytes) -> tuple[str, Field]:
     """Return the kind of a field, and what goes into a head.
 
-    :raises ResponseError: it would be no line.
+    :raises ResponseError: the field is malformed.
     """
     kind = _kind(name)
     if _forbidden(value) or (kind == "length" and not value.isdigit()):
@@ -281,7 +281,7 @@ class Exchange:
         return b"".join(lines)
 
     def _fields(self, headers: Any) -> tuple[list[Field], int | None]:
-        """Return the answer's fields, with a date, and the length they tell."""
+        """Return the answer's fields, with a date, and its Content-Length."""
         fields: list[Field] = []
         length: int | None = None
         dated = False

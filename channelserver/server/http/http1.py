@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 #: Largest request head, in bytes and in fields; more is answered with 431.
 MAX_HEAD_BYTES = 32 * 1024
 MAX_FIELDS = 128
-#: What has been read from request lines of up to so many bytes is remembered.
+#: Request lines up to this many bytes are cached.
 SHORT_LINE = 128
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -28,7 +28,7 @@ _chunk_line = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[\t\x20-\x7e\x80-\xff]
 
 #: Fields of which a second one would let two readers see two different requests.
 SINGLE = frozenset({b"host", b"content-length", b"content-type", b"transfer-encoding"})
-#: Fields that say where a message ends or goes; they have no place after its body (RFC 9110 section 6.5.1).
+#: Fields about framing and routing; they must not follow a body (RFC 9110 section 6.5.1).
 NOT_IN_TRAILERS = frozenset(
     {b"content-length", b"transfer-encoding", b"host", b"content-type", b"content-encoding", b"content-range",
      b"trailer", b"authorization", b"cookie", b"te", b"connection", b"expect", b"max-forwards", b"cache-control"}
@@ -204,8 +204,8 @@ def parse_head(data: bytes, max_fields: int = MAX_FIELDS, known: FieldSection | 
 
     :param data: all up to, and without, the empty line.
     :param max_fields: more of them are refused.
-    :param known: the ``section`` of an earlier head, read with the same `max_fields`. Clients send the same fields
-        again and again; those are not read twice.
+    :param known: the ``section`` of an earlier head, read with the same `max_fields`. Clients repeat the same
+        fields; those are not parsed again.
     :raises BadRequest: it breaks a rule of RFC 9112 or RFC 9110, or one of this server's limits.
     """
     line, _, text = data.partition(b"\r\n")
@@ -239,7 +239,7 @@ def _read_line(line: bytes) -> tuple[str, bytes, str, bytes, str, bytes | None]:
     return method.decode("ascii"), target, decode_path(path), query_string, version, authority
 
 
-#: The lines of requests are few on most sites, or a few are asked for most.
+#: On most sites a few request lines account for most requests.
 _read_short_line = lru_cache(1000)(_read_line)
 
 

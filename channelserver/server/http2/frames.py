@@ -84,7 +84,7 @@ class Bucket:
 
 
 class FrameReader:
-    """Cuts frames out of what the client sends.
+    """Splits the received bytes into frames.
 
     :param now: seconds of a clock.
     :param max_block: bytes of the largest block of compressed header fields.
@@ -102,7 +102,7 @@ class FrameReader:
 
     @property
     def unfinished(self) -> str:
-        """What the client has begun and must finish: ``head`` (also: the connection), ``frame`` or nothing."""
+        """What the client must finish: ``head`` (also: the connection preface), ``frame``, or empty."""
         buffer = self._buffer
         if not self._started or self._block >= 0 or (len(buffer) >= 4 and buffer[3] in (HEADERS, CONTINUATION)):
             return "head"
@@ -112,7 +112,7 @@ class FrameReader:
         """Take the next bytes; yield whole frames, as (type, bytes).
 
         :param now: seconds of the clock.
-        :raises Violation: the client breaks a rule, or asks too much.
+        :raises Violation: the client breaks a rule or a rate limit.
         """
         buffer = self._buffer + data if self._buffer else data
         # Kept whole until the end: after an exception nothing more is read.
@@ -163,15 +163,15 @@ class FrameReader:
             raise Violation("too many frames that carry nothing", ENHANCE_YOUR_CALM)
 
     def count_reset(self, now: float) -> None:
-        """A stream was taken back by the client, or broken off for an error of its (CVE-2025-8671).
+        """Count a stream that the client reset, or that the server reset for an error of the client (CVE-2025-8671).
 
-        :raises Violation: that was one too many.
+        :raises Violation: there are too many.
         """
         if not self._resets.take(now):
             raise Violation("too many streams opened and reset", ENHANCE_YOUR_CALM)
 
     def sent(self, size: int) -> None:
-        """So many bytes of data were sent, for which the client may open its window again."""
+        """Allow for the window updates that `size` sent bytes cause."""
         self._chatter.give(size / BYTES_PER_CHATTER)
 
 

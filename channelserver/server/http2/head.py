@@ -2,7 +2,7 @@
 
 Runs in the reactor thread; owns nothing.
 
-As strict as :mod:`channelserver.server.http.http1`, so that a request means the same whichever way it came.
+As strict as :mod:`channelserver.server.http.http1`, so that a request means the same over both protocols.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"tr
 
 
 class Malformed(BadRequest):
-    """What the client sent is no request of HTTP/2 (RFC 9113 section 8.1.1): the stream is broken off."""
+    """The request is malformed (RFC 9113 section 8.1.1); the stream is reset."""
 
 
 def read_head(
@@ -46,7 +46,7 @@ def read_head(
     :param ended: there is no body.
     :param scheme: of the connection.
     :param max_fields, max_bytes: more are refused; the bytes are those that the head would have in HTTP/1.1.
-    :raises Malformed: it is no request of HTTP/2.
+    :raises Malformed: the request is malformed.
     :raises BadRequest: it breaks another rule, or one of this server's limits.
     """
     head = RequestHead()

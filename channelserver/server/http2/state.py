@@ -14,7 +14,7 @@ from channelserver.server.common.options import Settings
 
 #: Streams a client may have open.
 MAX_STREAMS = 100
-#: Bytes a client may send ahead, in a stream and in all. They are put away as they come, so these cost no memory.
+#: Bytes a client may send ahead, in a stream and in all. Bodies are spooled as they arrive, so these cost no memory.
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
 #: Bytes of the table of header fields sent, whatever the client allows (RFC 7541 section 4.2).
 MAX_TABLE = 4096

@@ -10,7 +10,7 @@ from typing import Any
 
 from channelserver.server.edge.static import StaticFiles
 from channelserver.server.http import exchange as exchange_module
-from channelserver.server.http import file as file_module
+from channelserver.server.http import source
 from channelserver.server.http.source import BLOCK, FileSource
 from tests.fakes import Client, FakeServer, Response, StrictTestCase, get, request
 
@@ -472,7 +472,7 @@ class SendingTests(StaticTestCase):
 
     def test_blocks(self) -> None:
         """A file is read in blocks of this size, not as a whole."""
-        self.patch(file_module, "BLOCK", 1000)
+        self.patch(source, "BLOCK", 1000)
         client = self.server.connect()
         client.send(get("/static/chat.css"))
         self.assertEqual(client.response().body, CSS)

@@ -213,7 +213,11 @@ class Answer:
         room: asyncio.Future[bool] = loop.create_future()
 
         def done(fits: bool) -> None:  # any thread
-            loop.call_soon_threadsafe(lambda: room.done() or room.set_result(fits))
+            loop.call_soon_threadsafe(set_room, fits)
+
+        def set_room(fits: bool) -> None:
+            if not room.done():
+                room.set_result(fits)
 
         fits = outlet.deliver_async(self._reply, content, done)
         if fits is not None:

@@ -38,7 +38,7 @@ class OriginPolicy:
         if origin is None or self._any_origin:
             return True
         name = _host_of_origin(origin.lower())
-        return bool(name) and (name == split_port(host.lower()) or _matches(name, self._origins))
+        return name is not None and (name == split_port(host.lower()) or _matches(name, self._origins))
 
 
 def split_port(host: str) -> str | None:

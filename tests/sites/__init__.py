@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 def needs(*modules: str) -> Callable[[type], type]:
     """Return a decorator that skips a test case if one of `modules` is not installed."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    missing = [name for name in modules if not _is_installed(name)]
 
     def mark(case: type) -> type:
         if missing:
@@ -16,3 +16,10 @@ def needs(*modules: str) -> Callable[[type], type]:
         return case
 
     return mark
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # nor is the package that it is in
+        return False

@@ -217,7 +217,8 @@ def serve(number: int) -> Any:
                     return None
                 pid = os.fork()
                 if pid == 0:
-                    asked.close()
+                    for other in (asked, *(status for _, status in children.values())):
+                        other.close()
                     return _Fork(json.loads(order), files)
                 status = socket.socket(fileno=files[0])
                 for file in files[1:]:

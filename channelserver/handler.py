@@ -20,7 +20,7 @@ from django.urls import set_script_prefix
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
 from channelserver.message import Message
 from channelserver.workers import outbox
-from channelserver.workers.async_views import AsyncViews
+from channelserver.workers.async_views import AsyncViews, has_asynchronous_views, middleware_can_be_asynchronous
 from channelserver.workers.pool import current_pool, stream, wait_for
 from channelserver.workers.request import AsgiRequest, make_environ, open_body
 from channelserver.workers.responses import (
@@ -48,6 +48,9 @@ class AsgiHandler(ReusesMatch, WSGIHandler):
 
     #: Bytes in one message of a response (Channels 1).
     chunk_size = 512 * 1024
+
+    #: Whether views of the project are coroutine functions; where they are not, no request asks.
+    has_async_views = False
 
     def __call__(self, message: Message) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Answer a request; yield the response's messages."""
@@ -99,11 +102,13 @@ class AsgiHandler(ReusesMatch, WSGIHandler):
 
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a view for ``ATOMIC_REQUESTS``: ``ResponseLater`` must not roll back. Threads of coroutines wait."""
-        if iscoroutinefunction(view):
+        if self.has_async_views and iscoroutinefunction(view):
             coroutine: Any = super().make_view_atomic(view)
             return partial(wait_for, async_to_sync(coroutine))
         if not any(settings["ATOMIC_REQUESTS"] for settings in connections.settings.values()):
             return view
+        if iscoroutinefunction(view):
+            return super().make_view_atomic(view)
 
         def catching(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -174,7 +179,8 @@ class ViewConsumer:
     def __init__(self, handler: AsgiHandler | None = None, timeout: float = 120.0) -> None:
         self.handler = handler if handler is not None else self.handler_class()
         self.timeout = timeout
-        self._async_views = AsyncViews.if_any(timeout)
+        found = self.handler.has_async_views = has_asynchronous_views()
+        self._async_views = AsyncViews(timeout) if found and middleware_can_be_asynchronous() else None
 
     def has_coroutines(self) -> bool:
         """Whether the project has views that run on the event loop."""

@@ -44,6 +44,15 @@ def asynchronous_views(patterns: Iterable[URLPattern | URLResolver]) -> Iterator
             yield pattern
 
 
+def has_asynchronous_views() -> bool:
+    """Whether a view of the project is a coroutine function."""
+    try:
+        return any(asynchronous_views(get_resolver().url_patterns))
+    except Exception:  # a URLconf that cannot be imported: each request says so
+        logger.debug("cannot look for asynchronous views", exc_info=True)
+        return False
+
+
 def middleware_can_be_asynchronous() -> bool:
     """Whether no middleware is synchronous only: such a one has views run in a thread, whatever they are."""
     return all(getattr(import_string(path), "async_capable", False) for path in settings.MIDDLEWARE)
@@ -142,16 +151,6 @@ class AsyncViews:
         self._timeout = timeout
         self._handler: Any = None
         self._prefixes = is_language_prefix_patterns_used(settings.ROOT_URLCONF)[0]
-
-    @classmethod
-    def if_any(cls, timeout: float) -> AsyncViews | None:
-        """Return an instance, or None if the project has no view that can run on the event loop."""
-        try:
-            found = any(asynchronous_views(get_resolver().url_patterns)) and middleware_can_be_asynchronous()
-        except Exception:  # a URLconf that cannot be imported: each request says so
-            logger.debug("cannot look for asynchronous views", exc_info=True)
-            return None
-        return cls(timeout) if found else None
 
     def find(self, message: Message) -> Callable[[Message], Awaitable[None]] | None:
         """Return what answers a request if its view is a coroutine function, else None. The message keeps the match."""

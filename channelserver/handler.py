@@ -5,6 +5,7 @@ Runs in worker threads. They share one handler, which is built once, with its mi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,9 +19,11 @@ from django.http import FileResponse, HttpResponse
 from django.urls import set_script_prefix
 
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
+from channelserver.layers.base import FAILED
 from channelserver.message import Message
 from channelserver.workers import outbox
 from channelserver.workers.async_views import AsyncViews, has_asynchronous_views, middleware_can_be_asynchronous
+from channelserver.workers.loop import event_loop
 from channelserver.workers.pool import current_pool, stream, wait_for
 from channelserver.workers.request import AsgiRequest, make_environ, open_body
 from channelserver.workers.responses import (
@@ -103,8 +106,7 @@ class AsgiHandler(ReusesMatch, WSGIHandler):
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a view for ``ATOMIC_REQUESTS``: ``ResponseLater`` must not roll back. Threads of coroutines wait."""
         if self.has_async_views and iscoroutinefunction(view):
-            coroutine: Any = super().make_view_atomic(view)
-            return partial(wait_for, async_to_sync(coroutine))
+            return partial(_wait_for_view, super().make_view_atomic(view))
         if not any(settings["ATOMIC_REQUESTS"] for settings in connections.settings.values()):
             return view
         if iscoroutinefunction(view):
@@ -226,6 +228,26 @@ class ViewConsumer:
         else:
             run = partial(stream_parts, message, response, self.timeout)
             stream(run, partial(refuse_stream, message, response))
+
+
+def _wait_for_view(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run an asynchronous view behind synchronous middleware, and cancel it if the client leaves."""
+    message = getattr(request, "message", None)
+    if message is None or current_pool() is None:
+        return async_to_sync(view)(request, *args, **kwargs)
+
+    async def run() -> Any:
+        with event_loop.cancelled_with(message.channel_layer, message.content["reply_channel"]):
+            return await view(request, *args, **kwargs)
+
+    try:
+        return wait_for(async_to_sync(run))
+    except asyncio.CancelledError:
+        logger.debug("the view of %r was cancelled", request.path)
+        message.channel_layer.dispatch(
+            message.content["reply_channel"], {FAILED: 503}
+        )  # nothing if the client has left
+        return NoResponse()
 
 
 def _drop_held_back(**_: Any) -> None:

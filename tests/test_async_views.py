@@ -277,7 +277,14 @@ class SynchronousMiddlewareTests(SharedServerTestCase):
             def plain(request):
                 return HttpResponse(threading.current_thread().name)
 
-            urlpatterns = [path("meet/", meet), path("plain/", plain)]
+            async def hang(request):
+                try:
+                    await asyncio.sleep(100)
+                finally:
+                    with open("notes.txt", "a") as notes:
+                        notes.write("cancelled\\n")
+
+            urlpatterns = [path("meet/", meet), path("plain/", plain), path("hang/", hang)]
         """,
     }
     extra_settings = 'MIDDLEWARE = ["urls.old_middleware"]\n'
@@ -295,6 +302,15 @@ class SynchronousMiddlewareTests(SharedServerTestCase):
         wait_until(lambda: self.server.get("/-/health").json()["streams"] == 0, "the end of the waiting")
         names = {self.server.get("/plain/").text for _ in range(5)}
         self.assertEqual(len(names), 1, names)
+
+    def test_client_leaves(self) -> None:
+        """The view is cancelled, which is no error."""
+        with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
+            client.sendall(b"GET /hang/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertTrue(self.server.get("/plain/").text)  # the one thread was free for the first
+        wait_until(lambda: notes(self.server) == ["cancelled"], "the cancellation")
+        wait_until(lambda: self.server.get("/-/health").json()["streams"] == 0, "the end of the waiting")
+        self.assertNotIn("error", self.server.output)
 
 
 class WrappedTests(SharedServerTestCase):

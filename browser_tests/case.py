@@ -100,6 +100,10 @@ class ChatSite:
         """The options of ``twistd channelserver``, but for the port."""
         return ["--demo", "--demo-data", str(self.data)]
 
+    def variables(self) -> dict[str, str]:
+        """Variables of the server's environment."""
+        return {}
+
     def start(self) -> None:
         """Start the server; return when it answers."""
         options = ["channelserver", *self.options(), "--port", str(self.port)]
@@ -107,7 +111,7 @@ class ChatSite:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", TWISTD, "-n", "--pidfile=", *options],
                 cwd=self._folder.name,
-                env=environment(PYTHONUNBUFFERED="1"),
+                env=environment(PYTHONUNBUFFERED="1", **self.variables()),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

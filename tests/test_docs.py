@@ -32,7 +32,10 @@ SKELETON = project("docs")
 
 #: Pages whose first commands make the project, and pages about a project that is there.
 BEGIN_WITH_NOTHING = ("docs/tutorial.rst",)
-BEGIN_WITH = {"examples/chat/README.rst": ("examples/chat", "chatsite.settings")}
+BEGIN_WITH = {
+    "examples/answers/README.rst": ("examples/answers", "answers.settings"),
+    "examples/chat/README.rst": ("examples/chat", "chatsite.settings"),
+}
 
 #: Renders a template.
 RENDER = """
@@ -219,6 +222,9 @@ class PageTestCase(ServerTestCase):
 
     def try_python(self, words: list[str]) -> None:
         if words == ["-m", "build"]:  # installed by the page
+            return
+        if words[0] == "crowd.py":  # asks a running server; tests.test_example has one
+            self.assertTrue((self.folder / words[0]).is_file())
             return
         self.assertEqual(words[0], "manage.py")
         if words[1] in QUICK:

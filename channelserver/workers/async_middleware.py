@@ -14,16 +14,8 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.contrib.auth.middleware import AuthenticationMiddleware
-from django.contrib.messages.middleware import MessageMiddleware
-from django.contrib.sessions.middleware import SessionMiddleware
-from django.middleware.clickjacking import XFrameOptionsMiddleware
-from django.middleware.common import CommonMiddleware
-from django.middleware.csrf import CsrfViewMiddleware
-from django.middleware.http import ConditionalGetMiddleware
-from django.middleware.locale import LocaleMiddleware
-from django.middleware.security import SecurityMiddleware
 from django.utils.deprecation import MiddlewareMixin
+from django.utils.module_loading import import_string
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -56,32 +48,40 @@ def _csrf_reads_body(request: Any) -> bool:
     return bool(settings.CSRF_USE_SESSIONS) or request.method not in SAFE_METHODS
 
 
-#: For each class, when ``process_request`` and ``process_response`` may wait.
-_WAITS: dict[type, tuple[Test, Test]] = {
-    SecurityMiddleware: (_never, _never),
-    SessionMiddleware: (_never, _saves_session),
-    CommonMiddleware: (_never, _never),
-    CsrfViewMiddleware: (_csrf_in_session, _csrf_in_session),
-    AuthenticationMiddleware: (_never, _never),
-    MessageMiddleware: (_never, _stores_messages),
-    XFrameOptionsMiddleware: (_never, _never),
-    LocaleMiddleware: (_never, _never),
-    ConditionalGetMiddleware: (_never, _never),
+#: For each class, when ``process_request`` and ``process_response`` may wait. By name: a project imports its own alone.
+_WAITS: dict[str, tuple[Test, Test]] = {
+    "django.middleware.security.SecurityMiddleware": (_never, _never),
+    "django.contrib.sessions.middleware.SessionMiddleware": (_never, _saves_session),
+    "django.middleware.common.CommonMiddleware": (_never, _never),
+    "django.middleware.csrf.CsrfViewMiddleware": (_csrf_in_session, _csrf_in_session),
+    "django.contrib.auth.middleware.AuthenticationMiddleware": (_never, _never),
+    "django.contrib.messages.middleware.MessageMiddleware": (_never, _stores_messages),
+    "django.middleware.clickjacking.XFrameOptionsMiddleware": (_never, _never),
+    "django.middleware.locale.LocaleMiddleware": (_never, _never),
+    "django.middleware.http.ConditionalGetMiddleware": (_never, _never),
 }
+#: The same for the classes that the project has.
+_waits: dict[type, tuple[Test, Test]] = {}
 
 _hopping: Any = MiddlewareMixin.__acall__
 
 
 def install() -> None:
     """Have Django's own classes called directly, in this process. Subclasses keep Django's way."""
-    for kind in _WAITS:
-        if kind.__acall__ is _hopping:  # type: ignore[attr-defined]
-            kind.__acall__ = _direct  # type: ignore[attr-defined]
+    for kind in map(import_string, settings.MIDDLEWARE):
+        waits = _WAITS.get(_name(kind)) if isinstance(kind, type) else None
+        if waits is not None and kind.__acall__ is _hopping:
+            kind.__acall__ = _direct
+            _waits[kind] = waits
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 async def _direct(self: Any, request: Any) -> Any:
     """What ``MiddlewareMixin.__acall__`` does."""
-    waits = _WAITS.get(type(self))
+    waits = _waits.get(type(self))
     if waits is None:
         return await _hopping(self, request)
     response = None
@@ -101,7 +101,7 @@ async def _call(waits: bool, method: Callable[..., Any], *arguments: Any) -> Any
 
 def direct_process_view(method: Any) -> Callable[..., Any] | None:
     """Return the asynchronous form of a bound ``process_view`` of Django's own; None: it is none of those known."""
-    if type(getattr(method, "__self__", None)) is not CsrfViewMiddleware:
+    if _name(type(getattr(method, "__self__", None))) != "django.middleware.csrf.CsrfViewMiddleware":
         return None
 
     async def process_view(request: Any, *arguments: Any) -> Any:

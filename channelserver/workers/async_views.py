@@ -23,7 +23,7 @@ from django.utils import translation
 from django.utils.module_loading import import_string
 
 from channelserver.message import Message
-from channelserver.workers import django_cleanup, outbox
+from channelserver.workers import async_middleware, django_cleanup, outbox
 from channelserver.workers.django_cleanup import only_django_listens
 from channelserver.workers.request import make_environ, open_body
 from channelserver.workers.responses import BODY, Answer, body_for_reactor, encode_head, hand_over
@@ -194,8 +194,6 @@ class AsyncViews:
 def _make_handler() -> Any:
     """Return Django's asynchronous application, made as for every ASGI server: monitoring may wrap what makes it."""
     if django_cleanup.installed():
-        from channelserver.workers import async_middleware  # not before: it imports Django's middleware
-
         async_middleware.install()
         AsyncHandler.direct_process_view = staticmethod(async_middleware.direct_process_view)
     module: Any = django_asgi

@@ -29,6 +29,7 @@ from channelserver.workers.request import AsgiRequest, make_environ, open_body
 from channelserver.workers.responses import (
     encode_head,
     hand_over,
+    inner_response,
     iterate,
     refuse_stream,
     start_async_stream,
@@ -39,6 +40,9 @@ from channelserver.workers.wrapped import MESSAGE, RESPONSE, NoResponse, ReusesM
 __all__ = ["AsgiHandler", "AsgiRequest", "ViewConsumer"]
 
 logger = logging.getLogger("channelserver.handler")
+
+#: Something is logged once.
+_once = iter([True])
 
 
 class AsgiHandler(ReusesMatch, WSGIHandler):
@@ -226,6 +230,12 @@ class ViewConsumer:
         if response.is_async and current_pool() is not None:
             start_async_stream(message, response, self.timeout)
         else:
+            if inner_response(response).get("Content-Type", "").startswith("text/event-stream") and next(_once, False):
+                logger.warning(
+                    "the event stream of %r holds a thread as long as its client stays, because its iterator is plain; "
+                    "return channelserver.EventStream, or an asynchronous iterator (logged once)",
+                    message.get("path"),
+                )
             run = partial(stream_parts, message, response, self.timeout)
             stream(run, partial(refuse_stream, message, response))
 

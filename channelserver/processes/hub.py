@@ -128,6 +128,12 @@ class Hub:
                 peers.remove(peer)
         self._check_idle()
 
+    def client_gone(self, reply_channel: str) -> None:
+        """Tell worker processes that the client of a request has left."""
+        for peer in self._peers:
+            if peer.channels and not peer.sibling:
+                peer.link.note("client_gone", reply_channel)
+
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Call `callback` once, when no joined process has a message in hand and none waits for one."""
         self._idle_callbacks.append(callback)

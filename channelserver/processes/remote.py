@@ -62,6 +62,7 @@ class RemoteLayer(InMemoryChannelLayer):
             "flushed": super().flush,
             "own_channel_statistics": self.own_channel_statistics,
             "own_global_statistics": self.own_global_statistics,
+            "client_gone": lambda reply_channel: None,
         }
 
     # -- the connection, in the reactor thread -------------------------------------------------------------------------
@@ -247,6 +248,10 @@ class RemoteLayer(InMemoryChannelLayer):
     def provide_figures(self, figures: Callable[[], dict[str, Any]]) -> None:
         """Answer the other process's requests for figures with those that `figures` returns."""
         self._handlers["own_figures"] = figures
+
+    def when_client_gone(self, call: Callable[[str], object]) -> None:
+        """Have `call` called with the name of each request whose client has left before its answer was complete."""
+        self._handlers["client_gone"] = call
 
     def dispatch(self, channel: str, content: Content) -> None:
         outlet = self.outlet_of(channel)

@@ -61,7 +61,7 @@ class Replies:
         #: The names of event streams.
         self.events: set[str] = set()
         #: Called with the name of a request whose client has left before the answer was complete.
-        self.client_gone: Callable[[str], object] = lambda name: None
+        self.client_gone: list[Callable[[str], object]] = []
 
     # -- reactor thread ------------------------------------------------------------------------------------------------
 

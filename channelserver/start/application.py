@@ -121,7 +121,7 @@ def make_server(
 
     workers = pool = make_workers(wrapper, bridge, values, thread_started)
     if isinstance(pool, Workers):
-        site.replies.client_gone = event_loop.client_gone
+        site.replies.client_gone.append(event_loop.client_gone)
         site.wheel.add(LoopWatch(), site.wheel.now() + 1.0)
         pool.context.run(set_script_prefix, root_path + "/")  # for consumers; a request sets its own
     hub = None
@@ -129,6 +129,7 @@ def make_server(
         options = {"auto_accept": values.auto_accept, "reject_unrouted": values.reject_unrouted}
         hub = Hub(wrapper.channel_layer, bridge, reactor, options)
         workers = AllWorkers(workers, hub, bridge)
+        site.replies.client_gone.append(hub.client_gone)
     if values.health_path:
         site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
         if isinstance(pool, Workers):

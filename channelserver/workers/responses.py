@@ -49,6 +49,11 @@ def encode_head(response: Any) -> dict[str, Any]:
     return {"status": response.status_code, "headers": headers}
 
 
+def inner_response(response: Any) -> Any:
+    """Return Django's own response, where monitoring has put something around it."""
+    return response.response if isinstance(response, WrappedResponse) else response
+
+
 def hand_over(message: Message, response: Any) -> bool:
     """Give the reactor a response that it can send by itself: an event stream or a file. The caller closes it.
 
@@ -62,7 +67,7 @@ def hand_over(message: Message, response: Any) -> bool:
 
 def body_for_reactor(message: Message, response: Any) -> dict[str, Any] | None:
     """Return the body of an event stream or of a file as the reactor takes it; None: the response is neither."""
-    inner = response.response if isinstance(response, WrappedResponse) else response
+    inner = inner_response(response)
     if isinstance(inner, EventStream):
         first = [{"retry": inner.retry}] * (inner.retry is not None) + inner.first
         return {"content": b"".join(map(encode_event, first)), "more_content": True, EVENTS: inner.retry}
@@ -80,7 +85,7 @@ def give(layer: Any, reply: str, head: dict[str, Any], body: dict[str, Any], res
         head["headers"] = [pair for pair in head["headers"] if pair[0].lower() != b"content-encoding"]
     layer.dispatch(reply, {**head, **body})
     if EVENTS in body:
-        for group in getattr(response, "response", response).groups:
+        for group in inner_response(response).groups:
             layer.group_add(group, reply)
 
 

@@ -31,6 +31,7 @@ from channelserver.start.logs import show_reactor_log
 from channelserver.start.project import StartError
 from channelserver.start.signals import other_signals, stop_on_signals
 from channelserver.start.workers import ALWAYS_SERVED, Workers, make_workers
+from channelserver.workers.loop import event_loop
 
 logger = logging.getLogger("channelserver.runworker")
 
@@ -113,6 +114,9 @@ class WorkerProcess:
             )
         #: A line for the user.
         self.shortcuts = install_shortcuts(values)
+        if isinstance(self.wrapper.channel_layer, RemoteLayer):
+            self.wrapper.channel_layer.when_client_gone(event_loop.client_gone)
+        self._drain_timeout = values.drain_timeout
         self.pool: Workers = make_workers(self.wrapper, self._bridge, values, channels=channels)
 
     def _configure(self, options: dict[str, Any]) -> None:
@@ -143,6 +147,7 @@ class WorkerProcess:
         self.wrapper.channel_layer.retire()
         idle: Any = defer.Deferred()
         self.pool.when_idle(lambda: self._bridge.post(idle.callback, None))
+        self._reactor.callLater(self._drain_timeout, event_loop.cancel)
         yield idle
         self.pool.stop()
         self.pool.join(5.0)

@@ -211,7 +211,8 @@ class Exchange:
             site = self.wire.site
             self._forget()
             self._log_access(complete=False)
-            site.replies.client_gone(self.name)
+            for call in site.replies.client_gone:
+                call(self.name)
             site.submit("http.disconnect", {"reply_channel": self.name, "path": self.head.path})
 
     def drain(self) -> None:
@@ -261,6 +262,8 @@ class Exchange:
             self.send_part(body)
         elif FILE in content:
             self.source.resume()
+        if self.wire.site.draining:
+            self.drain()  # the call for all connections came too early for it
 
     def _head(self, status: int, headers: Any, body: bytes, more: bool) -> bytes:
         """Return what goes out before the body."""

@@ -78,12 +78,14 @@ class ViewTests(SharedServerTestCase):
             "from django.contrib.auth.models import User\n"
             "[User.objects.get_or_create(username=f'user{n}') for n in range(20)]",
         )  # fmt: skip
+        paths = ["/iterate/", "/query-in-thread/", "/open-connections/"] * 25
         with ThreadPoolExecutor(12) as pool:
-            answers = list(
-                pool.map(lambda n: self.server.get("/iterate/" if n % 2 else "/query-in-thread/"), range(60))
-            )
+            answers = list(pool.map(self.server.get, paths))
         self.assertEqual({answer.status_code for answer in answers}, {200})
-        self.assertEqual({answer.text for answer in answers}, {"20"})
+        texts = [answer.text for answer in answers]
+        self.assertEqual({*texts[::3], *texts[1::3]}, {"20"})
+        # No more connections than threads.
+        self.assertLessEqual(max(len(set(text.split())) for text in texts[2::3]), 2)
         found = ""
 
         def closed() -> bool:
@@ -192,6 +194,25 @@ class WaitingTests(ServerTestCase):
         self.assertEqual((answer.status_code, answer.headers["Retry-After"]), (503, "5"))
         self.assertTrue(server.get("/plain/").text.startswith("worker-"))
         server.kill()
+
+    def test_connections_of_streams(self) -> None:
+        """Streams of rows hold one database connection each, so the cap bounds these, too; none stays open."""
+        self.manage("migrate", "-v0")
+        self.manage(
+            "shell", "-c",
+            "from django.contrib.auth.models import User\n[User.objects.create(username=f'user{n}') for n in range(3)]",
+        )  # fmt: skip
+        server = self.start("--threads", "2", "--max-streams", "3")
+        with ThreadPoolExecutor(6) as pool:
+            try:
+                asked = [pool.submit(server.get, "/rows-in-thread/") for _ in range(6)]
+                wait_until(lambda: self._health(server.url("/-/health"))["streams"] == 6, "the streams")
+                wait_until(lambda: len(server.get("/open-connections/").text.split()) >= 3, "the connections")
+                self.assertLessEqual(len(server.get("/open-connections/").text.split()), 2 + 3)
+            finally:
+                (self.folder / "go-on").touch()
+            self.assertEqual({one.result(TIMEOUT).text for one in asked}, {"user0 user1 user2 "})
+        wait_until(lambda: server.get("/open-connections/").text == "none", "the end of the connections")
 
     def test_stop(self) -> None:
         """SIGTERM ends the server in time beside a hanging view, an endless stream and a thread that sleeps."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -12,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import tests  # noqa: F401  # sets Django up
 from channelserver import EventStream
 from channelserver.layers.events import encode_event
+from tests.crowd import Crowd
 from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, project, wait_until
 
 FIRST = "retry: 2500\n\ndata: first\ndata: lines\n\nevent: hello\ndata: x\n\n"
@@ -180,3 +186,178 @@ class StopTests(ServerTestCase):
         server.get("/send/?text=x")
         for stream in streams:
             stream.read("event: e\nid: 7\ndata: x\n\n")
+
+    def test_sibling_killed(self) -> None:
+        """The streams of a process that dies end; the others go on, and its successor has new ones."""
+        server = self.start("--processes", "2")
+        server.wait_for("process 2 serves")
+        streams: dict[int, list[Stream]] = defaultdict(list)
+
+        def in_both() -> bool:
+            stream = Stream(server, "/process/")
+            stream.read("\n\n")
+            streams[int(stream.text.removeprefix("data: "))].append(stream)
+            return len(streams) == 2
+
+        wait_until(in_both, "a stream in each process")
+        (killed,) = set(streams) - {server.process.pid}
+        os.kill(killed, signal.SIGKILL)
+        for stream in streams.pop(killed):
+            with self.assertRaises(requests.exceptions.ChunkedEncodingError):
+                stream.rest()
+        for text in ("while one is dead", "later"):
+            server.get(f"/send/?text={text}")
+            for stream in streams[server.process.pid]:
+                stream.read(f"data: {text}\n\n")
+            if text != "later":
+                wait_until(in_both, "a stream in the successor")
+                streams[server.process.pid] += streams.pop(next(pid for pid in streams if pid != server.process.pid))
+
+
+class CrowdTests(ServerTestCase):
+    """Hundreds of streams, six threads."""
+
+    files = project("event_stream")
+
+    def streams(self, server: Server, number: int) -> list[socket.socket]:
+        """Open event streams; return when each has its first events."""
+        clients = []
+        for _ in range(number):
+            client = socket.create_connection(("127.0.0.1", server.port), TIMEOUT)
+            self.addCleanup(client.close)
+            client.sendall(b"GET /news/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            clients.append(client)
+        for client in clients:
+            self.read(client, b"data: x\n\n\r\n")
+        return clients
+
+    @staticmethod
+    def read(client: socket.socket, end: bytes) -> bytes:
+        """Read until there is nothing more than this."""
+        seen = b""
+        while not seen.endswith(end):
+            part = client.recv(65536)
+            assert part, seen[-1000:]
+            seen += part
+        return seen
+
+    def test_many(self) -> None:
+        """500 streams hold no thread: the site answers, and a message reaches each."""
+        server = self.start("--threads", "6")
+        clients = self.streams(server, 500)
+        health = server.get("/-/health").json()
+        self.assertEqual((health["streams"], health["busy"], health["status"]), (500, 0, "ready"))
+        self.assertLess(len(list(Path(f"/proc/{server.process.pid}/task").iterdir())), 12)
+        self.assertEqual(server.get("/plain/").text, "plain")
+        server.get("/send/?text=all")
+        for client in clients:
+            self.read(client, b"event: e\nid: 7\ndata: all\n\n\r\n")
+        self.assertEqual(server.get("/plain/").text, "plain")
+
+    def test_sockets_too(self) -> None:
+        """A group of 250 WebSockets and 250 streams: each gets the message, which is encoded once for each kind."""
+        server = self.start("--threads", "6")
+        clients = self.streams(server, 250)
+        with Crowd(server.port) as crowd:
+            sockets = crowd.grow(250)
+            before = server.get("/counts/").json()
+            server.get("/send/?text=all")
+            for client in clients:
+                self.read(client, b"event: e\nid: 7\ndata: all\n\n\r\n")
+            for one in sockets:
+                self.assertEqual(self.read(one, b"all"), b"\x81\x03all")
+            after = server.get("/counts/").json()
+        self.assertEqual({what: after[what] - before[what] for what in after}, {"frame": 1, "event": 1})
+
+    def test_any_text(self) -> None:
+        """Line ends, NUL, emoji and a mebibyte arrive; bytes are for sockets alone."""
+        server = self.start()
+        texts = ["a\r\nb\rc\nd", "\x00", "\U0001f600 \u2028 caf\u00e9", "", "\r\n", "x" * 2**20]
+        with ExitStack() as stack:
+            client = stack.enter_context(server.connect("/", max_size=None))
+            stream = Stream(server)
+            stream.read(FIRST)
+            for text in texts:
+                stream.text = ""
+                server.post("/post/?as=bytes", data=b"\x00\r\n")
+                server.post("/post/?as=text", data=text.encode())
+                lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+                stream.read(wanted := "".join(f"data: {line}\n" for line in lines) + "\n")
+                self.assertEqual(stream.text, wanted)
+                self.assertEqual([client.recv(TIMEOUT), client.recv(TIMEOUT)], [b"\x00\r\n", text])
+
+    def test_never_reads(self) -> None:
+        """What waits for clients that never read is bounded: they are cut off before it is 20 MB."""
+        server = self.start()
+        stream = Stream(server)
+        stream.read(FIRST)
+        with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.sendall(b"GET /news/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            self.assertTrue(client.recv(10))
+            server.get("/send/?text=x&times=500000")  # what the server needs for such a message at all
+            stream.read("xx\n\n")
+            before = self.memory(server)
+            for _ in range(60):
+                stream.text = ""
+                server.get("/send/?text=x&times=500000")
+                stream.read("xx\n\n")
+            self.assertLess(self.memory(server) - before, 20_000)
+            self.assertEqual(server.get("/-/health").json()["refused"], {"slow reader": 1})
+
+    @staticmethod
+    def memory(server: Server) -> int:
+        """Return the most memory the server has had, in KiB."""
+        text = Path(f"/proc/{server.process.pid}/status").read_text()
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmHWM:"))
+
+
+class MiddlewareTests(ServerTestCase):
+    """Middleware sees the head, as on any response."""
+
+    files = project("event_stream")
+    migrate = True
+    extra_settings = 'MIDDLEWARE = ["policy.content_security_policy", *MIDDLEWARE]'
+
+    def test_head(self) -> None:
+        """A policy is added, the session is stored and found again."""
+        server = self.start("--threads", "1")
+        cookies: Any = None
+        for visit in ("1", "2"):
+            with requests.get(server.url("/in-session/"), stream=True, timeout=TIMEOUT, cookies=cookies) as answer:
+                self.assertEqual(answer.headers["Content-Security-Policy"], "default-src 'self'")
+                self.assertEqual(next(answer.iter_content(None)).decode(), f"data: {visit}\n\n")
+                cookies = cookies or answer.cookies
+                self.assertIn("sessionid", cookies)
+
+
+class PlainIteratorTests(ServerTestCase):
+    """Event streams of plain iterators."""
+
+    files = project("event_stream")
+
+    def test_cap(self) -> None:
+        """They count as streams that hold a thread: some run, some wait, one more is refused, and the site answers.
+        The log says once what to do about it.
+        """
+        server = self.start("--threads", "2", "--max-streams", "3")
+        running = [Stream(server, "/in-thread/") for _ in range(3)]
+        for stream in running:
+            stream.read("data: 0\n\n")
+        waiting = []
+        for number in range(4, 7):
+            client = socket.create_connection(("127.0.0.1", server.port), TIMEOUT)
+            self.addCleanup(client.close)
+            client.sendall(b"GET /in-thread/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            waiting.append(client)
+            wait_until(lambda number=number: server.get("/-/health").json()["streams"] == number, "a stream that waits")
+        refused = server.get("/in-thread/")
+        self.assertEqual((refused.status_code, refused.headers["Retry-After"]), (503, "5"))
+        self.assertEqual(server.get("/plain/").text, "plain")
+        running[0].answer.close()
+        self.assertTrue(waiting[0].recv(10))  # it is its turn
+        server.wait_for(
+            "the event stream of '/in-thread/' holds a thread .* return channelserver.EventStream, or an async"
+        )
+        self.assertEqual(server.output.count("holds a thread"), 1)
+        server.kill()

@@ -9,9 +9,11 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.core.handlers.asgi import ASGIRequest
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 from django.utils import timezone, translation
+
+from channelserver import EventStream, Group, channel_layers
 
 HERE = Path(__file__).parent
 lock = asyncio.Lock()
@@ -140,10 +142,24 @@ def parts_in_thread(request):
     def produce():
         try:
             for number in range(int(request.GET.get("count", 3))):
-                yield b"%d\n" % number
+                yield b"%d\n" % number * int(request.GET.get("n", 1))
+                if "n" in request.GET:
+                    note(f"part {number}")
                 time.sleep(float(request.GET.get("s", 0.01)))
         finally:
             note("plain parts closed")
+
+    return StreamingHttpResponse(produce())
+
+
+def rows_in_thread(request):
+    """A stream of rows by a plain iterator, which reads on when the test wants it to."""
+
+    def produce():
+        for user in User.objects.iterator(chunk_size=1):
+            yield user.username + " "
+            while not (HERE / "go-on").exists():
+                time.sleep(0.01)
 
     return StreamingHttpResponse(produce())
 
@@ -196,11 +212,52 @@ async def to_thread(request):
     return HttpResponse("begun")
 
 
+async def to_thread_briefly(request):
+    await asyncio.to_thread(time.sleep, 0.01)
+    return HttpResponse("done")
+
+
+def groups(request):
+    """Return the number of members by group."""
+    return JsonResponse(channel_layers["default"].channel_layer.groups.counts())
+
+
 async def fails(request):
     raise ValueError("of the view")
 
 
+def file(request):
+    """A large file, for whoever reads slowly."""
+    return FileResponse(open(HERE / "large.bin", "rb"))
+
+
+async def async_file(request):
+    return FileResponse(open(HERE / "large.bin", "rb"))
+
+
+def events(request):
+    return EventStream(groups=["events"], first=["first"])
+
+
+def late_events(request):
+    """An event stream that begins when the test wants it to."""
+    note("events asked for")
+    while not (HERE / "go-on").exists():
+        time.sleep(0.01)
+    return EventStream(groups=["events"], first=["first"], retry=2500)
+
+
+def send(request):
+    Group("events").send({"text": request.GET["text"]})
+    return HttpResponse("sent")
+
+
 urlpatterns = [
+    path("file/", file),
+    path("async-file/", async_file),
+    path("events/", events),
+    path("late-events/", late_events),
+    path("send/", send),
     path("plain/", plain),
     path("sleep/", sleep),
     path("where/", where),
@@ -215,10 +272,13 @@ urlpatterns = [
     path("hang/", hang),
     path("parts/", parts),
     path("parts-in-thread/", parts_in_thread),
+    path("rows-in-thread/", rows_in_thread),
     path("parts-of-a-plain-view/", parts_of_a_plain_view),
     path("context/", context),
     path("context-in-thread/", context_in_thread),
     path("background/", background),
     path("to-thread/", to_thread),
+    path("to-thread-briefly/", to_thread_briefly),
+    path("groups/", groups),
     path("fails/", fails),
 ]

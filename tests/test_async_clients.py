@@ -233,6 +233,16 @@ class WorkerProcessTests(ServerTestCase):
             wait_until(lambda end=end: end in notes(server), end)  # type: ignore[misc]
         self.assertEqual(worker.stop(), 0)
 
+    def test_slow_readers(self) -> None:
+        """Forty streams that nobody reads hold up no other, although asyncio has 32 threads."""
+        server = self.start("--threads", "0")
+        self.run_process([sys.executable, "manage.py", "runworker", "--threads", "2"])
+        for number in range(1, 41):
+            reader = HTTP1Reader(server, "/parts/?s=0&n=100000", small=True)
+            self.addCleanup(shut, reader)
+            wait_until(lambda number=number: notes(server).count("part 1") == number, "the stream")  # type: ignore[misc]
+        self.assertEqual(server.get("/parts-of-a-plain-view/").text, "".join(f"{n} event-loop\n" for n in range(3)))
+
     def test_stop(self) -> None:
         """A worker process that stops cancels what is left after the drain timeout."""
         with open(self.folder / "settings.py", "a") as stream:

@@ -65,6 +65,15 @@ class ConsumerTests(ServerTestCase):
             socket.send("x")
             self.assertEqual(socket.recv(TIMEOUT), "received nobody")
 
+    def test_contexts(self) -> None:
+        """What one message's consumer sets does not reach the next, in threads and on the loop."""
+        server = self.serve()
+        for path in ("/context/", "/async-context/"):
+            with server.connect(path) as socket:
+                for _ in range(6):
+                    socket.send("x")
+                self.assertEqual({socket.recv(TIMEOUT) for _ in range(6)}, {"en-us UTC"})
+
     def test_class(self) -> None:
         """A class with coroutine methods, and a plain one among them."""
         server = self.serve()

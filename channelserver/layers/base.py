@@ -6,6 +6,7 @@ Called from any thread. A layer's own docstring says how it keeps its state safe
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import translate
@@ -207,6 +208,13 @@ class BaseChannelLayer:
         :returns: False if the receiver has gone, or had no room in time.
         """
         raise NotImplementedError(f"{type(self).__name__}.dispatch_waiting")
+
+    def dispatch_then(self, channel: str, content: Content, timeout: float, done: Callable[[bool], object]) -> None:
+        """Like :meth:`dispatch_waiting`, but the calling thread does not wait.
+
+        :param done: called with the result, in any thread.
+        """
+        threading.Thread(target=lambda: done(self.dispatch_waiting(channel, content, timeout)), daemon=True).start()
 
     def submit(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
         """Like :meth:`dispatch`, for the server's own messages.

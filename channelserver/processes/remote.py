@@ -278,6 +278,12 @@ class RemoteLayer(InMemoryChannelLayer):
         except NoServerError:
             return False
 
+    def dispatch_then(self, channel: str, content: Content, timeout: float, done: Callable[[bool], object]) -> None:
+        def send() -> None:
+            ask(self._link, "send_waiting", channel, content, timeout).addBoth(lambda answer: done(answer is True))
+
+        self._started().post_data(size_of(content), send)
+
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
         if channel in SERVER_CHANNELS and self._outlets:
             return super().when_room(channel, content, callback)

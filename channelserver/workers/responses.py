@@ -212,8 +212,6 @@ class Answer:
 
     async def _put(self, content: dict[str, Any]) -> bool:
         outlet = self._layer.outlet_of(self._reply)
-        if not hasattr(outlet, "deliver_async"):  # a connection of another process
-            return bool(await asyncio.to_thread(self._layer.dispatch_waiting, self._reply, content, self._timeout))
         loop = asyncio.get_running_loop()
         room: asyncio.Future[bool] = loop.create_future()
 
@@ -224,9 +222,12 @@ class Answer:
             if not room.done():
                 room.set_result(fits)
 
-        fits = outlet.deliver_async(self._reply, content, done)
-        if fits is not None:
-            return bool(fits)
+        if hasattr(outlet, "deliver_async"):
+            fits = outlet.deliver_async(self._reply, content, done)
+            if fits is not None:
+                return bool(fits)
+        else:  # a connection of another process
+            self._layer.dispatch_then(self._reply, content, self._timeout, done)
         try:
             return await asyncio.wait_for(room, self._timeout)
         except TimeoutError:

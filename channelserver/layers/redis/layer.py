@@ -387,6 +387,11 @@ class RedisChannelLayer(LocalLayer):
                     return False
                 threading.Event().wait(min(left, 0.2))
 
+    def dispatch_then(self, channel: str, content: Content, timeout: float, done: Callable[[bool], object]) -> None:
+        host = self._engine()
+        call: Call = lambda host: host.reply_waiting(channel, content, timeout)  # noqa: E731
+        host.bridge.post(lambda: begin(host, call).addBoth(lambda answer: done(answer is True)))
+
     def when_room(self, channel: str, content: Content, callback: Callable[[], object]) -> bool:
         if self.outlet_of(channel) is not None or token_of(channel):
             return True

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from django.utils import timezone, translation
+
 from channelserver import Channel, Group, route, route_class
 from channelserver.auth import channel_session_user, channel_session_user_from_http
 from channelserver.exceptions import DenyConnection
@@ -51,6 +53,18 @@ async def user_receive(message):
     message.reply_channel.send({"text": f"received {message.user.username or 'nobody'}"})
 
 
+def context(message):
+    """Leave traces in the context, and tell those found there."""
+    found = f"{translation.get_language()} {timezone.get_current_timezone_name()}"
+    translation.activate("de")
+    timezone.activate("Asia/Tokyo")
+    message.reply_channel.send({"text": found})
+
+
+async def async_context(message):
+    context(message)
+
+
 class Json(JsonWebsocketConsumer):
     """A class whose hooks are coroutines, but for one."""
 
@@ -74,6 +88,8 @@ channel_routing = [
     route_class(Json, path=r"^/json/(?P<room>\w+)/$"),
     route("websocket.connect", user_connect, path=r"^/user/"),
     route("websocket.receive", user_receive, path=r"^/user/"),
+    route("websocket.receive", context, path=r"^/context/$"),
+    route("websocket.receive", async_context, path=r"^/async-context/$"),
     route("websocket.connect", connect),
     route("websocket.receive", receive),
     route("work", work),

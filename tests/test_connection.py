@@ -692,6 +692,16 @@ class TimeoutTests(ConnectionTestCase):
         self.server.turn()
         self.assertEqual(len(client.response().body), 500_000)
 
+    def test_stream_needs_no_timer(self) -> None:
+        """An answer that goes on for ever, as an event stream does, wakes nobody up while its client reads."""
+        client = self.connect()
+        self.server.reply(message := client.request(), status=200, content=b"begin", more_content=True)
+        self.server.pass_time(500)
+        self.assertEqual(self.server.reactor.getDelayedCalls(), [])
+        client.transport.slow = True  # and yet one who does not read is given up
+        self.server.reply(message, content=b"x" * 100_000, more_content=True)
+        self.assertTime(self.until_over(client, 300), 120)
+
     def test_closed_connections_are_forgotten(self) -> None:
         """The timer keeps nothing of connections that are gone."""
         for _ in range(20):

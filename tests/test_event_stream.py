@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from channelserver import EventStream
 from channelserver.layers.events import encode_event
 from tests.crowd import Crowd
 from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, project, wait_until
+from tests.redis_server import RedisServer
 
 FIRST = "retry: 2500\n\ndata: first\ndata: lines\n\nevent: hello\ndata: x\n\n"
 
@@ -212,6 +214,47 @@ class StopTests(ServerTestCase):
             if text != "later":
                 wait_until(in_both, "a stream in the successor")
                 streams[server.process.pid] += streams.pop(next(pid for pid in streams if pid != server.process.pid))
+
+
+class ElsewhereTests(ServerTestCase):
+    """The view runs in another process than the one that has the stream."""
+
+    files = project("event_stream")
+
+    def try_streams(self, server: Server) -> None:
+        """A group's message reaches streams and sockets; one that has left is no member."""
+        streams = [Stream(server, path) for path in ("/news/", "/async-news/")]
+        for stream in streams:
+            stream.read("\n\n")
+        left = Stream(server)
+        left.answer.close()
+        with server.connect("/") as client:
+            self.assertEqual(server.get("/send/?text=x").text, "sent")
+            self.assertEqual(client.recv(TIMEOUT), "x")
+        for stream in streams:
+            stream.read("event: e\nid: 7\ndata: x\n\n")
+        self.assertEqual(server.stop(), 0)
+        for stream in streams:
+            stream.rest()
+
+    def test_worker_process(self) -> None:
+        """``runworker`` beside a server without threads."""
+        server = self.start("--threads", "0")
+        self.run_process([sys.executable, "manage.py", "runworker", "--threads", "2"])
+        self.try_streams(server)
+
+    def test_redis(self) -> None:
+        """The same over Redis."""
+        redis = RedisServer()
+        self.addCleanup(redis.remove)
+        with open(self.folder / "settings.py", "a") as stream:
+            stream.write(
+                "CHANNEL_LAYERS = {'default': {'BACKEND': 'channelserver.layers.RedisChannelLayer', "
+                f"'ROUTING': 'routing.channel_routing', 'CONFIG': {{'hosts': ['{redis.url}']}}}}}}\n"
+            )
+        server = self.start("--threads", "0")
+        self.run_process([sys.executable, "manage.py", "runworker", "--threads", "2"])
+        self.try_streams(server)
 
 
 class CrowdTests(ServerTestCase):

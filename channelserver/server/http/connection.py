@@ -305,6 +305,8 @@ class HTTPConnection(Connection):
         elif self._exchange is not None and self._exchange.state == "waiting":
             self._exchange.head.keep_alive = False
             self._exchange.fail(503, "The application did not answer in time.")
+        else:
+            return None  # an answer on its way: it has a deadline again when the client does not read
         return now + LINGER
 
 

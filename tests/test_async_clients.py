@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.certificates import write_pair
+from tests.http2_client import HTTP2Client
 from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, project, wait_until
 from tests.readers import HTTP1Reader, HTTP2Reader, Reader, shut
 from tests.test_async_views import notes
@@ -188,6 +189,16 @@ class HTTP2Tests(ReaderTests):
         reader = HTTP2Reader(self.server, path, self.certificate, small)
         self.addCleanup(shut, reader)
         return reader
+
+    def test_head(self) -> None:
+        """HEAD of an event stream has a head, and leaves no stream and no membership behind."""
+        client = HTTP2Client(self.server, self.certificate)
+        self.addCleanup(client.close)
+        answer = client.get("/events/", "HEAD")
+        self.assertEqual((answer.status, answer.headers["content-type"]), (200, "text/event-stream"))
+        self.assertEqual((answer.ended, bytes(answer.body)), (True, b""))
+        wait_until(lambda: self.get("/groups/") == "{}", "the end of all memberships")
+        self.assertEqual(self.health()["streams"], 0)
 
     def test_one_connection(self) -> None:
         """All on one connection: streams that nobody reads do not hold up the others."""

@@ -91,6 +91,15 @@ class StopTests(StopTestCase):
         self.assertEqual(server.wait(), 0)
 
 
+class SiblingStopTests(StopTests):
+    """The same with two processes."""
+
+    def serve(self, *arguments: str) -> Server:
+        server = super().serve("--processes", "2", *arguments)
+        server.wait_for("process 2 serves")
+        return server
+
+
 class HTTP2StopTests(StopTests):
     """The same over HTTP/2: all streams on one connection."""
 

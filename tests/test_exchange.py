@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import Any
 
-from channelserver.layers.base import FAILED
+from channelserver.layers.base import EVENTS, FAILED
 from channelserver.server.http import exchange
 from channelserver.server.http.exchange import SHORT_VALUE
 from channelserver.server.http.flow import WINDOW, Flow
@@ -38,6 +38,48 @@ class AnswerTestCase(StrictTestCase):
         for content in replies:
             self.server.reply(channel, **content)
         return client.received
+
+
+class EventStreamTests(AnswerTestCase):
+    """Event streams: who is a member, and until when."""
+
+    def reply_as_member(self, client: Client, channel: str, leave: bool = False) -> dict[str, int]:
+        """Join a group and reply with an event stream, as the response of a view does; return the members by group.
+
+        :param leave: the client leaves in between.
+        """
+        self.server.layer.group_add("news", channel)
+        if leave:
+            client.leave()
+        self.server.layer.dispatch(channel, {"status": 200, "content": b"", "more_content": True, EVENTS: None})
+        self.server.turn()
+        return self.server.layer.groups.counts()
+
+    def test_member(self) -> None:
+        """A stream is a member until its client leaves."""
+        client, channel = self.ask()
+        self.assertEqual(self.reply_as_member(client, channel), {"news": 1})
+        client.leave()
+        self.assertEqual(self.server.layer.groups.counts(), {})
+
+    def test_no_stream(self) -> None:
+        """An answer without a body is none, and neither is one that cannot be sent."""
+        for data, fields in (
+            (request("HEAD", "/"), {}),
+            (get(), {"status": 204}),
+            (get(), {"headers": [[b"a b", b""]]}),
+        ):
+            _, channel = self.ask(data)
+            self.server.layer.group_add("news", channel)
+            self.server.layer.dispatch(channel, {"status": 200, "more_content": True, EVENTS: None, **fields})
+            self.server.turn()
+            self.assertEqual(self.server.layer.groups.counts(), {}, fields)
+        self.expect_logged("malformed header")
+
+    def test_gone_before(self) -> None:
+        """A client that leaves while its view returns leaves no membership behind."""
+        client, channel = self.ask()
+        self.assertEqual(self.reply_as_member(client, channel, leave=True), {})
 
 
 class WholeAnswerTests(AnswerTestCase):

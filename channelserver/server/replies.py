@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
-from channelserver.layers.base import FILE
+from channelserver.layers.base import EVENTS, FILE
 from channelserver.layers.content import Content, size_of_reply
 from channelserver.layers.events import encode_event
 from channelserver.layers.groups import Members
@@ -60,6 +60,8 @@ class Replies:
         self._connections: dict[str, Connection] = {}
         #: The names of event streams.
         self.events: set[str] = set()
+        #: Ends all memberships of a connection.
+        self.forget: Callable[[str], object] = lambda name: None
         #: Called with the name of a request whose client has left before the answer was complete.
         self.client_gone: list[Callable[[str], object]] = []
 
@@ -88,6 +90,8 @@ class Replies:
             _debug("reply to %s, which has closed", channel)
             if FILE in content:
                 content[FILE].close()
+            elif EVENTS in content:
+                self.forget(channel)  # it may have joined its groups just before it closed
         else:
             connection.reply(content)
 

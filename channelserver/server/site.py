@@ -90,6 +90,7 @@ class Site:
         #: Answers for the health of the server in the reactor; called with an exchange, returns whether it did.
         self.health: Callable[[Any], bool] | None = None
         self.replies = Replies(bridge)
+        self.replies.forget = layer.forget
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             layer.attach(prefix, self.replies)
         self.root_path = options.root_path.rstrip("/")

@@ -27,10 +27,10 @@ async def get(host, port, path):
 
 
 async def lines(reader):
-    """Yield the lines of a chunked body. (Each event is a chunk, and none of its lines begins with a digit.)"""
+    """Yield the lines of the events in a chunked body. (Each event is a chunk; other lines have no colon.)"""
     async for line in reader:
         line = line.decode().rstrip("\r\n")
-        if line and line[0] in "abcdefghijklmnopqrstuvwxyz" and ":" in line:
+        if ":" in line:
             yield line
 
 

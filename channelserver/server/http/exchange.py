@@ -237,6 +237,8 @@ class Exchange:
         if FILE in content:
             more = True
             self.source = FileSource(self, content[FILE])  # closes the file, however the exchange ends
+        elif EVENTS in content:
+            self.source = EventFeed(self, content[EVENTS])  # leaves the groups, the same
         head = self._head(status, content.get("headers") or (), body, more)
         self.state = "streaming"
         self.status = status
@@ -256,8 +258,6 @@ class Exchange:
             self._end(reusable=self.head.keep_alive)
             return
         self.wire.write(head)
-        if EVENTS in content:
-            self.source = EventFeed(self, content[EVENTS])
         if self.source is None or body:
             self.send_part(body)
         elif FILE in content:

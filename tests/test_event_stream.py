@@ -223,6 +223,7 @@ class ElsewhereTests(ServerTestCase):
 
     def try_streams(self, server: Server) -> None:
         """A group's message reaches streams and sockets; one that has left is no member."""
+        wait_until(lambda: server.get("/plain/").text == "plain", "a worker")
         streams = [Stream(server, path) for path in ("/news/", "/async-news/")]
         for stream in streams:
             stream.read("\n\n")

@@ -6,10 +6,12 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import requests
 from django.http import StreamingHttpResponse
@@ -17,7 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import tests  # noqa: F401  # sets Django up
 from channelserver import EventStream
+from channelserver.layers.base import EVENTS
 from channelserver.layers.events import encode_event
+from channelserver.workers.responses import give
 from tests.crowd import Crowd
 from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, project, wait_until
 from tests.redis_server import RedisServer
@@ -72,6 +76,20 @@ class ResponseTests(SynchronousTestCase):
             self.assertRaises(TypeError, EventStream, **wrong)
 
 
+class GiveTests(SynchronousTestCase):
+    """How a response comes to the server."""
+
+    def test_member_first(self) -> None:
+        """The stream is a member before the client sees anything: what a client then has sent, it gets."""
+        done = []
+        layer = mock.Mock()
+        layer.group_add = lambda group, channel: done.append((group, channel))
+        layer.dispatch = lambda channel, content: done.append((channel, sorted(content)))
+        response = EventStream(groups=["a", "b"])
+        give(layer, "reply", {"status": 200, "headers": []}, {EVENTS: None}, response)
+        self.assertEqual(done, [("a", "reply"), ("b", "reply"), ("reply", sorted(["status", "headers", EVENTS]))])
+
+
 class Stream:
     """A client of an event stream."""
 
@@ -82,7 +100,10 @@ class Stream:
 
     def read(self, wanted: str) -> None:
         """Read until the text so far ends with `wanted`."""
+        ends = time.monotonic() + TIMEOUT
         while not self.text.endswith(wanted):
+            if time.monotonic() > ends:  # the server's pings keep the read from failing
+                raise AssertionError(f"{wanted!r} did not come; what came: {self.text!r}")
             self.text += next(self.parts).decode()
 
     def rest(self) -> str:

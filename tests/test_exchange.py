@@ -76,6 +76,24 @@ class EventStreamTests(AnswerTestCase):
             self.assertEqual(self.server.layer.groups.counts(), {}, fields)
         self.expect_logged("malformed header")
 
+    def test_message_before_the_head(self) -> None:
+        """A group's message that comes before the head is nothing to the request; one with a status answers it."""
+        client, channel = self.ask()
+        self.server.layer.group_add("news", channel)
+        for content in ({"text": "x"}, {"event": "e", "data": "x"}, {"close": True}):
+            self.server.layer.send_group("news", content)
+            self.server.turn()
+        self.assertEqual(client.received, b"")
+        self.assertEqual(self.reply_as_member(client, channel), {"news": 1})
+        self.server.layer.send_group("news", {"event": "e", "data": "y"})
+        self.server.turn()
+        self.assertTrue(client.received.endswith(b"event: e\ndata: y\n\n\r\n"), client.received)
+        other, channel = self.ask()
+        self.server.layer.group_add("others", channel)
+        self.server.layer.send_group("others", {"status": 200, "content": b"from the group"})
+        self.server.turn()
+        self.assertEqual(other.response().body, b"from the group")
+
     def test_gone_before(self) -> None:
         """A client that leaves while its view returns leaves no membership behind."""
         client, channel = self.ask()

@@ -35,8 +35,11 @@ class Connection(Protocol):
     def reply(self, content: Content) -> None:
         """Act on one reply."""
 
+    def group_reply(self, content: Content) -> None:
+        """Act on a group's message."""
+
     def send_frame(self, frame: bytes, deflated: Deflated | None) -> bool:
-        """Send a group's frame; return False if :meth:`reply` must act on the message."""
+        """Send a group's frame; return False if :meth:`group_reply` must act on the message."""
 
 
 class Request(Connection, Protocol):
@@ -101,7 +104,7 @@ class Replies:
         for connection in self._find(channels) if frame is None else self._websockets(channels):
             try:
                 if frame is None or not connection.send_frame(frame, deflated):
-                    connection.reply(content)
+                    connection.group_reply(content)
             except Exception:  # one broken socket must not cost the others their message
                 _log.failure("cannot send to {channel}", channel=connection.name)
         if frame is not None and self.events and not self.events.isdisjoint(channels):

@@ -83,10 +83,9 @@ def give(layer: Any, reply: str, head: dict[str, Any], body: dict[str, Any], res
     """Send what :func:`body_for_reactor` has returned."""
     if EVENTS in body:  # see EventStream: this header keeps GZipMiddleware away
         head["headers"] = [pair for pair in head["headers"] if pair[0].lower() != b"content-encoding"]
-    layer.dispatch(reply, {**head, **body})
-    if EVENTS in body:
         for group in inner_response(response).groups:
-            layer.group_add(group, reply)
+            layer.group_add(group, reply)  # before the client sees anything, and has something sent
+    layer.dispatch(reply, {**head, **body})
 
 
 def reopen(response: FileResponse) -> Any:

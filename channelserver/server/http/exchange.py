@@ -175,6 +175,10 @@ class Exchange:
         if isinstance(self.source, EventFeed):
             self.source.send(event)
 
+    def group_reply(self, content: Content) -> None:
+        if self.state != "waiting" or "status" in content:  # else it is for the event stream that this will be
+            self.reply(content)
+
     def reply(self, content: Content) -> None:
         """Act on a reply: ``status``, ``headers``, ``content``, ``more_content``; later ones without the first two."""
         try:

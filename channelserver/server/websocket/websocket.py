@@ -149,6 +149,8 @@ class WebSocket(Outgoing):
         if close:
             self.close(_close_code(close, self.path))
 
+    group_reply = reply
+
     def _decide(self, content: Content, has_data: bool, close: bool) -> bool:
         """Act on a reply to a held handshake; return whether the socket is open now."""
         if FAILED in content:

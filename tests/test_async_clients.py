@@ -247,7 +247,8 @@ class WorkerProcessTests(ServerTestCase):
     def test_slow_readers(self) -> None:
         """Forty streams that nobody reads hold up no other, although asyncio has 32 threads."""
         server = self.start("--threads", "0")
-        self.run_process([sys.executable, "manage.py", "runworker", "--threads", "2"])
+        # As many messages as it has threads are a worker process's at a time.
+        self.run_process([sys.executable, "manage.py", "runworker", "--threads", "45"])
         for number in range(1, 41):
             reader = HTTP1Reader(server, "/parts/?s=0&n=100000", small=True)
             self.addCleanup(shut, reader)

@@ -20,6 +20,8 @@ class StopTestCase(ServerTestCase):
     """A server with something of everything that waits."""
 
     files = FILES
+    #: How many consumers wait.
+    sockets = 3
 
     def open(self, server: Server, path: str) -> Reader:
         """Ask for a page."""
@@ -49,7 +51,7 @@ class StopTestCase(ServerTestCase):
         """Have consumers that wait."""
         sockets = ExitStack()
         self.addCleanup(sockets.close)
-        for _ in range(3):
+        for _ in range(self.sockets):
             socket = sockets.enter_context(server.connect("/x/", close_timeout=0.1))
             socket.send("sleep 0 begun")
             self.assertTrue(socket.recv(TIMEOUT))
@@ -76,6 +78,7 @@ class StopTests(StopTestCase):
         self.assertLess(time.monotonic() - began, 2 + 1 + 20)  # the thread would sleep for a minute
         self.assertIn("hang cancelled", notes(server))
         self.assertIn("parts closed", notes(server))
+        self.assertEqual(notes(server).count("consumer cancelled"), self.sockets)
         self.assertNotIn("thread ended", notes(server))
         self.assertNotIn("Traceback", server.output)
 
@@ -101,7 +104,9 @@ class SiblingStopTests(StopTests):
 
 
 class HTTP2StopTests(StopTests):
-    """The same over HTTP/2: all streams on one connection."""
+    """The same over HTTP/2: all streams on one connection. WebSockets are not HTTP/2."""
+
+    sockets = 0
 
     def serve(self, *arguments: str) -> Server:
         self.certificate, key = write_pair(self.folder)
@@ -115,9 +120,6 @@ class HTTP2StopTests(StopTests):
             self.first = reader
             self.addCleanup(shut, reader)
         return reader
-
-    def open_sockets(self, server: Server) -> None:
-        """None: they are not HTTP/2."""
 
 
 class RunserverTests(StopTestCase):

@@ -3,6 +3,7 @@
 import asyncio
 
 from django.utils import timezone, translation
+from urls import note
 
 from channelserver import Channel, Group, route, route_class
 from channelserver.auth import channel_session_user, channel_session_user_from_http
@@ -25,7 +26,11 @@ async def receive(message):
     text = message["text"]
     message.channel_session["count"] += 1
     if text.startswith("sleep"):
-        await asyncio.sleep(float(text.split()[1]))
+        try:
+            await asyncio.sleep(float(text.split()[1]))
+        except asyncio.CancelledError:
+            note("consumer cancelled")
+            raise
     message.reply_channel.send({"text": f"held {text} {message.channel_session['count']}"})
     if text == "now":
         message.reply_channel.send({"text": "at once"}, immediately=True)

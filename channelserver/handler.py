@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from asgiref.sync import async_to_sync, iscoroutinefunction
+from asgiref.sync import async_to_sync
 from django.core import signals
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections
@@ -23,6 +23,7 @@ from channelserver.layers.base import FAILED
 from channelserver.message import Message
 from channelserver.workers import outbox
 from channelserver.workers.async_views import AsyncViews, has_asynchronous_views, middleware_can_be_asynchronous
+from channelserver.workers.django_fast import is_coroutine_function
 from channelserver.workers.loop import event_loop
 from channelserver.workers.pool import current_pool, stream, wait_for
 from channelserver.workers.request import AsgiRequest, make_environ, open_body
@@ -35,7 +36,7 @@ from channelserver.workers.responses import (
     start_async_stream,
     stream_parts,
 )
-from channelserver.workers.wrapped import MESSAGE, RESPONSE, NoResponse, ReusesMatch, call_wrapped, is_wrapped
+from channelserver.workers.wrapped import MESSAGE, NoResponse, call_wrapped, is_wrapped, resolve_once
 
 __all__ = ["AsgiHandler", "AsgiRequest", "ViewConsumer"]
 
@@ -43,9 +44,11 @@ logger = logging.getLogger("channelserver.handler")
 
 #: Something is logged once.
 _once = iter([True])
+#: Django's own function, which is there as a rule.
+_django_call = None if is_wrapped(WSGIHandler) else WSGIHandler.__call__
 
 
-class AsgiHandler(ReusesMatch, WSGIHandler):
+class AsgiHandler(WSGIHandler):
     """Run a request through middleware and view, in the calling thread.
 
     Calling a handler with a message gives its response as messages, as in Channels 1. :class:`ViewConsumer` uses the
@@ -81,7 +84,7 @@ class AsgiHandler(ReusesMatch, WSGIHandler):
             return HttpResponse("The request's body did not come in time\n", status=408, content_type="text/plain")
         except RequestAborted:
             return None
-        if is_wrapped(WSGIHandler):
+        if WSGIHandler.__call__ is not _django_call and is_wrapped(WSGIHandler):
             return call_wrapped(self, message, environ)
         set_script_prefix(environ["SCRIPT_NAME"] + "/")
         signals.request_started.send(sender=type(self), environ=environ, message=message)
@@ -98,22 +101,18 @@ class AsgiHandler(ReusesMatch, WSGIHandler):
         """Return the request for an environ that came through a wrapper (``WSGIHandler.request_class``)."""
         return AsgiRequest(environ[MESSAGE], environ)
 
-    def get_response(self, request: Any) -> Any:
-        """Run middleware and view (``BaseHandler.get_response``)."""
-        response = super().get_response(request)
-        if MESSAGE in request.environ:
-            request.environ[RESPONSE] = response
-        return response
-
     # Django turns an exception of a view into a response; ResponseLater becomes one that is not sent.
 
     def make_view_atomic(self, view: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a view for ``ATOMIC_REQUESTS``: ``ResponseLater`` must not roll back. Threads of coroutines wait."""
-        if self.has_async_views and iscoroutinefunction(view):
+        if self.has_async_views and is_coroutine_function(view):
             return partial(_wait_for_view, super().make_view_atomic(view))
-        if not any(settings["ATOMIC_REQUESTS"] for settings in connections.settings.values()):
+        for settings in connections.settings.values():
+            if settings["ATOMIC_REQUESTS"]:
+                break
+        else:
             return view
-        if iscoroutinefunction(view):
+        if is_coroutine_function(view):
             return super().make_view_atomic(view)
 
         def catching(*args: Any, **kwargs: Any) -> Any:
@@ -187,6 +186,8 @@ class ViewConsumer:
         self.timeout = timeout
         found = self.handler.has_async_views = has_asynchronous_views()
         self._async_views = AsyncViews(timeout) if found and middleware_can_be_asynchronous() else None
+        if self._async_views is not None:
+            self.handler.resolve_request = partial(resolve_once, self.handler.resolve_request)  # type: ignore[method-assign]
 
     def has_coroutines(self) -> bool:
         """Whether the project has views that run on the event loop."""

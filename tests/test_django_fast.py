@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.test import override_settings
+from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.workers.django_fast import is_coroutine_function
 from tests.process import SharedServerTestCase, project
 
 FOREIGN = """
@@ -35,7 +39,7 @@ class ExamplesTests(SharedServerTestCase):
     def test_replaced(self) -> None:
         """The server uses them."""
         self.assertEqual(
-            self.server.get("/where/").json(), [["channelserver.workers.django_fast"] * 3, ["Pattern"] * 3]
+            self.server.get("/where/").json(), [["channelserver.workers.django_fast"] * 4, ["Pattern"] * 3]
         )
 
     def test_same(self) -> None:
@@ -47,6 +51,26 @@ class ExamplesTests(SharedServerTestCase):
         found = self.server.get("/examples/").json()
         for there, here in zip(found, wanted, strict=True):
             self.assertEqual(there, here)
+
+
+class CoroutineTests(SynchronousTestCase):
+    """Whether a function is a coroutine function."""
+
+    def test_kinds(self) -> None:
+        """It is known of everything that can be a view, also of what cannot be a key."""
+
+        class View:
+            __hash__ = None  # type: ignore[assignment]
+
+            def __call__(self, request: Any) -> None: ...
+
+            async def get(self, request: Any) -> None: ...
+
+        marked = markcoroutinefunction(View())
+        for _ in range(2):
+            for view, wanted in ((View(), False), (marked, True), (View().get, True), (partial(View().get, 1), True)):
+                self.assertIs(is_coroutine_function(view), wanted)
+                self.assertIs(is_coroutine_function(view), iscoroutinefunction(view))
 
 
 class ForeignFieldsTests(SharedServerTestCase):

@@ -299,6 +299,21 @@ class AnswerTests(ServerTestCase):
         self.assertLess(memory.growth, 3 * size)
         server.wait_for(rf"HTTP GET /{size} 200 {size} ")
 
+    def test_the_kernel_keeps_little(self) -> None:
+        """Of an answer that nobody reads, the kernel holds little more than the client's buffer."""
+        server = self.start()
+        with connect_deaf(server) as deaf:
+            deaf.sendall(b"GET /8000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            deaf.recv(1)
+            time.sleep(0.2)  # it would have taken megabytes by now
+            here, there = server.port, deaf.getsockname()[1]
+            (held,) = [
+                int(fields[4].partition(":")[0], 16)
+                for fields in map(str.split, Path("/proc/net/tcp").read_text().splitlines())
+                if (fields[1][-5:], fields[2][-5:]) == (f":{here:04X}", f":{there:04X}")
+            ]
+        self.assertLess(held, 0.5 * MB)
+
 
 class FloodTests(ServerTestCase):
     """Rule 15: a client that sends faster than its messages are consumed."""

@@ -12,6 +12,7 @@ DEFAULT_CHANNEL_LAYER = "default"
 MAX_LENGTH = 100
 
 _channel = re.compile(r"[A-Za-z0-9_.\-]+(?:[!?][A-Za-z0-9_.\-]*)?").fullmatch
+_usual_channel = re.compile(r"[A-Za-z0-9_.\-]{1,50}(?:![A-Za-z0-9_.\-]{0,48})?").fullmatch
 _group = re.compile(r"[A-Za-z0-9_.\-]+").fullmatch
 
 _CURE = "use ASCII letters, digits, '-', '_' and '.', fewer than 100 of them"
@@ -25,6 +26,8 @@ def check_channel_name(name: object, receive: bool = False) -> str:
         up to and with its ``!``.
     :raises TypeError: the name is no text or breaks a rule; the message names it and the cure.
     """
+    if type(name) is str and _usual_channel(name) and not receive:
+        return name
     if not isinstance(name, str):
         raise TypeError(f"channel name must be str, not {type(name).__name__}: {name!r}")
     if len(name) >= MAX_LENGTH or not _channel(name):

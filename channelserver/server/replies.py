@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol, cast
 
 from twisted.logger import Logger
@@ -25,6 +25,13 @@ from channelserver.server.websocket.deflate import Deflated
 
 _log = Logger("channelserver.server.replies")
 _debug = logging.getLogger("channelserver.server.replies").debug
+
+
+def _random_tokens() -> Iterator[str]:
+    """Yield texts of 12 random bytes. There is one for each request, so the system is asked for many at a time."""
+    while True:
+        text = secrets.token_urlsafe(12 * 256)
+        yield from (text[begin : begin + 16] for begin in range(0, len(text), 16))
 
 
 class Connection(Protocol):
@@ -57,6 +64,7 @@ class Replies:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
+        self._tokens = _random_tokens()
         unique = secrets.token_urlsafe(8)
         self.http_prefix = f"http.response.{unique}!"
         self.websocket_prefix = f"websocket.send.{unique}!"
@@ -76,7 +84,7 @@ class Replies:
         The name cannot be guessed: who knows it can reply, and the key of the channel session follows from it.
         """
         while True:
-            name = prefix + secrets.token_urlsafe(12)
+            name = prefix + next(self._tokens)
             if name not in self._connections:
                 self._connections[name] = connection
                 return name

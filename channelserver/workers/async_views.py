@@ -25,9 +25,10 @@ from django.utils.module_loading import import_string
 from channelserver.message import Message
 from channelserver.workers import async_middleware, django_cleanup, outbox
 from channelserver.workers.django_cleanup import only_django_listens
+from channelserver.workers.django_fast import is_coroutine_function
 from channelserver.workers.request import make_environ, open_body
 from channelserver.workers.responses import BODY, Answer, body_for_reactor, encode_head, hand_over
-from channelserver.workers.wrapped import MESSAGE, ReusesMatch, is_wrapped
+from channelserver.workers.wrapped import MESSAGE, is_wrapped, resolve_once
 
 logger = logging.getLogger("channelserver.handler")
 
@@ -85,12 +86,15 @@ class AsyncRequest(ASGIRequest):
         return self.message.reply_channel
 
 
-class AsyncHandler(ReusesMatch, ASGIHandler):
+class AsyncHandler(ASGIHandler):
     """Run a request through middleware and view on the event loop."""
 
     request_class = AsyncRequest
     #: Returns the asynchronous form of a ``process_view`` that need not change threads, or None.
     direct_process_view: ClassVar[Callable[[Any], Any]] = staticmethod(lambda method: None)
+
+    def resolve_request(self, request: Any) -> Any:
+        return resolve_once(super().resolve_request, request)
 
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer a request (``ASGIHandler.handle``). Django's own ``__call__``, and what wraps it, lead here."""
@@ -167,7 +171,7 @@ class AsyncViews:
         except Exception:  # 404, or a converter's error: the handler meets it again
             return None
         message.resolver_match = match
-        return self.answer if iscoroutinefunction(match.func) else None
+        return self.answer if is_coroutine_function(match.func) else None
 
     async def answer(self, message: Message) -> None:
         answer = Answer(message, self._timeout)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from channelserver.exceptions import ChannelSocketException, ConsumeLater
@@ -19,7 +19,7 @@ from channelserver.signals import consumer_finished, consumer_started
 from channelserver.workers.loop import EventLoop
 from channelserver.workers.outbox import Outbox
 from channelserver.workers.pool import WorkerPool
-from channelserver.workers.sticky import StickyExecutor, synchronous_parts
+from channelserver.workers.sticky import StickyExecutor
 from channelserver.workers.worker import Plan, Worker, announce
 
 logger = logging.getLogger("channelserver.worker")
@@ -65,7 +65,7 @@ class Coroutines:
 
     async def consume(self, delivery: Delivery, plan: Plan) -> None:
         """Deal with one message. Never raises."""
-        with synchronous_parts(self._pool) as executor:
+        with StickyExecutor(self._pool) as executor:
             await self._consume(delivery, plan, executor)
 
     async def _consume(self, delivery: Delivery, plan: Plan, executor: StickyExecutor) -> None:
@@ -106,7 +106,7 @@ class Coroutines:
                 if not ended:
                     worker.queues.finish(delivery)
 
-    async def _run(self, coroutine: Callable[..., Any], message: Message, kwargs: dict[str, Any]) -> None:
+    async def _run(self, coroutine: Callable[..., Any], message: Message, kwargs: Mapping[str, Any]) -> None:
         reply = message.content.get("reply_channel")
         if message.channel_name == "http.request" and reply:
             with self._loop.cancelled_with(message.channel_layer, reply):

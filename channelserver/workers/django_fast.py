@@ -5,6 +5,7 @@
 * A missing response header costs an exception, raised and caught: nine times for a request with the default
   middleware. Here it costs a dictionary lookup. A header of printable ASCII, as nearly all are, is set without encoding
   it first.
+* Whether a view is a coroutine function is found out at each request, by a dozen function calls. Here it is remembered.
 * The regular expressions of each request are compiled lazily, behind a wrapper. Here they are compiled, without it.
 
 Saves 50 000 instructions of a request with the default middleware for settings, and 82 000 for the rest (without
@@ -20,8 +21,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.conf import LazySettings
 from django.core import signing
+from django.core.handlers import base
 from django.http import request, response
 from django.http.response import ResponseHeaders
 from django.utils.functional import SimpleLazyObject
@@ -44,11 +47,24 @@ def install(off: set[str]) -> None:
         ResponseHeaders.get = _get  # type: ignore[method-assign]
     if "response header assignment" not in off:
         ResponseHeaders.__setitem__ = _set  # type: ignore[method-assign]
+    if base.iscoroutinefunction is iscoroutinefunction:  # type: ignore[attr-defined]
+        base.iscoroutinefunction = is_coroutine_function  # type: ignore[attr-defined]
     if "regular expressions" not in off:
         for module, name in _PATTERNS:
             pattern = getattr(module, name, None)
             if type(pattern) is SimpleLazyObject:
                 setattr(module, name, re.compile(pattern.pattern, pattern.flags))
+
+
+_is_coroutine_function = lru_cache(1000)(iscoroutinefunction)
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Whether calling a function returns a coroutine (``asgiref.sync.iscoroutinefunction``)."""
+    try:
+        return _is_coroutine_function(function)
+    except TypeError:  # it cannot be a key
+        return iscoroutinefunction(function)
 
 
 def _contains(headers: Any, name: Any) -> bool:

@@ -98,7 +98,8 @@ class Outbox:
 
         :param done: called when nothing is left to send, in the calling thread or the reactor's.
         """
-        self.call_functions()
+        if self._at_end:
+            self.call_functions()
         earlier = self._flush
         if not self._entries and (earlier is None or earlier.ended):  # most views send nothing
             if done is not None:

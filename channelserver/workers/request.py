@@ -51,6 +51,8 @@ class AsgiRequest(WSGIRequest):
     #: Seconds to wait for each further part of a body that comes through ``body_channel``.
     body_receive_timeout: ClassVar[float] = 60.0
 
+    resolver_match: Any = None
+    _read_started = _post_parse_error = False
     _encoding: str | None
     _set_content_type_params: Callable[[dict[str, Any]], None]
 
@@ -59,9 +61,6 @@ class AsgiRequest(WSGIRequest):
             environ = make_environ(message)
             open_body(message, environ, self.body_receive_timeout)
         self.message = message
-        self.resolver_match = None
-        self._read_started = False
-        self._post_parse_error = False
         self.META = self.environ = environ
         self.script_name = environ["SCRIPT_NAME"]
         self.path_info = environ["PATH_INFO"]

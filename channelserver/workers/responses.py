@@ -24,7 +24,7 @@ from channelserver.layers.events import encode_event
 from channelserver.message import Message
 from channelserver.workers.loop import event_loop
 from channelserver.workers.pool import WorkerPool, current_pool
-from channelserver.workers.sticky import synchronous_parts
+from channelserver.workers.sticky import StickyExecutor
 from channelserver.workers.wrapped import WrappedResponse
 
 logger = logging.getLogger("channelserver.handler")
@@ -157,7 +157,7 @@ def start_async_stream(message: Message, response: Any, timeout: float) -> None:
 
 async def _stream_async(pool: WorkerPool, message: Message, response: Any, timeout: float) -> None:
     answer = Answer(message, timeout)
-    with synchronous_parts(pool):
+    with StickyExecutor(pool):
         try:
             with event_loop.cancelled_with(message.channel_layer, message.content["reply_channel"]):
                 await answer.stream(response)

@@ -11,11 +11,10 @@ how many coroutines have their synchronous parts there and may come back.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 
@@ -24,21 +23,11 @@ from channelserver.workers.loop import run_call
 from channelserver.workers.pool import WorkerPool, WorkerThread
 
 
-@contextmanager
-def synchronous_parts(pool: WorkerPool) -> Iterator[StickyExecutor]:
-    """While the block runs, what the running task passes to ``sync_to_async`` runs in one thread of a pool."""
-    executor = StickyExecutor(pool)
-    sensitive = ThreadSensitiveContext()
-    SyncToAsync.thread_sensitive_context.set(sensitive)
-    SyncToAsync.context_to_thread_executor[sensitive] = executor
-    try:
-        yield executor
-    finally:
-        executor.release()
-
-
 class StickyExecutor(Executor):
-    """Runs calls one after the other in one worker thread."""
+    """Runs calls one after the other in one worker thread.
+
+    In a ``with`` block, what the running task passes to ``sync_to_async`` runs there.
+    """
 
     __slots__ = ("_lock", "_pool", "_released", "_thread", "_waiting")
 
@@ -48,6 +37,15 @@ class StickyExecutor(Executor):
         self._thread: WorkerThread | None = None
         self._waiting: list[Callable[[WorkerThread], object]] | None = None  # not None: the first call is on its way
         self._released = False
+
+    def __enter__(self) -> Self:
+        sensitive = ThreadSensitiveContext()
+        SyncToAsync.thread_sensitive_context.set(sensitive)
+        SyncToAsync.context_to_thread_executor[sensitive] = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
 
     @property
     def used(self) -> bool:

@@ -10,8 +10,8 @@ thread survives, old database connections are closed, and the lane is released.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -36,7 +36,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 _UNKNOWN: Any = object()
 
 
-@dataclass(slots=True)
 class Plan:
     """How a message is consumed: by whom, with which arguments, and, if on the event loop, by which coroutine function.
 
@@ -45,7 +44,7 @@ class Plan:
 
     message: Message | None = None
     consumer: Any = None
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = MappingProxyType({})
     coroutine: Callable[..., Coroutine[Any, Any, object]] | None = None
 
 
@@ -259,6 +258,8 @@ def coroutine_of(consumer: Any) -> Callable[[Message], Any] | None:
     """Return what tells, for a message, the coroutine function that consumes it, or None; None: there never is one."""
     if iscoroutinefunction(consumer):
         return lambda message: consumer
+    if not may_be_coroutine(consumer):
+        return None
     decide: Callable[[Message], Any] | None = getattr(consumer, "coroutine_for", None)
     return decide
 

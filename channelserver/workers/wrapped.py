@@ -9,12 +9,12 @@ Runs in worker threads; owns nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import FunctionType
 from typing import Any
 
 from django.core.handlers import asgi, wsgi
-from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse, HttpResponseBase
 
@@ -37,18 +37,16 @@ def is_wrapped(handler: type) -> bool:
     return type(function) is not FunctionType or function.__globals__ is not _HOMES[handler]
 
 
-class ReusesMatch(BaseHandler):
-    """A handler that does not look again for the view that was found before (``Message.resolver_match``)."""
+def resolve_once(resolve: Callable[[Any], Any], request: Any) -> Any:
+    """Find the view, unless it was found before (``Message.resolver_match``).
 
-    def resolve_request(self, request: Any) -> Any:
-        """Find the view (``BaseHandler.resolve_request``)."""
-        match = request.message.resolver_match
-        # Monitoring names a request by the view that it sees found.
-        traced = is_wrapped(wsgi.WSGIHandler) or is_wrapped(asgi.ASGIHandler)
-        if match is None or traced or hasattr(request, "urlconf"):
-            return super().resolve_request(request)
-        request.resolver_match = match
-        return match
+    :param resolve: ``BaseHandler.resolve_request``.
+    """
+    match = request.message.resolver_match
+    if match is None or hasattr(request, "urlconf") or any(map(is_wrapped, _HOMES)):
+        return resolve(request)  # monitoring names a request by the view that it sees found
+    request.resolver_match = match
+    return match
 
 
 def call_wrapped(handler: Any, message: Message, environ: dict[str, Any]) -> Any:
@@ -58,6 +56,7 @@ def call_wrapped(handler: Any, message: Message, environ: dict[str, Any]) -> Any
     :returns: the response, as :meth:`AsgiHandler.respond` does.
     """
     environ[MESSAGE] = message
+    handler.__dict__.setdefault("get_response", partial(_keep_response, handler))
     path = environ["PATH_INFO"]
     if not path.isascii():  # PEP 3333: bytes as text
         environ["PATH_INFO"] = path.encode("utf-8", "surrogateescape").decode("latin-1")
@@ -73,6 +72,11 @@ def call_wrapped(handler: Any, message: Message, environ: dict[str, Any]) -> Any
         _close(result, response)
         return None
     return WrappedResponse(result, response, started)
+
+
+def _keep_response(handler: Any, request: Any) -> Any:
+    response = request.environ[RESPONSE] = type(handler).get_response(handler, request)
+    return response
 
 
 class WrappedResponse:

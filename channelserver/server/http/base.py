@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from channelserver.server.common.limits import Refusal
-from channelserver.server.common.sending import lose_transport
+from channelserver.server.common.sending import limit_unsent, lose_transport
 from channelserver.server.common.transport import TLSTransport, Transport
 from channelserver.server.site import Site, Socket
 
@@ -74,6 +74,10 @@ class Connection:
 
     def stopProducing(self) -> None:
         """The transport ends by itself."""
+
+    def limit_unsent(self) -> None:
+        """A long answer begins."""
+        limit_unsent(self.transport)
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 

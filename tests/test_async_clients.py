@@ -113,7 +113,10 @@ class ReaderTests(ReaderTestCase):
 
     def test_reader_stops(self) -> None:
         """Of an endless stream that nobody reads, little is produced, be its iterator a coroutine's or plain."""
-        for path in ("/parts/?s=0&n=20000", "/parts-in-thread/?s=0&count=1000000&n=20000"):
+        for path, note in (
+            ("/parts/?s=0&n=20000", "parts closed"),
+            ("/parts-in-thread/?s=0&count=1000000&n=20000", "plain parts closed"),
+        ):
             (self.folder / "notes.txt").unlink(missing_ok=True)
             reader = self.open(path, small=True)
 
@@ -129,6 +132,7 @@ class ReaderTests(ReaderTestCase):
             # Each part has at least 40 000 bytes. Beside 256 KiB of ours there is what the kernel keeps.
             self.assertLess(before * 40_000, 8_000_000)
             reader.leave()
+            self.wait_note(note)  # closed while it waits for room, too
 
     def test_file(self) -> None:
         """A file arrives whole, from plain and asynchronous views, while its slow readers hold nothing."""

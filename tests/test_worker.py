@@ -505,7 +505,7 @@ class LookTests(WorkerTestCase):
 
         _, delivery = self.look(match)
         self.assertEqual(seen, [[None]])
-        self.assertIs(delivery.plan.consumer, null_consumer)
+        self.assertIs(delivery.plan[1], null_consumer)
 
 
 class LaterTests(WorkerTestCase):

@@ -52,15 +52,14 @@ class Coroutines:
         """Take the waiting messages that are for coroutines."""
         queues, worker = self._worker.queues, self._worker
         for delivery in queues.peek(self._pool.channels, LOOK_AT):
-            if delivery.plan is None:
-                plan = Plan()
-                try:
-                    worker.plan(delivery, plan)
-                except BaseException:  # a route may raise SystemExit
-                    plan = Plan()  # empty: a thread meets it again, and deals with it
-                delivery.plan = plan  # now, and not before: a thread may take the message at any time
             plan = delivery.plan
-            if plan.coroutine is not None and queues.take_this(delivery):
+            if plan is None:
+                try:
+                    plan = worker.plan(worker.message(delivery))
+                except BaseException:  # a thread meets it again, and deals with it; a route may raise SystemExit
+                    continue
+                delivery.plan = plan
+            if plan[-1] is not None and queues.take_this(delivery):
                 self._loop.start_now(self.consume, (delivery, plan), self._pool.context.copy())
 
     async def consume(self, delivery: Delivery, plan: Plan) -> None:
@@ -69,8 +68,9 @@ class Coroutines:
             await self._consume(delivery, plan, executor)
 
     async def _consume(self, delivery: Delivery, plan: Plan, executor: StickyExecutor) -> None:
-        worker, message = self._worker, plan.message
-        assert message is not None and plan.coroutine is not None
+        worker = self._worker
+        message, consumer, kwargs, coroutine = plan
+        assert coroutine is not None
         put_back = ended = False
         try:
             if worker.callback is not None:
@@ -78,9 +78,9 @@ class Coroutines:
             await self._announce(executor, consumer_started, environ={})
             try:
                 with Outbox(worker.call_later) as outbox:
-                    await self._run(plan.coroutine, message, plan.kwargs)
+                    await self._run(coroutine, message, kwargs)
             except ConsumeLater:
-                put_back = worker.later(delivery, message, plan.consumer)
+                put_back = worker.later(delivery, message, consumer)
             except asyncio.CancelledError:
                 outbox.drop()
                 logger.debug("a coroutine for %r was cancelled", delivery.channel)
@@ -88,9 +88,9 @@ class Coroutines:
             except BaseException as error:
                 outbox.drop()
                 if isinstance(error, ChannelSocketException):  # it has a method of the application's
-                    await self._in_thread(executor, worker.raised, error, delivery, message, plan.consumer)
+                    await self._in_thread(executor, worker.raised, error, delivery, message, consumer)
                 else:
-                    worker.raised(error, delivery, message, plan.consumer)
+                    worker.raised(error, delivery, message, consumer)
             else:
                 ended = True
                 if outbox.has_functions:

@@ -145,7 +145,7 @@ class _Flush:
         while entries:
             layer, is_group, name, content = entries[0]
             try:
-                _send(layer, is_group, name, content)
+                (layer.dispatch_group if is_group else layer.dispatch)(name, content)
             except ChannelFull as error:
                 if not give_up and error.retry:
                     return False

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -36,16 +35,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 _UNKNOWN: Any = object()
 
 
-class Plan:
-    """How a message is consumed: by whom, with which arguments, and, if on the event loop, by which coroutine function.
-
-    ``consumer`` is None if no route matches. ``coroutine`` is called as the consumer is.
-    """
-
-    message: Message | None = None
-    consumer: Any = None
-    kwargs: Mapping[str, Any] = MappingProxyType({})
-    coroutine: Callable[..., Coroutine[Any, Any, object]] | None = None
+#: How a message is consumed: the message, its consumer (None: no route matches), the arguments of the consumer, and the
+#: coroutine function that is called in its place on the event loop, if there is one.
+Plan = tuple[Message, Any, Mapping[str, Any], Callable[..., Coroutine[Any, Any, object]] | None]
 
 
 class Worker:
@@ -79,38 +71,42 @@ class Worker:
         self.start_coroutine: Callable[[Delivery, Plan], object] | None = None
         self._kinds: dict[int, Any] = {}  # by the identity of a route's consumer
 
-    def plan(self, delivery: Delivery, plan: Plan) -> None:
+    def message(self, delivery: Delivery) -> Message:
+        message = Message(delivery.content, delivery.channel, self._layer)
+        if delivery.attachment is not None:
+            message.body_file = delivery.attachment
+        return message
+
+    def plan(self, message: Message) -> Plan:
         """Find out what consumes a message, and whether that is a coroutine. Any thread.
 
         :raises Exception: what the routing's patterns, or a consumer that decides by the message, raise.
         """
-        message = plan.message = Message(delivery.content, delivery.channel, self._layer)
-        if delivery.attachment is not None:
-            message.body_file = delivery.attachment
         match = self.channel_layer.router.match(message)
-        if match is not None:
-            consumer, plan.kwargs = plan.consumer, _ = match
-            kind = self._kinds.get(id(consumer), _UNKNOWN)
-            if kind is _UNKNOWN:
-                kind = coroutine_of(consumer)
-                if consumer in self.channel_layer.router.consumers():  # else its number may be another's tomorrow
-                    self._kinds[id(consumer)] = kind
-            if kind is not None:
-                plan.coroutine = kind(message)
+        if match is None:
+            return message, None, {}, None
+        consumer, kwargs = match
+        kind = self._kinds.get(id(consumer), _UNKNOWN)
+        if kind is _UNKNOWN:
+            kind = coroutine_of(consumer)
+            if consumer in self.channel_layer.router.consumers():  # else its number may be another's tomorrow
+                self._kinds[id(consumer)] = kind
+        return message, consumer, kwargs, None if kind is None else kind(message)
 
     def consume(self, delivery: Delivery) -> None:
         """Run the consumer of one message. Never raises."""
-        plan: Plan = delivery.plan or Plan()
+        message = None
         started = put_back = ended = tidy = False
         try:
-            if plan.message is None:
-                self.plan(delivery, plan)
-            message, consumer = plan.message, plan.consumer
-            assert message is not None
+            plan = delivery.plan
+            if plan is None:
+                message = self.message(delivery)
+                plan = self.plan(message)
+            message, consumer, kwargs, coroutine = plan
             if consumer is None:
                 self._unrouted(delivery.channel, message)
                 return
-            if plan.coroutine is not None and self.start_coroutine is not None:
+            if coroutine is not None and self.start_coroutine is not None:
                 put_back = True  # it is the event loop's now
                 self.start_coroutine(delivery, plan)
                 return
@@ -123,7 +119,7 @@ class Worker:
             announce(consumer_started, environ={})
             try:
                 with Outbox(self.call_later) as outbox:
-                    consumer(message, **plan.kwargs)
+                    consumer(message, **kwargs)
             except ConsumeLater:
                 put_back = self.later(delivery, message, consumer)
                 return
@@ -135,7 +131,7 @@ class Worker:
             self.ended(delivery, message, outbox)
         except BaseException:
             logger.exception("cannot consume a message from %r", delivery.channel)
-            self.fail(plan.message, 500)
+            self.fail(message, 500)
         finally:
             if started:
                 announce(consumer_finished)

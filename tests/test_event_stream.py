@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import tests  # noqa: F401  # sets Django up
 from channelserver import EventStream
 from channelserver.layers.base import EVENTS
 from channelserver.layers.events import encode_event
+from channelserver.server.replies import FEEDS_A_TURN, MAX_FEEDS, Replies
 from channelserver.workers.responses import give
 from tests.crowd import Crowd
 from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, project, wait_until
@@ -88,6 +90,67 @@ class GiveTests(SynchronousTestCase):
         response = EventStream(groups=["a", "b"])
         give(layer, "reply", {"status": 200, "headers": []}, {EVENTS: None}, response)
         self.assertEqual(done, [("a", "reply"), ("b", "reply"), ("reply", sorted(["status", "headers", EVENTS]))])
+
+
+class FeedTests(SynchronousTestCase):
+    """A group's message on its way to many streams."""
+
+    def setUp(self) -> None:
+        self.posted: list[Any] = []  # what the next turns of the reactor do
+        bridge = mock.Mock()
+        bridge.post = self.posted.append
+        self.replies = Replies(bridge)
+        self.seen: dict[str, list[Any]] = {}
+        for _ in range(2 * FEEDS_A_TURN + 1):
+            self.add(self.replies.events.add)
+        self.streams = list(self.seen)
+
+    def add(self, enter: Callable[[str], object]) -> str:
+        request = mock.Mock()
+        name = self.replies.add(self.replies.http_prefix, request)
+        request.feed = request.reply = request.group_reply = self.seen.setdefault(name, []).append
+        enter(name)
+        return name
+
+    def turn(self) -> None:
+        self.posted.pop(0)()
+
+    def test_part_by_part(self) -> None:
+        """Each turn of the reactor feeds some streams; each stream has its messages in the order of the sends."""
+        self.replies._fan_out(self.streams, {"text": "a"})
+        self.assertEqual(sum(map(len, self.seen.values())), FEEDS_A_TURN)
+        plain = self.add(lambda name: None)
+        self.replies._deliver(plain, {"content": b"at once"})
+        self.replies._fan_out(self.streams, {"text": "b"})
+        self.replies._deliver(self.streams[0], {"text": "c"})
+        self.assertEqual(self.seen.pop(plain), [{"content": b"at once"}])
+        while self.posted:
+            self.turn()
+        wanted = [b"data: a\n\n", b"data: b\n\n"]
+        self.assertEqual(self.seen.pop(self.streams[0]), [*wanted, {"text": "c"}])
+        self.assertEqual(list(self.seen.values()), [wanted] * (len(self.streams) - 1))
+
+    def test_few(self) -> None:
+        """A few streams are fed at once."""
+        self.replies._fan_out(self.streams[:3], {"text": "a"})
+        self.assertEqual(self.posted, [])
+        self.assertEqual(sum(map(len, self.seen.values())), 3)
+
+    def test_close(self) -> None:
+        """What ends the streams comes after all that was sent before."""
+        self.replies._fan_out(self.streams, {"text": "a"})
+        self.replies._fan_out(self.streams, {"close": True})
+        self.assertEqual(list(self.seen.values()), [[b"data: a\n\n", {"close": True}]] * len(self.streams))
+        while self.posted:
+            self.turn()
+
+    def test_flood(self) -> None:
+        """A backlog does not grow for ever: beyond a number of sends the reactor does all at once."""
+        for _ in range(MAX_FEEDS):
+            self.replies._fan_out(self.streams, {"text": "a"})
+        self.turn()
+        self.assertEqual({len(events) for events in self.seen.values()}, {MAX_FEEDS})
+        self.assertEqual(self.posted, [])
 
 
 class Stream:

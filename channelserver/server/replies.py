@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sys
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol, cast
 
@@ -24,6 +26,9 @@ from channelserver.server.websocket import frames
 from channelserver.server.websocket.deflate import Deflated
 
 _log = Logger("channelserver.server.replies")
+#: Event streams that a turn of the reactor feeds at most; and how many sends may wait for their turn.
+FEEDS_A_TURN, MAX_FEEDS = 200, 100
+
 _debug = logging.getLogger("channelserver.server.replies").debug
 
 
@@ -71,6 +76,8 @@ class Replies:
         self._connections: dict[str, Connection] = {}
         #: The names of event streams.
         self.events: set[str] = set()
+        #: What they have still to get, in order: names, and an event for them or a reply.
+        self._feeds: deque[tuple[list[str], bytes | Content]] = deque()
         #: Ends all memberships of a connection.
         self.forget: Callable[[str], object] = lambda name: None
         #: Called with the name of a request whose client has left before the answer was complete.
@@ -103,12 +110,16 @@ class Replies:
                 content[FILE].close()
             elif EVENTS in content:
                 self.forget(channel)  # it may have joined its groups just before it closed
+        elif self._feeds and channel in self.events:
+            self._feeds.append(([channel], content))
         else:
             connection.reply(content)
 
     def _fan_out(self, channels: Collection[str], content: Content) -> None:
         frame = frames.encode_reply(content)
         deflated = Deflated.of(frame)
+        if frame is None:
+            self.feed()
         for connection in self._find(channels) if frame is None else self._websockets(channels):
             try:
                 if frame is None or not connection.send_frame(frame, deflated):
@@ -119,12 +130,39 @@ class Replies:
             self._feed(channels, encode_event(content))
 
     def _feed(self, channels: Collection[str], event: bytes) -> None:
-        """Send an event to the event streams among the members of a group."""
-        for channel in self.events.intersection(channels):
+        """Send an event to the event streams among the members of a group.
+
+        Thousands would keep the reactor for tens of milliseconds. So each of its turns feeds some of them.
+        """
+        self._feeds.append((list(self.events.intersection(channels)), event))
+        if len(self._feeds) == 1:
+            self._feed_some()
+
+    def _feed_some(self) -> None:
+        self.feed(FEEDS_A_TURN if len(self._feeds) < MAX_FEEDS else sys.maxsize)
+        if self._feeds:
+            self._bridge.post(self._feed_some)
+
+    def feed(self, most: int = sys.maxsize) -> None:
+        """Send to event streams what waits for them.
+
+        :param most: how many sends.
+        """
+        while self._feeds and most:
+            channels, content = self._feeds[0]
+            if not channels:
+                self._feeds.popleft()
+                continue
+            channel = channels.pop()
+            most -= 1
             request = cast("Request | None", self._connections.get(channel))
             try:
-                if request is not None:
-                    request.feed(event)
+                if request is None:
+                    pass
+                elif isinstance(content, bytes):
+                    request.feed(content)
+                else:
+                    request.reply(content)
             except Exception:
                 _log.failure("cannot send to {channel}", channel=channel)
 

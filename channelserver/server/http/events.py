@@ -58,6 +58,7 @@ class EventFeed:
 
     def end(self) -> None:
         """End the stream, because the server stops or the application asks for it; clients reconnect."""
+        self._exchange.site.replies.feed()
         if self._retry is not None:
             self.send(b"retry: %d\n\n" % self._retry)
         self._exchange.reply({"content": b"", "more_content": False})

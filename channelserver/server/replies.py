@@ -27,7 +27,7 @@ from channelserver.server.websocket.deflate import Deflated
 
 _log = Logger("channelserver.server.replies")
 #: Event streams that a turn of the reactor feeds at most; and how many sends may wait for their turn.
-FEEDS_A_TURN, MAX_FEEDS = 200, 100
+FEEDS_A_TURN, MAX_FEEDS = 50, 100
 
 _debug = logging.getLogger("channelserver.server.replies").debug
 

@@ -116,7 +116,8 @@ class Worker:
             if self.callback is not None:
                 self.callback(delivery.channel, message)
             started = True
-            announce(consumer_started, environ={})
+            if consumer_started.receivers:
+                announce(consumer_started, environ={})
             try:
                 with Outbox(self.call_later) as outbox:
                     consumer(message, **kwargs)
@@ -133,7 +134,7 @@ class Worker:
             logger.exception("cannot consume a message from %r", delivery.channel)
             self.fail(message, 500)
         finally:
-            if started:
+            if started and consumer_finished.receivers:
                 announce(consumer_finished)
             if not put_back:
                 self.tidy(delivery)
@@ -220,9 +221,10 @@ class Worker:
         """Release what was kept for this message."""
         if delivery.attachment is not None:
             _guarded(delivery.attachment.close)
-        reply_channel = delivery.content.get("reply_channel")
-        if delivery.channel in ("websocket.disconnect", "websocket.refused") and reply_channel:
-            _guarded(forget_channel_session, reply_channel)
+        if delivery.channel in ("websocket.disconnect", "websocket.refused"):
+            reply_channel = delivery.content.get("reply_channel")
+            if reply_channel:
+                _guarded(forget_channel_session, reply_channel)
 
     def _reply(self, message: Message, content: dict[str, Any]) -> None:
         if message.reply_channel is not None:
@@ -238,10 +240,9 @@ class Worker:
 
 
 def announce(signal: Any, **arguments: Any) -> None:
-    if signal.receivers:
-        for receiver, result in _guarded(signal.send_robust, sender=Worker, **arguments) or ():
-            if isinstance(result, Exception):
-                logger.error("receiver %s of a worker signal failed", _name(receiver), exc_info=result)
+    for receiver, result in _guarded(signal.send_robust, sender=Worker, **arguments) or ():
+        if isinstance(result, Exception):
+            logger.error("receiver %s of a worker signal failed", _name(receiver), exc_info=result)
 
 
 def may_be_coroutine(consumer: Any) -> bool:

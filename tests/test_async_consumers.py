@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
+from contextlib import ExitStack
 
-from tests.process import TIMEOUT, Server, ServerTestCase, project
+from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 from tests.redis_server import RedisServer
 
 
@@ -102,7 +104,107 @@ class WorkerProcessTests(ConsumerTests):
         return server
 
 
-class RedisTests(ConsumerTests):
+class WaitingTests(ServerTestCase):
+    """A server without threads, and a worker process of two threads. Messages that wait occupy none of them."""
+
+    files = project("asynchronous")
+    extra_settings = ""
+    joined = "joined the server"
+
+    def serve(self) -> Server:
+        """Start the server and a worker process."""
+        server = self.start("--threads", "0", "--http-timeout", "100")
+        self.worker = self.run_process([sys.executable, "manage.py", "runworker", "--threads", "2"])
+        self.worker.wait_for(self.joined)
+        return server
+
+    def notes(self, line: str) -> int:
+        """Return how often the project has noted something."""
+        path = self.folder / "notes.txt"
+        return path.read_text().split("\n").count(line) if path.exists() else 0
+
+    def ask(self, server: Server, path: str) -> list[int]:
+        """Send a request; return a list that gets the status of its answer."""
+        found: list[int] = []
+        thread = threading.Thread(target=lambda: found.append(server.get(path).status_code))
+        thread.start()
+        self.addCleanup(thread.join, TIMEOUT)
+        return found
+
+    def waiting(self, server: Server) -> int:
+        """Return how many requests wait for a worker."""
+        return int(server.get("/-/health").json()["queues"]["http.request"])
+
+    def test_coroutines(self) -> None:
+        """Four views and four streams hang: another request is answered. If the process dies, views get 502."""
+        self.hang("/parts/?s=1000")
+
+    def hang(self, stream: str) -> None:
+        """Have eight requests hang; ask for a page; kill the process."""
+        server = self.serve()
+        hanging = [self.ask(server, "/hang/") for _ in range(4)]
+        with ExitStack() as stack:
+            streams = [stack.enter_context(server.get(stream, stream=True)).iter_content(2) for _ in range(4)]
+            self.assertEqual([next(parts) for parts in streams], [b"0\n"] * 4)
+            wait_until(lambda: self.notes("hang begins") == 4, "four views")
+            self.assertEqual(server.get("/plain/").status_code, 200)
+            self.worker.kill()
+            wait_until(lambda: all(hanging), "four answers")
+        self.assertEqual(hanging, [[502]] * 4)
+        self.check_losses(server)
+
+    def check_losses(self, server: Server) -> None:
+        """The log counts all that the process had begun; the page may count, for it has only just been answered."""
+        server.wait_for(r"[89] message\(s\) to 'http.request' lost: its worker process ended")
+
+    def test_consumers(self) -> None:
+        """Four consumers wait; the next message of their sockets waits for them, another socket's does not."""
+        self.manage("migrate", "-v0")
+        server = self.serve()
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(server.connect("/x/")) for _ in range(4)]
+            for socket in sockets:
+                socket.send("sleep 1000")
+                socket.send("next")
+            with server.connect("/x/") as other:
+                other.send("sleep 0")
+                self.assertEqual(other.recv(TIMEOUT), "held sleep 0 1")
+            for socket in sockets:
+                with self.assertRaises(TimeoutError):
+                    socket.recv(0)
+            self.worker.kill()
+
+    def test_threads_that_wait(self) -> None:
+        """Plain iterators that stream, and asynchronous views behind synchronous middleware, leave the count, too."""
+        with open(self.folder / "settings.py", "a") as settings:
+            settings.write("MIDDLEWARE = ['middleware.synchronous']\n")
+        self.write(
+            {"middleware.py": "def synchronous(get_response):\n    return lambda request: get_response(request)\n"}
+        )
+        self.hang("/parts-in-thread/?s=1000")
+
+    def test_bound(self) -> None:
+        """A process has so many messages in hand, and no more; it gets the next when one of them ends."""
+        with open(self.folder / "settings.py", "a") as settings:
+            settings.write(
+                "from channelserver.layers.redis import fetcher\nfrom channelserver.processes import hub\n"
+                "fetcher.MAX_IN_HAND = hub.MAX_IN_HAND = 3\n"
+            )
+        server = self.serve()
+        first = [self.ask(server, f"/wait/?n={number}") for number in range(3)]
+        wait_until(lambda: self.notes("wait begins") == 3, "three views")
+        fourth = self.ask(server, "/wait/?n=3")
+        wait_until(lambda: self.waiting(server) == 1, "a request that waits")
+        self.assertEqual(self.notes("wait begins"), 3)
+        (self.folder / "go-on-0").touch()
+        wait_until(lambda: self.notes("wait begins") == 4, "the fourth view")
+        for number in range(1, 4):
+            (self.folder / f"go-on-{number}").touch()
+        wait_until(lambda: fourth and all(first), "four answers")
+        self.assertEqual([*first, fourth], [[200]] * 4)
+
+
+class RedisMixin(ServerTestCase):
     """The layer is in Redis."""
 
     def setUp(self) -> None:
@@ -113,3 +215,19 @@ class RedisTests(ConsumerTests):
             f"'ROUTING': 'routing.channel_routing', 'CONFIG': {{'hosts': ['{self.redis.url}']}}}}}}\n"
         )
         super().setUp()
+
+
+class RedisTests(RedisMixin, ConsumerTests):
+    """The consumers' tests over Redis."""
+
+
+class RedisWaitingTests(RedisMixin, WaitingTests):
+    """A server without threads, and a worker process, over Redis."""
+
+    joined = "Worker process"
+
+    def waiting(self, server: Server) -> int:
+        return int(self.redis.command("LLEN", "channelserver:q:http.request")[1:])
+
+    def check_losses(self, server: Server) -> None:
+        server.wait_for(r"is dead; [89] message\(s\) of connections are lost with it")

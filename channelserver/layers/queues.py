@@ -28,6 +28,9 @@ from channelserver.layers.throttled_log import DropCounter
 
 Callback = Callable[[], object]
 
+#: Most messages of another process or host that one process can have in hand.
+MAX_IN_HAND = 1000
+
 
 class Delivery:
     """One message for one worker.
@@ -309,6 +312,9 @@ class WorkQueues:
             self._advance(lane, calls)
         for call in calls:
             call()
+
+    def release(self, delivery: Delivery) -> None:
+        """Note that a taken message no longer occupies a thread: the process can get another one. Default: no-op."""
 
     def has_work(self, channels: Iterable[str]) -> bool:
         """Whether one of `channels` has a message that may be taken now."""

@@ -2,9 +2,10 @@
 
 Runs in the reactor thread; owns the messages that these processes have in hand.
 
-A joined process says which channels it serves and how many messages it takes at a time; each time it finishes one, it
-gets the next. Until then this process keeps the message, and its lane stays busy: the socket's next message waits. When
-a process dies, messages it had started are lost and counted; the others return to their places in the queue.
+A joined process says which channels it serves and how many messages it takes at a time; each time it finishes one, or
+releases one that no longer occupies a thread (a coroutine), it gets the next. Until it finishes a message, this process
+keeps it, and its lane stays busy: the socket's next message waits. When a process dies, messages it had started are
+lost and counted; the others return to their places in the queue.
 
 A *worker process* (``manage.py runworker``) takes its channels over: as long as it is joined, this process's own
 threads do not serve them. A *sibling* (``--processes``) shares them.
@@ -26,7 +27,7 @@ from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
-from channelserver.layers.queues import Delivery
+from channelserver.layers.queues import MAX_IN_HAND, Delivery
 from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, ask
 from channelserver.processes.remote_process import RemoteProcess
@@ -39,8 +40,6 @@ _log = Logger("channelserver.processes.hub")
 PATIENCE = 2.0
 #: Seconds in which a sibling must send its figures.
 ANSWER_SECONDS = 1.0
-#: Most messages that one process can have in hand.
-MAX_IN_HAND = 1000
 
 
 class Hub:
@@ -204,7 +203,7 @@ class Peer:
         self.channels: tuple[str, ...] = ()
         #: The messages it has not finished, by number, oldest first.
         self.in_hand: dict[int, Delivery] = {}
-        self._slots: dict[int, int] = {}
+        self._slots: dict[int, int] = {}  # of those that may occupy a thread
         self._free: list[int] = []
         self._number = 0
         self._ledger: Ledger | None = None
@@ -215,6 +214,7 @@ class Peer:
             **layer_calls(layer, hub.waits, hub),
             "serve": self._serve,
             "retire": self._retire,
+            "release": self._release,
             "finish": self._finish,
             "put_back": self._put_back,
             "postpone": self._put_back,
@@ -238,7 +238,7 @@ class Peer:
     @property
     def room(self) -> int:
         """How many more messages it can take."""
-        return len(self._free)
+        return min(len(self._free), MAX_IN_HAND - len(self.in_hand))
 
     def hand_over(self, delivery: Delivery) -> None:
         """Give it a message; one that is too large is counted as lost."""
@@ -281,11 +281,17 @@ class Peer:
         self._hub.changed()
 
     def _take_back(self, number: int) -> Delivery | None:
-        delivery = self.in_hand.pop(number, None)
+        self._free_slot(number)
+        return self.in_hand.pop(number, None)
+
+    def _free_slot(self, number: int) -> None:
         slot = self._slots.pop(number, None)
         if slot is not None and self.channels:
             self._free.append(slot)
-        return delivery
+
+    def _release(self, number: int) -> None:
+        self._free_slot(number)
+        self._hub.look()
 
     def _finish(self, number: int) -> None:
         delivery = self._take_back(number)
@@ -310,7 +316,8 @@ class Peer:
         untouched: list[Delivery] = []
         lost: list[Delivery] = []
         for number, delivery in self.in_hand.items():
-            begun = self._ledger is None or self._ledger.begun(self._slots[number], number)
+            slot = self._slots.get(number)  # None: a released message, which has begun
+            begun = slot is None or self._ledger is None or self._ledger.begun(slot, number)
             (lost if begun else untouched).append(delivery)
         self.in_hand.clear()
         self._layer.queues.restore(untouched)

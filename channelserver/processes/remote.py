@@ -24,6 +24,7 @@ from channelserver.layers.base import ReactorBridge
 from channelserver.layers.content import Content
 from channelserver.layers.local import SERVER_CHANNELS
 from channelserver.layers.names import check_channel_name, check_group_name
+from channelserver.layers.queues import Delivery
 from channelserver.processes.connectors import Connector
 from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, LinkLost, ask
@@ -46,6 +47,7 @@ class RemoteLayer(InMemoryChannelLayer):
     def __init__(self, connector: Connector, **parameters: Any) -> None:
         super().__init__(**parameters)
         self.queues.report = self._report
+        self.queues.report_release = lambda delivery: self._started().post(self._release_now, delivery)
         self._connector = connector
         self._bridge: ReactorBridge | None = None
         self._thread: int | None = None
@@ -151,6 +153,10 @@ class RemoteLayer(InMemoryChannelLayer):
     def _report_now(self, ticket: Ticket, what: tuple[Any, ...]) -> None:
         if ticket.link is self._link and self._link is not None:
             self._link.note(what[0], ticket.number, *what[1:])
+
+    def _release_now(self, delivery: Delivery) -> None:
+        if delivery.ticket is not None:  # else it is finished already, and its report comes next
+            self._report_now(delivery.ticket, ("release",))
 
     def _note(self, name: str, *arguments: Any, size: int = 0) -> None:
         self._started().post_data(size, self._note_now, name, arguments)

@@ -64,7 +64,7 @@ class Ticket(NamedTuple):
 
     link: Link
     number: int
-    slot: int
+    slot: int  # -1: released
 
 
 class TicketQueues(WorkQueues):
@@ -78,6 +78,8 @@ class TicketQueues(WorkQueues):
     #: Called in any thread with a ticket and its report: ``("finish",)``, ``("put_back", tries)`` or
     #: ``("postpone", tries, seconds)``.
     report: Callable[[Ticket, tuple[Any, ...]], object]
+    #: Called in any thread with a message that no longer occupies a thread.
+    report_release: Callable[[Delivery], object]
 
     def hand_over(self, channel: str, content: Content, ticket: Ticket, tries: int, attachment: Any) -> None:
         """Queue a message of another process; it does not expire here."""
@@ -102,6 +104,12 @@ class TicketQueues(WorkQueues):
         """Note in the ledger that a message of another process has been begun."""
         if delivery.ticket is not None and self.ledger is not None:
             self.ledger.begin(delivery.ticket.slot, delivery.ticket.number)
+
+    def release(self, delivery: Delivery) -> None:
+        ticket = delivery.ticket
+        if ticket is not None and ticket.slot >= 0:
+            delivery.ticket = ticket._replace(slot=-1)
+            self.report_release(delivery)
 
     def finish(self, delivery: Delivery) -> None:
         if not self._report(delivery, "finish"):

@@ -64,6 +64,7 @@ class Coroutines:
 
     async def consume(self, delivery: Delivery, plan: Plan) -> None:
         """Deal with one message. Never raises."""
+        self._worker.queues.release(delivery)
         with StickyExecutor(self._pool) as executor:
             await self._consume(delivery, plan, executor)
 

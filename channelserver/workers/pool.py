@@ -150,6 +150,8 @@ class WorkerPool:
             self._awake.discard(state)
             self._set_switch_interval()
             self._finished += 1
+        if state.delivery is not None:
+            self._queues.release(state.delivery)
         self.work_ready()
 
     def return_to_count(self, state: WorkerThread) -> bool:
@@ -166,6 +168,8 @@ class WorkerPool:
         """Call a function that waits for a coroutine. If messages wait, too, another thread takes this one's place."""
         with self._lock:
             self._waiting.add(state)
+        if state.delivery is not None:
+            self._queues.release(state.delivery)
         if self._has_work():
             self.work_ready()
         try:

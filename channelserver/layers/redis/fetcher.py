@@ -3,6 +3,7 @@
 Runs in the thread of the reactor; owns the list of messages that this process consumes.
 
 A process takes at most one message for each thread, so that little is lost if it dies, and other hosts get their share.
+Messages that occupy no thread (coroutines, streams) have a limit of their own.
 There is no polling: Redis has a list of idle hosts, and each new message wakes one of them.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from channelserver.layers.content import Content
+from channelserver.layers.queues import MAX_IN_HAND
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.errors import DeliveryUnknown
 from channelserver.layers.redis.seal import Sealer, SealError
@@ -50,7 +52,7 @@ def record_expired(drops: DropCounter, gone: list[Any]) -> None:
 class Fetcher:
     """Takes messages from all servers in turn.
 
-    :param threads: how many messages this process may hold.
+    :param threads: how many messages this process may hold, besides those that occupy no thread.
     :param soon: ``soon(function)`` runs it in the next turn of the reactor.
     """
 
@@ -73,6 +75,7 @@ class Fetcher:
         self._drops = drops
         self._soon = soon
         self._outstanding: set[Fetched] = set()
+        self._released: set[Fetched] = set()  # those of them that occupy no thread
         self._promising = list(shards)  # servers where there may be work, in the order in which to ask them
         self._asking = False
         self._stopped = False
@@ -109,7 +112,7 @@ class Fetcher:
 
     def woken(self, shard: Shard, channel: str) -> None:
         """A message has arrived, and this host was chosen to take it."""
-        if self._stopped or len(self._outstanding) >= self._threads:
+        if self._stopped or self._free <= 0:
             shard.run(scripts.PASS_ON, channel).addErrback(lambda failure: None)
         self.ready(shard)
 
@@ -120,8 +123,13 @@ class Fetcher:
 
     # -- taking --------------------------------------------------------------------------------------------------------
 
+    @property
+    def _free(self) -> int:
+        held, released = len(self._outstanding), len(self._released)
+        return min(self._threads - held + released, MAX_IN_HAND - released)
+
     def _go(self) -> None:
-        free = self._threads - len(self._outstanding)
+        free = self._free
         if self._asking or self._stopped or free <= 0:
             return
         shard = next((shard for shard in self._promising if shard.is_up), None)
@@ -170,8 +178,15 @@ class Fetcher:
 
     # -- finishing -----------------------------------------------------------------------------------------------------
 
+    def release(self, delivery: Fetched) -> None:
+        """Fetch another message in place of one that no longer occupies a thread."""
+        if delivery in self._outstanding:
+            self._released.add(delivery)
+            self._go()
+
     def done(self, delivery: Fetched) -> None:
         self._outstanding.discard(delivery)
+        self._released.discard(delivery)
         if delivery.claim is not None:
             shard, reply = delivery.claim
             self._finished.setdefault(shard, []).append(reply)

@@ -219,6 +219,7 @@ class Host:
             lambda function: self.reactor.callLater(0, function),
         )  # fmt: skip
         layer.queues.on_done = lambda delivery: self.bridge.post(fetcher.done, delivery)
+        layer.queues.on_release = lambda delivery: self.bridge.post(fetcher.release, delivery)
         for shard in self.shards:
             if shard.is_up:
                 fetcher.ready(shard)

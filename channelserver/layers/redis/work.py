@@ -34,6 +34,8 @@ class FetchedQueues(WorkQueues):
 
     #: Called with each :class:`Fetched` when it has been consumed, from any thread.
     on_done: Callable[[Fetched], object] = staticmethod(lambda delivery: None)
+    #: Called with each one that no longer occupies a thread, from any thread.
+    on_release: Callable[[Fetched], object] = staticmethod(lambda delivery: None)
 
     def put_fetched(self, channel: str, content: Content, seconds: float, claim: Claim | None) -> Fetched:
         """Let a message from Redis wait for a worker, whatever the capacity: a thread is idle.
@@ -45,6 +47,10 @@ class FetchedQueues(WorkQueues):
         delivery = Fetched(channel, content, now, now + seconds, claim)
         self.add(delivery)
         return delivery
+
+    def release(self, delivery: Delivery) -> None:
+        if isinstance(delivery, Fetched):
+            self.on_release(delivery)
 
     def finish(self, delivery: Delivery) -> None:
         super().finish(delivery)

@@ -119,6 +119,14 @@ async def hang(request):
         raise
 
 
+async def wait(request):
+    """Answer when the test wants it to."""
+    note("wait begins")
+    while not (HERE / f"go-on-{request.GET['n']}").exists():
+        await asyncio.sleep(0.01)
+    return HttpResponse("waited")
+
+
 async def parts(request):
     """A stream that goes on until its client leaves."""
 
@@ -270,6 +278,7 @@ urlpatterns = [
     path("query-in-thread/", query_in_thread),
     path("open-connections/", open_connections),
     path("hang/", hang),
+    path("wait/", wait),
     path("parts/", parts),
     path("parts-in-thread/", parts_in_thread),
     path("rows-in-thread/", rows_in_thread),

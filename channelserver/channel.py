@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
@@ -31,6 +31,13 @@ class _Destination:
         self._channel_layer = channel_layer
 
     @classmethod
+    def of_checked(cls, name: str, channel_layer: Any) -> Self:
+        """Return one whose name :meth:`check_name` has returned."""
+        destination = cls.__new__(cls)
+        destination.name, destination._alias, destination._channel_layer = name, DEFAULT_CHANNEL_LAYER, channel_layer
+        return destination
+
+    @classmethod
     def check_name(cls, name: str | bytes) -> str:
         """Return `name` as text, if it is a valid one.
 
@@ -48,8 +55,11 @@ class _Destination:
         return channel_layers[self._alias]  # type: ignore[return-value]
 
     def _send(self, content: Any, immediately: bool, on_commit: bool | str) -> None:
-        content = copy_content(content)
-        _call(partial(hold_back, self.channel_layer, self._is_group, self.name, content, immediately), on_commit)
+        arguments = self.channel_layer, self._is_group, self.name, copy_content(content), immediately
+        if on_commit:
+            _call(partial(hold_back, *arguments), on_commit)
+        else:
+            hold_back(*arguments)
 
     def __str__(self) -> str:
         return self.name

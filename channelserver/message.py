@@ -62,7 +62,7 @@ class Message:
     @cached_property
     def reply_channel(self) -> Channel | None:
         """Where replies go, if anywhere."""
-        return Channel(self._reply_name, channel_layer=self.channel_layer) if self._reply_name else None
+        return Channel.of_checked(self._reply_name, self.channel_layer) if self._reply_name else None
 
     def __getitem__(self, key: str) -> Any:
         return self.content[key]

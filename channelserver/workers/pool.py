@@ -318,10 +318,11 @@ class WorkerPool:
         self._call_later(PATIENCE, self._watch)
 
     def _wake(self, number: int) -> None:
-        for _ in range(min(number, len(self._parked))):
-            # Rather one without guests: a message that takes long would keep them waiting.
-            parked = self._parked
-            place = next((place for place in range(len(parked) - 1, -1, -1) if not parked[place].guests), -1)
+        parked = self._parked
+        for _ in range(min(number, len(parked))):
+            place = -1
+            if parked[-1].guests:  # rather one without: a message that takes long would keep them waiting
+                place = next((place for place in range(len(parked) - 1, -1, -1) if not parked[place].guests), -1)
             self._unpark(parked.pop(place))
         self._set_switch_interval()
 

@@ -34,7 +34,7 @@ class Message:
 
     #: The request body, if it came as a file beside the message (see :mod:`channelserver.handler`).
     body_file: Any = None
-    #: The view that answers it, if it was resolved already (Django's ``ResolverMatch``).
+    #: If the view was looked up already: path, language, and what was found (Django's ``ResolverMatch``).
     resolver_match: Any = None
 
     def __init__(self, content: dict[str, Any], channel_name: str | None, channel_layer: Any) -> None:

@@ -80,7 +80,7 @@ class Replies:
         self._feeds: deque[tuple[list[str], bytes | Content]] = deque()
         #: Ends all memberships of a connection.
         self.forget: Callable[[str], object] = lambda name: None
-        #: Called with the name of a request whose client has left before the answer was complete.
+        #: Called with the name of a request whose client has left, or got 503, before the answer was complete.
         self.client_gone: list[Callable[[str], object]] = []
 
     # -- reactor thread ------------------------------------------------------------------------------------------------

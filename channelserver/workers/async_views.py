@@ -18,17 +18,19 @@ from django.conf.urls.i18n import is_language_prefix_patterns_used
 from django.core import asgi as django_asgi
 from django.core import signals
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.http import HttpResponseBase
 from django.urls import URLPattern, URLResolver, get_resolver, set_script_prefix
 from django.utils import translation
 from django.utils.module_loading import import_string
 
+from channelserver.exceptions import ResponseLater
 from channelserver.message import Message
 from channelserver.workers import async_middleware, django_cleanup, outbox
 from channelserver.workers.django_cleanup import only_django_listens
 from channelserver.workers.django_fast import is_coroutine_function
 from channelserver.workers.request import make_environ, open_body
 from channelserver.workers.responses import BODY, Answer, body_for_reactor, encode_head, hand_over
-from channelserver.workers.wrapped import MESSAGE, is_wrapped, resolve_once
+from channelserver.workers.wrapped import MESSAGE, NoResponse, is_wrapped, resolve_once
 
 logger = logging.getLogger("channelserver.handler")
 
@@ -65,6 +67,8 @@ class AsyncRequest(ASGIRequest):
     ``META`` has what a request in a thread has there.
     """
 
+    ResponseLater = ResponseLater
+
     _set_content_type_params: Callable[[dict[str, Any]], None]
 
     def __init__(self, scope: dict[str, Any], body_file: Any) -> None:
@@ -96,6 +100,11 @@ class AsyncHandler(ASGIHandler):
     def resolve_request(self, request: Any) -> Any:
         return resolve_once(super().resolve_request, request)
 
+    def process_exception_by_middleware(self, exception: Exception, request: Any) -> Any:
+        if isinstance(exception, ResponseLater):
+            return NoResponse()
+        return super().process_exception_by_middleware(exception, request)
+
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer a request (``ASGIHandler.handle``). Django's own ``__call__``, and what wraps it, lead here."""
         message, environ = scope[MESSAGE], scope[ENVIRON]
@@ -110,7 +119,9 @@ class AsyncHandler(ASGIHandler):
             held_back = outbox.current()
             if held_back is not None:
                 held_back.flush()
-            if not isinstance(send, Answer):
+            if isinstance(response, NoResponse):
+                pass
+            elif not isinstance(send, Answer):
                 await self._send_through(send, message, response)
             elif not response.streaming:
                 send.whole(encode_head(response), response.content)
@@ -121,12 +132,16 @@ class AsyncHandler(ASGIHandler):
                 request.close()
                 if not quiet:
                     await signals.request_finished.asend(sender=type(self))
-            elif quiet and response._resource_closers == [request.close]:
+            elif (
+                quiet
+                and response._resource_closers == [request.close]
+                and type(response).close is HttpResponseBase.close
+            ):
                 # Nothing here can wait. What Django does with the connections is done when the executor is released.
                 request.close()
                 response.closed = True
             else:
-                await sync_to_async(response.close)()
+                await asyncio.shield(sync_to_async(response.close)())  # even if the client leaves just now
 
     async def _send_through(self, send: Any, message: Message, response: Any) -> None:
         """Send a response through what wraps the application. It sees the head of each."""
@@ -163,14 +178,16 @@ class AsyncViews:
         if root and (path == root or path.startswith(root + "/")):
             path = path[len(root) :]
         try:
+            language = translation.get_language()
             if self._prefixes:
-                with translation.override(translation.get_language_from_path(path) or settings.LANGUAGE_CODE):
+                language = translation.get_language_from_path(path) or settings.LANGUAGE_CODE
+                with translation.override(language):
                     match = get_resolver().resolve(path)
             else:
                 match = get_resolver().resolve(path)
         except Exception:  # 404, or a converter's error: the handler meets it again
             return None
-        message.resolver_match = match
+        message.resolver_match = path, language, match
         return self.answer if is_coroutine_function(match.func) else None
 
     async def answer(self, message: Message) -> None:

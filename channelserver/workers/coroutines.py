@@ -93,9 +93,9 @@ class Coroutines:
                 else:
                     worker.raised(error, delivery, message, consumer)
             else:
-                ended = True
                 if outbox.has_functions:
                     await self._in_thread(executor, outbox.call_functions)
+                ended = True
                 worker.ended(delivery, message, outbox)
         except BaseException:
             logger.exception("cannot consume a message from %r", delivery.channel)

@@ -17,6 +17,7 @@ Any thread; owns, for each thread, the list of its connections, its URLconf and 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -37,6 +38,8 @@ from django.urls import base as urls
 from django.utils.module_loading import import_string
 
 from channelserver.workers import django_fast, fingerprints
+
+logger = logging.getLogger("channelserver.workers")
 
 
 class _Thread(threading.local):
@@ -282,7 +285,7 @@ def guest_enters() -> None:
             if signal.disconnect(django.db.close_old_connections):
                 signal.connect(close_old_connections)
     if not _thread.guests:
-        close_old_connections()
+        _try_to_close_old_connections()
     _thread.guests += 1
 
 
@@ -290,7 +293,14 @@ def guest_leaves() -> None:
     """The coroutine has ended."""
     _thread.guests -= 1
     if not _thread.guests:
+        _try_to_close_old_connections()
+
+
+def _try_to_close_old_connections() -> None:
+    try:
         close_old_connections()
+    except Exception:
+        logger.exception("cannot close old database connections")
 
 
 def _reset_queries(**_: Any) -> None:

@@ -85,7 +85,7 @@ class EventLoop:
             if self._awake:
                 return
             self._awake = True
-        loop.call_soon_threadsafe(self._drain)
+        loop.call_soon_threadsafe(self._drain, context=Context())  # not in that of a message
 
     def start(
         self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: Any, context: Context | None = None
@@ -105,9 +105,8 @@ class EventLoop:
 
     def client_gone(self, reply_channel: str) -> None:
         """Cancel the task that answers a request, for its client has left."""
-        task = self._of_client.get(reply_channel)
-        if task is not None:
-            self.post(task.cancel)
+        if reply_channel in self._of_client:
+            self.post(self._cancel_of_client, reply_channel)
 
     def cancel(self) -> None:
         """Cancel all tasks of the loop, those of the application's own too."""
@@ -166,7 +165,16 @@ class EventLoop:
                 raise asyncio.CancelledError
             yield
         finally:
-            del self._of_client[reply_channel]
+            self._of_client.pop(reply_channel, None)
+
+    def forget_client(self, reply_channel: str) -> None:
+        """A task has noticed by itself that its client has left: do not cancel it while it tidies up."""
+        self._of_client.pop(reply_channel, None)
+
+    def _cancel_of_client(self, reply_channel: str) -> None:
+        task = self._of_client.pop(reply_channel, None)
+        if task is not None:
+            task.cancel()
 
     def start_now(
         self,
@@ -192,10 +200,13 @@ class EventLoop:
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-        finally:
-            loop.close()
+        while True:
+            try:
+                loop.run_forever()
+                break
+            except BaseException:  # asyncio passes on the SystemExit of any task
+                logger.exception("a task raised what would end the event loop; it goes on")
+        loop.close()
 
     def _drain(self) -> None:
         # One batch a turn: between two batches the loop serves its tasks and sockets.
@@ -204,7 +215,7 @@ class EventLoop:
         for function, arguments in items:
             try:
                 function(*arguments)
-            except Exception:  # the rest of the batch must not be lost
+            except BaseException:  # the rest of the batch must not be lost
                 logger.exception("error in %r, handed over by a thread", function)
         with self._lock:
             if not self._items:

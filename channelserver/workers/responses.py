@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable
 from contextlib import aclosing
 from contextvars import copy_context
-from typing import Any
+from typing import Any, NoReturn
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.http import FileResponse, HttpResponseBase
@@ -167,7 +167,7 @@ async def _stream_async(pool: WorkerPool, message: Message, response: Any, timeo
             logger.exception("the body of %r broke off", message.get("path"))
             answer.break_off()
         finally:
-            await sync_to_async(response.close)()
+            await asyncio.shield(sync_to_async(response.close)())
 
 
 class Answer:
@@ -207,7 +207,7 @@ class Answer:
         if not more:
             self._layer.dispatch(self._reply, content)
         elif (content["content"] or "status" in content) and not await self._put(content):
-            raise asyncio.CancelledError
+            self._gone()
 
     async def _put(self, content: dict[str, Any]) -> bool:
         outlet = self._layer.outlet_of(self._reply)
@@ -240,12 +240,16 @@ class Answer:
         """
         self._head = encode_head(response)
         if not await self._put({**self._head, "content": b"", "more_content": True}):
-            raise asyncio.CancelledError
+            self._gone()
         async with aclosing(aiter(response)) as parts:
             async for part in parts:
                 if part and not await self._put({"content": part, "more_content": True}):
-                    raise asyncio.CancelledError
+                    self._gone()
         self._layer.dispatch(self._reply, {"content": b"", "more_content": False})
+
+    def _gone(self) -> NoReturn:
+        event_loop.forget_client(self._reply)
+        raise asyncio.CancelledError
 
     def break_off(self) -> None:
         """Abort an incomplete answer, so that the client notices."""

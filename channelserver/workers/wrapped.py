@@ -17,6 +17,7 @@ from typing import Any
 from django.core.handlers import asgi, wsgi
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse, HttpResponseBase
+from django.utils.translation import get_language
 
 from channelserver.message import Message
 
@@ -42,11 +43,17 @@ def resolve_once(resolve: Callable[[Any], Any], request: Any) -> Any:
 
     :param resolve: ``BaseHandler.resolve_request``.
     """
-    match = request.message.resolver_match
-    if match is None or hasattr(request, "urlconf") or any(map(is_wrapped, _HOMES)):
-        return resolve(request)  # monitoring names a request by the view that it sees found
-    request.resolver_match = match
-    return match
+    found = request.message.resolver_match
+    # Middleware may have changed what was found by. Monitoring names a request by the view that it sees found.
+    if (
+        found is None
+        or found[:2] != (request.path_info, get_language())
+        or hasattr(request, "urlconf")
+        or any(map(is_wrapped, _HOMES))
+    ):
+        return resolve(request)
+    request.resolver_match = found[2]
+    return found[2]
 
 
 def call_wrapped(handler: Any, message: Message, environ: dict[str, Any]) -> Any:

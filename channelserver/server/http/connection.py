@@ -303,8 +303,7 @@ class HTTPConnection(Connection):
         elif state == "body":
             self._refuse(BadRequest("the request body took too long", 408))
         elif self._exchange is not None and self._exchange.state == "waiting":
-            self._exchange.head.keep_alive = False
-            self._exchange.fail(503, "The application did not answer in time.")
+            self._exchange.late()
         else:
             return None  # an answer on its way: it has a deadline again when the client does not read
         return now + LINGER

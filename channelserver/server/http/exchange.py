@@ -211,6 +211,13 @@ class Exchange:
         elif self.state == "streaming":
             self._end(reusable=False, broken=True)
 
+    def late(self) -> None:
+        """The application did not answer in time: answer 503, and cancel what works on it as if the client had left."""
+        self.head.keep_alive = False
+        self.fail(503, "The application did not answer in time.")
+        for call in self.wire.site.replies.client_gone:
+            call(self.name)
+
     def client_gone(self) -> None:
         """The connection was lost before the answer was complete."""
         if self.state != "done":

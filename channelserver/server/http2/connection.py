@@ -419,7 +419,7 @@ class HTTP2Connection(Connection):
         if stream.state == "body":
             stream.refuse(BadRequest("the request body took too long", 408))
         elif exchange is not None and exchange.state == "waiting":
-            exchange.fail(503, "The application did not answer in time.")
+            exchange.late()
         else:
             self.site.count_refusal("slow reader", "an answer was not read in time", self.addresses()["client"])
             self._reset(stream.number, frames.CANCEL)

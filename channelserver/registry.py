@@ -138,14 +138,12 @@ class ChannelLayerManager:
             raise InvalidChannelLayerError(f"{where} must be a dict, not {config!r}")
         if "BACKEND" not in config:
             raise InvalidChannelLayerError(f"{where} has no BACKEND; set it to the dotted name of a layer class")
-        if "ROUTING" not in config:
-            raise InvalidChannelLayerError(
-                f"{where} has no ROUTING; set it to a list, a dict or the dotted name of one"
-            )
         parameters = config.get(config_key, default)
         if parameters is None:
             raise InvalidChannelLayerError(f"{where} has no {config_key}, which tests need; set it to a dict")
         layer = self._make_layer(where, config_key, config["BACKEND"], parameters)
+        if "ROUTING" not in config:
+            raise InvalidChannelLayerError(f"{where} has no ROUTING; set it to a list, a dict or a dotted name")
         if config_key == "CONFIG" and type(layer) is InMemoryChannelLayer:
             layer = self._remote_layer(name, config["BACKEND"], parameters) or layer
         return ChannelLayerWrapper(layer, name, config["ROUTING"])

@@ -123,6 +123,28 @@ class ServedTests(ServerTestCase):
         self.assertEqual(server.output.count("GET /forged"), server.output.count("HTTP GET /forged"))
         self.assertIn("bad request", server.output)
 
+    def test_django_logs_once(self) -> None:
+        """Under DEBUG, with Django's default LOGGING: before and after the first request for an asynchronous view."""
+        self.write(
+            {
+                "urls.py": """
+                    from django.urls import path
+                    def plain(request): raise ValueError("one")
+                    async def asynchronous(request): raise ValueError("two")
+                    urlpatterns = [path("plain/", plain), path("asynchronous/", asynchronous)]
+                """
+            }
+        )
+        with (self.folder / "settings.py").open("a") as stream:
+            stream.write("DEBUG = True\n")
+        server = self.start()
+        for path in ("/plain/", "/asynchronous/", "/plain/", "/asynchronous/", "/nosuch/"):
+            server.get(path)
+        self.assertEqual(server.stop(), 0)
+        self.assertEqual(server.output.count("Internal Server Error: /plain/"), 2)
+        self.assertEqual(server.output.count("Internal Server Error: /asynchronous/"), 2)
+        self.assertEqual(server.output.count("Not Found: /nosuch/"), 1)
+
     def test_bad_requests_do_not_flood_the_log(self) -> None:
         """A hundred of them are a line at once, and a sum later; the access log has them all."""
         server = self.start("--access-log", "access.log")

@@ -80,6 +80,9 @@ LAYERS = (
     ),
     in_settings(f"{LAYER}['ROUTING'] = {{'notes': 5}}", IN_LAYER, "notes", "is 5", "not callable"),
     in_settings(f"del {LAYER}['ROUTING']", IN_LAYER, "has no ROUTING", "set it to"),
+    in_settings(
+        "CHANNEL_LAYERS = {'default': {'BACKEND': 'nosuch.core.Layer'}}", r"\['BACKEND'\]", "'nosuch.core.Layer'"
+    ),
     in_settings(f"{LAYER}['BACKEND'] = 'nosuch.Layer'", r"\['BACKEND'\]", "'nosuch.Layer'", r"channelserver\.layers\."),
     in_settings(
         f"{LAYER}['BACKEND'] = 'datetime.date'", r"\['BACKEND'\]", "'datetime.date'", r"channelserver\.layers\."
@@ -136,7 +139,7 @@ LISTENERS = (
     flags("--fd 99", "--fd", "99", "no open socket"),
     flags("--fd 0", "--fd", "0", "no open socket"),
     flags("--fd x", "--fd", "'x'", "a whole number"),
-    flags("--unix-socket nosuch/site.sock", "nosuch/site.sock", "no such file or directory"),
+    flags("--unix-socket nosuch/site.sock", "nosuch/site.sock", "no such file or directory; choose another address"),
     flags("--bind 300.1.1.1", r"300\.1\.1\.1", "cannot listen"),
 )
 
@@ -266,6 +269,11 @@ class TwistdTests(WrongInputTestCase):
         }
         self.assert_refused(*(in_settings(text, *words) for text, words in mistakes.items()))
         self.assert_refused(flags("--settings nosuch", "'nosuch'", "--settings", "--pythonpath"))
+        self.assert_refused(
+            flags("--settings mysite/settings.py", "'mysite/settings.py'", r"for example mysite\.settings")
+        )
+        self.write({"empty/__init__.py": ""})
+        self.assert_refused(flags("--settings empty", "'empty' holds no settings", r"--settings empty\.settings"))
         self.assert_refused(flags("--settings nosuch.settings", "'nosuch.settings'", "--settings", "--pythonpath"))
         self.assert_no_complaints()
 

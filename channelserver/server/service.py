@@ -54,7 +54,7 @@ DRAIN_BATCH, DRAIN_PAUSE = 100, 0.05
 GRACE = 3.0
 
 
-_CURE = "; end what is there, or choose another with --port, --bind, --unix-socket or --endpoint"
+_CURE = "; choose another address with --port, --bind, --unix-socket or --endpoint"
 
 
 class ListenError(Exception):

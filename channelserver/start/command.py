@@ -225,7 +225,7 @@ def _install_signals(service: ServerService, reactor: Any) -> None:
     """SIGINT and SIGTERM stop the server; with TLS, SIGHUP reloads the certificate in all processes."""
 
     def stop() -> None:
-        _log.info("stopping; once more to stop at once")
+        _log.info("stopping gracefully; a second signal stops at once")
         reactor.stop()
 
     def reload() -> None:

@@ -89,16 +89,17 @@ def load(name: str, folder: str = "Python's path") -> None:
             "does not find the project; set DJANGO_SETTINGS_MODULE and PYTHONPATH (the folder of manage.py) for it"
         )
     try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(error.name + ".")):
+        module = importlib.import_module(name)
+    except BaseException as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{name}.".startswith(f"{missing}."):
             raise StartError(
                 f"there is no settings module {name!r} below {folder}; "
-                "name it with --settings and its folder with --pythonpath"
+                "name it with --settings (for example mysite.settings) and its folder with --pythonpath"
             ) from error
         raise StartError(f"the settings module {name!r} does not import: {describe(error)}") from error
-    except BaseException as error:
-        raise StartError(f"the settings module {name!r} does not import: {describe(error)}") from error
+    if not any(map(str.isupper, vars(module))):
+        raise StartError(f"the module {name!r} holds no settings; write for example --settings {name}.settings")
     try:
         django.setup()
     except BaseException as error:

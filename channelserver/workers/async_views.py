@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -218,12 +219,13 @@ def _make_handler() -> Any:
         async_middleware.install()
         AsyncHandler.direct_process_view = staticmethod(async_middleware.direct_process_view)
     module: Any = django_asgi
-    original = module.ASGIHandler
-    module.ASGIHandler = AsyncHandler
+    originals = module.ASGIHandler, module.django
+    # Django is set up; a second setup() would configure logging anew, which undoes what others have added since.
+    module.ASGIHandler, module.django = AsyncHandler, SimpleNamespace(setup=lambda **_: None)
     try:
         return module.get_asgi_application()
     finally:
-        module.ASGIHandler = original
+        module.ASGIHandler, module.django = originals
 
 
 def make_scope(message: Message, environ: dict[str, Any]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class WorkerProcess:
     @defer.inlineCallbacks
     def _stop(self) -> Any:
         """Finish the messages in hand, send the last reports, and end."""
-        logger.info("stopping when the messages in hand are finished; once more to stop at once")
+        logger.info("stopping when the messages in hand are finished; a second signal stops at once")
         if self._sweeping.running:
             self._sweeping.stop()
         self.wrapper.channel_layer.retire()

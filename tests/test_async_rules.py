@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest import mock
 
+from django.test import override_settings
+from twisted.trial.unittest import SynchronousTestCase
+
+from channelserver.exceptions import RequestTimeout
+from channelserver.message import Message
+from channelserver.workers.async_views import AsyncViews
 from tests.process import TIMEOUT, ServerTestCase, SharedServerTestCase, wait_until
 from tests.test_async_views import notes
 
@@ -194,3 +204,43 @@ class StreamStopTests(ServerTestCase):
             self.assertEqual(asked.result(TIMEOUT).text, "begins")
             self.assertEqual(server.wait(), 0)
         self.assertLess(time.monotonic() - began, 20)
+
+
+class BodyTests(SynchronousTestCase):
+    """A body that comes part by part, by ``body_channel``."""
+
+    def answer(self, waiting: Callable[..., Any] | None = None) -> list[Any]:
+        """Answer a request for whose body the layer is asked; return the replies."""
+        layer = mock.Mock()
+        sent: list[Any] = []
+        layer.dispatch = lambda channel, content: sent.append(content)
+        layer.receive.side_effect = waiting
+        content = {"path": "/", "method": "POST", "reply_channel": "r!1", "body_channel": "http.request.body?x"}
+        request = Message(content, "http.request", layer)
+
+        async def beside() -> None:
+            task = asyncio.create_task(AsyncViews(1.0).answer(request))
+            await asyncio.sleep(0)
+            self.turns.append("the loop goes on")
+            await task
+
+        self.turns: list[str] = []
+        with override_settings(ROOT_URLCONF=()):
+            asyncio.run(beside())
+        return sent
+
+    def test_loop_goes_on(self) -> None:
+        """The wait for a part blocks a thread of its own; a client that left gets nothing."""
+
+        def waiting(*arguments: Any, **named: Any) -> Any:
+            wait_until(lambda: self.turns, "the loop's next turn")
+            return "http.request.body?x", {"closed": True}
+
+        self.assertEqual(self.answer(waiting), [])
+        self.assertEqual(self.turns, ["the loop goes on"])
+
+    def test_timeout(self) -> None:
+        """A body that does not come in time: 408."""
+        with mock.patch("channelserver.workers.request._collect_body", side_effect=RequestTimeout):
+            (sent,) = self.answer()
+        self.assertEqual(sent["status"], 408)

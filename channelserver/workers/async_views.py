@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -24,7 +25,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, set_script_prefix
 from django.utils import translation
 from django.utils.module_loading import import_string
 
-from channelserver.exceptions import ResponseLater
+from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
 from channelserver.message import Message
 from channelserver.workers import async_middleware, django_cleanup, outbox
 from channelserver.workers.django_cleanup import only_django_listens
@@ -195,10 +196,20 @@ class AsyncViews:
         answer = Answer(message, self._timeout)
         try:
             environ = make_environ(message)
-            open_body(message, environ, AsyncRequest.body_receive_timeout)
+            body = partial(open_body, message, environ, AsyncRequest.body_receive_timeout)
+            if message.content.get("body_channel"):
+                await asyncio.to_thread(body)  # waits for its parts
+            else:
+                body()
         except UnicodeDecodeError:
             logger.warning("a header's name is not ASCII", exc_info=True)
             answer.whole({"status": 400, "headers": [[b"Content-Type", b"text/plain"]]}, b"Bad request\n")
+            return
+        except RequestTimeout:
+            head = {"status": 408, "headers": [[b"Content-Type", b"text/plain; charset=utf-8"]]}
+            answer.whole(head, b"The request's body did not come in time\n")
+            return
+        except RequestAborted:
             return
         scope = make_scope(message, environ)
         if self._handler is None:

@@ -36,6 +36,7 @@ TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP
 # No other process sends to this server, so it needs no local socket.
 CHANNELSERVER = {"local_socket": ""}
 
+TIME_ZONE = "UTC"  # of the log, too
 USE_TZ = True
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"

@@ -198,7 +198,7 @@ class StreamStopTests(ServerTestCase):
             wait_until(lambda: server.get("/-/health").json()["streams"] == 1, "the stream")
             self.assertTrue(server.get("/plain/").text.startswith("worker-"))
             server.process.send_signal(signal.SIGTERM)
-            server.wait_for("drain|stopp|SIGTERM|shut")
+            server.wait_for("drain|stopping|SIGTERM|shut")
             began = time.monotonic()
             (self.folder / "go-on").touch()
             self.assertEqual(asked.result(TIMEOUT).text, "begins")

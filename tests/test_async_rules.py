@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from unittest import mock
 
+from asgiref.sync import SyncToAsync
 from django.test import override_settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.exceptions import RequestTimeout
 from channelserver.message import Message
 from channelserver.workers.async_views import AsyncViews
+from channelserver.workers.loop import EventLoop, run_call
 from tests.process import TIMEOUT, ServerTestCase, SharedServerTestCase, wait_until
 from tests.test_async_views import notes
 
@@ -244,3 +247,28 @@ class BodyTests(SynchronousTestCase):
         with mock.patch("channelserver.workers.request._collect_body", side_effect=RequestTimeout):
             (sent,) = self.answer()
         self.assertEqual(sent["status"], 408)
+
+
+class LoopTests(SynchronousTestCase):
+    """The event loop and the threads around it."""
+
+    def test_ended(self) -> None:
+        """Whoever posts to a loop that has just ended is told; what waits for its idleness goes on."""
+        loop = EventLoop()
+        asyncio_loop = loop.loop
+        asyncio_loop.call_soon_threadsafe(asyncio_loop.stop)
+        wait_until(asyncio_loop.is_closed, "the end of the loop")
+        done: list[str] = []
+        self.assertFalse(loop.post(done.append, "lost"))
+        loop = EventLoop()
+        loop._loop, loop._pid = asyncio_loop, os.getpid()
+        loop.when_idle(lambda: done.append("idle"))
+        self.assertEqual(done, ["idle"])
+
+    def test_task_of_an_earlier_call(self) -> None:
+        """A thread keeps nothing of the coroutine whose synchronous part it ran: another one's end is not its own."""
+        seen: list[Any] = []
+        future: Future[None] = Future()
+        future.add_done_callback(lambda _: seen.append(SyncToAsync.threadlocal.task_context))
+        run_call(future, lambda: setattr(SyncToAsync.threadlocal, "task_context", ["a task"]))
+        self.assertEqual(seen, [None])

@@ -77,15 +77,22 @@ class EventLoop:
         """The identifier of the loop's thread; None before it is needed."""
         return self._thread.ident if self._thread is not None else None
 
-    def post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call ``function(*arguments)`` in the loop's thread, soon, in the order of the posts."""
+    def post(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Call ``function(*arguments)`` in the loop's thread, soon, in the order of the posts.
+
+        :returns: False if the loop has just ended, with the process.
+        """
         loop = self.loop
         with self._lock:
             self._items.append((function, arguments))
             if self._awake:
-                return
+                return True
             self._awake = True
-        loop.call_soon_threadsafe(self._drain, context=Context())  # not in that of a message
+        try:
+            loop.call_soon_threadsafe(self._drain, context=Context())  # not in that of a message
+        except RuntimeError:  # it is closed
+            return False
+        return True
 
     def start(
         self, function: Callable[..., Coroutine[Any, Any, None]], *arguments: Any, context: Context | None = None
@@ -95,9 +102,7 @@ class EventLoop:
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Call `callback` once, from any thread, when none of the tasks that :meth:`start` began is left."""
-        if self.running:
-            self.post(self._add_idle_callback, callback)
-        else:
+        if not (self.running and self.post(self._add_idle_callback, callback)):
             callback()
 
     def __len__(self) -> int:
@@ -324,7 +329,11 @@ def run_call(future: Future[Any], call: Callable[[], Any]) -> None:
     """Set a future to what `call` returns or raises, unless it was cancelled."""
     if future.set_running_or_notify_cancel():
         try:
-            result = call()
+            try:
+                result = call()
+            finally:
+                # asgiref leaves it: a coroutine that this thread waits for next would be cancelled with this one.
+                SyncToAsync.threadlocal.task_context = None
         except BaseException as error:
             future.set_exception(error)
         else:

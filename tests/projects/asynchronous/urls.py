@@ -76,6 +76,10 @@ async def locked(request):
     return HttpResponse(str(alone))
 
 
+def thread_names(request):
+    return HttpResponse(" ".join(thread.name for thread in threading.enumerate()))
+
+
 def locked_in_thread(request):
     return async_to_sync(locked)(request)
 
@@ -276,6 +280,7 @@ urlpatterns = [
     path("query/", query),
     path("iterate/", iterate),
     path("query-in-thread/", query_in_thread),
+    path("thread-names/", thread_names),
     path("open-connections/", open_connections),
     path("hang/", hang),
     path("wait/", wait),

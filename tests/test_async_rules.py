@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -253,17 +252,17 @@ class LoopTests(SynchronousTestCase):
     """The event loop and the threads around it."""
 
     def test_ended(self) -> None:
-        """Whoever posts to a loop that has just ended is told; what waits for its idleness goes on."""
+        """Each post to a loop that has just ended returns False; callbacks for its idleness are called at once."""
         loop = EventLoop()
         asyncio_loop = loop.loop
         asyncio_loop.call_soon_threadsafe(asyncio_loop.stop)
         wait_until(asyncio_loop.is_closed, "the end of the loop")
         done: list[str] = []
         self.assertFalse(loop.post(done.append, "lost"))
-        loop = EventLoop()
-        loop._loop, loop._pid = asyncio_loop, os.getpid()
-        loop.when_idle(lambda: done.append("idle"))
-        self.assertEqual(done, ["idle"])
+        self.assertFalse(loop.post(done.append, "lost, too"))
+        for _ in range(2):
+            loop.when_idle(lambda: done.append("idle"))
+        self.assertEqual(done, ["idle", "idle"])
 
     def test_task_of_an_earlier_call(self) -> None:
         """A thread keeps nothing of the coroutine whose synchronous part it ran: another one's end is not its own."""

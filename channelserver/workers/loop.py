@@ -91,6 +91,7 @@ class EventLoop:
         try:
             loop.call_soon_threadsafe(self._drain, context=Context())  # not in that of a message
         except RuntimeError:  # it is closed
+            self._awake = False  # nothing will drain; the next post must find that out, too
             return False
         return True
 

@@ -298,12 +298,16 @@ class SynchronousMiddlewareTests(SharedServerTestCase):
             def plain(request):
                 return HttpResponse(threading.current_thread().name)
 
+            def note(text):
+                with open("notes.txt", "a") as notes:
+                    notes.write(f"{text}\\n")
+
             async def hang(request):
+                note("begun")
                 try:
                     await asyncio.sleep(100)
                 finally:
-                    with open("notes.txt", "a") as notes:
-                        notes.write("cancelled\\n")
+                    note("cancelled")
 
             urlpatterns = [path("meet/", meet), path("plain/", plain), path("hang/", hang)]
         """,
@@ -328,8 +332,9 @@ class SynchronousMiddlewareTests(SharedServerTestCase):
         """The view is cancelled, which is no error."""
         with socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT) as client:
             client.sendall(b"GET /hang/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            wait_until(lambda: notes(self.server) == ["begun"], "the view's beginning")
             self.assertTrue(self.server.get("/plain/").text)  # the one thread was free for the first
-        wait_until(lambda: notes(self.server) == ["cancelled"], "the cancellation")
+        wait_until(lambda: notes(self.server) == ["begun", "cancelled"], "the cancellation")
         wait_until(lambda: self.server.get("/-/health").json()["streams"] == 0, "the end of the waiting")
         self.assertNotIn("error", self.server.output)
 

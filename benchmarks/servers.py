@@ -55,7 +55,7 @@ class Program:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.port = _free_port()
+        self.port = free_port()
         #: Its temporary folder, removed with the program.
         self.folder = Path(tempfile.mkdtemp(prefix="channelserver-benchmark-"))
         self._log = self.folder / "log"
@@ -313,7 +313,7 @@ def _processor_clock(process: int) -> int:
     return (~process << 3) | 2
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a TCP port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from benchmarks.attacks.attack import Target, get, handshake
@@ -115,7 +115,7 @@ class Honest:
                 await asyncio.sleep(EVERY)
 
     @staticmethod
-    async def _expect(receive: Callable[[], asyncio.Future[bytes]], begin: bytes, end: bytes) -> None:
+    async def _expect(receive: Callable[[], Awaitable[bytes]], begin: bytes, end: bytes) -> None:
         data = b""
         while not data.endswith(end):
             data += await receive()

@@ -48,6 +48,11 @@ class Victim(Program):
         twistd = [str(Path(sys.executable).parent / "twistd"), "--nodaemon", "--pidfile="]
         self.start([*twistd, "channelserver", *own, *options], cores, environment)
 
+    def _wait_until_up(self) -> None:
+        for port in (self.target.redirect, self.target.tls, self.target.plain):
+            self.port = port
+            super()._wait_until_up()
+
     def descriptors(self) -> int:
         """Return the number of its open files."""
         total = 0

@@ -19,6 +19,7 @@ from channelserver.layers.content import Content
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.processes.shares import Shares
 from channelserver.server.common.access import AccessLog
+from channelserver.server.common.account import ClientMemory
 from channelserver.server.common.limits import Admission
 from channelserver.server.common.options import Settings
 from channelserver.server.common.wheel import Wheel
@@ -81,6 +82,8 @@ class Site:
         self.options = options
         self.bridge = bridge
         self.wheel = Wheel(clock)
+        #: What is kept for all clients of this process, which has its share of the option.
+        self.memory = ClientMemory(options.client_memory // options.processes, self.wheel, bridge.post)
         self.origins = origins
         self.access_log = access_log
         self.static = static

@@ -14,6 +14,8 @@ from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_network
 from typing import Any
 
+from channelserver.server.common.machine import memory_of_machine
+
 
 class OptionError(ValueError):
     """An option has a wrong value; the text names the option, the value and the cure."""
@@ -204,6 +206,13 @@ class Settings:
     send_buffer_bytes: int = option(
         4 * 1024 * 1024, "bytes waiting for a slow WebSocket client, else it is closed with 1013", unit="bytes", low=1
     )
+    client_memory: int = option(
+        None,
+        "memory for what is kept for all clients together: near it, those who hold most are disconnected, and new "
+        "requests get 503; default: a quarter of the machine's memory, or of the container's",
+        unit="bytes",
+        low=1024 * 1024,
+    )
     max_header_bytes: int = option(
         32 * 1024, "largest request head, else 431, or 414 if the request line alone is larger", unit="bytes", low=256
     )
@@ -294,6 +303,8 @@ def resolve(command_line: Mapping[str, Any], configured: object) -> Settings:
         values[name] = BY_NAME[name].convert(value, BY_NAME[name].flag)
     if values["threads"] is None:
         values["threads"] = default_threads()
+    if values["client_memory"] is None:
+        values["client_memory"] = memory_of_machine() // 4
     if values["processes"] > 1 and not values["threads"]:
         raise OptionError(
             "--processes needs worker threads in each process, and --threads is 0; start one process, and "

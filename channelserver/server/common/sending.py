@@ -67,6 +67,15 @@ def socket_send(transport: Connection) -> SocketSend | None:
     return socket_send
 
 
+def unsent(transport: Transport) -> int:
+    """Return how many bytes wait in a transport, those it has sent and not yet dropped included."""
+    while hasattr(transport, "transport"):  # TLS
+        transport = transport.transport
+    if not (_KNOWN and isinstance(transport, FileDescriptor)):
+        return 0
+    return len(transport.dataBuffer) + transport._tempDataLen
+
+
 def limit_unsent(transport: Transport) -> None:
     """Have the kernel accept no more than :data:`UNSENT` bytes beyond what is on its way to the client."""
     while hasattr(transport, "transport"):  # TLS

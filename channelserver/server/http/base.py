@@ -13,13 +13,16 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from channelserver.server.common.account import Account
 from channelserver.server.common.limits import Refusal
-from channelserver.server.common.sending import limit_unsent, lose_transport
+from channelserver.server.common.sending import limit_unsent, lose_transport, unsent
 from channelserver.server.common.transport import TLSTransport, Transport
 from channelserver.server.site import Site, Socket
 
 #: Seconds a closing connection may take to hand over the rest of the answer.
 LINGER = 5.0
+#: Bytes of memory that an idle connection takes.
+IDLE_BYTES = 5 * 1024
 
 
 @implementer(interfaces.IProtocol, interfaces.IPushProducer)
@@ -29,7 +32,7 @@ class Connection:
     :param peer: the address of the other end, as the kernel has it; None: a Unix socket.
     """
 
-    __slots__ = ("_deadline", "_own", "_paused", "_state", "factory", "peer", "site", "transport")
+    __slots__ = ("_deadline", "_own", "_paused", "_state", "account", "factory", "peer", "site", "transport")
 
     transport: Transport
     #: The WebSocket that the connection has become, if it has.
@@ -43,6 +46,8 @@ class Connection:
         self._deadline = 0.0
         self._paused = False  # the transport has more to send than it wants
         self._own: dict[str, Any] | None = None  # addresses
+        #: What is kept for the client.
+        self.account = Account(site.memory, self, IDLE_BYTES)
 
     # -- called by the transport ---------------------------------------------------------------------------------------
 
@@ -61,16 +66,19 @@ class Connection:
 
     def connectionLost(self, reason: Failure | None) -> None:
         self._state = "closed"
+        self.account.close()
         self.site.wheel.remove(self)
         self.site.disconnected(self)
 
     def pauseProducing(self) -> None:
         """The client reads more slowly than we send."""
         self._paused = True
+        self.account.weigh()
 
     def resumeProducing(self) -> None:
         """The client has read what was waiting."""
         self._paused = False
+        self.account.weigh()
 
     def stopProducing(self) -> None:
         """The transport ends by itself."""
@@ -78,6 +86,20 @@ class Connection:
     def limit_unsent(self) -> None:
         """A long answer begins."""
         limit_unsent(self.transport)
+
+    # -- what is kept for the client: a Holder -------------------------------------------------------------------------
+
+    def kept(self) -> int:
+        """Return how many bytes are kept for the client now; subclasses add what they keep beside the transport."""
+        return self.account.base + unsent(self.transport)
+
+    def evict(self, size: int) -> None:
+        self.site.count_refusal(
+            "client memory",
+            f"closed because memory is short: {size} bytes were kept for it",
+            self.addresses()["client"],
+        )
+        self.abort()
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 

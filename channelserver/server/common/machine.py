@@ -1,0 +1,46 @@
+"""How much memory this machine has, or the container that it is.
+
+Runs before the reactor; owns nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+#: Where Linux shows the limits of control groups, and which groups a process is in.
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def memory_of_machine(groups: Path = GROUPS, own_groups: Path = OWN_GROUPS) -> int:
+    """Return the bytes of memory that this process may use with all others of its container, or of the machine.
+
+    :param groups: the control groups' folder, for tests.
+    :param own_groups: the file that names this process's groups, for tests.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    try:
+        lines = own_groups.read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:  # version 2
+            limits += _limits(groups, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits(groups / "memory", path, "memory.limit_in_bytes")
+    return min(limits)
+
+
+def _limits(top: Path, path: str, name: str) -> list[int]:
+    """Return the limits of a group and of those it is part of. Within a container `path` may not exist below `top`."""
+    folder = top / path.lstrip("/")
+    found = []
+    for group in (folder, *folder.parents):
+        try:
+            found.append(int((group / name).read_text()))
+        except (OSError, ValueError):  # ValueError: "max", so there is none
+            pass
+        if group == top:
+            break
+    return found

@@ -121,6 +121,18 @@ class Program:
                 total += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * _PAGE
         return total
 
+    def anonymous_memory(self) -> int:
+        """Return the bytes of its memory that no file stands behind (RssAnon): what grows with each client.
+
+        The kernel can take back the pages of files at any time, so RSS may shrink while a server grows.
+        """
+        total = 0
+        for number in self._processes():
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{number}/status").read_text()
+                total += int(status.partition("\nRssAnon:")[2].split()[0]) * 1024
+        return total
+
     def proportional_memory(self) -> int:
         """Return its proportional memory in bytes (PSS): each shared page is divided by the processes that share it."""
         total = 0

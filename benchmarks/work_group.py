@@ -101,14 +101,17 @@ class Delivery(Work):
         )
 
     def open_sockets(self, peers: Sequence[str]) -> int:
-        return sum(self.sizes[peer] for peer in peers)
+        return sum(map(self._size, peers))
+
+    def _size(self, peer: str) -> int:
+        return self.sizes.get(peer, self.sizes[PRODUCT])  # another checkout: as this one
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
         """Open the sockets; a turn sends to the group."""
         with Crowd(server, "/group/") as crowd, Crowd(server, "/speak/") as speaker:
             speaker.grow(1)
-            crowd.grow(self.sizes[server.peer.name])
+            crowd.grow(self._size(server.peer.name))
             crowd.listen(speaker, WARM_UP)
 
             def turn(seconds: int) -> Reading:
@@ -151,10 +154,10 @@ class Scale(Work):
         with Crowd(server, "/group/") as crowd, Crowd(server, "/echo/") as echoes:
             echoes.grow(self.echoes)
             echoes.talk(WARM_UP)
-            before = server.memory()
+            before = server.anonymous_memory()
             for size in self.sizes:
                 crowd.grow(size)
-                figures[f"memory-{size}"] = (server.memory() - before) / size / 1024
+                figures[f"memory-{size}"] = (server.anonymous_memory() - before) / size / 1024
                 with Meter(server) as meter:
                     heard = echoes.talk(seconds)
                 figures[f"echo-{size}"] = percentile(heard.latencies, 0.5) * 1000

@@ -50,11 +50,11 @@ class Memory(Work):
             crowd.grow(self.first)
             list(crowd.exchange(message))
             time.sleep(0.2)
-            before = server.memory()
+            before = server.anonymous_memory()
             crowd.grow(self.sockets)
             if self._used:
                 list(crowd.exchange(message, self.first))
-            grown = server.memory() - before
+            grown = server.anonymous_memory() - before
         return Reading({"each": grown / (self.sockets - self.first) / 1024})
 
 

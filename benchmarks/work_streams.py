@@ -60,17 +60,17 @@ class Events(Work):
             with EventStreams(server, "/events/") as streams:
                 streams.grow(self.first)
                 streams.tick(2)
-                before = server.memory()
+                before = server.anonymous_memory()
                 streams.grow(self.sockets)
                 time.sleep(SETTLE)
                 used, begun = server.processor_time(), time.monotonic()
                 last = streams.tick(2 * seconds)
                 used, passed = server.processor_time() - used, time.monotonic() - begun
-                rss, threads = server.memory(), server.threads()
+                grown, rss, threads = server.anonymous_memory() - before, server.memory(), server.threads()
                 load = HttpLoad(server, "/", CONNECTIONS, 2 * seconds)
                 streams.tick(2 * seconds)
                 load.finish()
-            figures = {"each": (rss - before) / (self.sockets - self.first) / 1024, "use": 100 * used / passed}
+            figures = {"each": grown / (self.sockets - self.first) / 1024, "use": 100 * used / passed}
             figures |= {"rss": rss / 2**20, "threads": threads, "last": last * 1000}
             return Reading(figures | {"p99": load.p99, "p50": load.p50})
 

@@ -13,6 +13,7 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "channelserver.delay",
+    "tests.places",
 ]
 
 DATABASES = {

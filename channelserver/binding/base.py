@@ -7,7 +7,7 @@ the models' signals; what is to be remembered from before a change until after i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,8 +17,9 @@ from django.db.models import signals
 from django.db.models.fields.related import lazy_related_operation
 
 from channelserver.auth import channel_session_user
+from channelserver.binding import rows
 from channelserver.binding.fields import Assignment, InvalidInput, chosen_fields, may_be_set, read, said_by
-from channelserver.channel import Group
+from channelserver.binding.outgoing import guarded, send_later
 from channelserver.message import Message
 from channelserver.sessions import channel_session
 
@@ -84,7 +85,7 @@ class Binding:
 
         :param user: the socket's user, perhaps an ``AnonymousUser``; None without ``channel_session_user``.
         :param action: ``"create"``, ``"update"`` or ``"delete"``.
-        :param pk: primary key as the client has sent it; None to create.
+        :param pk: primary key, of the type that the model's field has; None to create.
         """
         raise NotImplementedError(f"{type(self).__name__} must define has_permission(self, user, action, pk)")
 
@@ -117,7 +118,9 @@ class Binding:
 
     @classmethod
     def register(cls) -> None:
-        """Listen to the model's signals. Called when a class is made that names a model."""
+        """Listen to the signals of the model, and of those that share its rows. Called when a class is made that names
+        a model.
+        """
         if not (isinstance(cls.model, type) and issubclass(cls.model, models.Model)):
             raise TypeError(f"{cls.__name__}.model must be a model, not {cls.model!r}")
         if cls.fields is None and cls.exclude is None:
@@ -125,12 +128,22 @@ class Binding:
                 f'{cls.__name__} must name fields = [...] or exclude = [...]; fields = ["__all__"] means all'
             )
         cls.bound_fields()
-        for signal, receiver in cls._receivers():
-            signal.connect(receiver, sender=cls.model, weak=False, dispatch_uid=cls)
+        for model in rows.all_models():
+            cls._connect(model)
+        signals.class_prepared.connect(cls._connect_later, weak=False, dispatch_uid=cls)
         for field in cls.model._meta.many_to_many:
             through: Any = field.remote_field.through
             # The model in between may be made later.
             lazy_related_operation(partial(cls._connect_related, field), cls.model, through)
+
+    @classmethod
+    def _connect(cls, model: type[models.Model]) -> None:
+        for signal, receiver in cls._receivers(model):
+            signal.connect(receiver, sender=model, weak=False, dispatch_uid=cls)
+
+    @classmethod
+    def _connect_later(cls, sender: Any, **kwargs: Any) -> None:
+        cls._connect(sender)
 
     @classmethod
     def _connect_related(cls, field: Any, model: Any, through: Any) -> None:
@@ -140,37 +153,48 @@ class Binding:
     @classmethod
     def unregister(cls) -> None:
         """Undo :meth:`register`; for tests."""
-        for signal, _ in cls._receivers():
-            signal.disconnect(sender=cls.model, dispatch_uid=cls)
+        signals.class_prepared.disconnect(dispatch_uid=cls)
+        for model in rows.all_models():
+            for signal, _ in cls._receivers(model):
+                signal.disconnect(sender=model, dispatch_uid=cls)
         for field in cls.model._meta.many_to_many:
             signals.m2m_changed.disconnect(sender=field.remote_field.through, dispatch_uid=(cls, field.name))
 
     @classmethod
-    def _receivers(cls) -> list[tuple[Any, Callable[..., None]]]:
-        return [
-            (signals.pre_save, cls._before_save),
-            (signals.post_save, cls._after_save),
-            (signals.pre_delete, cls._before_delete),
-        ]
+    def _receivers(cls, model: type[models.Model]) -> Iterator[tuple[Any, Callable[..., None]]]:
+        if rows.changed_by(cls.model, model):
+            yield signals.pre_save, cls._before_save
+            yield signals.post_save, cls._after_save
+        if rows.same_table(cls.model, model):  # Django deletes the rows of parents and children one by one
+            yield signals.pre_delete, cls._before_delete
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
+    # The model has changed already, so no error of a binding may come out of here.
+
     @classmethod
     def _before_save(cls, instance: Any, using: str, raw: bool = False, **kwargs: Any) -> None:
-        if not raw:  # of fixtures, what they refer to may not be there yet
-            _memory(instance)[cls] = cls._stored_groups(instance, using)
+        if raw:  # of fixtures, what they refer to may not be there yet
+            return
+        _memory(instance)[cls] = None
+        with guarded(cls, instance, using):
+            _memory(instance)[cls] = cls._look(rows.stored(cls.model, instance, using))
 
     @classmethod
     def _after_save(cls, instance: Any, using: str, raw: bool = False, **kwargs: Any) -> None:
-        if not raw:
-            before = _memory(instance).pop(cls, set())
-            cls._changed(instance, before, using, raw=raw, **kwargs)
+        before = _memory(instance).pop(cls, _NOBODY)
+        if raw or before is None:
+            return
+        with guarded(cls, instance, using):
+            after = cls._look(rows.current(cls.model, instance, using))
+            cls._changed(before, after, using, raw=raw, **kwargs)
 
     @classmethod
     def _before_delete(cls, instance: Any, using: str, **kwargs: Any) -> None:
         # Afterwards its relations are gone. Django deletes in a transaction, whose end the messages wait for.
-        names = cls._stored_groups(instance, using)
-        cls.send_messages(instance, names, DELETE, using=using, **kwargs)
+        with guarded(cls, instance, using):
+            row, names = cls._look(rows.stored(cls.model, instance, using))
+            cls.send_messages(row, names, DELETE, using=using, **kwargs)
 
     @classmethod
     def _related_changed(
@@ -178,36 +202,55 @@ class Binding:
     ) -> None:
         """A many-to-many field has changed, for one of our instances or for several."""
         key = cls, field.name
+        kwargs["m2m_action"] = action
         if action.startswith("pre_"):
-            both = field.remote_field.symmetrical
-            owners = [] if reverse else [instance]
-            if reverse or both:
-                which = {field.name: instance} if pk_set is None else {"pk__in": pk_set}
-                owners += cls.model._base_manager.using(using).filter(**which)
-            if pk_set is None or pk_set:
-                _memory(instance)[key] = [(owner, set(cls.group_names(owner))) for owner in owners]
+            if pk_set is not None and not pk_set:
+                return
+            with guarded(cls, instance, using):
+                both = field.remote_field.symmetrical
+                owners = [] if reverse else [rows.stored(cls.model, instance, using)]
+                if reverse or both:
+                    which = {field.name: instance} if pk_set is None else {"pk__in": pk_set}
+                    owners += cls.model._base_manager.using(using).filter(**which)
+                # Those who lose sight of an instance get what they could see: afterwards that is gone.
+                _memory(instance)[key] = [
+                    (cls._look(owner), cls._content(owner, DELETE, kwargs)) for owner in owners if owner is not None
+                ]
         elif action.startswith("post_"):
-            told = field in cls.bound_fields()
-            for owner, before in _memory(instance).pop(key, ()):
-                cls._changed(owner, before, using, told, m2m_action=action, **kwargs)
+            bound = field in cls.bound_fields()
+            for before, farewell in _memory(instance).pop(key, ()):
+                with guarded(cls, instance, using):
+                    after = cls._look(rows.stored(cls.model, before[0], using))
+                    cls._changed(before, after, using, bound, farewell, **kwargs)
 
     @classmethod
-    def _stored_groups(cls, instance: Any, using: str) -> set[str]:
-        """Return the groups that know of an instance: those of what is in the database, not of what it is to be."""
-        fresh = instance._state.adding and cls.model._meta.pk.has_default()
-        if instance.pk is None or fresh:
-            return set()
-        stored = cls.model._base_manager.using(using).filter(pk=instance.pk).first()
-        return set() if stored is None else set(cls.group_names(stored))
+    def _look(cls, row: Any) -> Seen:
+        """Return a row, and the groups that may see it."""
+        return _NOBODY if row is None else (row, set(cls.group_names(row)))
 
     @classmethod
-    def _changed(cls, instance: Any, before: set[str], using: str, told: bool = True, **kwargs: Any) -> None:
-        """Notify the groups that lose the instance, those that keep it, and those that gain it."""
-        after = set(cls.group_names(instance))
-        cls.send_messages(instance, before - after, DELETE, using=using, **kwargs)
-        if told:
-            cls.send_messages(instance, before & after, UPDATE, using=using, **kwargs)
-        cls.send_messages(instance, after - before, CREATE, using=using, **kwargs)
+    def _changed(
+        cls,
+        before: Seen,
+        after: Seen,
+        using: str,
+        visible: bool = True,
+        farewell: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Notify the groups that lose the row, with what they could see of it, those that keep it, those that gain it.
+
+        :param visible: whether the bound fields have changed.
+        :param farewell: what goes to those that lose the row; None: what :meth:`serialize` says of it as it was.
+        """
+        (old, lost), (new, gained) = before, after
+        if farewell is not None:
+            send_later(lost - gained, farewell, using)
+        else:
+            cls.send_messages(old, lost - gained, DELETE, using=using, **kwargs)
+        if visible:
+            cls.send_messages(new, lost & gained, UPDATE, using=using, **kwargs)
+        cls.send_messages(new, gained - lost, CREATE, using=using, **kwargs)
 
     @classmethod
     def send_messages(
@@ -220,17 +263,18 @@ class Binding:
         :param using: alias of the database.
         :param kwargs: the arguments of the signal.
         """
-        if not group_names:
-            return
+        if group_names:
+            send_later(group_names, cls._content(instance, action, kwargs), using)
+
+    @classmethod
+    def _content(cls, instance: Any, action: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         self = cls()
         self.instance = instance
         self.signal_kwargs = kwargs
         payload = self.serialize(instance, action)
         if not cls.stream:
             raise ValueError(f'{cls.__name__} must name its stream: stream = "..."')
-        content = self.encode(cls.stream, payload)
-        groups = [Group(name) for name in sorted(group_names)]
-        transaction.on_commit(partial(_send, groups, content), using=using)
+        return self.encode(cls.stream, payload)
 
     # -- in ------------------------------------------------------------------------------------------------------------
 
@@ -270,6 +314,7 @@ class Binding:
         """
         if action not in (CREATE, UPDATE, DELETE):
             raise InvalidInput(f"'action' must be 'create', 'update' or 'delete', not {action!r:.80}")
+        pk = self.pk = None if action == CREATE else self._key(pk)
         if not self.has_permission(self.user, action, pk):
             logger.info("%s: %s may not %s %r", type(self).__name__, self.user, action, pk)
             return
@@ -280,6 +325,16 @@ class Binding:
                 self.update(pk, data)
             else:
                 self.delete(pk)
+
+    def _key(self, pk: Any) -> Any:
+        """Return a primary key as the model has it: a rule such as ``pk != 1`` must hold for ``"1"``, too."""
+        try:
+            key = self.model._meta.pk.to_python(pk)
+            if key is None or isinstance(pk, (list, dict)):
+                raise ValueError
+        except (ValidationError, TypeError, ValueError, OverflowError) as error:
+            raise InvalidInput(f"{self.model._meta.label} has no primary key {pk!r:.80}") from error
+        return key
 
     def create(self, data: Any) -> None:
         """Make an instance."""
@@ -323,27 +378,11 @@ class Binding:
             raise InvalidInput(" ".join(said_by(error).split())) from error
 
 
+#: A row and the groups that may see it.
+Seen = tuple[Any, set[str]]
+_NOBODY: Seen = (None, set())
+
+
 def _memory(instance: Any) -> dict[Any, Any]:
     memory: dict[Any, Any] = instance.__dict__.setdefault(_BEFORE, {})
     return memory
-
-
-#: The last reason why changes could not be sent; it is logged once.
-_unreachable: list[str] = []
-
-
-def _send(groups: list[Group], content: dict[str, Any]) -> None:
-    """Send at the commit. The change is made: whatever happens here must not look as if it was not."""
-    for group in groups:
-        try:
-            # Not held back in a consumer either: should that raise now, the change remains.
-            group.send(content, immediately=True)
-        except OSError as error:
-            # No server is running: a command, a shell.
-            if _unreachable != [str(error)]:
-                _unreachable[:] = [str(error)]
-                logger.warning("nobody is told of changes of models: %s", error)
-        except Exception:
-            logger.exception("cannot tell %s of a change", group)
-        else:
-            _unreachable.clear()

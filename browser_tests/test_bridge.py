@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
+import socket
 import textwrap
+import threading
 from typing import Any
 
 from playwright.sync_api import Page
 
 from browser_tests.case import PATIENCE, BrowserTestCase, ChatSite
-from tests.process import FILES
+from tests.process import FILES, wait_until
 
 SETTINGS = """
 DEBUG = True
@@ -98,6 +101,45 @@ class ProjectSite(ChatSite):
         return ["--settings", "settings"]
 
 
+class SilentProxy:
+    """Passes bytes between a browser and the server, until it is made silent: then it drops what comes.
+
+    :param target: port of the server.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.silent = False
+        #: Answers to pings of the page that have passed.
+        self.answers = 0
+
+    def __enter__(self) -> SilentProxy:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                browser, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+                for one, other in ((browser, server), (server, browser)):
+                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        dead = False
+        with contextlib.suppress(OSError), one, other:
+            while data := one.recv(65536):
+                dead = dead or self.silent  # for this connection it stays so
+                self.answers += b"\0pong" in data
+                if not dead:
+                    other.sendall(data)
+
+
 class BridgeTests(BrowserTestCase):
     """``WebSocketBridge`` and ``ReconnectingWebSocket`` in Chromium."""
 
@@ -161,6 +203,13 @@ class BridgeTests(BrowserTestCase):
         """)
         contents = ('{"a":1}', '["stream"]', "null", '"text"', "5", "3")
         self.assertNotes(page, *(f"[{content},null]" for content in contents))
+        page.evaluate("""
+            bridge.socket.binaryType = "blob"; // has a method stream()
+            bridge.listen((content, stream) => note(content.size, stream));
+            bridge.socket.send(new Uint8Array(4));
+        """)
+        contents = ("4",)
+        self.assertNotes(page, *(f"[{content},null]" for content in contents))
 
     def test_closed_for_good(self) -> None:
         """The server closes: it comes back. The page closes: it does not."""
@@ -190,6 +239,59 @@ class BridgeTests(BrowserTestCase):
             0; // a function would be called
         """)
         self.assertNotes(page, '["other"]')
+
+    def test_closed_again(self) -> None:
+        """``keepClosed: false`` connects anew, also after a close for good, and while it waits for an attempt."""
+        page = self.open()
+        page.evaluate("""
+            window.socket = new ReconnectingWebSocket("/plain/", undefined, { ...quick, minReconnectionDelay: 60000 });
+            socket.onopen = () => note("open");
+            0; // a function would be called
+        """)
+        self.assertNotes(page, '["open"]')
+        page.evaluate("socket.close()")
+        page.wait_for_function("socket.readyState === WebSocket.CLOSED")
+        page.evaluate("socket.close(1000, '', { keepClosed: false })")
+        self.assertNotes(page, '["open"]')
+        page.evaluate("""socket.send('"bye"')""")
+        page.wait_for_function("socket.readyState === WebSocket.CONNECTING")
+        page.evaluate("socket.close(1000, '', { keepClosed: false })")
+        self.assertNotes(page, '["open"]')
+
+    def test_final_code(self) -> None:
+        """The page decides by the close code whether to come back."""
+        page = self.open()
+        page.evaluate("""
+            const shouldReconnect = ({ code }) => code !== 4000;
+            window.socket = new ReconnectingWebSocket("/plain/", undefined, { ...quick, shouldReconnect });
+            socket.onopen = () => note("open");
+            socket.onclose = ({ code }) => note("close", code, socket.readyState);
+            socket.send('"bye"');
+        """)
+        self.assertNotes(page, '["open"]', '["close",4000,3]')
+
+    def test_silent_proxy(self) -> None:
+        """A connection that something drops without a word is given up; pings reach no consumer."""
+        page = self.open()
+        with SilentProxy(self.site.port) as proxy:
+            page.evaluate(
+                """(port) => {
+                    const options = { ...quick, pingInterval: 100, pingTimeout: 2000 };
+                    window.socket = new ReconnectingWebSocket(`ws://127.0.0.1:${port}/plain/`, undefined, options);
+                    socket.onopen = () => note("open");
+                    socket.onclose = ({ code }) => note("close", code);
+                    socket.onmessage = ({ data }) => note(data);
+                }""",
+                proxy.port,
+            )
+            self.assertNotes(page, '["open"]')
+            wait_until(lambda: proxy.answers > 3, "answers to pings")
+            page.evaluate("socket.send('hello')")
+            self.assertNotes(page, '["hello"]')
+            proxy.silent = True
+            page.wait_for_function("notes.length", timeout=PATIENCE * 1000)
+            proxy.silent = False
+            self.assertNotes(page, '["close",1006]', '["open"]')
 
     def test_limits(self) -> None:
         """What is kept without a connection is limited, and so may be the attempts; pauses grow to a limit."""

@@ -546,6 +546,13 @@ class ReceiveTests(SocketTestCase):
         client.send(mask_frame(PING, b"a") + text_frame("x") + mask_frame(PING, b""))
         self.assertEqual(self.sent(client), [(PONG, b"a"), (PONG, b"")])
 
+    def test_script_ping(self) -> None:
+        """The ping of the JavaScript client is answered at once, and no consumer sees it."""
+        client, _ = self.open()
+        client.send(text_frame("\0ping") + text_frame("\0ping!"))
+        self.assertEqual(self.sent(client), [(TEXT, b"\0pong")])
+        self.assertEqual([message["text"] for message in self.received()], ["\0ping!"])
+
     def test_pong(self) -> None:
         """A pong is taken without a word."""
         client, _ = self.open()

@@ -47,6 +47,9 @@ CLOSE_SECONDS = 5.0
 #: Compressed bytes parsed at a time: they may expand a thousandfold and fill the channel.
 COMPRESSED_SLICE = 4 * 1024
 
+#: The ping of the JavaScript client, after a silence, and its answer: a script cannot send the protocol's own pings.
+SCRIPT_PING, SCRIPT_PONG = "\0ping", frames.encode_frame(Opcode.TEXT, b"\0pong")
+
 
 class WebSocket(Outgoing):
     """One WebSocket.
@@ -203,7 +206,11 @@ class WebSocket(Outgoing):
             error = caught
         for event in events:
             if type(event) is str:
-                self._message("text", event)
+                if event == SCRIPT_PING:
+                    if self._state == "open" and not self.paused:  # else other data is on its way
+                        self._write(SCRIPT_PONG)
+                else:
+                    self._message("text", event)
             elif type(event) is bytes:
                 self._message("bytes", event)
             elif isinstance(event, frames.Ping):

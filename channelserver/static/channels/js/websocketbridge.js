@@ -20,7 +20,14 @@
     minUptime: 5000, // a connection that has lasted for this long makes the next pause short again
     maxRetries: Infinity, // attempts without success
     maxEnqueuedMessages: 1000, // kept while there is no connection
+    pingInterval: 25000, // of silence, then a ping; 0: none
+    pingTimeout: 5000, // for anything to arrive after a ping
+    shouldReconnect: () => true, // called with the "close" event
   };
+
+  /* Script cannot send the protocol's own pings. The server answers this message by itself; consumers never see it. */
+  const PING = "\0ping";
+  const PONG = "\0pong";
 
   const EVENTS = ["open", "message", "close", "error"];
 
@@ -38,6 +45,8 @@
     #attempts = 0;
     #openedAt = null;
     #timer = 0;
+    #pinger = 0;
+    #heardAt = 0;
     #binaryType = "blob";
     #wanted = true;
     #wake = () => this.#timer && !this.#socket && this.#connectAgain();
@@ -51,8 +60,6 @@
         this["on" + name] = null;
         super.addEventListener(name, (event) => this["on" + name]?.call(this, event));
       }
-      // The network is back: do not wait for the end of the pause.
-      root.addEventListener?.("online", this.#wake);
       this.#connect();
     }
 
@@ -100,15 +107,21 @@
       }
     }
 
-    /* Close for good; with { keepClosed: false }: connect anew. */
+    /* Close for good; with { keepClosed: false }: connect anew, even after a close for good. */
     close(code = 1000, reason = "", { keepClosed = true } = {}) {
       this.#wanted = !keepClosed;
+      this.#stopTimer();
+      const socket = this.#socket;
       if (keepClosed) {
         root.removeEventListener?.("online", this.#wake);
-        this.#stopTimer();
         this.#queue = [];
+      } else {
+        this.#attempts = 0;
+        // Behind a dead network the closing handshake has no end.
+        if (socket) this.#timer = setTimeout(() => this.#lost(socket, { code: 1006 }), this.#options.connectionTimeout);
+        else this.#connectAgain();
       }
-      this.#socket?.close(code, reason);
+      socket?.close(code, reason);
     }
 
     #connectAgain() {
@@ -129,6 +142,8 @@
     #connect() {
       const target = address(this.#url);
       this.#stopTimer();
+      // When the network is back, the pause ends.
+      root.addEventListener?.("online", this.#wake);
       const socket = new WebSocket(target, this.#protocols ?? []);
       this.#socket = socket;
       socket.binaryType = this.#binaryType;
@@ -136,32 +151,66 @@
       this.#timer = setTimeout(() => this.#lost(socket, { code: 1006 }), this.#options.connectionTimeout);
       socket.onopen = () => {
         this.#stopTimer();
-        this.#openedAt = performance.now();
+        this.#openedAt = this.#heardAt = performance.now();
+        this.#pingLater(socket, this.#options.pingInterval);
         this.dispatchEvent(new Event("open"));
         // After what the listeners for "open" have sent: it may say who we are.
         while (this.#queue.length && socket.readyState === WebSocket.OPEN) socket.send(this.#queue.shift());
       };
-      socket.onmessage = ({ data, origin }) => this.dispatchEvent(new MessageEvent("message", { data, origin }));
+      socket.onmessage = ({ data, origin }) => {
+        this.#heardAt = performance.now();
+        if (data !== PONG) this.dispatchEvent(new MessageEvent("message", { data, origin }));
+      };
       socket.onerror = () => this.dispatchEvent(new Event("error"));
       socket.onclose = (event) => this.#lost(socket, event);
+    }
+
+    /* After some time, ping if nothing has arrived meanwhile; give the connection up if nothing arrives then, either.
+       A proxy may have dropped it without a word. */
+    #pingLater(socket, delay, pingedAt = null) {
+      if (!this.#options.pingInterval) return;
+      this.#pinger = setTimeout(() => {
+        const { pingInterval, pingTimeout } = this.#options;
+        const silence = performance.now() - this.#heardAt;
+        if (pingedAt !== null && this.#heardAt < pingedAt) {
+          this.#lost(socket, { code: 1006, reason: "no answer to a ping", wasClean: false });
+        } else if (silence < pingInterval) {
+          this.#pingLater(socket, pingInterval - silence);
+        } else if (socket.readyState === WebSocket.OPEN) {
+          const now = performance.now();
+          socket.send(PING);
+          this.#pingLater(socket, pingTimeout, now);
+        }
+      }, delay);
     }
 
     #lost(socket, { code, reason, wasClean }) {
       if (socket !== this.#socket) return;
       this.#stopTimer();
+      clearTimeout(this.#pinger);
       socket.onopen = socket.onmessage = socket.onerror = socket.onclose = null;
       socket.close();
       this.#socket = null;
       const { minUptime, maxRetries } = this.#options;
       if (this.#openedAt !== null && performance.now() - this.#openedAt >= minUptime) this.#attempts = 0;
       this.#openedAt = null;
-      if (this.#wanted && this.#attempts < maxRetries) {
+      const event = new CloseEvent("close", { code, reason, wasClean });
+      if (this.#wanted && this.#attempts < maxRetries && this.#reconnects(event)) {
         this.#connectLater();
       } else {
         this.#wanted = false;
         root.removeEventListener?.("online", this.#wake);
       }
-      this.dispatchEvent(new CloseEvent("close", { code, reason, wasClean }));
+      this.dispatchEvent(event);
+    }
+
+    #reconnects(event) {
+      try {
+        return this.#options.shouldReconnect(event);
+      } catch (error) {
+        root.reportError(error);
+        return true;
+      }
     }
 
     /* Exponential back-off with jitter, so that not all clients reconnect at once after a restart. */
@@ -238,7 +287,8 @@
 
     #receive(data) {
       const content = typeof data === "string" ? JSON.parse(data) : data;
-      const framed = typeof content === "object" && content !== null && content.stream !== undefined;
+      // A Blob has a method of that name.
+      const framed = typeof data === "string" && content?.stream !== undefined;
       if (framed && Object.hasOwn(this.streams, content.stream)) {
         this.streams[content.stream](content.payload, content.stream);
       } else if (framed) {

@@ -3,7 +3,8 @@
 Four fifths of the processor time of a start are imports, and the tests start some hundred servers. So one process, the
 nursery, imports what each of them needs, and no more: no reactor, no settings. Each server is a fork of it, and from
 there on what it would be otherwise: a process in a session of its own, with the environment, the working directory,
-the files and the command line that the test gives it.
+the files and the command line that the test gives it. But it ends with the nursery, and the nursery with the process of
+the tests, even if that is killed.
 
 :func:`start` stands for ``subprocess.Popen``; other programs than ``twistd`` and a project's own scripts it leaves to
 that.
@@ -22,8 +23,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from threading import Timer
+from threading import Lock, Timer
 from typing import IO, Any
 
 #: What every server imports. None of these may import a reactor or look at settings.
@@ -42,6 +44,9 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 
 #: The first file descriptor of those that a fork receives, before they get the numbers they should have.
 HIGH = 500
+
+#: ``man 2 prctl``.
+PR_SET_PDEATHSIG = 1
 
 
 class Forked:
@@ -140,6 +145,7 @@ class _Nursery:
     """The test's end of the nursery: its process, and the socket by which it is asked for forks."""
 
     _running: _Nursery | None = None
+    _lock = Lock()
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.variables = _read_early(environment)
@@ -155,13 +161,13 @@ class _Nursery:
                 command, cwd="/", env=environment, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()]
             )
         self._socket = ours
-        atexit.register(self.close)
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> _Nursery | None:
         """Return the nursery; None if a process with such an environment cannot be its fork."""
-        if cls._running is None:
-            cls._running = cls(environment)
+        with cls._lock:
+            if cls._running is None:
+                cls._running = cls(environment)
         return cls._running if cls._running.variables == _read_early(environment) else None
 
     def fork(
@@ -182,10 +188,17 @@ class _Nursery:
         pipes = [open(end, errors="replace") for end in ends]
         return Forked([sys.executable, *arguments], pid, ours, pipes[0], pipes[1] if stderr else None)
 
-    def close(self) -> None:
-        """End the nursery."""
-        self._socket.close()
-        self._process.wait()
+    @classmethod
+    def close(cls) -> None:
+        """End the nursery, and the servers that still run."""
+        nursery, cls._running = cls._running, None
+        if nursery is not None:
+            nursery._socket.close()
+            nursery._process.wait()
+
+
+# After the functions which importers of this module register: they stop servers in an orderly way.
+atexit.register(_Nursery.close)
 
 
 # -- the nursery's process ---------------------------------------------------------------------------------------------
@@ -196,10 +209,17 @@ def serve(number: int) -> Any:
 
     :param number: the descriptor of a socket (``SOCK_SEQPACKET``).
     """
+    import ctypes
+    import gc
     import importlib
 
+    die_with_parent = partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
+    nursery = os.getpid()
+    writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, False  # of libraries it is kept
     for name in MODULES:
         importlib.import_module(name)
+    sys.dont_write_bytecode = writes_none
+    gc.freeze()  # else each fork collects garbage at its end, and copies all that memory for it: two thirds of its time
     from django.conf import settings
 
     assert "twisted.internet.reactor" not in sys.modules, "forks would share a reactor"
@@ -217,6 +237,9 @@ def serve(number: int) -> Any:
                     return None
                 pid = os.fork()
                 if pid == 0:
+                    die_with_parent()
+                    if os.getppid() != nursery:  # it died before
+                        os._exit(1)
                     for other in (asked, *(status for _, status in children.values())):
                         other.close()
                     return _Fork(json.loads(order), files)

@@ -5,11 +5,9 @@ Most tests run the command to its end. A family of mistakes is one test, whose c
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from channelserver.channel import Channel, Group
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.server.common.options import OPTIONS
-from tests.process import TIMEOUT, ServerTestCase, project
+from tests.process import ServerTestCase, wait_until
 
 
 @dataclass
@@ -143,6 +141,9 @@ LISTENERS = (
     flags("--bind 300.1.1.1", r"300\.1\.1\.1", "cannot listen"),
 )
 
+#: What a command prints that has begun to serve.
+SERVES = re.compile("listening on http|server at http")
+
 #: What a sentence for users does not contain.
 INTERNALS = re.compile(r"__init__|_parse|\bself\b|positional argument|object has no attribute|\[Errno|b'")
 
@@ -175,32 +176,22 @@ class WrongInputTestCase(ServerTestCase):
 
     def run_to_end(self, command: list[str], **environment: str) -> tuple[int, str]:
         """Run a command that should end by itself; return its exit code and what it has printed."""
-        done = subprocess.run(
-            command, cwd=self.folder, env={**self.environment, **environment}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT, check=False,
-        )  # fmt: skip
-        return done.returncode, done.stdout
+        server = self.run_process(command, **environment)
+        return server.wait(), server.output
 
     def run_all(self, commands: list[tuple[list[str], dict[str, str]]]) -> list[tuple[int | None, str]]:
-        """Run many commands, ``twistd ...`` or ``manage.py ...``; return their exit codes and what they have printed.
+        """Run many commands; return their exit codes, None for one that has begun to serve, and what they have printed.
 
         :param commands: each with variables for its environment.
         """
-        number = min(len(commands), os.cpu_count() or 1)
-        runner = [sys.executable, "-c", project("programs")["run_commands.py"]]
 
-        def run(start: int) -> Any:
-            done = subprocess.run(
-                runner, cwd=self.folder, env=self.environment, check=True,
-                input=json.dumps([TIMEOUT, commands[start::number]]), stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            return json.loads(done.stdout)
+        def run(command: list[str], variables: dict[str, str]) -> tuple[int | None, str]:
+            server = self.run_process(command, **variables)
+            wait_until(lambda: server.process.poll() is not None or SERVES.search(server.output), "the end")
+            return (None if SERVES.search(server.output) else server.wait()), server.output
 
-        results: list[Any] = [None] * len(commands)
-        with ThreadPoolExecutor(number) as threads:
-            for start, part in enumerate(threads.map(run, range(number))):
-                results[start::number] = part
-        return [(code, output) for code, output in results]
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return list(threads.map(run, *zip(*commands, strict=True)))
 
     def problems(self, code: int | None, output: str, case: Case, log_lines: bool = False) -> list[str]:
         """Return what is wrong with how a command has ended.
@@ -229,7 +220,7 @@ class WrongInputTestCase(ServerTestCase):
         for case in cases:
             name = self.with_settings(case.settings) if case.settings else "settings"
             own = ["--settings", name, "--port", "0", "--local-socket", "", *case.arguments]
-            commands.append((["twistd", "-n", "--pidfile=", "channelserver", *own], {}))
+            commands.append((self.twistd(*own), {}))
         for case, (code, output) in zip(cases, self.run_all(commands), strict=True):
             for problem in self.problems(code, output, case, log_lines):
                 self.wrong.append(f"{case.settings} {' '.join(case.arguments)}: {problem}")
@@ -426,7 +417,10 @@ class RunserverTests(WrongInputTestCase):
     def assert_refused(self, *cases: Case, log_lines: bool = False) -> None:
         """Assert that a management command ends with a message of a system check, or a ``CommandError``."""
         commands: list[tuple[list[str], dict[str, str]]] = [
-            (["manage.py", *case.arguments], {"DJANGO_SETTINGS_MODULE": self.with_settings(case.settings)})
+            (
+                [sys.executable, "manage.py", *case.arguments],
+                {"DJANGO_SETTINGS_MODULE": self.with_settings(case.settings)},
+            )
             for case in cases
         ]
         for case, (code, output) in zip(cases, self.run_all(commands), strict=True):

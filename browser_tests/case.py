@@ -1,4 +1,4 @@
-"""What the browser tests share: a running chat site, and a Chromium with as many users as a test asks for.
+"""What the browser tests share: a running chat site, and one Chromium with as many users as a test asks for.
 
 Everything happens in trial's main thread, with its reactor at rest: the server is another process, and Playwright's
 synchronous interface waits for the browser. A test waits for what it wants to see, and for nothing else.
@@ -6,27 +6,27 @@ synchronous interface waits for the browser. A test waits for what it wants to s
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
 import os
 import re
 import shutil
 import signal
-import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from twisted.trial.reporter import TestResultDecorator
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.process import environment, free_port
+from tests import preloaded
+from tests.process import Server, environment, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,9 +34,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60
 
 PASSWORD = "copper-kettle-81"
-
-#: The program ``twistd``, for this very interpreter, wherever its script may be.
-TWISTD = "from twisted.scripts.twistd import run; run()"
 
 #: A desktop and a phone.
 WIDE, NARROW = (1280, 800), (390, 844)
@@ -52,6 +49,9 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+#: The interpreter's variables, the same for all servers, so that these are forks of one interpreter.
+PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 #: What Chromium writes into the console when there is no server.
 UNREACHABLE = re.compile(r"WebSocket connection to .* failed|Failed to load resource: net::ERR_")
@@ -76,16 +76,26 @@ logging.getLogger("asyncio").setLevel(logging.ERROR)
 expect.set_options(timeout=PATIENCE * 1000)
 
 
+@functools.cache
+def chromium() -> Browser:
+    """Return the browser of all tests, which ends with the process. Each test has contexts of its own in it."""
+    path = shutil.which("chromium")
+    if path is None:
+        raise AssertionError("the browser tests need Chromium as 'chromium' on the PATH (Debian: apt install chromium)")
+    playwright = sync_playwright().start()
+    atexit.register(playwright.stop)
+    browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS, timeout=PATIENCE * 1000)
+    atexit.register(browser.close)
+    return browser
+
+
 class ChatSite:
     """The example site in a process of its own. Port and data stay the same when it is started again."""
 
-    #: A page that answers with 200 as soon as the server runs.
-    first_page = "/login/"
-
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="channelserver-browser-")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log = Path(self._folder.name, "server.log")
+        self._server: Server | None = None
+        self._output: list[str] = []
         self.data = Path(self._folder.name, "data")
         self.data.mkdir()
         self.port = free_port()
@@ -105,52 +115,35 @@ class ChatSite:
         return {}
 
     def start(self) -> None:
-        """Start the server; return when it answers."""
-        options = ["channelserver", *self.options(), "--port", str(self.port)]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", TWISTD, "-n", "--pidfile=", *options],
-                cwd=self._folder.name,
-                env=environment(PYTHONUNBUFFERED="1", **self.variables()),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        ends = time.monotonic() + PATIENCE
-        while not self._answers():
-            if time.monotonic() > ends:
-                raise AssertionError(f"the server has not answered within {PATIENCE} s")
-            try:
-                status = self._process.wait(0.05)
-            except subprocess.TimeoutExpired:
-                continue
-            raise AssertionError(f"the server ended with status {status} instead of starting")
+        """Start the server; return when it listens."""
+        options = ["-n", "--pidfile=", "channelserver", *self.options(), "--port", str(self.port)]
+        command = [sys.executable, "-c", preloaded.TWISTD, *options]
+        self._server = Server(command, self.folder, environment(**PYTHON, **self.variables()))
+        self._server.wait_until_up()
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """End the server, by default as an administrator would; return its exit status."""
-        process, self._process = self._process, None
-        assert process is not None
-        process.send_signal(signal_number)
+        server, self._server = self._server, None
+        assert server is not None
         try:
-            return process.wait(PATIENCE)
+            return server.stop(signal_number, PATIENCE)
         finally:
-            process.kill()
-            process.wait()
+            self._output.append(server.output + "\n")
 
     def remove(self) -> str:
         """End the server if it runs, and delete its data; return all that it has written."""
         try:
-            if self._process is not None:
+            if self._server is not None:
                 self.stop()
-            return self._log.read_text(errors="replace") if self._log.exists() else ""
+            return "".join(self._output)
         finally:
             self._folder.cleanup()
 
     def manage(self, *arguments: str) -> None:
         """Run ``manage.py`` of the site, in a process beside the server."""
-        variables = environment(CHATSITE_DATA=str(self.data))
-        command = [sys.executable, str(ROOT / "examples" / "chat" / "manage.py"), *arguments]
-        result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=PATIENCE)
+        variables = environment(**PYTHON, CHATSITE_DATA=str(self.data))
+        command = [sys.executable, "manage.py", *arguments]
+        result = preloaded.run(command, ROOT / "examples" / "chat", variables, PATIENCE)
         if result.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
 
@@ -158,15 +151,6 @@ class ChatSite:
         """Change the site's database behind its back."""
         with closing(sqlite3.connect(self.data / "db.sqlite3", timeout=PATIENCE)) as database, database:
             database.execute(statement, values)
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as client:
-                request = f"HEAD {self.first_page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-                client.sendall(request.encode())
-                return client.recv(12) == b"HTTP/1.1 200"
-        except OSError:
-            return False
 
 
 class BrowserTestCase(SynchronousTestCase):
@@ -185,21 +169,11 @@ class BrowserTestCase(SynchronousTestCase):
             print(f"\n--- what the server wrote in {self.id()} ---\n{self._output}---", file=sys.stderr)
 
     def setUp(self) -> None:
-        chromium = shutil.which("chromium")
-        if chromium is None:
-            raise AssertionError(
-                "the browser tests need Chromium as 'chromium' on the PATH (Debian: apt install chromium)"
-            )
+        self._browser = chromium()
         self._complaints: list[str] = []
         self._excuse: re.Pattern[str] | None = None
         self.site = self.make_site()
         self.addCleanup(self._remove_site)
-        playwright = sync_playwright().start()
-        self.addCleanup(playwright.stop)
-        self._browser = playwright.chromium.launch(
-            executable_path=chromium, args=CHROMIUM_FLAGS, timeout=PATIENCE * 1000
-        )
-        self.addCleanup(self._browser.close)
         self.site.start()
 
     def make_site(self) -> ChatSite:
@@ -233,6 +207,7 @@ class BrowserTestCase(SynchronousTestCase):
             reduced_motion="reduce",  # a drawer is open or shut, not on its way
             storage_state=like.context.storage_state() if like else None,
         )
+        self.addCleanup(context.close)
         context.set_default_timeout(PATIENCE * 1000)
         context.on("page", self._listen_to)
         return context.new_page()

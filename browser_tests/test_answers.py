@@ -18,7 +18,6 @@ END = re.compile(r"I stop writing\.$")
 class AnswersSite(ChatSite):
     """The site, whose answers take some seconds."""
 
-    first_page = "/now/"
     seconds = 4.0
 
     def options(self) -> list[str]:

@@ -88,8 +88,6 @@ NOTING = """
 class ProjectSite(ChatSite):
     """A site made of the files above."""
 
-    first_page = "/"
-
     def __init__(self) -> None:
         super().__init__()
         files = {**FILES, "settings.py": FILES["settings.py"] + SETTINGS, "routing.py": ROUTING, "urls.py": URLS}

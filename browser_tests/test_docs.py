@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import sync_playwright
-
-from browser_tests.case import CHROMIUM_FLAGS, PATIENCE
+from browser_tests.case import PATIENCE, chromium
 from tests.docs import PAGES, ROOT, Block, blocks
 from tests.test_docs import SKELETON, PageTestCase
 
@@ -56,30 +53,27 @@ class JavaScriptTests(PageTestCase):
         server = self.run_process(
             self.twistd("--settings", "mysite.settings", "--port", "0", "--log-format", "text")
         ).wait_until_up()
-        with sync_playwright() as playwright:
-            chromium = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS, timeout=PATIENCE * 1000
-            )
-            page = chromium.new_page()
-            page.set_default_timeout(PATIENCE * 1000)
-            errors: list[str] = []
-            printed: list[str] = []
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.on("console", lambda said: printed.append(said.text))
-            if block.language == "html+django":
-                with page.expect_websocket() as opened:
-                    page.goto(server.url("/"))
-                self.assertTrue(opened.value.url.startswith("ws://"))
-            else:
+        context = chromium().new_context()
+        self.addCleanup(context.close)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        errors: list[str] = []
+        printed: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: printed.append(said.text))
+        if block.language == "html+django":
+            with page.expect_websocket() as opened:
                 page.goto(server.url("/"))
-                module = re.search(r"^import\b", block.text, re.MULTILINE)
-                page.add_script_tag(content=block.text, type="module" if module else "text/javascript")
-            wanted = block.marker.partition("prints ")[2]
-            if wanted and wanted not in printed:
-                page.wait_for_event("console", lambda said: said.text == wanted)
-            if "EventSource" not in block.text:  # which keeps its connection
-                page.wait_for_load_state("networkidle")
-            chromium.close()
+            self.assertTrue(opened.value.url.startswith("ws://"))
+        else:
+            page.goto(server.url("/"))
+            module = re.search(r"^import\b", block.text, re.MULTILINE)
+            page.add_script_tag(content=block.text, type="module" if module else "text/javascript")
+        wanted = block.marker.partition("prints ")[2]
+        if wanted and wanted not in printed:
+            page.wait_for_event("console", lambda said: said.text == wanted)
+        if "EventSource" not in block.text:  # which keeps its connection
+            page.wait_for_load_state("networkidle")
         self.assertEqual(errors, [], f"{block}\n{block.text}")
 
 

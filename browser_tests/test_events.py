@@ -47,8 +47,6 @@ GONE = re.compile(r"net::ERR_")
 class EventSite(ChatSite):
     """A site made of the files above."""
 
-    first_page = "/"
-
     def __init__(self) -> None:
         super().__init__()
         files = {**FILES, "settings.py": FILES["settings.py"] + SETTINGS, "urls.py": URLS}

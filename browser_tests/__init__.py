@@ -1,3 +1,3 @@
 """Tests in a real browser, of the example chat site and of the JavaScript client: ``trial browser_tests``. They need
-Chromium on the PATH.
+Chromium, with or without windows, on the PATH.
 """

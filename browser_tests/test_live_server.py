@@ -10,13 +10,11 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from browser_tests.case import CHROMIUM_FLAGS, PATIENCE, ROOT
+from browser_tests.case import PATIENCE, ROOT, chromium_options
 from tests.process import environment
 
 #: What somebody writes who tests a site on this server with Playwright.
 TESTS = """
-    import shutil
-
     from channelserver.test import ChannelLiveServerTestCase
     from django.conf import settings
     from django.contrib.auth import get_user_model
@@ -38,9 +36,7 @@ TESTS = """
                 client.force_login(get_user_model().objects.create_user(name))
                 cookies.append(client.cookies["sessionid"].value)
             with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(
-                    executable_path=shutil.which("chromium"), args=FLAGS, timeout=PATIENCE
-                )
+                browser = playwright.chromium.launch(**OPTIONS)
                 pages = []
                 for cookie in cookies:
                     context = browser.new_context()
@@ -65,7 +61,7 @@ class LiveServerTests(SynchronousTestCase):
         """Two browsers talk through the live server; the test sees in the database what they said."""
         folder = Path(self.mktemp()).resolve()
         shutil.copytree(ROOT / "examples" / "chat", folder, ignore=shutil.ignore_patterns("data", "__pycache__"))
-        head = f"FLAGS = {CHROMIUM_FLAGS!r}\nPATIENCE = {PATIENCE * 1000}\n"
+        head = f"OPTIONS = {chromium_options()!r}\nPATIENCE = {PATIENCE * 1000}\n"
         (folder / "rooms" / "tests.py").write_text(head + textwrap.dedent(TESTS))
         # Playwright's synchronous interface has an event loop in this thread; Django asks for the second word then.
         variables = environment(CHATSITE_DATA=str(folder / "data"), DJANGO_ALLOW_ASYNC_UNSAFE="true")

@@ -41,6 +41,8 @@ class Candidate(NamedTuple):
     filters: Patterns
     #: None: `custom` decides.
     consumer: Consumer | None
+    #: Whether messages with the same reply channel are consumed one at a time.
+    ordered: bool = True
     #: An object of the application's own.
     custom: Routable | None = None
 
@@ -103,14 +105,18 @@ class Route(_Compiled):
 
     :param channels: name of the channel, or a list of names.
     :param consumer: callable, or dotted string that names one.
+    :param ordered: False: messages with the same ``reply_channel`` may be consumed in any order, several at a time. For
+        channels of the application's own, if all their routes say so; a socket's messages are always in order.
     :param filters: message key = regular expression which must match at the start of the message's value. Named groups
         become keyword arguments of the consumer.
     :raises ValueError: a filter has positional groups.
-    :raises ImproperlyConfigured: the consumer does not resolve or is not callable, or a filter is no regular
-        expression.
+    :raises ImproperlyConfigured: the consumer does not resolve or is not callable, `ordered` does not fit, or a filter
+        is no regular expression.
     """
 
-    def __init__(self, channels: str | Collection[str], consumer: Consumer | str, **filters: Any) -> None:
+    def __init__(
+        self, channels: str | Collection[str], consumer: Consumer | str, *, ordered: bool = True, **filters: Any
+    ) -> None:
         names = channels if isinstance(channels, (list, tuple, set, frozenset)) else [channels]
         self.channels: list[str] = [normalise_re_arg(name) for name in names]
         for name in self.channels:
@@ -118,7 +124,9 @@ class Route(_Compiled):
                 raise ImproperlyConfigured(f"a route's channels must be names, not {name!r}: 'websocket.receive'")
         self.consumer = _resolve_consumer(consumer, self.channels)
         self.filters = _compile_patterns(filters, f"the route of {_listed(self.channels)}")
-        self._table = {name: (Candidate((), self.filters, self.consumer),) for name in self.channels}
+        _check_ordered(ordered, self.channels)
+        self.ordered = ordered
+        self._table = {name: (Candidate((), self.filters, self.consumer, ordered),) for name in self.channels}
 
     def __repr__(self) -> str:
         filters = "".join(f", {key}={pattern.pattern!r}" for key, pattern in self.filters)
@@ -129,7 +137,7 @@ class RouteClass(Route):
     """Send the channels a class-based consumer lists to that consumer (Channels 1: ``route_class``).
 
     :param consumer_class: class with a ``channel_names()``, or dotted string that names one.
-    :param filters: as for :class:`Route`.
+    :param filters: as for :class:`Route`, ``ordered`` included.
     :raises ValueError: the class has no ``channel_names()``, or a filter has positional groups.
     :raises ImproperlyConfigured: as for :class:`Route`.
     """
@@ -186,6 +194,13 @@ class Router:
     def channels(self) -> set[str]:
         """The names of all channels with a route."""
         return set(self._table)
+
+    @property
+    def unordered(self) -> frozenset[str]:
+        """The channels whose messages may be consumed in any order."""
+        return frozenset(
+            name for name, candidates in self._table.items() if not any(candidate.ordered for candidate in candidates)
+        )
 
     def consumers(self) -> list[Consumer | None]:
         """Return the consumers of all routes; None stands for those of an object of the application's own."""
@@ -263,7 +278,7 @@ def _compile(routes: Iterable[Routable]) -> Table:
         if _is_plain(item):
             own = item._table
         else:
-            own = {normalise_re_arg(name): (Candidate((), (), None, item),) for name in item.channel_names()}
+            own = {normalise_re_arg(name): (Candidate((), (), None, custom=item),) for name in item.channel_names()}
         for name, candidates in own.items():
             table.setdefault(name, []).extend(candidates)
     return {name: tuple(candidates) for name, candidates in table.items()}
@@ -321,6 +336,17 @@ def _resolve_consumer(consumer: Consumer | str, channels: Sequence[str]) -> Cons
     return consumer
 
 
+def _check_ordered(ordered: object, channels: Sequence[str]) -> None:
+    if not isinstance(ordered, bool):
+        raise ImproperlyConfigured(f"the route of {_listed(channels)}: ordered must be True or False, not {ordered!r}")
+    socket = next((name for name in channels if name.startswith("websocket.")), None)
+    if not ordered and socket is not None:
+        raise ImproperlyConfigured(
+            f"the route of {_listed(channels)}: ordered=False is for channels of your own; the messages on "
+            f"{socket} are always consumed in order"
+        )
+
+
 def _import(path: str, place: str, cure: str) -> Any:
     try:
         return import_string(path)
@@ -345,7 +371,7 @@ def _first_match(candidates: Iterable[Candidate], message: Message) -> Match | N
     content = message.content
     tried: Patterns | None = None
     prefixed: tuple[dict[str, str], dict[str, Any]] | None = None
-    for prefixes, filters, consumer, custom in candidates:
+    for prefixes, filters, consumer, _, custom in candidates:
         if prefixes is not tried:
             tried, prefixed = prefixes, _cut_prefixes(prefixes, content)
         if prefixed is None:

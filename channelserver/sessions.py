@@ -21,13 +21,13 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
-from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookieStore
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import ImproperlyConfigured
 
-from channelserver.exceptions import ConsumeLater
 from channelserver.message import Message
+from channelserver.session_merge import MergingStore
 from channelserver.workers.request import AsgiRequest
 
 logger = logging.getLogger("channelserver.sessions")
@@ -118,13 +118,13 @@ def channel_session(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.channel_session``, a session of the socket (or other reply channel).
 
     The session is saved when the consumer has ended, also when it raised, if it was modified; it ends with the socket.
-    May be nested.
+    A save writes the keys that this consumer has changed, so that consumers which run at the same time on other
+    channels lose nothing. May be nested.
 
     :param func: a consumer: function or coroutine function, or method whose first argument after ``self`` is the
         message.
     :raises ValueError: (the consumer) there is no message among its first two arguments, or it has no reply channel,
         or sessions are kept in signed cookies, which a consumer cannot set.
-    :raises ConsumeLater: (the consumer) another process has created the same session in the meantime.
     """
     return decorate(func, around_channel_session)
 
@@ -359,7 +359,7 @@ class _PinnedStore(SessionBase):
         await sync_to_async(self.cycle_key)()
 
 
-class _ChannelStore(_PinnedStore):
+class _ChannelStore(MergingStore, _PinnedStore):
     """The session of a reply channel."""
 
     reply_channel_name: str
@@ -371,37 +371,16 @@ class _ChannelStore(_PinnedStore):
         return data
 
     def save(self, must_create: bool = False) -> None:
-        """Store the session, whether something was stored before or not.
+        """Store what was changed since the session was read, whether something was stored before or not.
 
-        :raises CreateError: nothing was stored when this session was loaded, but now there is.
+        :raises CreateError: `must_create`, and something is stored already.
         """
         if must_create:
             super().save(must_create=True)
+            self._absent = False
         else:
-            self.keys()  # loads, so that `_absent` is known
-            if self._absent:
-                self._create_stored()
-            else:
-                try:
-                    super().save()
-                except UpdateError:
-                    # Expired and cleared while the consumer ran; the socket is still open.
-                    super().save(must_create=True)
-        self._absent = False
+            self.save_merged()
         _remember(self.reply_channel_name)
-
-    def _create_stored(self) -> None:
-        try:
-            super().save(must_create=True)
-        except CreateError:
-            now = type(self)(self._pinned_key)
-            now.reply_channel_name = self.reply_channel_name
-            now.load()
-            if not now._absent:
-                raise
-            # In the way is only an expired session, which loading does not see.
-            super().delete()
-            super().save(must_create=True)
 
 
 class _HttpStore(_PinnedStore):
@@ -463,9 +442,6 @@ def _http_session_of(message: Message) -> SessionBase | None:
 
 def _save(session: SessionBase) -> None:
     if session.modified and not session.is_empty():
-        try:
-            session.save()
-        except CreateError:
-            raise ConsumeLater("another process has created the session of this reply channel") from None
+        session.save()
         # An outer decorator need not save it again.
         session.modified = False

@@ -51,6 +51,12 @@ class ChatConsumer:
         return {"websocket.connect", "websocket.receive"}
 
 
+class OwnConsumer(ChatConsumer):
+    @classmethod
+    def channel_names(cls) -> set[str]:
+        return {"own"}
+
+
 class Foreign:
     """An object of an application's own in a routing list."""
 
@@ -152,6 +158,30 @@ class RouterFormTests(RoutingTestCase):
         self.assertEqual(Router.normalise_re_arg("abc"), "abc")
         (only,) = Router.resolve_routing({"chat": first})
         self.assertEqual(only.channel_names(), {"chat"})
+
+
+class OrderedTests(RoutingTestCase):
+    """``ordered=False``: the messages of a channel are consumed in any order."""
+
+    def test_all_routes_of_a_channel_must_say_so(self) -> None:
+        router = Router(
+            [
+                route(["any", "both"], first, ordered=False),
+                include([route("any", first, text="^a", ordered=False)], path="^/"),
+                route("both", second, text="^b"),
+                route_class(OwnConsumer, ordered=False),
+                Foreign("foreign"),
+            ]
+        )
+        self.assertEqual(router.unordered, {"any", "own"})
+
+    def test_a_socket_is_always_in_order(self) -> None:
+        self.assertRefused(
+            lambda: route(["own", "websocket.receive"], first, ordered=False), "own, websocket.receive", "ordered=False"
+        )
+
+    def test_other_values_are_refused(self) -> None:
+        self.assertRefused(lambda: route("own", first, ordered="no"), "own", "ordered", "'no'")
 
 
 class ConsumerTests(RoutingTestCase):

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from asgiref.sync import async_to_sync
-from django.contrib.sessions.backends.base import CreateError, UpdateError
+from django.contrib.sessions.backends.base import CreateError, SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
@@ -19,7 +19,6 @@ from django.test import override_settings
 from django.utils import timezone
 
 from channelserver import sessions
-from channelserver.exceptions import ConsumeLater
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.message import Message
 from channelserver.sessions import (
@@ -259,17 +258,7 @@ class ChannelSessionTests(SessionTestCase):
         write(message(), room="a")
         self.assertEqual(Session.objects.get().get_decoded(), {"room": "a"})
 
-    def test_a_session_that_another_process_made_meanwhile_puts_the_message_back(self) -> None:
-        @channel_session
-        def consumer(slow: Message) -> None:
-            slow.channel_session["room"] = "mine"
-            write(message(), room="theirs")
-
-        with self.assertRaises(ConsumeLater):
-            consumer(message())
-        self.assertEqual(read(message()), {"room": "theirs"})
-
-    def test_a_consumer_that_raised_is_not_put_back(self) -> None:
+    def test_what_the_consumer_raised_counts(self) -> None:
         @channel_session
         def consumer(message: Message) -> None:
             message.channel_session["room"] = "mine"
@@ -288,7 +277,7 @@ class ChannelSessionTests(SessionTestCase):
         write(message(), room="new")
         self.assertEqual(read(message()), {"room": "new"})
 
-    def test_a_session_cleared_while_the_consumer_ran_is_stored_again(self) -> None:
+    def test_a_session_deleted_while_the_consumer_ran_is_not_brought_back(self) -> None:
         write(message(), room="a")
 
         @channel_session
@@ -297,7 +286,25 @@ class ChannelSessionTests(SessionTestCase):
             Session.objects.all().delete()
 
         consumer(message())
-        self.assertEqual(read(message()), {"room": "a", "number": 1})
+        self.assertEqual(read(message()), {"number": 1})
+
+    def test_a_save_without_contention_is_one_statement(self) -> None:
+        write(message(), room="a")
+
+        @channel_session
+        def consumer(message: Message) -> None:
+            message.channel_session["number"] = 1
+
+        with self.assertNumQueries(4):  # the read; a savepoint, an update, and its release
+            consumer(message())
+
+    def test_a_row_with_more_columns_is_stored_whole(self) -> None:
+        """The columns of an application's own session model are those of its own ``create_model_instance``."""
+        write(message(), room="a")
+        before = Session.objects.get().expire_date
+        with override_settings(SESSION_COOKIE_AGE=100):
+            write(message(), room="b")
+        self.assertLess(Session.objects.get().expire_date, before)
 
 
 class EngineContract:
@@ -313,7 +320,52 @@ class EngineContract:
         first["a"] = second["a"] = 1
         first.save()
         with self.assertRaises(CreateError):
-            second.save()
+            second.save(must_create=True)
+
+    def test_two_at_once_both_create(self) -> None:
+        first, second = session_for_reply_channel(REPLY), session_for_reply_channel(REPLY)
+        first["a"] = second["b"] = 1
+        first["both"], second["both"] = "first", "second"
+        first.save()
+        second.save()
+        self.assertEqual(read(message()), {"a": 1, "b": 1, "both": "second"})
+
+    def test_two_at_once_both_change(self) -> None:
+        """Each save writes its own changes only: new values, changed ones, changed lists, removed keys."""
+        write(message(), kept=0, first=[1], second=1, gone=1, true=1)
+        first, second = session_for_reply_channel(REPLY), session_for_reply_channel(REPLY)
+        first["first"].append(2)
+        second["second"] = 2
+        second["new"] = 3
+        second["true"] = True
+        del first["gone"]
+        first.save()
+        second.save()
+        expected = {"kept": 0, "first": [1, 2], "second": 2, "new": 3, "true": True}
+        self.assertEqual(read(message()), expected)
+        first["more"] = 4  # it knows what it has read and written, not what the other one wrote
+        second["second"] = 5
+        second.save()
+        first.save()
+        self.assertEqual(read(message()), expected | {"more": 4, "second": 5})
+
+    def test_a_flush_is_not_undone(self) -> None:
+        write(message(), user=1, room="a")
+        first, second = session_for_reply_channel(REPLY), session_for_reply_channel(REPLY)
+        second["room"] = "b"
+        first.flush()
+        second.save()
+        self.assertEqual(read(message()), {"room": "b"})
+
+    def test_a_flush_takes_what_it_has_seen(self) -> None:
+        write(message(), user=1)
+        first, second = session_for_reply_channel(REPLY), session_for_reply_channel(REPLY)
+        second["room"] = "b"
+        first.clear()
+        first["empty"] = True
+        second.save()
+        first.save()
+        self.assertEqual(read(message()), {"room": "b", "empty": True})
 
     def test_flush_deletes_and_keeps_the_key(self) -> None:
         write(message(), room="a")
@@ -891,20 +943,26 @@ class CustomEngineTests(SessionTestCase):
             write(message(), room="a")
             self.assertEqual(read(message()), {"room": "a"})
 
-    def test_update_error_means_store_anew(self) -> None:
-        session = session_for_reply_channel(REPLY)
-        session["room"] = "a"
-        session._absent = False  # as if it had been there when it was loaded
+    def test_an_engine_of_another_kind(self) -> None:
+        """One that stores by itself, and tells nothing of what is missing but when it saves."""
+        rows: dict[str, str] = {}
         saves = []
-        original = import_module(DB).SessionStore.save
 
-        def save(store: Any, must_create: bool = False) -> None:
-            saves.append(must_create)
-            if not must_create:
-                raise UpdateError
-            original(store, must_create)
+        class SessionStore(SessionBase):
+            def load(self) -> dict[str, Any]:
+                return dict(self.decode(rows[self.session_key])) if self.session_key in rows else {}
 
-        with mock.patch(f"{DB}.SessionStore.save", save):
-            session.save()
-        self.assertEqual(saves, [False, True])
-        self.assertEqual(read(message()), {"room": "a"})
+            def save(self, must_create: bool = False) -> None:
+                saves.append(must_create)
+                if must_create is (self.session_key in rows):
+                    raise CreateError if must_create else UpdateError
+                rows[self.session_key] = self.encode(self._get_session(no_load=must_create))
+
+        with mock.patch(f"{DB}.SessionStore", SessionStore):
+            write(message(), room="a")
+            self.assertEqual(saves, [False, True])
+            first, second = session_for_reply_channel(REPLY), session_for_reply_channel(REPLY)
+            first["a"] = second["b"] = 1
+            first.save()
+            second.save()
+            self.assertEqual(read(message()), {"room": "a", "a": 1, "b": 1})

@@ -4,12 +4,17 @@ Runs in any thread; owns nothing.
 """
 
 import re
+import secrets
 
 #: The alias of the layer that is used where none is named.
 DEFAULT_CHANNEL_LAYER = "default"
 
 #: A name is shorter than this many characters.
 MAX_LENGTH = 100
+
+#: Characters of the two random parts of a reply channel's name: the host's, and the connection's. The whole name has at
+#: most 37 characters, as daphne's had: projects store it in columns of that width.
+HOST_CHARACTERS, REPLY_CHARACTERS = 9, 12
 
 _channel = re.compile(r"[A-Za-z0-9_.\-]+(?:[!?][A-Za-z0-9_.\-]*)?").fullmatch
 _usual_channel = re.compile(r"[A-Za-z0-9_.\-]{1,50}(?:![A-Za-z0-9_.\-]{0,48})?").fullmatch
@@ -57,3 +62,8 @@ def local_prefix(name: str) -> str:
     """Return the part of a process-specific name up to and with ``!``; any other name as it is."""
     head, mark, _ = name.partition("!")
     return head + mark
+
+
+def new_host_name() -> str:
+    """Return a random name for a process, the first random part of its reply channels' names."""
+    return secrets.token_urlsafe(HOST_CHARACTERS)[:HOST_CHARACTERS]

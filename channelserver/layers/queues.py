@@ -7,7 +7,8 @@ Rules:
 1. A queue is first in, first out, and holds at most its capacity.
 2. Messages on *ordered* channels with the same ``reply_channel`` form a *lane*, a per-connection queue. A worker takes
    one message of a lane at a time, in order, whatever channel each one is on. The next one can be taken when that
-   message is finished or put back.
+   message is finished or put back. On the application's own channels, messages with the same ``reply_channel`` are
+   also taken one at a time and in order; see :mod:`channelserver.layers.chains`.
 3. Several queues are served in turn, so a busy one does not starve a quiet one.
 4. There is no polling. Workers register listeners; senders to a full channel leave a callback.
 """
@@ -17,11 +18,12 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 from channelserver.layers.base import ChannelFull
+from channelserver.layers.chains import Chain, Chains
 from channelserver.layers.content import Content
 from channelserver.layers.names import local_prefix
 from channelserver.layers.throttled_log import DropCounter
@@ -41,6 +43,9 @@ class Delivery:
     workers know of a waiting message.
     """
 
+    #: Whether another process or host has seen to the order.
+    foreign = False
+
     __slots__ = ("attachment", "channel", "content", "expires", "lane", "plan", "sent", "ticket", "tries")
 
     def __init__(self, channel: str, content: Content, sent: float, expires: float, attachment: Any = None) -> None:
@@ -49,7 +54,7 @@ class Delivery:
         self.sent = sent
         self.expires = expires
         self.attachment = attachment
-        self.lane: _Lane | None = None
+        self.lane: _Lane | Chain | None = None
         self.plan: Any = None
         self.ticket: Any = None
         self.tries = 0
@@ -111,6 +116,8 @@ class WorkQueues:
         self._lock = threading.Lock()
         self._queues: dict[str, _Queue] = {}
         self._lanes: dict[str, _Lane] = {}
+        #: The order of the other channels.
+        self.chains = Chains()
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._turns: dict[tuple[str, ...], int] = {}
 
@@ -165,7 +172,7 @@ class WorkQueues:
             return self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
 
     def put_back(self, delivery: Delivery) -> None:
-        """Put a taken message back: before the later ones of its lane, or else at the end of its channel."""
+        """Put a taken message back: before those that must wait for it, or else at the end of its channel."""
         self._return((delivery,), deque.append)
 
     def postpone(self, delivery: Delivery, seconds: float, call_later: Callable[..., object]) -> None:
@@ -191,10 +198,15 @@ class WorkQueues:
                 queue = self._queue(name)
                 queue.size += 1
                 lane = delivery.lane
-                if lane is not None:
+                if isinstance(lane, Chain):
+                    self.chains.put_back(delivery, lane)
+                    queue.ready.appendleft(delivery)
+                elif lane is not None:
                     lane.busy = False
                     lane.waiting.appendleft(delivery)
-                enter(queue.ready, delivery if lane is None else lane)
+                    enter(queue.ready, lane)
+                else:
+                    enter(queue.ready, delivery)
                 listeners.update(self._listeners.get(name, ()))
         for listener in listeners:
             listener()
@@ -267,6 +279,8 @@ class WorkQueues:
                     queue = self._queues.get(name)
                     while queue is not None and queue.ready:
                         delivery = self._pop(queue, calls)
+                        if delivery is None:
+                            continue
                         if delivery.expires > now:
                             return delivery
                         calls.append(self._drop_expired(delivery, calls))
@@ -282,8 +296,7 @@ class WorkQueues:
             for name in channels:
                 queue = self._queues.get(name)
                 if queue is not None and queue.ready:
-                    firsts = islice(queue.ready, limit)
-                    found += [item.waiting[0] if isinstance(item, _Lane) else item for item in firsts]
+                    found += self.chains.first_of_each(islice(_firsts(queue), limit))
         return found
 
     def take_this(self, delivery: Delivery) -> bool:
@@ -291,8 +304,8 @@ class WorkQueues:
         calls: list[Callback] = []
         with self._lock:
             queue = self._queue(local_prefix(delivery.channel))
-            firsts = [item.waiting[0] if isinstance(item, _Lane) else item for item in queue.ready]
-            if delivery not in firsts or delivery.expires <= self._clock():
+            firsts = list(_firsts(queue))
+            if delivery not in self.chains.first_of_each(firsts) or delivery.expires <= self._clock():
                 return False
             place = firsts.index(delivery)
             queue.ready.rotate(-place)
@@ -326,7 +339,8 @@ class WorkQueues:
                     return True
         return False
 
-    def _pop(self, queue: _Queue, calls: list[Callback]) -> Delivery:
+    def _pop(self, queue: _Queue, calls: list[Callback]) -> Delivery | None:
+        """Take the first message; None: it must wait for an earlier one."""
         item = queue.ready.popleft()
         if isinstance(item, _Lane):
             delivery = item.waiting.popleft()
@@ -334,16 +348,30 @@ class WorkQueues:
             if item.wants_room and len(item.waiting) <= self._lane_limit // 2:
                 calls.extend(item.wants_room)
                 item.wants_room.clear()
-        else:
+        elif self.chains.begin(item):
             delivery = item
+        else:
+            return None
+        self._shrink(queue, calls)
+        return delivery
+
+    @staticmethod
+    def _shrink(queue: _Queue, calls: list[Callback]) -> None:
+        """Note that a message no longer waits."""
         queue.size -= 1
         # Not at the first free place: all senders are woken at once, when there is room for many of them.
         if queue.wants_room and queue.size <= queue.capacity * 3 // 4:
             calls.extend(queue.wants_room)
             queue.wants_room.clear()
-        return delivery
 
-    def _advance(self, lane: _Lane, calls: list[Callback]) -> None:
+    def _advance(self, lane: _Lane | Chain, calls: list[Callback]) -> None:
+        if isinstance(lane, Chain):
+            following = self.chains.end(lane)
+            if following is not None:
+                name = local_prefix(following.channel)
+                self._queue(name).ready.appendleft(following)
+                calls.extend(self._listeners.get(name, ()))
+            return
         lane.busy = False
         if lane.waiting:
             name = local_prefix(lane.waiting[0].channel)
@@ -359,11 +387,14 @@ class WorkQueues:
             first = item.waiting[0] if isinstance(item, _Lane) else item
             if first.expires > now:
                 return
-            calls.append(self._drop_expired(self._pop(queue, calls), calls))
+            expired = self._pop(queue, calls)
+            if expired is not None:
+                calls.append(self._drop_expired(expired, calls))
 
     def _drop_expired(self, delivery: Delivery, calls: list[Callback]) -> Callback:
-        if delivery.lane is not None:
-            self._advance(delivery.lane, calls)
+        lane, delivery.lane = delivery.lane, None
+        if lane is not None:
+            self._advance(lane, calls)
         return lambda: self._drops.record("expired", delivery.channel, hint="no consumer took it in time")
 
     # -- waiting -------------------------------------------------------------------------------------------------------
@@ -410,6 +441,9 @@ class WorkQueues:
         now = self._clock()
         calls: list[Callback] = []
         with self._lock:
+            for delivery in self.chains.expire(now):
+                self._shrink(self._queue(local_prefix(delivery.channel)), calls)
+                calls.append(self._drop_expired(delivery, calls))
             for queue in list(self._queues.values()):
                 self._expire(queue, now, calls)
                 if not queue.size and not queue.wants_room:
@@ -428,6 +462,7 @@ class WorkQueues:
                 lane.wants_room.clear()
                 lane.waiting.clear()
             self._lanes = {key: lane for key, lane in self._lanes.items() if lane.busy}
+            self.chains.flush()
             self._queues.clear()
         for call in calls:
             call()
@@ -443,6 +478,7 @@ class WorkQueues:
                 return {"messages_count": 0, "channel_full_count": 0, "messages_pending": 0, "messages_max_age": 0.0}
             firsts = [item for item in queue.ready if isinstance(item, Delivery)]
             firsts += [item for lane in self._lanes.values() for item in lane.waiting if item.channel == name]
+            firsts += self.chains.waiting(name)
             return {
                 "messages_count": queue.count,
                 "channel_full_count": queue.full_count,
@@ -454,3 +490,8 @@ class WorkQueues:
         """Return the names of the channels that hold or lately held messages."""
         with self._lock:
             return list(self._queues)
+
+
+def _firsts(queue: _Queue) -> Iterator[Delivery]:
+    """Yield the messages at the front of a queue, the first of each lane."""
+    return (item.waiting[0] if isinstance(item, _Lane) else item for item in queue.ready)

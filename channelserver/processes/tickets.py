@@ -67,6 +67,14 @@ class Ticket(NamedTuple):
     slot: int  # -1: released
 
 
+class HandedOver(Delivery):
+    """A message of another process, which has seen to its order."""
+
+    foreign = True
+
+    __slots__ = ()
+
+
 class TicketQueues(WorkQueues):
     """Queues that also hold messages of another process.
 
@@ -83,7 +91,7 @@ class TicketQueues(WorkQueues):
 
     def hand_over(self, channel: str, content: Content, ticket: Ticket, tries: int, attachment: Any) -> None:
         """Queue a message of another process; it does not expire here."""
-        delivery = Delivery(channel, content, self._clock(), float("inf"), attachment)
+        delivery = HandedOver(channel, content, self._clock(), float("inf"), attachment)
         delivery.ticket = ticket
         delivery.tries = tries
         self.add(delivery)

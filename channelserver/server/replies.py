@@ -21,6 +21,7 @@ from channelserver.layers.base import EVENTS, FILE
 from channelserver.layers.content import Content, size_of_reply
 from channelserver.layers.events import encode_event
 from channelserver.layers.groups import Members
+from channelserver.layers.names import REPLY_CHARACTERS, new_host_name
 from channelserver.server.http.flow import Flow
 from channelserver.server.websocket import frames
 from channelserver.server.websocket.deflate import Deflated
@@ -33,10 +34,10 @@ _debug = logging.getLogger("channelserver.server.replies").debug
 
 
 def _random_tokens() -> Iterator[str]:
-    """Yield texts of 12 random bytes. There is one for each request, so the system is asked for many at a time."""
+    """Yield texts of 9 random bytes. There is one for each request, so the system is asked for many at a time."""
     while True:
-        text = secrets.token_urlsafe(12 * 256)
-        yield from (text[begin : begin + 16] for begin in range(0, len(text), 16))
+        text = secrets.token_urlsafe(9 * 256)
+        yield from (text[begin : begin + REPLY_CHARACTERS] for begin in range(0, len(text), REPLY_CHARACTERS))
 
 
 class Connection(Protocol):
@@ -70,7 +71,7 @@ class Replies:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._tokens = _random_tokens()
-        unique = secrets.token_urlsafe(8)
+        unique = new_host_name()
         self.http_prefix = f"http.response.{unique}!"
         self.websocket_prefix = f"websocket.send.{unique}!"
         self._connections: dict[str, Connection] = {}

@@ -123,10 +123,11 @@ def make_workers(
     :param thread_started: called at the start of each thread, in it.
     :param channels: which to serve; default: all that have a route.
     """
+    queues = wrapper.queues
+    queues.chains.unordered |= wrapper.router.unordered
     if not values.threads:
         return NoWorkers()
     django_cleanup.keep_caches()
-    queues = wrapper.queues
     worker = Worker(wrapper, queues, bridge.call_later, values.auto_accept, values.reject_unrouted)
     pool = Workers(
         queues,

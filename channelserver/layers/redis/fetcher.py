@@ -43,6 +43,11 @@ def content_of(sealer: Sealer, channel: str, data: bytes) -> Content:
     return content
 
 
+def lane_of(channel: str, reply: str) -> str:
+    """Return the lane of the messages on an ordinary channel that have the same reply channel."""
+    return f"{channel} {reply}"
+
+
 def record_expired(drops: DropCounter, gone: list[Any]) -> None:
     """Count the expired messages that a script has dropped: channels, each with a number."""
     for channel, number in zip(gone[::2], gone[1::2], strict=True):
@@ -155,7 +160,12 @@ class Fetcher:
 
     def _take(self, shard: Shard, name: bytes, left: bytes, reply: bytes, data: bytes) -> None:
         channel = name.decode()
-        claim = (shard, reply.decode()) if reply else None
+        lane = reply.decode()
+        claim = (shard, lane) if lane else None
+        if channel in self._queues.chains.unordered and lane.startswith(channel + " "):
+            self._finished.setdefault(shard, []).append(lane)  # the next one need not wait for this one
+            self._report_soon()
+            claim = None
         try:
             content = content_of(self._sealer, channel, data)
         except (SealError, ValueError) as error:

@@ -22,12 +22,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from channelserver.layers.base import FAILED, ChannelFull, Outlet, ReactorBridge
+from channelserver.layers.chains import UNORDERED
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
 from channelserver.layers.names import local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import Address
-from channelserver.layers.redis.fetcher import GROUP, Fetcher, record_expired
+from channelserver.layers.redis.fetcher import GROUP, Fetcher, lane_of, record_expired
 from channelserver.layers.redis.ring import Ring
 from channelserver.layers.redis.seal import Sealer, SealError
 from channelserver.layers.redis.shard import ANSWER_SECONDS, Shard
@@ -270,11 +271,13 @@ class Host:
         capacity = 10**9 if urgent else layer.get_capacity(queue)
         lifetime = int((86400 if urgent else layer.expiry) * 1000)
         if reply and channel in layer.ordered:
-            answer = self._shard(reply).run(
-                scripts.PUSH_LANE, channel, capacity, lifetime, reply, layer.lane_limit, int(urgent), data
-            )
-        elif reply and channel == "http.request":
+            limit = -1 if urgent else layer.lane_limit
+            answer = self._shard(reply).run(scripts.PUSH_LANE, channel, capacity, lifetime, reply, limit, data)
+        elif reply and channel in UNORDERED:
             answer = self._shard(reply).run(scripts.PUSH, queue, capacity, lifetime, "t", reply, data)
+        elif reply and "?" not in channel and "!" not in channel:
+            lane = lane_of(channel, reply)
+            answer = self._shard(queue).run(scripts.PUSH_LANE, channel, capacity, lifetime, lane, capacity, data)
         else:
             answer = self._shard(queue).run(scripts.PUSH, queue, capacity, lifetime, "p", channel, data)
         done, gone = await answer
@@ -385,12 +388,15 @@ class Host:
         found = await self._shard(group).run(scripts.MEMBERS, group, int(LIFETIME * 1000))
         return [name.decode() for name in found]
 
-    async def send_group(self, group: str, data: bytes) -> None:
-        """Send to a group's members on other hosts; count what is lost."""
+    async def send_group(self, group: str, data: bytes, reply: str = "") -> None:
+        """Send to a group's members on other hosts; count what is lost.
+
+        :param reply: the message's reply channel, if it has one.
+        """
         layer = self.layer
         try:
             deaf, full, gone = await self._shard(group).run(
-                scripts.SEND_GROUP, group, self.name, int(layer.expiry * 1000), int(LIFETIME * 1000), data
+                scripts.SEND_GROUP, group, self.name, int(layer.expiry * 1000), int(LIFETIME * 1000), data, reply
             )
         except ChannelFull as error:
             reason = "no Redis" if error.retry else "unknown"

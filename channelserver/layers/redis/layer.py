@@ -13,7 +13,6 @@ import logging
 import os
 import random
 import re
-import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,7 +23,7 @@ from twisted.internet.interfaces import IReactorTime
 from channelserver.layers.base import ChannelFull, Outlet, Reactor, ReactorBridge
 from channelserver.layers.content import Content, size_of_reply
 from channelserver.layers.local import ORDERED_CHANNELS, SERVER_CHANNELS, LocalLayer
-from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
+from channelserver.layers.names import check_channel_name, check_group_name, local_prefix, new_host_name
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import read_hosts
 from channelserver.layers.redis.answer import Answer, Call, begin
@@ -105,7 +104,7 @@ class RedisChannelLayer(LocalLayer):
         self.refusals = ThrottledLog(clock, logger.error)
         #: Milliseconds to add to Redis's clock; for tests.
         self.time_offset = 0
-        self._name = secrets.token_urlsafe(8)
+        self._name = new_host_name()
         self._served: frozenset[str] = frozenset()
         self._lock = threading.RLock()
         self._host: Host | None = None
@@ -145,7 +144,7 @@ class RedisChannelLayer(LocalLayer):
             if self._host is None or self._owner != os.getpid():
                 thread = reactor_thread()
                 if self._owner not in (0, os.getpid()):
-                    self._name = secrets.token_urlsafe(8)  # a child process: its parent's connections are not its own
+                    self._name = new_host_name()  # a child process: its parent's connections are not its own
                     self._outlets.clear()
                 self._opened = False
                 self._owner = os.getpid()
@@ -356,8 +355,7 @@ class RedisChannelLayer(LocalLayer):
             self.queues.put(channel, content)
         else:
             data = self.sealer.seal(channel, content)
-            reply = content.get("reply_channel")
-            reply = reply if isinstance(reply, str) else ""
+            reply = _reply_of(content)
             if self._inside():
                 self._engine().push_patiently(channel, data, reply)
             else:
@@ -366,8 +364,8 @@ class RedisChannelLayer(LocalLayer):
     def dispatch_group(self, group: str, content: Content) -> None:
         for outlet, channels in self.groups.targets(group)[0]:
             outlet.deliver_group(channels, content)
-        data = self.sealer.seal(GROUP, group, content)
-        self._post(lambda host: host.send_group(group, data), len(data))
+        data, reply = self.sealer.seal(GROUP, group, content), _reply_of(content)
+        self._post(lambda host: host.send_group(group, data, reply), len(data))
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         outlet = self.outlet_of(channel)
@@ -420,6 +418,12 @@ async def _nothing(host: Host) -> None:
 
 async def _statistics(host: Host, name: str) -> list[Any]:
     return [await shard.run(scripts.STATISTICS, name) for shard in host.shards]
+
+
+def _reply_of(content: Content) -> str:
+    """Return a message's reply channel; empty: it has none."""
+    reply = content.get("reply_channel")
+    return reply if isinstance(reply, str) else ""
 
 
 def _escaped(prefix: str) -> str:

@@ -8,11 +8,12 @@ Keys, after the prefix:
 
 =============== ========== =====================================================================================
 ``q:CHANNEL``   list       messages that wait in a channel, and tokens of lanes that are ready
-``lane:REPLY``  list       the messages of one socket, a per-connection queue
+``lane:LANE``   list       the messages of one lane: a socket's (its reply channel names the lane), or those of one
+                           reply channel on an ordinary channel (``CHANNEL REPLY``)
 ``busy``        hash       lane to the host that consumes its message
-``size``        hash       channel to the number of messages in lanes
+``size``        hash       channel to the number of messages in lanes; with a space behind it, to that of tokens
 ``idle:CHANNEL`` set       hosts with an idle thread, to be woken by new messages
-``held:HOST``   hash       messages that a host is consuming: reply channel to channel
+``held:HOST``   hash       messages that a host is consuming: lane or reply channel, to channel
 ``hosts``       sorted set host to the time of its last heartbeat
 ``group:NAME``  sorted set members that are reply channels, to the end of their membership
 ``queued:NAME`` hash       members that are ordinary channels, to the end of their membership and the capacity

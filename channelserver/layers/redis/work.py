@@ -21,6 +21,8 @@ class Fetched(Delivery):
     ``claim`` says what to report to Redis when it has been consumed; None: nothing.
     """
 
+    foreign = True
+
     __slots__ = ("claim", "done")
 
     def __init__(self, channel: str, content: Content, sent: float, expires: float, claim: Claim | None) -> None:

@@ -16,17 +16,24 @@ local function wake(channel)
     if redis.call('PUBLISH', P .. 'host:' .. host, 'w' .. channel) > 0 then return end
   end
 end
+local function shrink(channel)
+  if redis.call('HINCRBY', P .. 'size', channel, -1) <= 0 then redis.call('HDEL', P .. 'size', channel) end
+end
+-- How many messages wait in a channel, and how many tokens are among the items of its queue.
+local function waiting(channel)
+  local size = redis.call('HMGET', P .. 'size', channel, channel .. ' ')
+  local tokens = tonumber(size[2] or '0')
+  return redis.call('LLEN', P .. 'q:' .. channel) + tonumber(size[1] or '0') - tokens, tokens
+end
 local function advance(lane)
   local first = redis.call('LINDEX', P .. 'lane:' .. lane, 0)
   if first then
     local channel = name_of(first)
     redis.call('RPUSH', P .. 'q:' .. channel, 'L' .. lane)
+    redis.call('HINCRBY', P .. 'size', channel .. ' ', 1)
     redis.call('PEXPIRE', P .. 'q:' .. channel, 86400000)
     wake(channel)
   end
-end
-local function shrink(channel)
-  if redis.call('HINCRBY', P .. 'size', channel, -1) <= 0 then redis.call('HDEL', P .. 'size', channel) end
 end
 -- Drop what has expired at the head of a queue; return how many.
 local function expire(channel)
@@ -39,6 +46,7 @@ local function expire(channel)
       local first = redis.call('LINDEX', P .. 'lane:' .. lane, 0)
       if first and ends_of(first) > now then break end
       redis.call('LPOP', queue)
+      shrink(channel .. ' ')
       if first then
         redis.call('LPOP', P .. 'lane:' .. lane)
         shrink(channel)
@@ -66,15 +74,40 @@ local function count(channel, what)
 end
 local function put(channel, capacity, lifetime, item)
   local queue, gone = P .. 'q:' .. channel, 0
-  if redis.call('LLEN', queue) >= capacity then gone = expire(channel) end
-  if redis.call('LLEN', queue) >= capacity then
+  local length, tokens = waiting(channel)
+  if length >= capacity then
+    gone = expire(channel)
+    length, tokens = waiting(channel)
+  end
+  if length >= capacity then
     count(channel, 'channel_full_count')
     return 0, gone
   end
   redis.call('RPUSH', queue, item)
-  redis.call('PEXPIRE', queue, lifetime + 60000)
+  redis.call('PEXPIRE', queue, tokens > 0 and 86400000 or lifetime + 60000)
   count(channel, 'messages_count')
   wake(channel)
+  return 1, gone
+end
+-- Put a message into a lane; a limit below 0 ignores both capacities.
+local function put_lane(channel, capacity, lifetime, lane, limit, data)
+  local key, gone = P .. 'lane:' .. lane, 0
+  if limit >= 0 then
+    local length = waiting(channel)
+    if length >= capacity then
+      gone = expire(channel)
+      length = length - gone
+    end
+    if length >= capacity or redis.call('LLEN', key) >= limit then
+      count(channel, 'channel_full_count')
+      return 0, gone
+    end
+  end
+  redis.call('HINCRBY', P .. 'size', channel, 1)
+  local length = redis.call('RPUSH', key, make('l', now + lifetime, channel, data))
+  redis.call('PEXPIRE', key, 86400000)
+  count(channel, 'messages_count')
+  if length == 1 and redis.call('HEXISTS', P .. 'busy', lane) == 0 then advance(lane) end
   return 1, gone
 end
 -- A host will not consume a message: its lane goes on, and a client that waits for an answer gets an error.

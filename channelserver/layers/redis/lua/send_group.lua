@@ -1,5 +1,6 @@
 -- Sends to a group.
--- Arguments: group, sending host, lifetime of messages in ms, lifetime of a host in ms, sealed message.
+-- Arguments: group, sending host, lifetime of messages in ms, lifetime of a host in ms, sealed message, its reply
+-- channel or nothing.
 -- Returns the number of live hosts with members that do not listen, the channels that were full, and a list of channels
 -- with the number of expired messages it dropped there.
 local group, sender, lifetime = ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -23,7 +24,13 @@ for i = 1, #queued, 2 do
     redis.call('HDEL', key, member)
   else
     local channel = string.match(member, '^[^!]+!') or member
-    local done, old = put(channel, tonumber(capacity), lifetime, make('p', now + lifetime, member, ARGV[6]))
+    local done, old
+    capacity = tonumber(capacity)
+    if ARGV[7] ~= '' and not string.find(member, '[!?]') then
+      done, old = put_lane(channel, capacity, lifetime, member .. ' ' .. ARGV[7], capacity, ARGV[6])
+    else
+      done, old = put(channel, capacity, lifetime, make('p', now + lifetime, member, ARGV[6]))
+    end
     if done == 0 then full[#full + 1] = member end
     if old > 0 then
       gone[#gone + 1] = channel

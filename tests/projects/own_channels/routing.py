@@ -1,0 +1,52 @@
+"""Sockets whose messages are forwarded to channels of the project's own."""
+
+import lab
+
+from channelserver import Channel, Group, route
+from channelserver.sessions import channel_session
+
+
+def connect(message):
+    message.reply_channel.send({"text": message.reply_channel.name})
+
+
+def receive(message):
+    """``CHANNEL TEXT``: send it on, as projects for Channels 1 do; ``group`` by way of a group."""
+    channel, _, text = message["text"].partition(" ")
+    content = {"reply_channel": message.content["reply_channel"], "text": text}
+    if channel == "group":
+        Group("all").add("said")
+        Group("all").send(content)
+    else:
+        Channel(channel).send(content)
+
+
+def say(message):
+    lab.note("begin", text=message["text"])
+    if message["text"].startswith("wait"):
+        lab.wait_for_gate(message["text"])
+    message.reply_channel.send({"text": message["text"]})
+
+
+@channel_session
+def remember(message):
+    before = len(message.channel_session.keys())
+    lab.wait_for_gate(message["text"])
+    message.channel_session[message["text"]] = before
+    message.reply_channel.send({"text": "remembered"})
+
+
+@channel_session
+def recall(message):
+    message.reply_channel.send({"text": " ".join(sorted(message.channel_session.keys()))})
+
+
+channel_routing = [
+    route("websocket.connect", connect),
+    route("websocket.receive", receive),
+    route("said", say),
+    route("loose", say, ordered=False),
+    route("left", remember),
+    route("right", remember),
+    route("recall", recall),
+]

@@ -1,0 +1,108 @@
+"""Messages that consumers send on to channels of their own, in each arrangement of processes (rules 7 and 17)."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
+from tests.redis_server import RedisServer
+
+
+class OwnChannelTests(ServerTestCase):
+    """One process."""
+
+    files = project("lab", "own_channels")
+    migrate = True
+
+    def arrange(self) -> Server:
+        """Start what takes part, with four threads in all."""
+        return self.start("--threads", "4")
+
+    def worker(self, threads: int) -> Server:
+        """Start a worker process."""
+        return self.run_process([sys.executable, "manage.py", "runworker", "--threads", str(threads)])
+
+    def notes(self, what: str) -> list[str]:
+        """Return the texts or gates of the project's notes."""
+        diary = self.folder / "diary"
+        lines = diary.read_text().split("\n")[:-1] if diary.exists() else []
+        entries = [entry for entry in map(json.loads, lines) if entry["what"] == what]
+        return [str(entry.get("text") or entry.get("gate")) for entry in entries]
+
+    def wait_for_gate(self, name: str) -> None:
+        wait_until(lambda: name in self.notes("at gate"), f"a consumer at gate {name}")
+
+    def open_gate(self, name: str) -> None:
+        (self.folder / f"gate-{name}").touch()
+
+    def test_own_channels(self) -> None:
+        """Reply channels fit into 37 characters; order per channel and reply channel; sessions lose nothing."""
+        server = self.arrange()
+        with server.connect("/") as first, server.connect("/") as second:
+            for socket in (first, second):
+                self.assertLessEqual(len(socket.recv(TIMEOUT)), 37)
+
+            for text in ("said wait-1", "said 2", "group 3", "said 4"):
+                first.send(text)
+            self.wait_for_gate("wait-1")
+            # Sent later, on the same channel, and consumed: there are idle threads.
+            second.send("said other")
+            self.assertEqual(second.recv(TIMEOUT), "other")
+            self.assertEqual(self.notes("begin"), ["wait-1", "other"])
+            self.open_gate("wait-1")
+            self.assertEqual([first.recv(TIMEOUT) for _ in range(4)], ["wait-1", "2", "3", "4"])
+
+            for text in ("loose wait-5", "loose 6"):
+                first.send(text)
+            self.assertEqual(first.recv(TIMEOUT), "6")
+            self.open_gate("wait-5")
+            self.assertEqual(first.recv(TIMEOUT), "wait-5")
+
+            for text in ("left one", "right two"):
+                first.send(text)
+            for name in ("one", "two"):
+                self.wait_for_gate(name)
+            for name in ("one", "two"):
+                self.open_gate(name)
+            self.assertEqual([first.recv(TIMEOUT) for _ in range(2)], ["remembered"] * 2)
+            first.send("recall")
+            self.assertEqual(first.recv(TIMEOUT), "one two")
+
+
+class OwnChannelProcessesTests(OwnChannelTests):
+    """``--processes 2``."""
+
+    def arrange(self) -> Server:
+        server = self.start("--processes", "2", "--threads", "2")
+        server.wait_for("process 2 serves, too")
+        return server
+
+
+class OwnChannelWorkerTests(OwnChannelTests):
+    """A server whose consumers run in a worker process, behind its local socket."""
+
+    def arrange(self) -> Server:
+        server = self.start("--threads", "1")
+        self.worker(4)
+        server.wait_for("worker process [0-9]+ takes ")
+        return server
+
+
+class OwnChannelRedisTests(OwnChannelTests):
+    """A server and a worker process on one Redis."""
+
+    def setUp(self) -> None:
+        redis = RedisServer()
+        self.addCleanup(redis.remove)
+        self.extra_settings = f"""
+            CHANNEL_LAYERS["default"] = {{
+                "BACKEND": "asgi_redis.RedisChannelLayer", "ROUTING": "routing.channel_routing",
+                "CONFIG": {{"hosts": [{redis.url!r}]}},
+            }}
+        """
+        super().setUp()
+
+    def arrange(self) -> Server:
+        self.worker(2).wait_for("Worker process")
+        return self.start("--threads", "2")

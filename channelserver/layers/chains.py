@@ -12,10 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from channelserver.layers.queues import Delivery
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 #: Channel and reply channel.
 Key: TypeAlias = tuple[str, str]
@@ -24,7 +21,20 @@ Key: TypeAlias = tuple[str, str]
 UNORDERED = frozenset({"http.request", "http.disconnect"})
 
 
-class Chain:
+class Item(Protocol):
+    """What chains use of a message (:class:`channelserver.layers.queues.Delivery`)."""
+
+    channel: str
+    content: dict[str, Any]
+    expires: float
+    foreign: bool
+    lane: Any
+
+
+T = TypeVar("T", bound=Item)
+
+
+class Chain(Generic[T]):
     """What waits behind a message that is being consumed."""
 
     __slots__ = ("key", "next", "waiting")
@@ -32,28 +42,28 @@ class Chain:
     def __init__(self, key: Key) -> None:
         self.key = key
         #: The one that may be taken now; None: one is being consumed.
-        self.next: Delivery | None = None
-        self.waiting: deque[Delivery] = deque()
+        self.next: T | None = None
+        self.waiting: deque[T] = deque()
 
 
-class Chains:
+class Chains(Generic[T]):
     """All chains of a process."""
 
     def __init__(self) -> None:
         #: Channels whose messages are consumed in any order.
         self.unordered: frozenset[str] = UNORDERED
-        self._chains: dict[Key, Chain] = {}
+        self._chains: dict[Key, Chain[T]] = {}
 
     def __len__(self) -> int:
         return len(self._chains)
 
-    def _key(self, delivery: Delivery) -> Key | None:
+    def _key(self, delivery: T) -> Key | None:
         reply = delivery.content.get("reply_channel")
         if reply is None or delivery.foreign or delivery.channel in self.unordered or not isinstance(reply, str):
             return None
         return delivery.channel, reply
 
-    def begin(self, delivery: Delivery) -> bool:
+    def begin(self, delivery: T) -> bool:
         """Take a message that was ready; return False if it must wait for an earlier one, and is kept here for that."""
         key = self._key(delivery)
         if key is None:
@@ -69,7 +79,7 @@ class Chains:
         delivery.lane = chain
         return True
 
-    def end(self, chain: Chain) -> Delivery | None:
+    def end(self, chain: Chain[T]) -> T | None:
         """Go on after a message was consumed; return the next one, which is ready now, if there is one."""
         if chain.waiting:
             chain.next = chain.waiting.popleft()
@@ -77,12 +87,12 @@ class Chains:
             self._chains.pop(chain.key, None)
         return chain.next
 
-    def put_back(self, delivery: Delivery, chain: Chain) -> None:
+    def put_back(self, delivery: T, chain: Chain[T]) -> None:
         """A message that was taken is ready again, before those that wait for it."""
         chain.next = delivery
         self._chains[chain.key] = chain
 
-    def first_of_each(self, deliveries: Iterable[Delivery]) -> Iterator[Delivery]:
+    def first_of_each(self, deliveries: Iterable[T]) -> Iterator[T]:
         """Yield those of the ready messages, given in their order, that need not wait for an earlier one."""
         seen: set[Key] = set()
         for delivery in deliveries:
@@ -94,11 +104,11 @@ class Chains:
                 seen.add(key)
             yield delivery
 
-    def waiting(self, channel: str) -> list[Delivery]:
+    def waiting(self, channel: str) -> list[T]:
         """Return the oldest message that waits in each chain of a channel."""
         return [chain.waiting[0] for chain in self._chains.values() if chain.waiting and chain.key[0] == channel]
 
-    def expire(self, now: float) -> Iterator[Delivery]:
+    def expire(self, now: float) -> Iterator[T]:
         """Remove the expired messages at the heads of the chains, and yield them."""
         for chain in self._chains.values():
             while chain.waiting and chain.waiting[0].expires <= now:

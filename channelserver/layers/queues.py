@@ -54,7 +54,7 @@ class Delivery:
         self.sent = sent
         self.expires = expires
         self.attachment = attachment
-        self.lane: _Lane | Chain | None = None
+        self.lane: _Lane | Chain[Delivery] | None = None
         self.plan: Any = None
         self.ticket: Any = None
         self.tries = 0
@@ -117,7 +117,7 @@ class WorkQueues:
         self._queues: dict[str, _Queue] = {}
         self._lanes: dict[str, _Lane] = {}
         #: The order of the other channels.
-        self.chains = Chains()
+        self.chains = Chains[Delivery]()
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._turns: dict[tuple[str, ...], int] = {}
 
@@ -364,7 +364,7 @@ class WorkQueues:
             calls.extend(queue.wants_room)
             queue.wants_room.clear()
 
-    def _advance(self, lane: _Lane | Chain, calls: list[Callback]) -> None:
+    def _advance(self, lane: _Lane | Chain[Delivery], calls: list[Callback]) -> None:
         if isinstance(lane, Chain):
             following = self.chains.end(lane)
             if following is not None:

@@ -153,7 +153,7 @@ class Group(_Destination):
         :raises TypeError: `content` holds what a message cannot carry.
         """
         if not isinstance(content, dict):
-            raise ValueError(f"a message must be a dict, not {type(content).__name__}")
+            raise ValueError(f"You can only send dicts as content on channels, not {type(content).__name__}")
         self._send(content, immediately, on_commit)
 
 

@@ -57,7 +57,7 @@ class WebsocketCloseException(ChannelSocketException):
 
     def __init__(self, code: int | None = None) -> None:
         if code is not None and not (isinstance(code, int) and (code == 1000 or 3000 <= code <= 4999)):
-            raise ValueError(f"a WebSocket close code must be 1000 or between 3000 and 4999, not {code!r}")
+            raise ValueError(f"invalid close code {code!r} (must be 1000 or from [3000, 4999])")
         super().__init__(code)
         self.code = code
 

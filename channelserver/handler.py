@@ -139,6 +139,7 @@ class AsgiHandler(WSGIHandler):
         :param response: any Django response; of an asynchronous stream the parts are collected first.
         """
         first = encode_head(response)
+        first["headers"] = [(name, value) for name, value in first["headers"]]  # as Channels 1 has them
         for part, more in cls._parts(response):
             yield {**first, "content": part, "more_content": more}
             first = {}

@@ -49,15 +49,15 @@ class Message:
 
     @property
     def channel(self) -> Any:
-        """The channel the message came from; None if it was built by hand, as tests written for Channels 1 do."""
-        if self._channel is None and self.channel_name:
-            self._channel = Channel(self.channel_name, channel_layer=self.channel_layer)
+        """The channel the message came from; its name is None if the message was made without one, as in tests."""
+        if self._channel is None:
+            self._channel = Channel.of_checked(self.channel_name or None, self.channel_layer)  # type: ignore[arg-type]
         return self._channel
 
     @channel.setter
     def channel(self, channel: Channel | None) -> None:
         self._channel = channel
-        self.channel_name = channel.name if channel is not None else ""
+        self.channel_name = (channel.name or "") if channel is not None else ""
 
     @cached_property
     def reply_channel(self) -> Channel | None:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuar
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from channelserver.utils import name_that_thing
+
 if TYPE_CHECKING:
     from channelserver.message import Message
 
@@ -130,7 +132,7 @@ class Route(_Compiled):
 
     def __repr__(self) -> str:
         filters = "".join(f", {key}={pattern.pattern!r}" for key, pattern in self.filters)
-        return f"<{type(self).__name__} {_listed(self.channels)} -> {_name_of(self.consumer)}{filters}>"
+        return f"<{type(self).__name__} {_listed(self.channels)} -> {name_that_thing(self.consumer)}{filters}>"
 
 
 class RouteClass(Route):
@@ -147,7 +149,10 @@ class RouteClass(Route):
         # A function decorator on a class leaves a function, which leads to the class by `__wrapped__`.
         channel_names = getattr(inspect.unwrap(consumer_class), "channel_names", None)
         if not callable(channel_names):
-            raise ValueError(f"{_name_of(consumer_class)} has no channel_names(), which route_class() needs")
+            raise ValueError(
+                "The consumer passed to RouteClass has no valid channel_names method: "
+                f"{name_that_thing(consumer_class)} is no class-based consumer"
+            )
         super().__init__(channel_names(), consumer_class, **filters)
 
 
@@ -316,7 +321,8 @@ def _compile_patterns(patterns: Mapping[str, Any], place: str) -> Patterns:
             raise ImproperlyConfigured(f"{place}: {key}={value!r} is no regular expression: {error}") from error
         if pattern.groups != len(pattern.groupindex):
             raise ValueError(
-                f"{place}: {key}={value!r} has a positional group; name it, (?P<name>...), or write (?:...)"
+                f"Filter for {key} on {place} contains positional groups; only named groups are allowed. "
+                f"In {value!r}, name the group, (?P<name>...), or write (?:...)"
             )
         compiled.append((key, pattern))
     return tuple(compiled)
@@ -357,11 +363,6 @@ def _import(path: str, place: str, cure: str) -> Any:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(str, names))
-
-
-def _name_of(consumer: Any) -> str:
-    named = consumer if hasattr(consumer, "__qualname__") else type(consumer)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 # -- matching ----------------------------------------------------------------------------------------------------------

@@ -134,9 +134,11 @@ def around_channel_session(message: Any) -> Iterator[None]:
     """What :func:`channel_session` does around a consumer."""
     if getattr(message, "channel_session", None) is None:
         if message.reply_channel is None:
-            raise ValueError("@channel_session needs a message with a reply_channel; this one has none")
+            raise ValueError(
+                "No reply_channel sent to consumer; @channel_session can only be used on messages containing it."
+            )
         message.channel_session = session_for_reply_channel(message.reply_channel.name)
-        if message.channel.name == "websocket.disconnect":
+        if message.channel_name == "websocket.disconnect":
             # The socket may have been served by another process until now.
             _remember(message.reply_channel.name)
     session = message.channel_session
@@ -233,8 +235,8 @@ def _around_order(message: Any) -> Iterator[None]:
     order = message.get("order")
     if not isinstance(order, int) or isinstance(order, bool):
         raise ValueError(
-            "@enforce_ordering needs a message with an order (websocket.connect, .receive, .disconnect); "
-            f"the one on {message.channel.name} has order={order!r}"
+            "No `order` value in message; @enforce_ordering can only be used on messages containing it. "
+            f"The one on {message.channel_name!r} has order={order!r}"
         )
     yield
 
@@ -248,7 +250,10 @@ def message_in(args: tuple[object, ...]) -> Any:
     for argument in args[:2]:
         if isinstance(argument, Message):
             return argument
-    raise ValueError("the decorated consumer must be called with the message as first argument (after self)")
+    raise ValueError(
+        "channel_session called without Message instance: a decorated consumer takes the message as its first argument "
+        "(after self)"
+    )
 
 
 # -- stores ------------------------------------------------------------------------------------------------------------
@@ -267,8 +272,9 @@ def session_for_reply_channel(reply_channel: str) -> SessionBase:
     store_class = _store_class(_ChannelStore, setting, getattr(settings, setting))
     if issubclass(store_class, SignedCookieStore):
         raise ValueError(
-            f"channel sessions cannot be kept in signed cookies ({setting}), because a consumer cannot set cookies: "
-            "set CHANNEL_SESSION_ENGINE to another engine, such as 'django.contrib.sessions.backends.db'"
+            "You cannot use channels session functionality with signed cookie sessions! A consumer cannot set cookies, "
+            f"so {setting} does not fit: set CHANNEL_SESSION_ENGINE to another engine, such as "
+            "'django.contrib.sessions.backends.db'"
         )
     digest = hashlib.sha1(reply_channel.encode(), usedforsecurity=False).hexdigest()
     store = store_class("chn" + digest[:29])
@@ -424,19 +430,22 @@ def _http_session(key: str | None) -> SessionBase | None:
     return _store_class(_HttpStore, "SESSION_ENGINE", settings.SESSION_ENGINE)(key)
 
 
+_NOT_HTTP = "Cannot parse HTTP message - are you sure this is a HTTP consumer?"
+
+
 def _http_session_of(message: Message) -> SessionBase | None:
     content = message.content
     if "path" not in content:
-        raise ValueError(f"@http_session needs a message from HTTP; the one on {message.channel.name} has no path")
+        raise ValueError(f"{_NOT_HTTP} The one on {message.channel_name!r} has no path")
     if not content.get("headers") and not content.get("query_string"):
         return None
     head = {key: value for key, value in content.items() if key not in ("body", "body_channel")}
     head.setdefault("method", "FAKE")
     try:
-        request = AsgiRequest(Message(head, message.channel.name, message.channel_layer))
+        request = AsgiRequest(Message(head, message.channel_name, message.channel_layer))
         key = request.GET.get("session_key") or request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     except Exception as error:
-        raise ValueError(f"the message on {message.channel.name} cannot be read as HTTP request: {error}") from error
+        raise ValueError(f"{_NOT_HTTP} The one on {message.channel_name!r}: {error}") from error
     return _http_session(key)
 
 

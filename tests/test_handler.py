@@ -397,11 +397,11 @@ class EncodeResponseTests(SynchronousTestCase):
                 return [*super().items(), ("Link", "</a>"), ("Link", "</b>")]
 
         (sent,) = self.encode(Linking("x", content_type="text/plain"))
-        wanted = [[b"Content-Type", b"text/plain"], [b"Link", b"</a>"], [b"Link", b"</b>"]]
+        wanted = [(b"Content-Type", b"text/plain"), (b"Link", b"</a>"), (b"Link", b"</b>")]
         self.assertEqual(sent["headers"], wanted)
         response = HttpResponse("x")
         response.headers = {"X-Own": "a"}  # type: ignore[assignment]
-        self.assertEqual(self.encode(response)[0]["headers"], [[b"X-Own", b"a"]])
+        self.assertEqual(self.encode(response)[0]["headers"], [(b"X-Own", b"a")])
 
     def test_plain(self) -> None:
         """One message; names of headers as the application wrote them, everything bytes."""

@@ -131,7 +131,7 @@ class EngineTests(SessionTestCase):
     def test_signed_cookies_are_refused_with_the_cure(self) -> None:
         with self.assertRaises(ValueError) as caught:
             write(message(), room="a")
-        for word in ("signed cookies", "SESSION_ENGINE", "CHANNEL_SESSION_ENGINE"):
+        for word in ("signed cookie sessions!", "SESSION_ENGINE", "CHANNEL_SESSION_ENGINE"):
             self.assertIn(word, str(caught.exception))
 
     @override_settings(CHANNEL_SESSION_ENGINE="nowhere.sessions")

@@ -75,12 +75,12 @@ class BaseConsumer:
 
         :param attrs: attributes of such a subclass, such as ``{"groups": ["news"]}``.
         :param filters: as for :class:`channelserver.routing.Route`.
-        :raises TypeError: `attrs` is not a dict.
+        :raises AssertionError: `attrs` is not a dict.
         """
         if attrs is None:
             return RouteClass(cls, **filters)
         if not isinstance(attrs, dict):
-            raise TypeError(f"as_route(attrs=...) takes a dict of attributes, not {attrs!r}")
+            raise AssertionError(f"attrs must be a dict of attributes, not {attrs!r}")
         place = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
         return RouteClass(type(cls.__name__, (cls,), {**place, **attrs}), **filters)
 
@@ -91,14 +91,14 @@ class BaseConsumer:
 
         :raises ValueError: ``method_mapping`` has no method for the message's channel.
         """
-        name = self.method_mapping.get(message.channel.name)
+        name = self.method_mapping.get(message.channel_name)
         if name is None:
             raise ValueError(
-                f"{type(self).__name__} has no method for the channel {message.channel.name!r}: add one to "
+                f"{type(self).__name__} has no method for the channel {message.channel_name!r}: add one to "
                 "method_mapping"
             )
         handler: Callable[..., Any] = getattr(self, name)
-        if not iscoroutinefunction(handler) and takes_in_coroutine(type(self), message.channel.name):
+        if not iscoroutinefunction(handler) and takes_in_coroutine(type(self), message.channel_name):
             handler = _awaiting(handler)  # a coroutine function to the decorators
         if self.channel_session_user:
             return channel_session_user(handler)

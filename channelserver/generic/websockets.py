@@ -138,7 +138,7 @@ class WebsocketConsumer(BaseConsumer):
 def _frame(text: str | None, data: bytes | None, close: bool | int) -> dict[str, Any]:
     """Return the message that sends a frame."""
     if text is None and data is None:
-        raise ValueError("send() needs text or bytes; close() closes a socket without sending anything")
+        raise ValueError("You must pass text or bytes; close() closes a socket without sending anything")
     message: dict[str, Any] = {"bytes": data} if text is None else {"text": text}
     if close:
         message["close"] = close
@@ -155,7 +155,7 @@ class JsonWebsocketConsumer(WebsocketConsumer):
         """
         text = message.get("text")
         if text is None:
-            raise ValueError(f"{type(self).__name__} expects text messages with JSON; a binary message arrived")
+            raise ValueError(f"No text section for incoming WebSocket frame! {type(self).__name__} expects JSON")
         return self.receive(self.decode_json(text), **kwargs)
 
     def receive(self, content: Any, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -254,10 +254,13 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         :raises ValueError: the frame does not have the form above, or its stream is unknown.
         """
         if not isinstance(content, dict) or "stream" not in content or "payload" not in content:
-            raise ValueError('a multiplexed frame must be {"stream": ..., "payload": {...}}')
+            raise ValueError(
+                "Invalid multiplexed **frame received (no channel/payload key): "
+                'it must be {"stream": ..., "payload": {...}}'
+            )
         stream, payload = content["stream"], content["payload"]
         if not isinstance(payload, dict):
-            raise ValueError(f"the payload of a multiplexed frame must be an object; that for {stream!r} is not")
+            raise ValueError(f"Multiplexed frame payload is not a dict: {stream!r}")
         if isinstance(stream, str) and stream in self.consumers:
             # A copy of the message: if the consumer raises ConsumeLater, the frame itself is consumed again.
             inner = copy.copy(self.message)
@@ -268,7 +271,10 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
             Channel(self.mapping[stream], channel_layer=self.message.channel_layer).send(forwarded)
         else:
             known = ", ".join(map(repr, {**self.consumers, **self.mapping})) or "none"
-            raise ValueError(f"{type(self).__name__} has no stream {stream!r}; there is {known}")
+            raise ValueError(
+                f"Invalid multiplexed frame received (stream not mapped): {type(self).__name__} has no stream "
+                f"{stream!r}; there is {known}"
+            )
 
     def disconnect(self, message: Message, **kwargs: Any) -> Any:
         """Call every consumer; the first exception is raised after the last call."""
@@ -282,7 +288,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         :param all_of_them: go on after one has raised; the first exception is raised at the end.
         :returns: what is to be awaited if one of this class's consumers is a coroutine, else None.
         """
-        if takes_in_coroutine(type(self), message.channel.name):
+        if takes_in_coroutine(type(self), message.channel_name):
             return self._await_consumers(consumers, message, kwargs, all_of_them)
         problem: Exception | None = None
         for stream, consumer in consumers.items():
@@ -301,7 +307,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         problem: Exception | None = None
         for stream, consumer in consumers.items():
             try:
-                if _takes(consumer, message.channel.name):
+                if _takes(consumer, message.channel_name):
                     await self._consume(stream, consumer, message, kwargs)
                 else:
                     await sync_to_async(self._consume)(stream, consumer, message, kwargs)
@@ -330,7 +336,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         :raises SendNotAvailableOnDemultiplexer: always.
         """
         raise SendNotAvailableOnDemultiplexer(
-            "a frame needs a stream: call send() of the argument multiplexer, which each consumer of a stream gets"
+            "Use multiplexer.send of the multiplexer kwarg. Each consumer of a stream gets one"
         )
 
     @classmethod
@@ -339,9 +345,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
 
         :raises SendNotAvailableOnDemultiplexer: always.
         """
-        raise SendNotAvailableOnDemultiplexer(
-            "a frame needs a stream: call WebsocketMultiplexer.group_send(name, stream, payload)"
-        )
+        raise SendNotAvailableOnDemultiplexer("Use WebsocketMultiplexer.group_send(name, stream, payload)")
 
     @classmethod
     def encode(cls, stream: str, payload: Any) -> dict[str, Any]:

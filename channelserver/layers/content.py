@@ -26,7 +26,9 @@ def copy_content(content: object) -> Content:
         do.
     """
     if not isinstance(content, dict):
-        raise TypeError(f"a message must be a dict, not {type(content).__name__}: {_shortened(content)}")
+        raise TypeError(
+            f"You can only send dicts as content on channels, not {type(content).__name__}: {_shortened(content)}"
+        )
     return _copy_dict(content, "", 0)
 
 

@@ -45,7 +45,7 @@ class BaseOriginValidator:
 
         @functools.wraps(get_handler)
         def guarded(consumer: BaseConsumer, message: Message, **kwargs: Any) -> Callable[..., Any]:
-            if message.channel.name == "websocket.connect":
+            if message.channel_name == "websocket.connect":
                 self.check(message)
             return get_handler(consumer, message, **kwargs)
 
@@ -75,8 +75,8 @@ class BaseOriginValidator:
         """Raise :class:`channelserver.exceptions.DenyConnection` if a message's origin is not allowed."""
         if "headers" not in message:
             raise ValueError(
-                f"{type(self).__name__} is for the consumer of 'websocket.connect'; a message on "
-                f"{message.channel} has no headers"
+                f"{type(self).__name__} is for the consumer of 'websocket.connect'; the message on "
+                f"{message.channel_name!r} has no headers"
             )
         origin = self.get_origin(message)
         if not origin or not self.validate_origin(message, origin):
@@ -84,13 +84,25 @@ class BaseOriginValidator:
 
     def get_origin(self, message: Message) -> str | None:
         """Return the value of the ``Origin`` field; None if it is missing or not ASCII."""
+        try:
+            value = self.get_header(message, b"origin")[0]
+        except (IndexError, KeyError):
+            return None
+        if not value.isascii():
+            return None
+        return value if isinstance(value, str) else value.decode("ascii")
+
+    def get_header(self, message: Message, name: bytes) -> list[Any]:
+        """Return the values of the first header field with a name.
+
+        :param name: in lower case.
+        :raises KeyError: there is none.
+        """
         headers = message.content.get("headers") or ()
-        for name, value in headers.items() if isinstance(headers, dict) else headers:
-            if name in (b"origin", "origin"):
-                if isinstance(value, str):
-                    return value if value.isascii() else None
-                return value.decode("ascii") if value.isascii() else None
-        return None
+        for key, *values in headers.items() if isinstance(headers, dict) else filter(None, headers):
+            if key in (name, name.decode("ascii")):
+                return values
+        raise KeyError(f"No header named {name!r}")
 
     def validate_origin(self, message: Message, origin: str) -> bool:
         """Return whether a socket from this origin, such as ``https://www.example.com``, may be opened."""

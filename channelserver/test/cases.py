@@ -56,7 +56,7 @@ class ChannelTestCaseMixin:
         """
         message = next_message(alias, channel)
         if message is None and require:
-            raise AssertionError(f"there is no message on channel {channel!r}")
+            raise AssertionError(f"Expected a message on channel {channel}, got none")
         return message
 
     # -- what was sent -------------------------------------------------------------------------------------------------

@@ -68,12 +68,12 @@ class Client:
         message = self.get_next_message(channel)
         if message is None:
             if fail_on_none:
-                raise AssertionError(f"there is no message on channel {channel!r}")
+                raise AssertionError(f"No message for channel {channel}")
             return None
         match = self.channel_layer.router.match(message)
         if match is None:
             if fail_on_none:
-                raise AssertionError(f"no route matches the message on channel {channel!r}: {message.content!r}")
+                raise AssertionError(f"Can't find consumer for message {message.content!r} on channel {channel}")
             return None
         consumer, kwargs = match
         consumer_started.send(sender=type(self), environ={})

@@ -33,7 +33,7 @@ class CaptiveLayer(InMemoryChannelLayer):
     """An in-memory layer that remembers what was sent, in ``sent``.
 
     Nobody takes messages out of it but the test, in whatever order it likes: a socket's messages do not wait for each
-    other.
+    other. What waited for a commit is sent before anything else happens here; see :func:`deliver_committed`.
     """
 
     def __init__(self, **parameters: Any) -> None:
@@ -41,11 +41,21 @@ class CaptiveLayer(InMemoryChannelLayer):
         self.queues = WorkQueues(self.get_capacity, self.expiry, self._clock, self.drops)
         self.sent: list[Sent] = []
 
+    def group_add(self, group: str, channel: str) -> None:
+        deliver_committed()
+        super().group_add(group, channel)
+
+    def group_discard(self, group: str, channel: str) -> None:
+        deliver_committed()
+        super().group_discard(group, channel)
+
     def dispatch(self, channel: str, content: Content) -> None:
+        deliver_committed()
         super().dispatch(channel, content)
         self.sent.append(Sent(False, channel, copy_content(content)))
 
     def dispatch_group(self, group: str, content: Content) -> None:
+        deliver_committed()
         super().dispatch_group(group, content)
         self.sent.append(Sent(True, group, copy_content(content)))
 
@@ -95,6 +105,8 @@ def deliver_committed() -> None:
         if not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks):
             continue
         waiting = connection.run_on_commit
+        if not waiting:
+            continue
         connection.run_on_commit = [entry for entry in waiting if not _is_ours(entry[1])]
         for entry in waiting:
             if _is_ours(entry[1]):

@@ -52,7 +52,7 @@ class WSClient(Client):
         :raises ValueError: it is ``cookie``.
         """
         if key.lower() == "cookie":
-            raise ValueError("cookies are set with set_cookie()")
+            raise ValueError("Use set_cookie method for cookie header")
         self._headers[key] = value
 
     def get_cookies(self) -> dict[str, str]:
@@ -136,7 +136,7 @@ class WSClient(Client):
         message.setdefault("headers", [[_latin(key.lower()), _latin(value)] for key, value in self.headers.items()])
         if self._ordered:
             if "order" in message:
-                raise ValueError("a client with ordered=True sets the order itself; leave it out of the content")
+                raise ValueError('Do not use "order" manually with "ordered=True": leave it out of the content')
             message["order"] = self.order
             self.order += 1
         text = message.get("text") if text is None else text
@@ -162,7 +162,7 @@ class WSClient(Client):
         has_data = reply.get("text") is not None or reply.get("bytes") is not None
         accepted = reply.get("accept", has_data)
         if not accepted or (reply.get("close") and not has_data):
-            raise AssertionError(f"the socket was not accepted; the first reply is {message and message.content}")
+            raise AssertionError(f"Connection rejected: {message and message.content} != '{{accept: True}}'")
         if message is not None and reply != {"accept": True}:
             self._kept.append(message)
 
@@ -194,7 +194,8 @@ class WSClient(Client):
         content = super().receive()
         if not content or content.get("text") is None:
             return content
-        return json_module.loads(content["text"]) if json else content["text"]
+        text = content["text"]
+        return json_module.loads(text) if json and isinstance(text, str) else text
 
 
 def _auto_accept() -> bool:

@@ -96,10 +96,12 @@ def make_environ(message: Message) -> dict[str, Any]:
 
     ``PATH_INFO`` is decoded as Django's requests have it in ``META``, unlike in PEP 3333.
 
-    :raises UnicodeDecodeError: a header's name is not ASCII.
+    :raises UnicodeDecodeError: a header's name is not ASCII, or a path in bytes is not UTF-8.
     """
     content = message.content
     path = content["path"]
+    if isinstance(path, bytes):  # Channels 0.9, and tests
+        path = path.decode("utf-8")
     # The proxy may or may not have cut the mount point off.
     root = (content.get("root_path") or "").rstrip("/")
     server = content.get("server")
@@ -128,7 +130,7 @@ def make_environ(message: Message) -> dict[str, Any]:
     query = environ["QUERY_STRING"]
     target = _quote_short(path) if len(path) <= SHORT_PATH else _quote(path)
     environ["RAW_URI"] = f"{target}?{query}" if query else target
-    headers = content.get("headers", ())
+    headers = content.get("headers") or ()
     for name, value in headers.items() if isinstance(headers, dict) else headers:
         if isinstance(name, str):
             name = name.encode("ascii")

@@ -21,6 +21,7 @@ from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
 from channelserver.sessions import forget_channel_session, has_channel_session
 from channelserver.signals import consumer_finished, consumer_started
+from channelserver.utils import name_that_thing
 from channelserver.workers.django_cleanup import close_old_connections
 from channelserver.workers.outbox import Outbox
 
@@ -169,10 +170,10 @@ class Worker:
             try:
                 error.run(message)
             except Exception:
-                logger.exception("%s of %s on %r failed", type(error).__name__, _name(consumer), channel)
+                logger.exception("%s of %s on %r failed", type(error).__name__, name_that_thing(consumer), channel)
         else:
             logger.error(
-                "%s raised %s on %r", _name(consumer), type(error).__name__, channel,
+                "%s raised %s on %r", name_that_thing(consumer), type(error).__name__, channel,
                 exc_info=(type(error), error, error.__traceback__),
             )  # fmt: skip
         if connecting or channel == "http.request":
@@ -182,7 +183,10 @@ class Worker:
         """Put a message back after a pause, for its consumer; return False if that was done often enough."""
         if delivery.tries >= RETRIES:
             logger.error(
-                "%s raised ConsumeLater %d times on %r; dropped", _name(consumer), RETRIES + 1, delivery.channel
+                "%s raised ConsumeLater %d times on %r; dropped",
+                name_that_thing(consumer),
+                RETRIES + 1,
+                delivery.channel,
             )
             self.fail(message, 503)
             return False
@@ -242,7 +246,7 @@ class Worker:
 def announce(signal: Any, **arguments: Any) -> None:
     for receiver, result in _guarded(signal.send_robust, sender=Worker, **arguments) or ():
         if isinstance(result, Exception):
-            logger.error("receiver %s of a worker signal failed", _name(receiver), exc_info=result)
+            logger.error("receiver %s of a worker signal failed", name_that_thing(receiver), exc_info=result)
 
 
 def may_be_coroutine(consumer: Any) -> bool:
@@ -266,12 +270,5 @@ def _guarded(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any
     try:
         return function(*arguments, **named)
     except BaseException:
-        logger.exception("error in %s, around a consumer", _name(function))
+        logger.exception("error in %s, around a consumer", name_that_thing(function))
         return None
-
-
-def _name(thing: Any) -> str:
-    """Return the dotted name of a function, class or instance (Channels 1: ``name_that_thing``)."""
-    if not hasattr(thing, "__qualname__"):
-        thing = type(thing)
-    return f"{thing.__module__}.{thing.__qualname__}"

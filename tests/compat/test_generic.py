@@ -179,7 +179,7 @@ class BaseConsumerTests(ChannelCase):
         self.assertEqual(routing[0].consumer.__name__, "Consumer")
 
     def test_as_route_refuses_attributes_that_are_no_dict(self) -> None:
-        with self.assertRaisesRegex(TypeError, "attrs"):
+        with self.assertRaisesRegex(AssertionError, "attrs must be a dict"):
             BaseConsumer.as_route(attrs=["groups"])
 
 
@@ -448,7 +448,7 @@ class DemultiplexerTests(ChannelCase):
             ({"payload": {}}, "stream"),
             ({"stream": "numbers"}, "payload"),
             ([1], "stream"),
-            ({"stream": "numbers", "payload": [1]}, "object"),
+            ({"stream": "numbers", "payload": [1]}, "Multiplexed frame payload is not a dict"),
             ({"stream": "nothing", "payload": {}}, "no stream 'nothing'.*'numbers'"),
             ({"stream": ["numbers"], "payload": {}}, "no stream"),
         ):

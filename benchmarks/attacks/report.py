@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from benchmarks.attacks.run import Outcome
 
 HEADS = (
-    "attack", "clients", "memory", "each", "files", "busy", "core", "log", "cut", "p50", "p99", "slowest", "failed",
-    "closed",
+    "attack", "clients", "memory", "each", "kernel", "files", "busy", "core", "log", "cut", "p50", "p99",
+    "slowest", "failed", "closed",
 )  # fmt: skip
 
 LEGEND = """\
-memory: growth of resident memory, in all and for each client; files: descriptors opened; busy: median of the worker
+memory: growth of resident memory, in all and for each client; kernel: growth of what the kernel
+keeps for TCP, both ends together; files: descriptors opened; busy: median of the worker
 threads at work; core: part of its one core that the server used; log: lines logged; cut: connections that the server
 ended or refused; p50, p99, slowest: what honest requests took meanwhile, in ms (slowest: echoes of WebSockets, too);
 failed, closed: honest requests that failed and honest WebSockets that were closed.
@@ -30,6 +31,7 @@ def row(outcome: Outcome) -> list[str]:
         str(outcome.clients),
         size(outcome.growth),
         size(outcome.growth / outcome.clients),
+        size(max(0, outcome.kernel)),
         str(max(0, outcome.descriptors)),
         "?" if outcome.busy is None else f"{outcome.busy:.0f}/{outcome.threads}",
         f"{outcome.core:.0%}".replace("%", " %"),

@@ -5,9 +5,11 @@ Runs in the main thread of the benchmark program.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from benchmarks.attacks.attack import Attack
@@ -34,6 +36,8 @@ class Outcome:
     before: int
     most: int
     after: int
+    #: Growth of what the kernel keeps for all TCP sockets of the machine, attackers' included, in bytes.
+    kernel: int
     #: The most descriptors open beside those before.
     descriptors: int
     #: Worker threads at work, the median of all looks; None: the health check never answered.
@@ -66,6 +70,7 @@ def run(attacks: Sequence[Attack], title: str, seconds: float, options: Sequence
     with Victim(Cores.choose(), [*own, *options]) as victim:
         alone = _alone(victim)
         before, open_before, logged = victim.memory(), victim.descriptors(), victim.logged()
+        kernel = kernel_memory()
         looks = _Looks(victim)
         attackers = Attackers(victim.target, attacks, addresses)
         with Honest(victim.target).process() as honest, attackers.process() as crowd:
@@ -75,10 +80,23 @@ def run(attacks: Sequence[Attack], title: str, seconds: float, options: Sequence
             meanwhile, count = honest.stop(), crowd.stop()
         remains = _recover(victim, open_before, alone)
         return Outcome(
-            title, len(attacks), before, looks.memory, victim.memory(), looks.descriptors - open_before,
-            median(looks.busy) if looks.busy else None, looks.threads, core, victim.logged() - logged, count.opened,
-            count.cut, alone, meanwhile, remains,
-        )  # fmt: skip
+            title,
+            clients=len(attacks),
+            before=before,
+            most=looks.memory,
+            after=victim.memory(),
+            kernel=looks.kernel - kernel,
+            descriptors=looks.descriptors - open_before,
+            busy=median(looks.busy) if looks.busy else None,
+            threads=looks.threads,
+            core=core,
+            logged=victim.logged() - logged,
+            opened=count.opened,
+            cut=count.cut,
+            alone=alone,
+            meanwhile=meanwhile,
+            remains=remains,
+        )
 
 
 class _Looks:
@@ -86,7 +104,7 @@ class _Looks:
 
     def __init__(self, victim: Victim) -> None:
         self._victim = victim
-        self.memory = self.descriptors = self.threads = 0
+        self.memory = self.kernel = self.descriptors = self.threads = 0
         self.busy: list[int] = []
 
     def go_on(self, seconds: float) -> None:
@@ -95,6 +113,7 @@ class _Looks:
         ends, ask = now + seconds, now + ASK
         while now < ends and self._victim.alive():
             self.memory = max(self.memory, self._victim.memory())
+            self.kernel = max(self.kernel, kernel_memory())
             self.descriptors = max(self.descriptors, self._victim.descriptors())
             if now >= ask:
                 ask = now + ASK
@@ -103,6 +122,14 @@ class _Looks:
                     self.threads = figures["threads"]
             time.sleep(LOOK)
             now = time.perf_counter()
+
+
+def kernel_memory() -> int:
+    """Return the bytes that the kernel keeps for TCP sockets."""
+    for line in Path("/proc/net/sockstat").read_text().splitlines():
+        if line.startswith("TCP:"):
+            return int(line.split()[-1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def _alone(victim: Victim) -> Waits:

@@ -224,7 +224,7 @@ class HTTP2Tests(ReaderTests):
         self.wait_note("hang cancelled")
         self.get("/send/?text=more")
         first.read_until(b"data: more\n\n")
-        self.assertEqual(self.health()["streams"], 21)
+        wait_until(lambda: self.health()["streams"] == 21, "the end of all other streams")
 
 
 class WorkerProcessTests(ServerTestCase):

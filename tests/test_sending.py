@@ -183,6 +183,21 @@ class SocketTests(SendTests):
         done, client = self.connect(do)
         return done
 
+    def test_kernel(self) -> Any:
+        """The kernel takes little for a client that does not read; by default it is some megabytes."""
+
+        def do(transport: Any) -> None:
+            websocket = self.open(transport)
+            size = 0
+            while not waits(transport):
+                websocket.send_frame(bytes(16_000), None)
+                size += 16_000
+            self.assertLess(size, 1_000_000)
+            transport.abortConnection()
+
+        done, _ = self.connect(do)
+        return done
+
     def test_slow_for_a_while(self) -> Any:
         """After a pause the shortest way is taken again, and nothing has changed its place."""
         parts: list[bytes] = []

@@ -14,6 +14,8 @@ from functools import cache
 
 #: Bytes the kernel keeps of what a client does not read: little, so that the server is left with the rest.
 RECEIVE_BUFFER = 4096
+#: Bytes the kernel keeps of what the server has not taken: the attackers' own memory is not of interest.
+SEND_BUFFER = 64 * 1024
 #: Seconds until a server must have accepted a connection or answered.
 TIMEOUT = 10.0
 #: Seconds between two looks at whether the server has closed the connection.
@@ -42,6 +44,7 @@ class Connection:
             sock.setblocking(False)
             if buffer:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.bind((source, 0))
             connection = cls(sock)

@@ -55,6 +55,7 @@ class Connection:
         self.transport = transport
         if interfaces.ITCPTransport.providedBy(transport):
             cast(interfaces.ITCPTransport, transport).setTcpNoDelay(True)
+            limit_unsent(transport)
         self.site.connected(self)
         self.set_deadline(self.site.options.header_timeout)
 
@@ -82,10 +83,6 @@ class Connection:
 
     def stopProducing(self) -> None:
         """The transport ends by itself."""
-
-    def limit_unsent(self) -> None:
-        """A long answer begins."""
-        limit_unsent(self.transport)
 
     # -- what is kept for the client: a Holder -------------------------------------------------------------------------
 

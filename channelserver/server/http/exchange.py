@@ -87,9 +87,6 @@ class Wire(Protocol):
     def write(self, data: bytes) -> bool:
         """Send bytes; return False if they wait for the client to read."""
 
-    def limit_unsent(self) -> None:
-        """A long answer begins: a slow client shall not fill the kernel's buffer."""
-
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
         """The answer is complete; if not `reusable`, the connection must be closed."""
 
@@ -260,8 +257,6 @@ class Exchange:
             self.wire.write(head)
             self._end(reusable=True)  # further parts are dropped
             return
-        if len(body) > PIECE or (more and EVENTS not in content):
-            self.wire.limit_unsent()
         if not more and len(body) > PIECE:
             self.wire.write(head)
             self.wire.site.replies.remove(self.name)  # the answer is complete: nothing may come between its pieces

@@ -150,10 +150,6 @@ class Stream:
             self.connection.has_work(self)
         return self.waiting <= ROOM
 
-    def limit_unsent(self) -> None:
-        """A long answer begins."""
-        self.connection.limit_unsent()
-
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
         self.exchange = None
         if self.state != "closed":

@@ -267,15 +267,17 @@ class RawClient:
 
     :param server: where to connect to.
     :param receive_buffer: bytes which the operating system takes from the server before the client reads.
+    :param address: the client's own.
     """
 
-    def __init__(self, server: Server, receive_buffer: int = 0) -> None:
+    def __init__(self, server: Server, receive_buffer: int = 0, address: str = "127.0.0.1") -> None:
         self._server = server
         self._buffer = b""
         self.socket = socket.socket()
         self.socket.settimeout(TIMEOUT)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.bind((address, 0))
         self.socket.connect(("127.0.0.1", server.port))
 
     def __enter__(self) -> RawClient:

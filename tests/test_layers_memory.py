@@ -1018,6 +1018,9 @@ class FakeOutlet:
     def __contains__(self, channel: object) -> bool:
         return channel in self.open
 
+    def client_of(self, channel: str) -> Any:
+        return None
+
     def deliver(self, channel: str, content: dict[str, Any]) -> None:
         self.delivered.append((channel, content))
 

@@ -18,13 +18,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.layers.throttled_log import ThrottledLog, printable
+from channelserver.layers.turns import address_key
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.limits import (
     MAX_REFUSALS,
     SPARE_DESCRIPTORS,
     Admission,
     Refusal,
-    address_key,
     raise_descriptor_limit,
 )
 from channelserver.server.common.options import resolve

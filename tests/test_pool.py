@@ -331,11 +331,11 @@ class FewThreadsTests(PoolTestCase):
         self.until_parked(2)
         take, looks, go_on = self.queues.take, threading.Event(), threading.Event()
 
-        def watched(channels: Any) -> Any:
+        def watched(*arguments: Any) -> Any:
             if self.jobs.ended:
                 looks.set()
                 go_on.wait(PATIENCE)
-            return take(channels)
+            return take(*arguments)
 
         self.patch(self.queues, "take", watched)
         self.set_patience(0.0)
@@ -484,8 +484,8 @@ class HammerTests(PoolTestCase):
         take = self.queues.take
         late = [1]
 
-        def watched(channels: Any) -> Any:
-            delivery = take(channels)
+        def watched(*arguments: Any) -> Any:
+            delivery = take(*arguments)
             if delivery is None and late:
                 self.put(late.pop())
             return delivery
@@ -544,10 +544,10 @@ class ErrorTests(PoolTestCase):
         jobs = Jobs(self.queues)
         take, failures = self.queues.take, [RuntimeError("on purpose")]
 
-        def broken(channels: Any) -> Any:
+        def broken(*arguments: Any) -> Any:
             if failures:
                 raise failures.pop()
-            return take(channels)
+            return take(*arguments)
 
         self.patch(self.queues, "take", broken)
         self.make(jobs.consume, 1)
@@ -726,8 +726,8 @@ class IdleTests(PoolTestCase):
         take = self.queues.take
         taken, go_on = threading.Event(), threading.Event()
 
-        def watched(channels: Any) -> Any:
-            delivery = take(channels)
+        def watched(*arguments: Any) -> Any:
+            delivery = take(*arguments)
             if delivery is not None:
                 taken.set()
                 go_on.wait(PATIENCE)

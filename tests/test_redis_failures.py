@@ -32,6 +32,9 @@ class Outlet:
     def __contains__(self, channel: object) -> bool:
         return True
 
+    def client_of(self, channel: str) -> Any:
+        return None
+
     def deliver(self, channel: str, content: dict[str, Any]) -> None:
         """Keep it."""
         self.arrived.append((channel, content))

@@ -35,6 +35,9 @@ class Replies:
     def __contains__(self, channel: object) -> bool:
         return True
 
+    def client_of(self, channel: str) -> Any:
+        return None
+
     def deliver(self, channel: str, content: dict[str, Any]) -> None:
         self.sent.append(content)
 

@@ -59,6 +59,9 @@ class Outlet(Protocol):
     def __contains__(self, channel: object) -> bool:
         """Whether the connection behind `channel` is open."""
 
+    def client_of(self, channel: str) -> Any:
+        """Return [address, port] of the client behind `channel`, if it is open and known; else None."""
+
     def deliver(self, channel: str, content: Content) -> None:
         """Pass one message to one connection; a message to a closed one is dropped."""
 

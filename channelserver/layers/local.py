@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from channelserver.layers.base import BaseChannelLayer, Outlet, RemoteOutlet
+from channelserver.layers.base import FAILED, BaseChannelLayer, Outlet, RemoteOutlet
+from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
 from channelserver.layers.names import check_channel_name, local_prefix
-from channelserver.layers.queues import WorkQueues
+from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.turns import Client
 
 #: Channels whose messages are consumed in order for each reply channel; see :mod:`channelserver.layers.queues`.
 ORDERED_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect", "websocket.refused")
@@ -50,7 +52,10 @@ class LocalLayer(BaseChannelLayer):
         self._random = rng or random.SystemRandom()
         self._outlets: dict[str, Outlet] = {}
         self._remote: dict[Outlet, RemoteOutlet] = {}  # those of the outlets that are other processes
-        self.queues = self.queues_class(self.get_capacity, expiry, clock, self.drops, ORDERED_CHANNELS)
+        self.queues = self.queues_class(
+            self.get_capacity, expiry, clock, self.drops, ORDERED_CHANNELS,
+            in_turn=SERVER_CHANNELS, client_of=self._client_of, crowded_out=self._crowded_out,
+        )  # fmt: skip
         self.groups = Groups(group_expiry, clock, self.outlet_of)
 
     def new_channel(self, pattern: str) -> str:
@@ -95,6 +100,29 @@ class LocalLayer(BaseChannelLayer):
         """Return the outlet of a connection's reply channel; None for any other channel. Any thread."""
         mark = channel.find("!")
         return self._outlets.get(channel[: mark + 1]) if mark > 0 else None
+
+    def _client_of(self, content: Content) -> Client:
+        """Return the client of a message of the server's; it is in the message, or known by its connection."""
+        client = content.get("client")
+        if client is None:
+            reply, outlet = self._outlet_of_reply(content)
+            client = None if outlet is None else outlet.client_of(reply)
+        if type(client) is list and len(client) == 2 and type(client[0]) is str and type(client[1]) is int:
+            return client[0], client[1]
+        return None
+
+    def _crowded_out(self, delivery: Delivery) -> None:
+        """A message made room for another client's: answer 503."""
+        self.drops.record("crowded out", delivery.channel, hint="its client had more waiting than others; answered 503")
+        if delivery.attachment is not None:
+            delivery.attachment.close()
+        reply, outlet = self._outlet_of_reply(delivery.content)
+        if outlet is not None:
+            outlet.deliver(reply, {FAILED: 503})
+
+    def _outlet_of_reply(self, content: Content) -> tuple[str, Outlet | None]:
+        reply = content.get("reply_channel")
+        return (reply, self.outlet_of(reply)) if isinstance(reply, str) else ("", None)
 
     def sweep(self) -> None:
         self.queues.sweep()

@@ -10,7 +10,9 @@ Rules:
    message is finished or put back. On the application's own channels, messages with the same ``reply_channel`` are
    also taken one at a time and in order; see :mod:`channelserver.layers.chains`.
 3. Several queues are served in turn, so a busy one does not starve a quiet one.
-4. There is no polling. Workers register listeners; senders to a full channel leave a callback.
+4. The clients of the server's own channels are served in turn (:mod:`channelserver.layers.turns`). If such a channel
+   is full, the client with the most messages makes room for one with fewer.
+5. There is no polling. Workers register listeners; senders to a full channel leave a callback.
 """
 
 from __future__ import annotations
@@ -19,19 +21,24 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.chains import Chain, Chains
 from channelserver.layers.content import Content
 from channelserver.layers.names import local_prefix
 from channelserver.layers.throttled_log import DropCounter
+from channelserver.layers.turns import Client, Threads, Turns
 
 Callback = Callable[[], object]
 
 #: Most messages of another process or host that one process can have in hand.
 MAX_IN_HAND = 1000
+
+#: Seconds between two looks for expired messages in a channel with many clients.
+LOOK_SECONDS = 1.0
 
 
 class Delivery:
@@ -40,13 +47,13 @@ class Delivery:
     ``channel`` is the full name; ``content`` belongs to the receiver; ``tries`` counts how often it was put back;
     ``attachment`` is an object that travels beside the content within a process (a spooled request body). ``ticket`` is
     set if another process owns the message; see :mod:`channelserver.processes.tickets`. ``plan`` caches what the
-    workers know of a waiting message.
+    workers know of a waiting message. ``client`` is set on channels whose clients are served in turn.
     """
 
     #: Whether another process or host has seen to the order.
     foreign = False
 
-    __slots__ = ("attachment", "channel", "content", "expires", "lane", "plan", "sent", "ticket", "tries")
+    __slots__ = ("attachment", "channel", "client", "content", "expires", "lane", "plan", "sent", "ticket", "tries")
 
     def __init__(self, channel: str, content: Content, sent: float, expires: float, attachment: Any = None) -> None:
         self.channel = channel
@@ -54,6 +61,7 @@ class Delivery:
         self.sent = sent
         self.expires = expires
         self.attachment = attachment
+        self.client: Client = None
         self.lane: _Lane | Chain[Delivery] | None = None
         self.plan: Any = None
         self.ticket: Any = None
@@ -63,10 +71,11 @@ class Delivery:
 class _Lane:
     """The waiting messages of one reply channel; see rule 2."""
 
-    __slots__ = ("busy", "key", "wants_room", "waiting")
+    __slots__ = ("busy", "client", "key", "wants_room", "waiting")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, client: Client) -> None:
         self.key = key
+        self.client = client
         self.waiting: deque[Delivery] = deque()
         self.busy = False
         self.wants_room: list[Callback] = []
@@ -75,17 +84,24 @@ class _Lane:
 class _Queue:
     """One channel: what may be taken now, and how many messages wait in total, lanes included."""
 
-    __slots__ = ("capacity", "count", "full_count", "idle", "name", "ready", "size", "wants_room")
+    __slots__ = ("capacity", "count", "full_count", "idle", "looked", "name", "ready", "size", "wants_room")
 
-    def __init__(self, name: str, capacity: int) -> None:
+    def __init__(self, name: str, capacity: int, ready: deque[Any] | Turns) -> None:
         self.name = name
         self.capacity = capacity
-        self.ready: deque[Delivery | _Lane] = deque()
+        self.ready = ready
         self.size = 0
         self.count = 0
         self.full_count = 0
         self.idle = False
+        self.looked = -math.inf  # when expired messages were last looked for
         self.wants_room: list[Callback] = []
+
+
+class Taker(Protocol):
+    """Who takes a message."""
+
+    delivery: Delivery | None
 
 
 class WorkQueues:
@@ -96,7 +112,14 @@ class WorkQueues:
     :param clock: returns seconds, monotonic.
     :param ordered: the channels whose messages form lanes.
     :param lane_limit: capacity of one lane in messages; keeps one busy client from filling a channel for all.
+    :param in_turn: the channels whose clients are served in turn.
+    :param client_of: returns the client of a message on one of these channels.
+    :param crowded_out: called with a message of one of these that made room for another client's; such messages must
+        not be lost in silence. None: none makes room.
     """
+
+    #: Channels whose messages may make room for other clients': the sender is answered.
+    may_make_room = frozenset({"http.request", "websocket.connect"})
 
     def __init__(
         self,
@@ -106,6 +129,9 @@ class WorkQueues:
         drops: DropCounter,
         ordered: Iterable[str] = (),
         lane_limit: int = 100,
+        in_turn: Iterable[str] = (),
+        client_of: Callable[[Content], Client] = lambda content: None,
+        crowded_out: Callable[[Delivery], object] | None = None,
     ) -> None:
         self._capacity_of = capacity_of
         self._expiry = expiry
@@ -113,6 +139,10 @@ class WorkQueues:
         self._drops = drops
         self._ordered = frozenset(ordered)
         self._lane_limit = lane_limit
+        self._in_turn = frozenset(in_turn)
+        self._client_of = client_of
+        self._crowded_out = crowded_out
+        self.threads = Threads()
         self._lock = threading.Lock()
         self._queues: dict[str, _Queue] = {}
         self._lanes: dict[str, _Lane] = {}
@@ -151,10 +181,11 @@ class WorkQueues:
             queue = self._queue(name)
             key = self._lane_key(channel, content)
             lane = self._lanes.get(key) if key is not None else None
+            client = self._client_of(content) if name in self._in_turn else None
             if not urgent:
                 if queue.size >= queue.capacity:
                     self._expire(queue, now, calls)
-                if queue.size >= queue.capacity:
+                if queue.size >= queue.capacity and not self._make_room(queue, client, calls):
                     queue.full_count += 1
                     raise ChannelFull(
                         f"channel {name!r} is full: {queue.size} messages wait"
@@ -166,14 +197,15 @@ class WorkQueues:
                         f"channel {name!r} is full for {lane.key!r}: {len(lane.waiting)} of its messages wait"
                     )
             delivery = Delivery(channel, content, now, math.inf if urgent else now + self._expiry, attachment)
+            delivery.client = client
             queue.count += 1
             if key is not None and lane is None:
-                lane = self._lanes[key] = _Lane(key)
+                lane = self._lanes[key] = _Lane(key, client)
             return self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
 
     def put_back(self, delivery: Delivery) -> None:
         """Put a taken message back: before those that must wait for it, or else at the end of its channel."""
-        self._return((delivery,), deque.append)
+        self._return((delivery,), False)
 
     def postpone(self, delivery: Delivery, seconds: float, call_later: Callable[..., object]) -> None:
         """Put a taken message back after `seconds`.
@@ -187,10 +219,10 @@ class WorkQueues:
 
         :param deliveries: in the order in which they were taken.
         """
-        self._return(reversed(tuple(deliveries)), deque.appendleft)
+        self._return(reversed(tuple(deliveries)), True)
 
-    def _return(self, deliveries: Iterable[Delivery], enter: Callable[[deque[Any], Any], object]) -> None:
-        """Put taken messages back at the end of their channels that `enter` stands for."""
+    def _return(self, deliveries: Iterable[Delivery], first: bool) -> None:
+        """Put taken messages back into their channels: before all others, or behind them."""
         listeners: set[Callback] = set()
         with self._lock:
             for delivery in deliveries:
@@ -198,15 +230,16 @@ class WorkQueues:
                 queue = self._queue(name)
                 queue.size += 1
                 lane = delivery.lane
+                enter = queue.ready.appendleft if first else queue.ready.append
                 if isinstance(lane, Chain):
                     self.chains.put_back(delivery, lane)
                     queue.ready.appendleft(delivery)
                 elif lane is not None:
                     lane.busy = False
                     lane.waiting.appendleft(delivery)
-                    enter(queue.ready, lane)
+                    enter(lane)
                 else:
-                    enter(queue.ready, delivery)
+                    enter(delivery)
                 listeners.update(self._listeners.get(name, ()))
         for listener in listeners:
             listener()
@@ -217,6 +250,8 @@ class WorkQueues:
         with self._lock:
             queue = self._queue(name)
             queue.count += 1
+            if name in self._in_turn:
+                delivery.client = self._client_of(delivery.content)
             self._enter(queue, delivery, None)
             listeners = self._listeners.get(name, ())
         for listener in listeners:
@@ -226,15 +261,31 @@ class WorkQueues:
         """Forget the waiting messages from :meth:`add` that `unwanted` is true for."""
         with self._lock:
             for queue in self._queues.values():
-                kept = [item for item in queue.ready if isinstance(item, _Lane) or not unwanted(item)]
-                queue.size -= len(queue.ready) - len(kept)
-                queue.ready = deque(kept)
+                for item in [item for item in queue.ready if isinstance(item, Delivery) and unwanted(item)]:
+                    queue.ready.remove(item)
+                    queue.size -= 1
 
     def _queue(self, name: str) -> _Queue:
         queue = self._queues.get(name)
         if queue is None:
-            queue = self._queues[name] = _Queue(name, self._capacity_of(name))
+            ready: deque[Any] | Turns = Turns(name, self.threads) if name in self._in_turn else deque()
+            queue = self._queues[name] = _Queue(name, self._capacity_of(name), ready)
         return queue
+
+    def _make_room(self, queue: _Queue, client: Client, calls: list[Callback]) -> bool:
+        """Take the last message of the client with the most messages out of a full channel, unless it is this one."""
+        crowded_out = self._crowded_out
+        if crowded_out is None or queue.name not in self.may_make_room or not isinstance(queue.ready, Turns):
+            return False
+        item = queue.ready.crowder(client)
+        if item is None or (isinstance(item, _Lane) and len(item.waiting) > 1):
+            return False
+        queue.ready.remove(item)
+        queue.size -= 1
+        if isinstance(item, _Lane):
+            item = self._lanes.pop(item.key).waiting.pop()
+        calls.append(partial(crowded_out, item))
+        return True
 
     def _lane_key(self, channel: str, content: Content) -> str | None:
         """Return the name of the lane a message belongs to, or None."""
@@ -260,11 +311,12 @@ class WorkQueues:
 
     # -- taking out ----------------------------------------------------------------------------------------------------
 
-    def take(self, channels: Iterable[str]) -> Delivery | None:
+    def take(self, channels: Iterable[str], taker: Taker | None = None) -> Delivery | None:
         """Return the next message of one of `channels`, or None. The taker must :meth:`finish` it or :meth:`put_back`
         it.
 
         :param channels: names, process-specific ones up to ``!``.
+        :param taker: gets the message as its ``delivery`` before anybody else can take one.
         """
         now = self._clock()
         channels = tuple(channels)
@@ -278,10 +330,12 @@ class WorkQueues:
                 for name in (*channels[start:], *channels[:start]) if start else channels:
                     queue = self._queues.get(name)
                     while queue is not None and queue.ready:
-                        delivery = self._pop(queue, calls)
+                        delivery = self._pop(queue, queue.ready.popleft(), calls)
                         if delivery is None:
                             continue
                         if delivery.expires > now:
+                            if taker is not None:
+                                taker.delivery = delivery
                             return delivery
                         calls.append(self._drop_expired(delivery, calls))
                 return None
@@ -295,7 +349,7 @@ class WorkQueues:
         with self._lock:
             for name in channels:
                 queue = self._queues.get(name)
-                if queue is not None and queue.ready:
+                if queue is not None:
                     found += self.chains.first_of_each(islice(_firsts(queue), limit))
         return found
 
@@ -304,13 +358,12 @@ class WorkQueues:
         calls: list[Callback] = []
         with self._lock:
             queue = self._queue(local_prefix(delivery.channel))
-            firsts = list(_firsts(queue))
-            if delivery not in self.chains.first_of_each(firsts) or delivery.expires <= self._clock():
+            if delivery not in self.chains.first_of_each(_firsts(queue)) or delivery.expires <= self._clock():
                 return False
-            place = firsts.index(delivery)
-            queue.ready.rotate(-place)
-            self._pop(queue, calls)
-            queue.ready.rotate(place)
+            lane = delivery.lane
+            item = lane if isinstance(lane, _Lane) else delivery
+            queue.ready.remove(item)
+            self._pop(queue, item, calls)
         for call in calls:
             call()
         return True
@@ -339,9 +392,26 @@ class WorkQueues:
                     return True
         return False
 
-    def _pop(self, queue: _Queue, calls: list[Callback]) -> Delivery | None:
-        """Take the first message; None: it must wait for an earlier one."""
-        item = queue.ready.popleft()
+    def serves_in_turn(self, channels: Iterable[str]) -> bool:
+        """Whether the clients of one of `channels` are served in turn."""
+        return not self._in_turn.isdisjoint(channels)
+
+    def others_waiting(self, channels: Iterable[str], client: Client, whole_address: bool) -> int:
+        """Return how many messages of `channels` may be taken now that are not of this client, or of its address."""
+        count = 0
+        with self._lock:
+            for name in channels:
+                queue = self._queues.get(name)
+                if queue is not None and queue.ready:
+                    count += (
+                        queue.ready.others(client, whole_address)
+                        if isinstance(queue.ready, Turns)
+                        else len(queue.ready)
+                    )
+        return count
+
+    def _pop(self, queue: _Queue, item: Delivery | _Lane, calls: list[Callback]) -> Delivery | None:
+        """Take the message of an item that is no longer in its queue; None: it must wait for an earlier one."""
         if isinstance(item, _Lane):
             delivery = item.waiting.popleft()
             item.busy = True
@@ -382,14 +452,22 @@ class WorkQueues:
 
     def _expire(self, queue: _Queue, now: float, calls: list[Callback]) -> None:
         """Drop the expired messages at the head of a queue."""
-        while queue.ready:
-            item = queue.ready[0]
-            first = item.waiting[0] if isinstance(item, _Lane) else item
-            if first.expires > now:
+        ready = queue.ready
+        if isinstance(ready, Turns):
+            if now < queue.looked + LOOK_SECONDS:
                 return
-            expired = self._pop(queue, calls)
-            if expired is not None:
-                calls.append(self._drop_expired(expired, calls))
+            queue.looked = now
+        gone = True
+        while gone:
+            gone = False
+            for item in ready.heads() if isinstance(ready, Turns) else tuple(islice(ready, 1)):
+                first = item.waiting[0] if isinstance(item, _Lane) else item
+                if first.expires <= now:
+                    gone = True
+                    ready.remove(item)
+                    expired = self._pop(queue, item, calls)
+                    if expired is not None:
+                        calls.append(self._drop_expired(expired, calls))
 
     def _drop_expired(self, delivery: Delivery, calls: list[Callback]) -> Callback:
         lane, delivery.lane = delivery.lane, None

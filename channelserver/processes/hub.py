@@ -28,6 +28,7 @@ from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
 from channelserver.layers.queues import MAX_IN_HAND, Delivery
+from channelserver.layers.turns import Client
 from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, ask
 from channelserver.processes.remote_process import RemoteProcess
@@ -60,6 +61,7 @@ class Hub:
         self._listening: tuple[str, ...] = ()
         self._looking = False
         self._idle_callbacks: list[Callable[[], object]] = []
+        layer.queues.threads.holders.append(self._held)
         #: Functions that return this process's figures, by name.
         self.figures: dict[str, Callable[..., Any]] = {
             "channel_statistics": layer.own_channel_statistics,
@@ -126,6 +128,11 @@ class Hub:
             if delivery is None or peer.room <= 0:
                 peers.remove(peer)
         self._check_idle()
+
+    def _held(self, channel: str) -> tuple[list[Client], int]:
+        peers = [peer for peer in self._peers if channel in peer.channels]
+        clients = [peer.in_hand[number].client for peer in peers for number in tuple(peer.slots)]
+        return clients, sum(peer.places for peer in peers)
 
     def client_gone(self, reply_channel: str) -> None:
         """Tell worker processes that the client of a request has left."""
@@ -203,7 +210,8 @@ class Peer:
         self.channels: tuple[str, ...] = ()
         #: The messages it has not finished, by number, oldest first.
         self.in_hand: dict[int, Delivery] = {}
-        self._slots: dict[int, int] = {}  # of those that may occupy a thread
+        self.places = 0  # how many messages it takes at a time
+        self.slots: dict[int, int] = {}  # of those that may occupy a thread
         self._free: list[int] = []
         self._number = 0
         self._ledger: Ledger | None = None
@@ -261,13 +269,14 @@ class Peer:
             self._give_up(delivery)
             return
         self.in_hand[number] = delivery
-        self._slots[number] = slot
+        self.slots[number] = slot
 
     def _serve(self, channels: list[str], number: int) -> None:
         ledger = self.link.take_descriptor()
         number = max(1, min(number, MAX_IN_HAND))
         self._ledger = Ledger(ledger, number)
         self._free = list(range(number))
+        self.places = number
         self.channels = tuple(channels)
         if not self.sibling:
             _log.info(
@@ -285,7 +294,7 @@ class Peer:
         return self.in_hand.pop(number, None)
 
     def _free_slot(self, number: int) -> None:
-        slot = self._slots.pop(number, None)
+        slot = self.slots.pop(number, None)
         if slot is not None and self.channels:
             self._free.append(slot)
 
@@ -316,7 +325,7 @@ class Peer:
         untouched: list[Delivery] = []
         lost: list[Delivery] = []
         for number, delivery in self.in_hand.items():
-            slot = self._slots.get(number)  # None: a released message, which has begun
+            slot = self.slots.get(number)  # None: a released message, which has begun
             begun = slot is None or self._ledger is None or self._ledger.begun(slot, number)
             (lost if begun else untouched).append(delivery)
         self.in_hand.clear()

@@ -32,6 +32,9 @@ class RemoteProcess:
         """Always true: the other process answers ``group_added`` with ``forget`` when the connection is closed."""
         return True
 
+    def client_of(self, channel: str) -> Any:
+        return None
+
     def deliver(self, channel: str, content: Content) -> None:
         self._post(channel, content, "reply", channel, content)
 

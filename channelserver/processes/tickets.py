@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from channelserver.layers.content import Content
-from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.queues import Delivery, Taker, WorkQueues
 from channelserver.processes.link import Link
 
 #: Bytes of an entry.
@@ -96,8 +96,8 @@ class TicketQueues(WorkQueues):
         delivery.tries = tries
         self.add(delivery)
 
-    def take(self, channels: Iterable[str]) -> Delivery | None:
-        delivery = super().take(channels)
+    def take(self, channels: Iterable[str], taker: Taker | None = None) -> Delivery | None:
+        delivery = super().take(channels, taker)
         if delivery is not None:
             self._begin(delivery)
         return delivery

@@ -12,7 +12,7 @@ import secrets
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from twisted.logger import Logger
 
@@ -44,6 +44,10 @@ class Connection(Protocol):
     """What can be replied to: a WebSocket or a request. All methods run in the reactor thread."""
 
     name: str
+
+    @property
+    def client(self) -> Any:
+        """[address, port] of the client, or None."""
 
     def reply(self, content: Content) -> None:
         """Act on one reply."""
@@ -201,6 +205,10 @@ class Replies:
 
     def __contains__(self, channel: object) -> bool:
         return channel in self._connections
+
+    def client_of(self, channel: str) -> Any:
+        connection = self._connections.get(channel)
+        return None if connection is None else connection.client
 
     def deliver(self, channel: str, content: Content) -> None:
         self._bridge.post_data(size_of_reply(content), self._deliver, channel, content)

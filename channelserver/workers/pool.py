@@ -25,7 +25,9 @@ from contextvars import Context
 from typing import Any
 
 from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.turns import Client
 from channelserver.workers.loop import adopt_thread
+from channelserver.workers.relief import HOG_SECONDS, Relief
 from channelserver.workers.streams import Streams
 
 logger = logging.getLogger("channelserver.workers")
@@ -47,13 +49,14 @@ STALLED_SECONDS = 1.0
 class WorkerThread:
     """One worker thread as the pool sees it."""
 
-    __slots__ = ("busy_since", "calls", "delivery", "gate", "guests", "surplus", "thread")
+    __slots__ = ("away", "busy_since", "calls", "delivery", "gate", "guests", "surplus", "thread")
 
     def __init__(self) -> None:
         #: Calls for this thread alone, and how many coroutines will make others (workers/sticky.py).
         self.calls: deque[Call] = deque()
         self.guests = 0
         self.surplus = False  # it ends after its message
+        self.away = False  # it has left the pool's count until the end of its message, see workers/relief.py
         self.gate = threading.Lock()
         self.gate.acquire()
         self.busy_since = 0.0  # 0: awake, and between two jobs
@@ -109,9 +112,14 @@ class WorkerPool:
         self._awake: set[WorkerThread] = set()
         self._parked: list[WorkerThread] = []
         self._waiting: set[WorkerThread] = set()  # for a coroutine; they may leave the count
+        self._away: set[WorkerThread] = set()
         self._all = [WorkerThread() for _ in range(threads)]
         self._calls: deque[Call] = deque()  # for whichever thread is free
         self.streams = Streams(self, max_streams)
+        self._relief = Relief(queues)
+        #: Whether _relieve is going to be called; where nothing can be done it seems to be so for ever.
+        self._relieving = threads < 2 or not queues.serves_in_turn(channels)
+        queues.threads.holders.append(self._held)
         #: What each message's context begins with.
         self.context = Context()
         #: Called, in any thread, when messages wait and no thread moves: the event loop may take some of them.
@@ -146,8 +154,7 @@ class WorkerPool:
     def leave_count(self, state: WorkerThread) -> None:
         """A thread of the pool streams from now on: another one takes its place if it is needed."""
         with self._lock:
-            self._all.remove(state)
-            self._awake.discard(state)
+            self._remove(state)
             self._set_switch_interval()
             self._finished += 1
         if state.delivery is not None:
@@ -166,6 +173,8 @@ class WorkerPool:
 
     def wait_for(self, state: WorkerThread, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Call a function that waits for a coroutine. If messages wait, too, another thread takes this one's place."""
+        if state.away:
+            return function(*arguments, **named)
         with self._lock:
             self._waiting.add(state)
         if state.delivery is not None:
@@ -186,10 +195,14 @@ class WorkerPool:
         """Start a thread to replace one that waits for a coroutine. The lock is held."""
         state = next((state for state in self._waiting if not state.guests), None)
         if state is not None and self.streams.enter():
-            self._waiting.remove(state)
-            self._all.remove(state)
-            self._awake.discard(state)
+            self._remove(state)
             self._replace()
+
+    def _remove(self, state: WorkerThread) -> None:
+        """Take a thread out of the count. The lock is held."""
+        self._all.remove(state)
+        self._awake.discard(state)
+        self._waiting.discard(state)
 
     def _replace(self) -> None:
         """Start a thread to replace one that streams. The lock is held."""
@@ -280,29 +293,37 @@ class WorkerPool:
     def work_ready(self) -> None:
         """Wake a thread if necessary: there is new work. Any thread."""
         with self._lock:
+            watch, relieve = not self._watching, False
             if not self._parked:
                 if len(self._all) < self.threads and self._started and not self._stopping and self._has_work():
                     self._replace()
                     return
-                if self.when_stuck is None and not self._waiting:
-                    return
+                watch &= self.when_stuck is not None or bool(self._waiting)
+                relieve = not self._relieving
+                self._relieving = True
             elif not self._flowing(None):
                 self._wake(1)
                 return
-            if self._watching:
-                return
-            self._watching = True
-            self._seen = self._finished
-        self._call_later(PATIENCE, self._watch)
+            if watch:
+                self._watching = True
+                self._seen = self._finished
+        if watch:
+            self._call_later(PATIENCE, self._watch)
+        if relieve:
+            self._call_later(HOG_SECONDS, self._relieve)
 
     def _watch(self) -> None:
         """Shortly after work was announced, check that it makes progress. Reactor thread."""
         with self._lock:
             # Under the lock: work that arrives after this check sees that nobody watches, and schedules a new check.
             all_awake = not self._parked
+            relieve = all_awake and not self._relieving
+            self._relieving |= relieve
             if (all_awake and self.when_stuck is None and not self._waiting) or not self._has_work():
                 self._watching = False
                 self._step = 1
+                if relieve:
+                    self._call_later(HOG_SECONDS, self._relieve)
                 return
             stuck = self._finished == self._seen
             if not stuck:
@@ -316,6 +337,41 @@ class WorkerPool:
         if stuck and all_awake and self.when_stuck is not None:
             self.when_stuck()
         self._call_later(PATIENCE, self._watch)
+        if relieve:
+            self._call_later(HOG_SECONDS, self._relieve)
+
+    def _relieve(self) -> None:
+        """While work waits, look whether one client keeps others from the threads. Reactor thread."""
+        with self._lock:
+            self._relieving = self._has_work() and not self._stopping
+            if not self._relieving:
+                return
+            for state in self._relief.surplus(self._all, self._channels):
+                if not self.streams.enter():
+                    break
+                state.away = True
+                self._remove(state)
+                self._away.add(state)
+                self._queues.threads.away += 1
+                self._replace()
+        self._call_later(HOG_SECONDS, self._relieve)
+
+    def _held(self, channel: str) -> tuple[list[Client], int]:
+        """Return the clients of the messages that threads are on, for the queues."""
+        if channel not in self._channels:
+            return [], 0
+        deliveries = [state.delivery for state in (*self._all, *self._away)]
+        return [delivery.client for delivery in deliveries if delivery is not None], self.threads
+
+    def _come_back(self, state: WorkerThread) -> None:
+        """A thread that was away has finished its message."""
+        state.away = False
+        with self._lock:
+            self._away.discard(state)
+            self._queues.threads.away -= 1
+        self.return_to_count(state)
+        self.streams.leave()
+        self.work_ready()  # its client may have threads again
 
     def _wake(self, number: int) -> None:
         parked = self._parked
@@ -366,11 +422,10 @@ class WorkerPool:
                 if state.calls or self._calls:
                     self._make_call(state)
                     continue
-                delivery = queues.take(self._channels)
+                delivery = queues.take(self._channels, state)
                 if delivery is None:
                     self._park(state)
                     continue
-                state.delivery = delivery
                 state.busy_since = began = time.monotonic()
                 # A fresh context: what is set there (language, time zone, error reporting) ends with the message.
                 self.context.copy().run(consume, delivery)
@@ -383,12 +438,24 @@ class WorkerPool:
                 state.delivery = delivery = None  # a thread that parks keeps no message
                 state.busy_since = 0.0
                 self._finished += 1
-                if quick and len(self._awake) > 1:
+                if state.away:
+                    self._come_back(state)
+                elif quick and len(self._awake) > 1:
                     self._park_if_surplus(state)
         try:
             self.thread_done()
         except Exception:
             logger.exception("error at the end of a worker thread")
+        with self._lock:
+            callbacks = self._take_idle_callbacks()
+        _call_all(callbacks)
+
+    def _take_idle_callbacks(self) -> list[Callable[[], object]]:
+        """Return the callbacks to call, if nothing is to be done. The lock is held."""
+        callbacks: list[Callable[[], object]] = []
+        if not self._awake and not len(self.streams):
+            callbacks, self._idle_callbacks = self._idle_callbacks, callbacks
+        return callbacks
 
     def _make_call(self, state: WorkerThread) -> None:
         try:
@@ -408,14 +475,8 @@ class WorkerPool:
             self._awake.discard(state)
             self._set_switch_interval()
             self._parked.append(state)
-            callbacks: list[Callable[[], object]] = []
-            if not self._awake and not len(self.streams):
-                callbacks, self._idle_callbacks = self._idle_callbacks, callbacks
-        for callback in callbacks:
-            try:
-                callback()
-            except Exception:
-                logger.exception("error in a when_idle callback")
+            callbacks = self._take_idle_callbacks()
+        _call_all(callbacks)
         state.gate.acquire()
 
     def _park_if_surplus(self, state: WorkerThread) -> None:
@@ -433,6 +494,14 @@ class WorkerPool:
         if watch:  # the other thread's next job may be a slow one
             self._call_later(PATIENCE, self._watch)
         state.gate.acquire()
+
+
+def _call_all(callbacks: list[Callable[[], object]]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            logger.exception("error in a when_idle callback")
 
 
 def stream(run: Callable[[], object], refuse: Callable[[], object]) -> None:

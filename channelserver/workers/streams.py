@@ -44,6 +44,9 @@ class Streams:
         :param run: sends the response and closes it.
         :param refuse: called if there are too many.
         """
+        if state.away:  # it is among the running already
+            run()
+            return
         later = partial(copy_context().run, run)
         with self._lock:
             full = self._running >= self._most

@@ -6,12 +6,12 @@ Runs in the reactor thread; owns the numbers of open connections by address.
 from __future__ import annotations
 
 import resource
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import cast
 
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
+from channelserver.layers.turns import address_key
 from channelserver.server.common.sending import lose_transport
 from channelserver.server.common.transport import Transport
 from channelserver.server.common.wheel import Wheel
@@ -65,23 +65,6 @@ class Admission:
             self._numbers[key] -= 1
             if not self._numbers[key]:
                 del self._numbers[key]
-
-
-def address_key(peer: str) -> str:
-    """Return what counts as one address: of IPv6 the first half, for the second is the client's own to choose."""
-    if ":" not in peer:
-        return peer
-    address = read_address(peer)
-    return str(address) if isinstance(address, IPv4Address) else address.packed[:8].hex()
-
-
-def read_address(text: str) -> IPv4Address | IPv6Address:
-    """Return an address, without a zone; one of IPv4 that a listener of IPv6 sees is one of IPv4.
-
-    :raises ValueError: it is none.
-    """
-    address = ip_address(text.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 class Refusal(Protocol):

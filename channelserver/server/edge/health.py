@@ -18,8 +18,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from channelserver.layers.turns import read_address
 from channelserver.processes.figures import add_up
-from channelserver.server.common.limits import read_address
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.proxy import FIELDS
 from channelserver.server.site import Site

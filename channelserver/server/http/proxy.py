@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
-from channelserver.server.common.limits import read_address
+from channelserver.layers.turns import read_address
 from channelserver.server.http.http1 import BadRequest, RequestHead, is_host, set_host
 
 #: The fields that speak of the client, and are therefore not for everyone to send.

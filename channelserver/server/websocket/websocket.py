@@ -77,6 +77,10 @@ class WebSocket(Outgoing):
         self._due: float = 0.0
         self._received = 0
 
+    @property
+    def client(self) -> Any:
+        return self._addresses["client"]
+
     # -- handshake -----------------------------------------------------------------------------------------------------
 
     def check(self) -> None:

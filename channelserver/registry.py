@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 import os
 import sys
 import threading
@@ -16,12 +17,14 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from django.conf import settings
-from django.core import mail
 from django.utils.module_loading import import_string
 
+from channelserver import test_runner
 from channelserver.layers import BaseChannelLayer, InMemoryChannelLayer
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.processes.local_client import LocalSocketLayer
+
+logger = logging.getLogger("channelserver")
 
 #: What ``BACKEND`` says in projects written for Channels 1, and what it means here.
 BACKENDS = {
@@ -152,7 +155,11 @@ class ChannelLayerManager:
         """Return the layer that leads to the in-memory layer of another process; None: it lives in this process."""
         if self.remote is not None and name == self.remote_alias:
             return self.remote(name, _known_parameters(backend, parameters))
-        if self.hosting or _inside_tests():
+        if self.hosting:
+            return None
+        runner = test_runner.started()
+        if runner:
+            logger.info("%s runs in this process: layer %r is private, and reaches no server", runner, name)
             return None
         path = local_socket_path()
         return LocalSocketLayer(path, name) if path else None
@@ -250,10 +257,3 @@ def project_folder() -> str:
     for _ in range(name.count(".") + 1 + (os.path.basename(path) == "__init__.py")):
         folder = os.path.dirname(folder)
     return folder
-
-
-def _inside_tests() -> bool:
-    """Whether this process runs tests, which never connect to a running server."""
-    return hasattr(mail, "outbox") or any(
-        name in sys.modules for name in ("channelserver.test", "twisted.trial", "pytest")
-    )

@@ -6,7 +6,9 @@ import os
 import stat
 import subprocess
 import sys
+from unittest import mock
 
+from channelserver import test_runner
 from tests.process import TIMEOUT, ServerTestCase, project, wait_until
 
 
@@ -34,6 +36,49 @@ class LocalSocketTests(ServerTestCase):
         self.assertIn("NoServerError", text)
         self.assertIn("channelserver.sock", text)
         self.assertIn("twistd channelserver", text)
+
+    def test_runners(self) -> None:
+        """A process that has imported a test runner sends; one in which it runs has a layer of its own, and says so."""
+        self.start()
+        loads = "import sys, types, twisted.trial.unittest; sys.modules['_pytest'] = types.ModuleType('_pytest')\n"
+        send = "from channelserver import Channel; Channel('work').send({'text': 'sent'})\n"
+        self.manage("shell", "-v", "0", "-c", loads + send)
+        work = self.folder / "work.txt"
+        wait_until(lambda: work.exists() and work.read_text() == "sent\n")
+        (self.folder / "check_runners.py").write_text(
+            "import logging, unittest\n"
+            "import django\n"
+            "logging.basicConfig(level='INFO')\n"
+            "django.setup()\n"
+            "class SendTests(unittest.TestCase):\n"
+            f"    def test_send(self):\n        {send.replace('; ', chr(10) + '        ').replace('sent', 'private')}"
+        )
+        environment = {**self.environment, "DJANGO_SETTINGS_MODULE": "settings"}
+        for runner in ("unittest", "twisted.trial"):
+            done = subprocess.run(
+                [sys.executable, "-m", runner, "check_runners"], cwd=self.folder, env=environment, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIMEOUT * 2,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stdout)
+            name = runner.rpartition(".")[2]
+            self.assertIn(f"{name} runs in this process: layer 'default' is private", done.stdout)
+        self.manage("shell", "-v", "0", "-c", send.replace("sent", "last"))
+        wait_until(lambda: work.read_text().endswith("last\n"))
+        self.assertNotIn("private", work.read_text())
+
+    def test_pytest(self) -> None:
+        """pytest counts while it runs in this very process: its children inherit what it sets in the environment."""
+        for loaded, environment, wanted in (
+            ({"_pytest": self}, {"PYTEST_VERSION": "9"}, "pytest"),
+            ({"_pytest": self}, {"PYTEST_CURRENT_TEST": "a (call)"}, "pytest"),
+            ({"_pytest": self}, {}, ""),
+            ({}, {"PYTEST_VERSION": "9"}, ""),
+        ):
+            main = {"__main__": sys.modules[__name__]}
+            with mock.patch.dict(sys.modules, {**loaded, **main}), mock.patch.dict(os.environ, environment):
+                for name in ("channelserver.test", *([] if loaded else ["_pytest"])):
+                    sys.modules.pop(name, None)
+                self.assertEqual(test_runner.started(), wanted)
 
     def test_only_the_owner(self) -> None:
         """The socket's file is for its owner alone, and gone after the end."""

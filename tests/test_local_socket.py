@@ -75,7 +75,11 @@ class LocalSocketTests(ServerTestCase):
             ({}, {"PYTEST_VERSION": "9"}, ""),
         ):
             main = {"__main__": sys.modules[__name__]}
-            with mock.patch.dict(sys.modules, {**loaded, **main}), mock.patch.dict(os.environ, environment):
+            with (
+                mock.patch.dict(sys.modules, {**loaded, **main}),
+                mock.patch.dict(os.environ, environment),
+                mock.patch.object(test_runner, "mail", object()),  # other tests may have set Django's up
+            ):
                 for name in ("channelserver.test", *([] if loaded else ["_pytest"])):
                     sys.modules.pop(name, None)
                 self.assertEqual(test_runner.started(), wanted)

@@ -31,11 +31,13 @@ class StaticFilesHandler(AsgiHandler):
         self.insecure = insecure
 
     def get_response(self, request: Any) -> Any:
+        # STATIC_URL may be with or without the root path.
         prefix = self.base_url.path
-        if self.base_url.netloc or not request.path.startswith(prefix):
+        path = next((path for path in (request.path, request.path_info) if path.startswith(prefix)), None)
+        if self.base_url.netloc or path is None:
             return super().get_response(request)
         try:
-            response: Any = serve(request, url2pathname(request.path[len(prefix) :]), insecure=self.insecure)
+            response: Any = serve(request, url2pathname(path[len(prefix) :]), insecure=self.insecure)
         except Http404 as error:
             response = response_for_exception(request, error)
         return response

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -47,9 +49,21 @@ class MediaFilesTests(SynchronousTestCase):
         folder.mkdir(parents=True)
         write(folder)
         media = MediaFiles(str(folder), "/media/")
-        self.assertEqual(media.find("sub/deep.txt"), str(folder / "sub" / "deep.txt"))
-        self.assertEqual(media.find("a b\u00e9.txt"), str(folder / "a b\u00e9.txt"))
-        self.assertEqual(media.find("to-text"), str(folder / "notes.txt"))
+
+        def read(name: str) -> bytes | None:
+            with contextlib.suppress(OSError, ValueError):
+                public = media._name("/media/" + name)
+                file = None if public is None else media.open(public)
+                if file is not None:
+                    try:
+                        return file.read(100)
+                    finally:
+                        file.close()
+            return None
+
+        for name in ("sub/deep.txt", "a b\u00e9.txt", "notes.txt"):
+            self.assertEqual(read(name), FILES[name])
+        self.assertEqual(read("to-text"), FILES["notes.txt"])
         for name in (
             "", "/", ".", "..", "../outside.txt", "sub/../notes.txt", "sub/../../outside.txt", "/etc/passwd",
             "//etc/passwd", "sub", "sub/", "missing", ".hidden", "sub/.git/config", "to-hidden", "out",
@@ -58,7 +72,35 @@ class MediaFilesTests(SynchronousTestCase):
             "sub//deep.txt",
             f"../{folder.name}-other/a.txt", f"up/{folder.name}-other/a.txt",
         ):  # fmt: skip
-            self.assertIsNone(media.find(name), name)
+            self.assertIsNone(read(name), name)
+
+    def test_links_that_change(self) -> None:
+        """However fast a link changes between a file inside and one outside, only the one inside is read."""
+        folder = Path(self.mktemp()).resolve() / "media"
+        folder.mkdir(parents=True)
+        write(folder)
+        media, link, running = MediaFiles(str(folder), "/media/"), folder / "link", True
+        os.symlink(folder / "notes.txt", link)
+
+        def change() -> None:
+            while running:
+                for target in (folder.parent / "outside.txt", folder / "notes.txt"):
+                    os.symlink(target, folder / "new")
+                    os.replace(folder / "new", link)
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            found = set()
+            for _ in range(2000):
+                file = media.open("link")
+                if file is not None:
+                    found.add(file.read(100))
+                    file.close()
+        finally:
+            running = False
+            thread.join()
+        self.assertEqual(found, {FILES["notes.txt"]})
 
 
 class ServedTests(ServerTestCase):

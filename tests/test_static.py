@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import os
 import pathlib
+import socket
 import tempfile
 from typing import Any
 
-from channelserver.server.edge.static import StaticFiles
-from channelserver.server.http import exchange as exchange_module
+from channelserver.server.edge import static
+from channelserver.server.edge.static import LOOK_SECONDS, SETTLE_SECONDS, WAITS, StaticFiles
 from channelserver.server.http import source
-from channelserver.server.http.source import BLOCK, FileSource
+from channelserver.server.http.source import BLOCK
 from tests.fakes import Client, FakeServer, Response, StrictTestCase, get, request
 
 LARGE = bytes(range(256)) * 4096  # a megabyte
@@ -78,23 +79,22 @@ class FileTests(StaticTestCase):
         self.assertEqual([response.body for response in client.responses()], [CSS, b"small", CSS])
         self.assertFalse(client.transport.over)
 
+    def test_every_answer_closes_its_file(self) -> None:
+        """Whatever the answer is, no descriptor is left open."""
+        before = os.listdir("/proc/self/fd")
+        for lines, status in (
+            ((), 200), (("Range: bytes=0-9",), 206), (("Range: bytes=9999999-",), 416), (("If-None-Match: *",), 304),
+        ):  # fmt: skip
+            for name in ("chat.css", "large.bin"):
+                self.assertEqual(self.ask(f"/static/{name}", *lines).status, status)
+        self.ask("/static/chat.css", method="HEAD")
+        self.ask("/static/chat.css", method="POST")
+        self.assertEqual(os.listdir("/proc/self/fd"), before)
+
     def test_empty_file(self) -> None:
-        """A file may be empty; it is closed like any other."""
-        opened: list[Any] = []
-
-        class Watched(FileSource):
-            def __init__(self, exchange: Any, file: Any) -> None:
-                opened.append(file)
-                super().__init__(exchange, file)
-
-        self.patch(exchange_module, "FileSource", Watched)
+        """A file may be empty."""
         self.write("empty.txt", b"")
-        self.serve()
         response = self.ask("/static/empty.txt")
-        closed = [file.closed for file in opened]
-        for file in opened:
-            file.close()
-        self.assertEqual(closed, [True])
         self.assertEqual((response.status, response.body, response.header("content-length")), (200, b"", "0"))
 
     def test_sizes_around_a_block(self) -> None:
@@ -130,14 +130,11 @@ class FileTests(StaticTestCase):
         self.assertEqual(self.ask("/static/a/b/%C3%B6%20x.txt").body, b"found")
 
     def test_mounted_site(self) -> None:
-        """On a mounted site the files are below its root."""
+        """On a mounted site the files are below its root, which the proxy may have cut off."""
         self.serve("/static/", "/app")
         self.assertEqual(self.ask("/app/static/chat.css").body, CSS)
-        self.assertDjangos("/static/chat.css")
-
-    def test_length_of_the_list(self) -> None:
-        """The list has all files."""
-        self.assertEqual(len(self.files), 3)
+        self.assertEqual(self.ask("/static/chat.css").body, CSS)
+        self.assertDjangos("/application/static/chat.css")
 
     def test_access_log(self) -> None:
         """Files are in the access log."""
@@ -180,18 +177,123 @@ class OtherPathTests(StaticTestCase):
             self.assertDjangos("/static/" + name)
         self.assertEqual(self.ask("/static/a/b.c.txt").body, b"open")
 
-    def test_files_made_later(self) -> None:
-        """The list is made once, at the start."""
-        self.write("later.css", b"x")
-        self.assertDjangos("/static/later.css")
 
-    def test_files_that_have_gone(self) -> None:
-        """A file of the list that has gone meanwhile is answered with 404, and logged; the connection is kept."""
+class ChangeTests(StaticTestCase):
+    """Files that come, change and go while the server runs."""
+
+    def test_file_that_comes(self) -> None:
+        """A new file is found at once, also where another request has missed it."""
+        self.assertDjangos("/static/later.css")
+        self.write("later.css", b"x")
+        self.assertEqual(self.ask("/static/later.css").body, b"x")
+
+    def test_file_that_goes(self) -> None:
+        """A file that has gone may be about to be replaced: its requests wait a moment, then get 404; and after that
+        its path is Django's.
+        """
+        self.ask("/static/chat.css")
+        (self.folder / "chat.css").unlink()
+        clients = [self.server.connect() for _ in range(3)]
+        for client in clients:
+            client.send(get("/static/chat.css"))
+            self.assertEqual(client.received, b"")
+        self.server.pass_time(SETTLE_SECONDS)
+        self.assertEqual([client.response().status for client in clients], [404] * 3)
+        self.assertDjangos("/static/chat.css")
+
+    def test_file_that_is_replaced_by_collectstatic(self) -> None:
+        """It removes the file, makes it anew and writes it: whoever asks meanwhile waits, and gets the new one."""
+        self.ask("/static/chat.css")
         (self.folder / "chat.css").unlink()
         client = self.server.connect()
-        client.send(get("/static/chat.css") + get("/static/small.txt"))
-        self.assertEqual([response.status for response in client.responses()], [404, 200])
-        self.expect_logged("chat.css")
+        client.send(get("/static/chat.css"))
+        with open(self.folder / "chat.css", "wb") as file:
+            self.server.pass_time(SETTLE_SECONDS)
+            self.assertEqual(client.received, b"", "it is still empty")
+            file.write(b"new " * 100)
+        os.utime(self.folder / "chat.css", (1_500_000_001, 1_500_000_001))
+        self.server.pass_time(SETTLE_SECONDS)
+        self.assertEqual(client.response().body, b"new " * 100)
+
+    def test_client_that_does_not_wait(self) -> None:
+        """A client may leave while its file is about to be replaced."""
+        self.ask("/static/chat.css")
+        (self.folder / "chat.css").unlink()
+        client = self.server.connect()
+        client.send(get("/static/chat.css"))
+        client.leave()
+        self.server.pass_time(SETTLE_SECONDS)
+
+    def test_file_that_changes_all_the_time(self) -> None:
+        """Such a file is sent as it is, after some waiting."""
+        client = self.server.connect()
+        for number in range(WAITS):
+            with open(self.folder / "chat.css", "ab") as file:
+                file.write(b"more")
+            if number == 0:
+                client.send(get("/static/chat.css"))
+            self.assertEqual(client.received, b"")
+            self.server.pass_time(SETTLE_SECONDS)
+        self.assertEqual(client.response().body, CSS + b"more" * WAITS)
+
+    def test_same_size_within_a_second(self) -> None:
+        """Another content of the same length has another tag, even if it was written in the same second."""
+        tags = []
+        for moment, content in ((100, b"one"), (200, b"two")):
+            path = self.write("small.txt", content)
+            os.utime(path, ns=(moment, moment))
+            response = self.ask("/static/small.txt")
+            self.assertEqual(response.body, content)
+            tags.append(response.header("etag"))
+        self.assertNotEqual(*tags)
+
+    def test_many_files(self) -> None:
+        """What the server knows of files is bounded, however many paths lead to one."""
+        self.patch(static, "MAX_KNOWN", 10)
+        (self.folder / "again").symlink_to(self.folder)
+        for depth in range(30):
+            self.assertEqual(self.ask("/static/" + "again/" * depth + "chat.css").body, CSS)
+            self.assertLessEqual(len(self.files._known), 10)
+
+
+class OddEntryTests(StaticTestCase):
+    """Links, special files and unreadable ones."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        (self.folder / "dangling.css").symlink_to(self.folder / "nowhere.css")
+        (self.folder / "loop.css").symlink_to(self.folder / "loop.css")
+        (self.folder / "itself").symlink_to(self.folder)
+        os.mkfifo(self.folder / "pipe.css")
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.addCleanup(self.socket.close)
+        self.socket.bind(str(self.folder / "socket.css"))
+        self.socket.listen()
+
+    def test_they_are_named(self) -> None:
+        """All of them, each with the reason; links that lead to files and folders are none of them."""
+        (self.folder / "linked.css").symlink_to(self.folder / "chat.css")
+        found = sorted(line.removeprefix(f"{self.folder}/") for line in static.unusable(str(self.folder)))
+        self.assertEqual(
+            found,
+            [
+                "dangling.css (dangling link)", "loop.css (too many levels of symbolic links)",
+                "pipe.css (not a regular file)", "socket.css (not a regular file)",
+            ],
+        )  # fmt: skip
+
+    def test_they_are_django_s(self) -> None:
+        """Nothing is sent of them, and nobody waits for the other end of a FIFO."""
+        for name in ("dangling", "loop", "pipe", "socket"):
+            self.assertDjangos(f"/static/{name}.css")
+
+    def test_links_of_collectstatic(self) -> None:
+        """``collectstatic --link`` links to the source folders, which are elsewhere."""
+        source = self.outside / "app.css"
+        source.write_bytes(b"source")
+        os.utime(source, (1, 1))
+        (self.folder / "app.css").symlink_to(source)
+        self.assertEqual(self.ask("/static/app.css").body, b"source")
 
 
 class ConditionTests(StaticTestCase):
@@ -240,6 +342,11 @@ class ConditionTests(StaticTestCase):
         self.serve()
         self.assertNotEqual(self.ask("/static/chat.css").header("etag"), self.tag)
 
+    def test_dates_that_are_none(self) -> None:
+        """Whatever stands where a date should, the answer is the file."""
+        for value in ("x" * 5000, "Fri, 99 Jul 99999999999 02:40:00 GMT", ",,,", "0"):
+            self.assertEqual(self.ask("/static/chat.css", f"If-Modified-Since: {value}").body, CSS, value)
+
 
 class RangeTests(StaticTestCase):
     """RFC 9110 section 14: parts of files."""
@@ -274,9 +381,18 @@ class RangeTests(StaticTestCase):
 
     def test_ranges_not_understood(self) -> None:
         """Other units, several ranges and nonsense are ignored: the whole file comes."""
-        for value in ("lines=1-2", "bytes=0-1,3-4", "bytes=a-b", "bytes", "bytes=", ""):
+        for value in (
+            "lines=1-2", "bytes=0-1,3-4", "bytes=a-b", "bytes", "bytes=", "", "bytes=-", "bytes=5-4", "bytes=+0-1",
+            "bytes=0-" + "9" * 5000,
+        ):  # fmt: skip
             response = self.ask("/static/chat.css", f"Range: {value}")
             self.assertEqual((response.status, response.body), (200, CSS), value)
+
+    def test_empty_file(self) -> None:
+        """An empty file has no part."""
+        self.write("empty.txt", b"")
+        for value in ("0-", "0-0", "-1"):
+            self.assertEqual(self.ask("/static/empty.txt", f"Range: bytes={value}").status, 416)
 
     def test_head(self) -> None:
         """A range of a HEAD sends no body."""
@@ -322,6 +438,69 @@ class VariantTests(StaticTestCase):
         """HEAD tells the length of the variant."""
         response = self.ask("/static/chat.css", "Accept-Encoding: gzip", method="HEAD")
         self.assertEqual(response.header("content-length"), str(len(self.zipped)))
+
+    def test_weights(self) -> None:
+        """RFC 9110 section 12.5.3: what the client refuses it does not get, and what it likes best comes first."""
+        for accepted, encoding in (
+            ("gzip;q=0", None), ("gzip;q=0, br;q=0.000", None), ("gzip; q=0.5, br ; q = 0.4", "gzip"),
+            ("GZIP;Q=1", "gzip"), ("x-gzip", "gzip"), ("gzip;q=0.5, identity", None), ("deflate", None), ("", None),
+            ("*", None), ("*;q=0.5, gzip;q=0.5", "gzip"), ("identity;q=0, gzip", "gzip"), ("identity;q=0, *", "br"),
+            ("*;q=0, gzip;q=0.1", "gzip"), ("gzip;q=0, *", None), ("gzipped", None),
+        ):  # fmt: skip
+            response = self.ask("/static/chat.css", f"Accept-Encoding: {accepted}")
+            self.assertEqual(
+                (accepted, response.status, response.header("content-encoding")), (accepted, 200, encoding)
+            )
+
+    def test_nothing_acceptable(self) -> None:
+        """Who refuses plain content, and takes no coding that is there, gets 406."""
+        for accepted in ("identity;q=0", "*;q=0", "deflate, identity;q=0", "gzip;q=0, br;q=0, identity;q=0"):
+            response = self.ask("/static/chat.css", f"Accept-Encoding: {accepted}")
+            self.assertEqual((response.status, response.header("vary")), (406, "Accept-Encoding"), accepted)
+        self.assertEqual(self.ask("/static/large.bin", "Accept-Encoding: identity;q=0").status, 406)
+
+    def test_tags(self) -> None:
+        """Each variant has a tag of its own: else a cache would join a part of one with a part of another."""
+        tags = {
+            accepted: self.ask("/static/chat.css", f"Accept-Encoding: {accepted}").header("etag") or ""
+            for accepted in ("identity", "gzip", "br")
+        }
+        self.assertEqual(len(set(tags.values())), 3)
+        for accepted in tags:
+            for other, tag in tags.items():
+                lines = (f"Accept-Encoding: {accepted}", f"If-None-Match: {tag}")
+                response = self.ask("/static/chat.css", *lines)
+                self.assertEqual(response.status, 304 if accepted == other else 200)
+                self.assertEqual(
+                    (response.header("etag"), response.header("vary")), (tags[accepted], "Accept-Encoding")
+                )
+                lines = (f"Accept-Encoding: {accepted}", "Range: bytes=1-3", f"If-Range: {tag}")
+                self.assertEqual(self.ask("/static/chat.css", *lines).status, 206 if accepted == other else 200)
+
+    def test_part_of_a_variant(self) -> None:
+        """A range counts the bytes of the variant."""
+        response = self.ask("/static/chat.css", "Accept-Encoding: gzip", "Range: bytes=1-3")
+        self.assertEqual((response.status, response.body), (206, self.zipped[1:4]))
+        self.assertEqual(response.header("content-range"), f"bytes 1-3/{len(self.zipped)}")
+        self.assertEqual(response.header("content-encoding"), "gzip")
+
+    def test_variants_that_come_and_go(self) -> None:
+        """Within a second, a new variant is used; one that has gone is not missed."""
+        (self.folder / "chat.css.br").unlink()
+        self.assertEqual(self.ask("/static/chat.css", "Accept-Encoding: br, gzip").header("content-encoding"), "gzip")
+        (self.folder / "chat.css.gz").unlink()
+        self.assertEqual(self.ask("/static/chat.css", "Accept-Encoding: br, gzip").body, CSS)
+        self.write("chat.css.br", b"again")
+        self.server.pass_time(LOOK_SECONDS)
+        self.assertEqual(self.ask("/static/chat.css", "Accept-Encoding: br, gzip").body, b"again")
+
+    def test_variant_of_an_old_file(self) -> None:
+        """When the file alone has been replaced, its variants are those of the old one: they are not used."""
+        self.ask("/static/chat.css", "Accept-Encoding: gzip")
+        os.utime(self.write("chat.css", b"new"), (1_500_000_001, 1_500_000_001))
+        self.server.pass_time(LOOK_SECONDS)
+        response = self.ask("/static/chat.css", "Accept-Encoding: gzip")
+        self.assertEqual((response.body, response.header("content-encoding")), (b"new", None))
 
     def test_uncompressed_file_has_no_vary(self) -> None:
         """A file without variants does not vary."""
@@ -370,7 +549,7 @@ class SendingTests(StaticTestCase):
         reads = 0
         while not client.received.endswith(LARGE):
             if not file.closed:
-                self.assertLessEqual(file.tell() - len(client.received), 4 * BLOCK)
+                self.assertLessEqual(file._offset - len(client.received), 4 * BLOCK)
             client.transport.client_reads()
             self.server.turn()
             reads += 1

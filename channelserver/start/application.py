@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import django
 from django.apps import apps
@@ -21,7 +20,6 @@ from twisted.logger import Logger
 
 from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
-from channelserver.checks import static_problem
 from channelserver.delay.consumers import add_delay
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
@@ -39,7 +37,8 @@ from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.service import ListenError, ServerService
 from channelserver.server.site import Site
 from channelserver.server.websocket.origin import OriginPolicy
-from channelserver.start.project import StartError, describe
+from channelserver.start.files import files
+from channelserver.start.project import StartError, clean_root_path, describe
 from channelserver.start.workers import AllWorkers, LoopWatch, Workers, make_workers
 from channelserver.staticfiles import StaticFilesHandler
 from channelserver.workers import django_cleanup
@@ -101,15 +100,8 @@ def make_server(
     bridge = Bridge(reactor)
     hosts = allowed_hosts()
     origins = OriginPolicy(hosts, values.allowed_origin)
-    values.root_path = values.root_path or settings.FORCE_SCRIPT_NAME or ""
-    root_path = values.root_path.rstrip("/")
-    static = in_turn(
-        static_files(root_path) if values.static else None,
-        media_files(root_path) if values.media else None,
-    )
-    problem = static_problem() if values.static else ""
-    if problem:
-        _log.info("{problem}", problem=problem)
+    root_path = values.root_path = clean_root_path(values.root_path or settings.FORCE_SCRIPT_NAME)
+    static = files(values, log=number == 1)
     proxies = ProxyPolicy(values.trust_proxy)
     site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static, proxies=proxies)
 
@@ -227,44 +219,3 @@ def http_consumer(values: Settings, handler: AsgiHandler | None = None) -> ViewC
         return ViewConsumer(handler, values.http_timeout)
     except (ImproperlyConfigured, ImportError) as error:
         raise StartError(f"the setting MIDDLEWARE is wrong: {describe(error)}") from error
-
-
-def static_files(root_path: str) -> Any:
-    """Return what serves ``STATIC_URL`` from ``STATIC_ROOT`` in the reactor, or None if the project has none, or not on
-    this host.
-    """
-    folder = getattr(settings, "STATIC_ROOT", None)
-    prefix = getattr(settings, "STATIC_URL", None)
-    if not folder or not prefix or not os.path.isdir(folder):
-        return None
-    parts = urlsplit(prefix)
-    if parts.netloc or not parts.path.strip("/"):
-        return None
-    path = "/" + parts.path.strip("/") + "/"
-    from channelserver.server.edge.static import StaticFiles
-
-    return StaticFiles(os.fspath(folder), path.removeprefix(root_path) if root_path else path, root_path)
-
-
-def media_files(root_path: str) -> Any:
-    """Return what serves ``MEDIA_URL`` from ``MEDIA_ROOT`` in the reactor.
-
-    :raises StartError: the settings do not say what to serve, or where.
-    """
-    parts = urlsplit(settings.MEDIA_URL)
-    path = "/" + parts.path.strip("/") + "/"
-    if not settings.MEDIA_ROOT or parts.netloc or path == "//":
-        raise StartError("--media needs the settings MEDIA_ROOT, a folder, and MEDIA_URL, a path such as '/media/'")
-    if root_path and not path.startswith(root_path + "/"):
-        path = root_path + path
-    from channelserver.server.edge.media import MediaFiles
-
-    return MediaFiles(os.fspath(settings.MEDIA_ROOT), path)
-
-
-def in_turn(*handlers: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
-    """Return a handler that tries each of `handlers`, until one answers the request."""
-    wanted = [handler for handler in handlers if handler is not None]
-    if len(wanted) < 2:
-        return wanted[0] if wanted else None
-    return lambda exchange: any(handler(exchange) for handler in wanted)

@@ -28,6 +28,7 @@ from channelserver.server.service import ListenError, ServerService, endpoints
 from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server
 from channelserver.start.demo import prepare
+from channelserver.start.files import odd_files
 from channelserver.start.logs import access_writer, join_logs
 from channelserver.start.project import StartError
 from channelserver.start.signals import other_signals, stop_on_signals
@@ -137,7 +138,7 @@ def _make_service(command_line: Options) -> Any:
     if given.get("demo") or given.get("demo_data"):
         prepare(given.get("demo_data"))
     else:
-        project.set_up(given.get("settings"), given.get("pythonpath"), given.get("app"))
+        project.set_up(given.get("settings"), given.get("pythonpath"), given.get("app"), given.get("root_path"))
     values = resolve(given, project.configured("CHANNELSERVER", {}))
     parent = getattr(command_line, "parent", None) or {}
     daemon = not parent.get("nodaemon", True)
@@ -206,6 +207,9 @@ def _check(values: Settings, tls: ServerTLS | None, reactor: Any) -> None:
         raise StartError("the system check found: " + "; ".join(" ".join(str(message).split()) for message in problems))
     if tls is not None and tls.gap:
         print(f"channelserver: {tls.gap}; clients that use these names refuse to connect")
+    problem = odd_files() if values.static else ""
+    if problem:
+        print(f"channelserver: {problem}")
     print("channelserver: options, settings, routing and layer are in order")
     raise SystemExit(0)
 

@@ -26,12 +26,15 @@ class StartError(Exception):
     """The server cannot start; the text is one sentence for the user, with the reason and the cure."""
 
 
-def set_up(settings_module: str | None, pythonpath: str | None, app: str | None = None) -> None:
+def set_up(
+    settings_module: str | None, pythonpath: str | None, app: str | None = None, root_path: str | None = None
+) -> None:
     """Import the settings and set Django up.
 
     :param settings_module: dotted name; None: the environment's ``DJANGO_SETTINGS_MODULE``.
     :param pythonpath: folder to import from; None: the current one.
     :param app: module to import before, as ``mysite.wsgi`` or ``mysite.wsgi:application``.
+    :param root_path: where the site is mounted, if an option says so.
     :raises StartError: something is missing or wrong.
     """
     folder = os.path.abspath(pythonpath or os.curdir)
@@ -48,7 +51,7 @@ def set_up(settings_module: str | None, pythonpath: str | None, app: str | None 
         raise StartError(
             "No settings module given; use --settings or DJANGO_SETTINGS_MODULE, or --demo for a ready-made site"
         )
-    load(name, folder)
+    load(name, folder, root_path)
 
 
 def import_app(app: str) -> None:
@@ -76,10 +79,11 @@ def import_app(app: str) -> None:
         )  # fmt: skip
 
 
-def load(name: str, folder: str = "Python's path") -> None:
+def load(name: str, folder: str = "Python's path", root_path: str | None = None) -> None:
     """Import the settings and set Django up, without a change to Python's path.
 
     :param folder: where the project is, for error texts.
+    :param root_path: where the site is mounted; None: the settings say it.
     :raises StartError: something is missing or wrong.
     """
     os.environ["DJANGO_SETTINGS_MODULE"] = name
@@ -101,9 +105,26 @@ def load(name: str, folder: str = "Python's path") -> None:
     if not any(map(str.isupper, vars(module))):
         raise StartError(f"the module {name!r} holds no settings; write for example --settings {name}.settings")
     try:
+        _mount(root_path)
         django.setup()
     except BaseException as error:
         raise StartError(f"the project of {name!r} cannot be set up: {describe(error)}") from error
+
+
+def clean_root_path(path: str | None) -> str:
+    """Return a root path with a slash at its start and none at its end; empty: the site is not mounted."""
+    path = (path or "").strip("/")
+    return f"/{path}" if path else ""
+
+
+def _mount(root_path: str | None) -> None:
+    """Tell Django where the site is mounted, before it makes URLs: a STATIC_URL such as "static/" begins there."""
+    options = getattr(settings, "CHANNELSERVER", None)
+    root_path = root_path or (options.get("root_path") if isinstance(options, dict) else None)
+    if root_path and isinstance(root_path, str):
+        settings.FORCE_SCRIPT_NAME = clean_root_path(root_path) or None
+        for name in ("STATIC_URL", "MEDIA_URL"):  # which the module of --app may have made Django remember
+            vars(settings).pop(name, None)
 
 
 def configured(name: str, default: Any) -> Any:

@@ -73,7 +73,7 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
     if values.app:
         os.environ["DJANGO_SETTINGS_MODULE"] = config["settings"]
         project.import_app(values.app)
-    project.load(config["settings"])
+    project.load(config["settings"], root_path=values.root_path)
     join_logs()
     raise_descriptor_limit(values.max_connections)
     service: Any = None

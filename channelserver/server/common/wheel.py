@@ -38,6 +38,8 @@ class Wheel:
         self._call: IDelayedCall | None = None
         self._next = 0  # the slot for which _call is set
         self.now: Callable[[], float] = clock.seconds
+        #: The reactor's own, for what must not wait for a slot.
+        self.call_later = clock.callLater
 
     def add(self, timed: Timed, when: float) -> None:
         """Call ``timed.on_tick`` at the time `when` or up to a slot later; earlier if it has an earlier entry."""

@@ -2,10 +2,9 @@
 
 Runs in the reactor thread; owns nothing that changes.
 
-Unlike static files these come and go, so each name is looked up in the file system when it is asked for. They were
-written by users, whom the site's visitors need not trust:
+These files were written by users, whom the site's visitors need not trust:
 
-1. Neither ``..`` nor a symbolic link leads out of the folder. Hidden files are not served.
+1. Neither ``..`` nor a link leads out of the folder. Hidden files are not served.
 2. Browsers run no file as a page or a script of this site: ``nosniff`` forbids them to guess the type, and types that
    they would run or render as a page are offered for download.
 """
@@ -13,12 +12,13 @@ written by users, whom the site's visitors need not trust:
 from __future__ import annotations
 
 import os
-from typing import Any
+import stat
 
 from whitenoise.media_types import MediaTypes
-from whitenoise.responders import StaticFile
 
-from channelserver.server.edge.static import StaticFiles
+from channelserver.server.edge.files import OpenFile, Pair, State
+from channelserver.server.edge.static import Folder
+from channelserver.server.http.exchange import Exchange
 
 #: Types that a browser shows without running anything in them. Everything else is for download.
 _SHOWN = ("image/", "audio/", "video/")
@@ -26,49 +26,50 @@ _SHOWN_TOO = frozenset({"text/plain", "application/pdf"})
 _NOT_SHOWN = frozenset({"image/svg+xml"})
 
 
-class MediaFiles(StaticFiles):
-    """The files below a folder, under a prefix of the path.
-
-    :param folder: path of the folder (Django: ``MEDIA_ROOT``).
-    :param prefix: what their paths start with, with a slash at both ends (Django: ``MEDIA_URL``).
-    """
+class MediaFiles(Folder):
+    """Django's ``MEDIA_ROOT`` below ``MEDIA_URL``."""
 
     kind, exclusive = "media", True
 
-    def __init__(self, folder: str, prefix: str) -> None:
-        self._folder = os.path.realpath(folder)
-        self._prefix = prefix
+    def __init__(self, folder: str, prefix: str, root_path: str = "") -> None:
+        super().__init__(folder, prefix, root_path)
         self._types = MediaTypes()
 
-    def file(self, path: str) -> Any:
-        found = self.find(path[len(self._prefix) :])
-        return None if found is None else StaticFile(found, self._headers(found))
+    def find(self, path: str, exchange: Exchange) -> tuple[OpenFile, State] | None:
+        name = self._name(path)
+        file = None if name is None else self.open(name)
+        return None if file is None else (file, State(file, self._fields(path)))
 
-    def find(self, name: str) -> str | None:
-        """Return the path of a file, or None if there is no public file of that name.
+    def open(self, name: str) -> OpenFile | None:
+        """Open the public file of a name, None if there is none.
 
-        :param name: as requested, percent-decoded, without the prefix.
+        :param name: relative to the folder, percent-decoded.
+        :raises OSError: it cannot be read.
         """
-        parts = name.split("/")
-        if any(not part or part[0] == "." or "\x00" in part or "\\" in part for part in parts):
-            return None
+        # Nothing happens to what is only named by a descriptor, be it a device. Where it is in truth, the kernel knows:
+        # links that change meanwhile do not matter.
+        descriptor = os.open(os.path.join(self._folder, name), os.O_PATH | os.O_CLOEXEC)
         try:
-            path = os.path.realpath(os.path.join(self._folder, *parts), strict=True)
-        except (OSError, ValueError):
-            return None
-        inside = os.path.commonpath((path, self._folder)) == self._folder
-        hidden = any(part[:1] == "." for part in os.path.relpath(path, self._folder).split(os.sep))
-        return path if inside and not hidden and os.path.isfile(path) else None
+            place = f"/proc/self/fd/{descriptor}"
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not self._is_public(os.readlink(place)):
+                return None
+            return OpenFile(place)
+        finally:
+            os.close(descriptor)
 
-    def _headers(self, path: str) -> list[tuple[str, str]]:
-        kind: str = self._types.get_type(path)
-        headers = [
+    def _is_public(self, path: str) -> bool:
+        folder = os.path.join(os.path.realpath(self._folder), "")
+        return path.startswith(folder) and "/." not in path[len(folder) - 1 :]
+
+    def _fields(self, path: str) -> list[Pair]:
+        kind = self._types.get_type(path)
+        fields = [
             ("Content-Type", f"{kind}; charset=utf-8" if kind.startswith("text/") else kind),
             ("X-Content-Type-Options", "nosniff"),
             ("Cache-Control", "no-cache"),  # kept, but asked for again: a new upload may have the same name
         ]
         if kind in _NOT_SHOWN or not (kind.startswith(_SHOWN) or kind in _SHOWN_TOO):
-            headers.append(("Content-Disposition", "attachment"))
+            fields.append(("Content-Disposition", "attachment"))
         if kind.startswith("image/"):
-            headers.append(("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox"))
-        return headers
+            fields.append(("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; sandbox"))
+        return [[name.encode("latin-1"), value.encode("latin-1")] for name, value in fields]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from channelserver.delay.timer import LOOK_SECONDS, OVERDUE_SECONDS, SHORTEST_PA
 from channelserver.exceptions import ConsumeLater
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.workers import outbox
-from tests import DatabaseTestCase
+from tests import DatabaseTestCase, preloaded
 from tests.lab import LabTestCase
 from tests.process import TIMEOUT, project, wait_until
 
@@ -593,10 +592,7 @@ class RestartTests(DelayLabTestCase):
 
     def failing(self, *arguments: str) -> str:
         """Run a management command that must fail; return what it says."""
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], cwd=self.folder, env=self.environment, capture_output=True,
-            text=True, timeout=2 * TIMEOUT,
-        )  # fmt: skip
+        done = preloaded.run([sys.executable, "manage.py", *arguments], self.folder, self.environment, 2 * TIMEOUT)
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertNotIn("Traceback", done.stderr)
         return done.stderr

@@ -13,10 +13,12 @@ from django.apps import apps
 from django.conf import settings
 from django.core import mail
 from django.core.checks import CheckMessage, Error, Warning, register
+from django.db import Error as DatabaseErrors
 from django.urls import get_resolver
 
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.server.common.options import OptionError, resolve
+from channelserver.utils import place_of
 
 
 @register()
@@ -42,8 +44,24 @@ def check_layers(app_configs: Any, **_: Any) -> list[CheckMessage]:
             channel_layers.make_backend(alias).router  # noqa: B018  (building it tells whether it is right)
         except Exception as error:
             text = str(error) if isinstance(error, InvalidChannelLayerError) else f"CHANNEL_LAYERS[{alias!r}]: {error}"
-            messages.append(Error(" ".join(text.split()), id="channelserver.E003"))
+            messages.append(_database_warning(alias, error) or Error(" ".join(text.split()), id="channelserver.E003"))
     return messages
+
+
+def _database_warning(alias: str, error: BaseException) -> CheckMessage | None:
+    """Return a warning if the routing uses the database while it is imported. ``migrate`` must run all the same."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, DatabaseErrors):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    return Warning(
+        f"CHANNEL_LAYERS[{alias!r}]: the routing was not checked: it uses the database while it is imported "
+        f"({type(cause).__name__}: {' '.join(str(cause).split())})",
+        hint=f"{place_of(cause) or 'A module that it imports'} does so; do it in a function that is called later. If "
+        "the database is new, run manage.py migrate.",
+        id="channelserver.W003",
+    )
 
 
 @register()

@@ -244,6 +244,9 @@ def local_socket_path() -> str:
     return os.path.join(project_folder(), SOCKET_NAME) if value is None else os.fspath(value)
 
 
+LocalSocketLayer.default_path = staticmethod(local_socket_path)
+
+
 def project_folder() -> str:
     """Return the setting ``BASE_DIR``, or else the folder from which the settings module was imported."""
     folder = getattr(settings, "BASE_DIR", None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeGuar
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from channelserver.utils import name_that_thing
+from channelserver.utils import name_that_thing, place_of
 
 if TYPE_CHECKING:
     from channelserver.message import Message
@@ -196,6 +196,16 @@ class Router:
         self._recompile()
 
     @property
+    def root(self) -> Include:
+        """All routes, as one include; may be replaced (Channels 1)."""
+        return Include(self._routes)
+
+    @root.setter
+    def root(self, include: Include) -> None:
+        self._routes = [include]
+        self._recompile()
+
+    @property
     def channels(self) -> set[str]:
         """The names of all channels with a route."""
         return set(self._table)
@@ -358,6 +368,11 @@ def _import(path: str, place: str, cure: str) -> Any:
         return import_string(path)
     except Exception as error:
         # Any exception: the module itself may fail while it is being imported.
+        if isinstance(error, ImproperlyConfigured) and isinstance(error.__cause__, Exception):
+            raise  # another route's consumer, which it names
+        raised = place_of(error)
+        if raised:
+            cure = f"Correct what {raised} does."
         raise ImproperlyConfigured(f"{place} cannot be imported ({type(error).__name__}: {error}). {cure}") from error
 
 

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -25,7 +26,9 @@ from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookieStore
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError
 
+from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.message import Message
 from channelserver.session_merge import MergingStore
 from channelserver.workers.request import AsgiRequest
@@ -39,6 +42,9 @@ S = TypeVar("S", bound="_PinnedStore")
 
 #: Names kept at most. Far more than there are sockets; what falls out is left to ``clearsessions``.
 MAX_STORED_NAMES = 200_000
+
+#: Sessions that could not be deleted: one line a minute at most.
+_not_deleted = ThrottledLog(time.monotonic, logger.error)
 
 _stored_names: OrderedDict[str, None] = OrderedDict()
 _stored_names_lock = threading.Lock()
@@ -296,6 +302,9 @@ def forget_channel_session(reply_channel_name: str) -> None:
         del _stored_names[reply_channel_name]
     try:
         session_for_reply_channel(reply_channel_name).delete()
+    except DatabaseError as error:
+        cure = "run manage.py migrate if its table is missing; else clearsessions deletes it later"
+        _not_deleted.count("cannot delete the session of a closed socket", f"{' '.join(str(error).split())}; {cure}")
     except Exception:
         logger.exception("cannot delete the session of %s", reply_channel_name)
 

@@ -407,7 +407,8 @@ class DefinitionTests(BindingTestCase):
             ({"fields": None}, ValueError, "fields"),
             ({"fields": ["name", "nmae"]}, ValueError, "'nmae'"),
             ({"fields": None, "exclude": ["nmae"]}, ValueError, "'nmae'"),
-            ({"model": "auth.Group"}, TypeError, "'auth.Group'"),
+            ({"model": 7}, TypeError, "7"),
+            ({"model": "Group"}, ValueError, "app.Model"),
         ):
             with self.assertRaises(error) as raised:
                 type("Wrong", (WebsocketBinding,), {"model": AuthGroup, "fields": ["name"], **attributes})

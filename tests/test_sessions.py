@@ -15,11 +15,13 @@ from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.core.exceptions import ImproperlyConfigured
+from django.db import OperationalError
 from django.test import override_settings
 from django.utils import timezone
 
 from channelserver import sessions
 from channelserver.layers import InMemoryChannelLayer
+from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.message import Message
 from channelserver.sessions import (
     channel_and_http_session,
@@ -575,6 +577,21 @@ class ForgettingTests(SessionTestCase):
         channel_session(lambda message: None)(message("websocket.disconnect"))
         forget_channel_session(REPLY)
         self.assertEqual(Session.objects.count(), 0)
+
+    def test_a_missing_table_is_one_line_with_the_cure(self) -> None:
+        for number in range(3):
+            write(message(reply_channel=f"reply{number}"), room="a")
+        missing = OperationalError("no such table: django_session")
+        with (
+            mock.patch.object(sessions, "_not_deleted", ThrottledLog(lambda: 0.0, sessions.logger.error)),
+            mock.patch(f"{DB}.SessionStore.delete", side_effect=missing),
+            self.assertLogs("channelserver.sessions", "ERROR") as logs,
+        ):
+            for number in range(3):
+                forget_channel_session(f"reply{number}")
+        (line,) = logs.output
+        self.assertIn("no such table: django_session; run manage.py migrate", line)
+        self.assertNotIn("Traceback", line)
 
     def test_never_raises_but_logs(self) -> None:
         write(message(), room="a")

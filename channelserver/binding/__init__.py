@@ -3,6 +3,7 @@
 Runs in any thread that uses the database; owns nothing.
 """
 
-from channelserver.binding.base import CREATE, DELETE, UPDATE, Binding
+from channelserver.binding.base import Binding
+from channelserver.binding.channels1 import CREATE, DELETE, UPDATE
 
 __all__ = ["CREATE", "DELETE", "UPDATE", "Binding"]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from django.apps import apps
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db import DataError, IntegrityError, models, router, transaction
 from django.db.models import signals
@@ -18,6 +19,11 @@ from django.db.models.fields.related import lazy_related_operation
 
 from channelserver.auth import channel_session_user
 from channelserver.binding import rows
+from channelserver.binding.channels1 import CREATE as CREATE
+from channelserver.binding.channels1 import DELETE as DELETE
+from channelserver.binding.channels1 import UPDATE as UPDATE
+from channelserver.binding.channels1 import BindingMetaclass as BindingMetaclass  # Channels 1 has it here
+from channelserver.binding.channels1 import ChangeReceivers
 from channelserver.binding.fields import Assignment, InvalidInput, chosen_fields, may_be_set, read, said_by
 from channelserver.binding.outgoing import guarded, send_later
 from channelserver.message import Message
@@ -25,16 +31,15 @@ from channelserver.sessions import channel_session
 
 logger = logging.getLogger("channelserver.binding")
 
-CREATE, UPDATE, DELETE = "create", "update", "delete"
-
 #: Where an instance keeps what is known of it before a change: a dict by binding (and field).
 _BEFORE = "_channelserver_before"
 
 
-class Binding:
+class Binding(ChangeReceivers):
     """Ties a model to groups: its changes are sent to them, and clients may change it.
 
-    A subclass whose body names a ``model`` is active as soon as it has been made. One without is a base for others.
+    A subclass whose body names a ``model`` is active as soon as it has been made, or, if it names it by a text such as
+    ``"app.Model"``, as soon as that model is. One without is a base for others.
 
     :raises TypeError: ``model`` is no model.
     :raises ValueError: neither ``fields`` nor ``exclude`` says which fields clients may see and change, or a name is
@@ -44,8 +49,9 @@ class Binding:
     :meth:`encode`, :meth:`deserialize`.
     """
 
-    #: The model.
+    #: The model, and what clients call it: ``app.model``, in lower case.
     model: ClassVar[Any] = None
+    model_label: ClassVar[str] = ""
     #: Names of the fields that are sent and may be changed; ``["__all__"]``: all.
     fields: ClassVar[Collection[str] | None] = None
     #: Instead: names of the fields that are not.
@@ -70,8 +76,18 @@ class Binding:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__dict__.get("model") is not None:
+        model = cls.__dict__.get("model")
+        if isinstance(model, str):
+            if model.count(".") != 1:
+                raise ValueError(f"{cls.__name__}.model must be a model, or a text such as 'app.Model', not {model!r}")
+            apps.lazy_model_operation(cls._named, tuple(model.lower().split(".")))
+        elif model is not None:
             cls.register()
+
+    @classmethod
+    def _named(cls, model: Any) -> None:
+        cls.model = model
+        cls.register()
 
     # -- what subclasses say -------------------------------------------------------------------------------------------
 
@@ -125,9 +141,11 @@ class Binding:
             raise TypeError(f"{cls.__name__}.model must be a model, not {cls.model!r}")
         if cls.fields is None and cls.exclude is None:
             raise ValueError(
-                f'{cls.__name__} must name fields = [...] or exclude = [...]; fields = ["__all__"] means all'
+                f"You must set the fields or exclude attribute on Binding {cls!r}: fields = [...] or exclude = [...]; "
+                'fields = ["__all__"] means all'
             )
         cls.bound_fields()
+        cls.model_label = cls.model._meta.label_lower
         for model in rows.all_models():
             cls._connect(model)
         signals.class_prepared.connect(cls._connect_later, weak=False, dispatch_uid=cls)
@@ -167,6 +185,8 @@ class Binding:
             yield signals.post_save, cls._after_save
         if rows.same_table(cls.model, model):  # Django deletes the rows of parents and children one by one
             yield signals.pre_delete, cls._before_delete
+            if cls.has_own_receivers():
+                yield signals.post_delete, cls._after_delete
 
     # -- out -----------------------------------------------------------------------------------------------------------
 
@@ -178,23 +198,39 @@ class Binding:
             return
         _memory(instance)[cls] = None
         with guarded(cls, instance, using):
-            _memory(instance)[cls] = cls._look(rows.stored(cls.model, instance, using))
+            if cls.has_own_receivers():
+                cls.pre_change_receiver(instance, CREATE if instance._state.adding else UPDATE)
+                _memory(instance)[cls] = _NOBODY
+            else:
+                _memory(instance)[cls] = cls._look(rows.stored(cls.model, instance, using), UPDATE)
 
     @classmethod
     def _after_save(cls, instance: Any, using: str, raw: bool = False, **kwargs: Any) -> None:
         before = _memory(instance).pop(cls, _NOBODY)
         if raw or before is None:
             return
+        action = CREATE if kwargs.get("created") else UPDATE
         with guarded(cls, instance, using):
-            after = cls._look(rows.current(cls.model, instance, using))
-            cls._changed(before, after, using, raw=raw, **kwargs)
+            if cls.has_own_receivers():
+                cls.post_change_receiver(instance, action, using=using, raw=raw, **kwargs)
+            else:
+                after = cls._look(rows.current(cls.model, instance, using), action)
+                cls._changed(before, after, using, raw=raw, **kwargs)
 
     @classmethod
     def _before_delete(cls, instance: Any, using: str, **kwargs: Any) -> None:
         # Afterwards its relations are gone. Django deletes in a transaction, whose end the messages wait for.
         with guarded(cls, instance, using):
-            row, names = cls._look(rows.stored(cls.model, instance, using))
-            cls.send_messages(row, names, DELETE, using=using, **kwargs)
+            if cls.has_own_receivers():
+                cls.pre_change_receiver(instance, DELETE)
+            else:
+                row, names = cls._look(rows.stored(cls.model, instance, using), DELETE)
+                cls._for(row).send_messages(row, names, DELETE, using=using, **kwargs)
+
+    @classmethod
+    def _after_delete(cls, instance: Any, using: str, **kwargs: Any) -> None:
+        with guarded(cls, instance, using):
+            cls.post_change_receiver(instance, DELETE, using=using, **kwargs)
 
     @classmethod
     def _related_changed(
@@ -214,19 +250,21 @@ class Binding:
                     owners += cls.model._base_manager.using(using).filter(**which)
                 # Those who lose sight of an instance get what they could see: afterwards that is gone.
                 _memory(instance)[key] = [
-                    (cls._look(owner), cls._content(owner, DELETE, kwargs)) for owner in owners if owner is not None
+                    (cls._look(owner, UPDATE), cls._content(owner, DELETE, kwargs))
+                    for owner in owners
+                    if owner is not None
                 ]
         elif action.startswith("post_"):
             bound = field in cls.bound_fields()
             for before, farewell in _memory(instance).pop(key, ()):
                 with guarded(cls, instance, using):
-                    after = cls._look(rows.stored(cls.model, before[0], using))
+                    after = cls._look(rows.stored(cls.model, before[0], using), UPDATE)
                     cls._changed(before, after, using, bound, farewell, **kwargs)
 
     @classmethod
-    def _look(cls, row: Any) -> Seen:
+    def _look(cls, row: Any, action: str) -> Seen:
         """Return a row, and the groups that may see it."""
-        return _NOBODY if row is None else (row, set(cls.group_names(row)))
+        return _NOBODY if row is None else (row, cls.groups_of(row, action))
 
     @classmethod
     def _changed(
@@ -247,14 +285,13 @@ class Binding:
         if farewell is not None:
             send_later(lost - gained, farewell, using)
         else:
-            cls.send_messages(old, lost - gained, DELETE, using=using, **kwargs)
+            cls._for(old).send_messages(old, lost - gained, DELETE, using=using, **kwargs)
         if visible:
-            cls.send_messages(new, lost & gained, UPDATE, using=using, **kwargs)
-        cls.send_messages(new, gained - lost, CREATE, using=using, **kwargs)
+            cls._for(new).send_messages(new, lost & gained, UPDATE, using=using, **kwargs)
+        cls._for(new).send_messages(new, gained - lost, CREATE, using=using, **kwargs)
 
-    @classmethod
     def send_messages(
-        cls, instance: Any, group_names: Collection[str], action: str, using: str | None = None, **kwargs: Any
+        self, instance: Any, group_names: Collection[str], action: str, using: str | None = None, **kwargs: Any
     ) -> None:
         """Send a change to groups, as soon as it is committed.
 
@@ -263,15 +300,24 @@ class Binding:
         :param using: alias of the database.
         :param kwargs: the arguments of the signal.
         """
-        if group_names:
-            send_later(group_names, cls._content(instance, action, kwargs), using)
+        content = self._content(instance, action, kwargs) if group_names else None
+        if content is not None:
+            send_later(group_names, content, using)
 
     @classmethod
-    def _content(cls, instance: Any, action: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _for(cls, instance: Any) -> Self:
         self = cls()
         self.instance = instance
+        return self
+
+    @classmethod
+    def _content(cls, instance: Any, action: str, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the message about a change; None: :meth:`serialize` has returned an empty dict, so there is none."""
+        self = cls._for(instance)
         self.signal_kwargs = kwargs
         payload = self.serialize(instance, action)
+        if payload == {}:
+            return None
         if not cls.stream:
             raise ValueError(f'{cls.__name__} must name its stream: stream = "..."')
         return self.encode(cls.stream, payload)
@@ -279,18 +325,22 @@ class Binding:
     # -- in ------------------------------------------------------------------------------------------------------------
 
     @classmethod
+    def get_handler(cls) -> Callable[..., None]:
+        """Return :meth:`trigger_inbound` with the decorators that the class's attributes ask for; override it to add
+        others.
+        """
+        if cls.channel_session_user:
+            return channel_session_user(cls.trigger_inbound)
+        return channel_session(cls.trigger_inbound) if cls.channel_session else cls.trigger_inbound
+
+    @classmethod
     def consumer(cls, message: Message, **kwargs: Any) -> None:
         """Consumer of what clients send: for a route, or for ``consumers`` of a demultiplexer.
 
         What cannot be done is logged and ignored.
         """
-        handler: Callable[..., None] = cls.trigger_inbound
-        if cls.channel_session_user:
-            handler = channel_session_user(handler)
-        elif cls.channel_session:
-            handler = channel_session(handler)
         try:
-            handler(message, **kwargs)
+            cls.get_handler()(message, **kwargs)
         except InvalidInput as error:
             logger.warning("%s: a client's message is ignored: %s", cls.__name__, error)
 

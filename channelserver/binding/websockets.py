@@ -31,11 +31,6 @@ class WebsocketBinding(Binding):
     #: The same with ``slight=True``.
     slight_ordering: ClassVar[bool] = False
 
-    @property
-    def model_label(self) -> str:
-        """What the payload calls the model."""
-        return str(self.model._meta.label_lower)
-
     def serialize(self, instance: Any, action: str) -> dict[str, Any]:
         """Return the payload."""
         return {
@@ -51,14 +46,18 @@ class WebsocketBinding(Binding):
         return WebsocketMultiplexer.encode(stream, payload)
 
     @classmethod
-    def consumer(cls, message: Message, **kwargs: Any) -> None:
-        """See :meth:`Binding.consumer`. The opening and the closing of a socket mean nothing to a binding."""
-        if message.channel.name in ("websocket.connect", "websocket.disconnect"):
-            return
-        handler: Callable[..., None] = super().consumer
+    def get_handler(cls) -> Callable[..., None]:
+        """See :meth:`Binding.get_handler`."""
+        handler = super().get_handler()
         if cls.strict_ordering or cls.slight_ordering:
             handler = enforce_ordering(handler, slight=not cls.strict_ordering)
-        handler(message, **kwargs)
+        return handler
+
+    @classmethod
+    def trigger_inbound(cls, message: Message, **kwargs: Any) -> None:
+        """See :meth:`Binding.trigger_inbound`. The opening and the closing of a socket mean nothing to a binding."""
+        if message.channel_name not in ("websocket.connect", "websocket.disconnect"):
+            super().trigger_inbound(message, **kwargs)
 
     def deserialize(self, message: Message) -> tuple[Any, Any, Any]:
         """Return action, primary key and data of a payload: the text of a frame, or, as before Channels 1.0, the

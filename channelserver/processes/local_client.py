@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from channelserver.layers.base import BaseChannelLayer
 from channelserver.layers.content import Content
-from channelserver.layers.names import check_channel_name, check_group_name
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
 from channelserver.processes import wire
 
 #: Seconds to wait for the server's answer, in addition to those that the call itself may wait.
@@ -36,25 +36,29 @@ class NoServerError(ConnectionError):
 class LocalSocketLayer(BaseChannelLayer):
     """A layer which lives in the server process.
 
+    :param path: the server's socket; default: that of the settings.
     :param alias: which of ``CHANNEL_LAYERS``; the server must serve the same one.
 
     The other parameters are those of the in-memory layer; the server's own values of them apply. All methods raise
     :class:`NoServerError` if no server is running.
     """
 
+    #: Returns the socket of the settings; :mod:`channelserver.registry` sets it.
+    default_path: Any = staticmethod(lambda: "")
+
     extensions: ClassVar[list[str]] = ["groups", "flush", "statistics"]
 
     def __init__(
         self,
-        path: str,
-        alias: str,
+        path: str | None = None,
+        alias: str = DEFAULT_CHANNEL_LAYER,
         expiry: float = 60,
         group_expiry: float = 86400,
         capacity: int = 1000,
         channel_capacity: Mapping[str | re.Pattern[str], int] | None = None,
     ) -> None:
         super().__init__(expiry, group_expiry, capacity, channel_capacity)
-        self.path = path
+        self.path = self.default_path() if path is None else path
         self.alias = alias
         self._lock = threading.Lock()
         self._free: list[_Connection] = []

@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
-from types import TracebackType
 from typing import Any
 
 import django
@@ -17,7 +15,12 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from twisted.logger import Logger
 
+from channelserver.utils import place_of
+
 _log = Logger("channelserver")
+
+#: What an ``asgi.py`` for Channels 1 imports; there once the settings have said ``import channelserver.compat``.
+_CHANNELS_1 = ("channels", "asgiref.inmemory", "asgiref.base_layer", "asgi_redis", "asgi_ipc")
 
 _DJANGO_HANDLERS = {"django.core.handlers.wsgi.WSGIHandler", "django.core.handlers.asgi.ASGIHandler"}
 
@@ -62,11 +65,12 @@ def import_app(app: str) -> None:
     """
     module_name, _, name = app.partition(":")
     try:
-        module = importlib.import_module(module_name)
+        module = _import_after_settings(module_name)
     except BaseException as error:
-        raise StartError(
-            f"--app {app!r} cannot be imported: {describe(error)}; write for example mysite.wsgi"
-        ) from error
+        cure = "write for example mysite.wsgi"
+        if _is_channels_1(error):
+            cure = f"make import channelserver.compat the first line of {module_name}, or give --settings, too"
+        raise StartError(f"--app {app!r} cannot be imported: {describe(error)}; {cure}") from error
     application = getattr(module, name or "application", None)
     if application is None:
         raise StartError(f"--app {app!r}: the module {module_name!r} has no {name or 'application'!r}")
@@ -77,6 +81,22 @@ def import_app(app: str) -> None:
             "views by itself, so what wraps that object has no effect",
             app=app, kind=f"{kind.__module__}.{kind.__qualname__}",
         )  # fmt: skip
+
+
+def _import_after_settings(name: str) -> Any:
+    """Import a module; if it needs the names of Channels 1 before it has imported the settings, import these first."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        settings_name = os.environ.get("DJANGO_SETTINGS_MODULE")
+        if not settings_name or not _is_channels_1(error):
+            raise
+        importlib.import_module(settings_name)
+        return importlib.import_module(name)
+
+
+def _is_channels_1(error: BaseException) -> bool:
+    return isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(_CHANNELS_1)
 
 
 def load(name: str, folder: str = "Python's path", root_path: str | None = None) -> None:
@@ -141,21 +161,9 @@ def configured(name: str, default: Any) -> Any:
 def describe(error: BaseException) -> str:
     """Return the type, text and place of an error, as part of a sentence."""
     text = " ".join(str(error).split()) or "no further explanation"
-    place = _place(error.__traceback__)
+    place = place_of(error)
     if isinstance(error, ImproperlyConfigured):
         return text
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__} in {error.filename}, line {error.lineno}: {error.msg}"
     return f"{type(error).__name__}: {text}" + (f" ({place})" if place else "")
-
-
-def _place(trace: TracebackType | None) -> str:
-    """Return the last line of the traceback that is not in the import machinery, Django or this package."""
-    found = ""
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # the package
-    for frame in traceback.extract_tb(trace):
-        foreign = frame.filename.startswith("<") or f"{os.sep}importlib{os.sep}" in frame.filename
-        library = f"{os.sep}site-packages{os.sep}" in frame.filename or frame.filename.startswith(ours)
-        if not foreign and not library:
-            found = f"{frame.filename}, line {frame.lineno}"
-    return found

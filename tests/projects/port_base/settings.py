@@ -1,4 +1,4 @@
-import channelserver.compat  # isort: skip
+import channelserver.compat  # noqa: F401  isort: skip
 
 import os
 

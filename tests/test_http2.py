@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.server.common.bucket import Bucket
 from channelserver.server.http.http1 import MAX_FIELDS, BadRequest
 from channelserver.server.http2 import frames
-from channelserver.server.http2.frames import Bucket, FrameReader, Violation, goaway
+from channelserver.server.http2.frames import FrameReader, Violation, goaway
 from channelserver.server.http2.head import Malformed, check_trailers, read_head
 from tests.certificates import client_context, write_pair
 from tests.http2_client import INITIAL_WINDOW, HTTP2Client

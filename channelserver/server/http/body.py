@@ -72,10 +72,11 @@ class RequestBody:
 class FramedBody(RequestBody):
     """A body of HTTP/1.1, which ends where its framing says."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_reader", "chunked")
 
     def __init__(self, head: RequestHead, options: Settings, now: float) -> None:
         super().__init__(head, options, now)
+        self.chunked = head.length is None
         self._reader = body_reader(head)
 
     def feed(self, data: bytes) -> bytes | None:

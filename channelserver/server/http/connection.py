@@ -17,18 +17,25 @@ closed    the transport is gone
 ========  =======================================================  =====================
 
 Every state may be followed by *closing* (after an error of the client) and *closed*.
+
+In one turn of the reactor a connection gets one request answered at most, or a slice of a body read: what else it has
+sent waits for the next turn, so that others come between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import IO, Any
 
 from twisted.internet import interfaces
+from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from channelserver.server.common.bucket import Bucket
 from channelserver.server.common.sending import SocketSend, direct, lose_transport, send, socket_send
 from channelserver.server.common.transport import Transport
+from channelserver.server.http import half_close
 from channelserver.server.http.base import LINGER, Connection, ConnectionFactory
 from channelserver.server.http.dispatch import Dispatcher
 from channelserver.server.http.exchange import Exchange
@@ -39,17 +46,21 @@ from channelserver.server.websocket.websocket import WebSocket
 
 #: Bytes of further requests which are read while one is being answered.
 READ_AHEAD = 64 * 1024
+#: Pipelined requests that the reactor answers by itself and nobody logs (health): so many at once, so many a second.
+CHATTER_BURST, CHATTER_PER_SECOND = 100, 10.0
 #: Seconds a new connection has for its first request when the server stops.
 FIRST_REQUEST = 1.0
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+@implementer(interfaces.IHalfCloseableProtocol)
 class HTTPConnection(Connection):
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_begun", "_direct", "_dispatcher", "_exchange", "_head", "_producing", "_reader", "websocket",
+        "_addresses", "_begun", "_chatter", "_continues", "_direct", "_dispatcher", "_exchange", "_half_closed",
+        "_head", "_producing", "_reader", "websocket",
     )  # fmt: skip
 
     def __init__(self, site: Site, peer: str | None, dispatcher: Dispatcher) -> None:
@@ -59,11 +70,14 @@ class HTTPConnection(Connection):
         self._state = "head"
         self._reader = RequestReader(site.options)
         self._begun = False  # something of the next request has come
+        self._continues = False  # _advance() goes on in the next turn
+        self._chatter: Bucket | None = None
         self._head: RequestHead | None = None
         self._exchange: Exchange | None = None
         self.websocket: WebSocket | None = None
         self._addresses: dict[str, Any] = {}  # of the request, where a proxy knows better
         self._producing = True  # we read from the transport
+        self._half_closed = False  # the client sends nothing more
 
     # -- called by the transport ---------------------------------------------------------------------------------------
 
@@ -80,7 +94,7 @@ class HTTPConnection(Connection):
             return
         reader = self._reader
         reader.buffer = reader.buffer + data if reader.buffer else data
-        if self._state == "body" or (self._state == "head" and not self._paused):
+        if not self._continues and (self._state == "body" or (self._state == "head" and not self._paused)):
             self._advance()
         elif len(reader.buffer) > READ_AHEAD:
             self.reading(False)
@@ -94,6 +108,44 @@ class HTTPConnection(Connection):
             self._exchange.client_gone()
             self._exchange = None
         super().connectionLost(reason)
+
+    def readConnectionLost(self) -> None:
+        """The client has closed its side, or has left."""
+        if self._half_closed:
+            return
+        exchange = self._exchange
+        if self.site.proxies.trusts(self.peer):
+            waits = False  # proxies close both sides
+        elif self._state == "answer":
+            waits = exchange is not None and exchange.outlives_half_close()
+        else:
+            waits = self._continues or (self._state == "closing" and self._paused)
+        if waits:
+            self._half_closed = True
+            self._probe(exchange, half_close.looks())
+        else:
+            self._lose()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is closed: the work is done where that was asked for."""
+
+    def _lose(self) -> None:
+        self.transport.connectionLost(Failure(ConnectionDone()))  # type: ignore[attr-defined]
+
+    def _probe(self, exchange: Exchange | None, looks: Iterator[tuple[float, bool]]) -> None:
+        """Find out whether the client of an exchange has left, as long as that is under way."""
+        if exchange is not None and exchange is self._exchange:
+            exchange.probe(half_close.PROBE)
+            self._look(exchange, looks)
+
+    def _look(self, exchange: Exchange, looks: Iterator[tuple[float, bool]]) -> None:
+        if exchange is not self._exchange:
+            return
+        if half_close.was_reset(self.transport):
+            self._lose()
+            return
+        pause, probe = next(looks)
+        self.site.bridge.call_later(pause, self._probe if probe else self._look, exchange, looks)
 
     def pauseProducing(self) -> None:
         super().pauseProducing()
@@ -111,36 +163,49 @@ class HTTPConnection(Connection):
         elif self._state == "head":
             self._next_request()
         elif self._state == "closing":
-            self._finish()
+            self._end_sending()
 
     # -- reading requests ----------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Handle the requests in the buffer, up to the first that is incomplete."""
+        """Handle the next request in the buffer, or go on with its body."""
+        self._continues = False
         reader = self._reader
         try:
-            while reader.buffer:
-                if self._state == "head" and not self._paused:
-                    head = reader.take_head()
-                    if head is None:
-                        if not self._begun:
-                            # The time for a head runs from its first byte and is not put off by later ones.
-                            self._begun = True
-                            self.set_deadline(self.site.options.header_timeout)
-                        return
-                    self._begin(head)
-                elif self._state == "body":
-                    body = reader.read_body()
-                    if body is None:
-                        assert reader.body is not None
-                        self._deadline = reader.body.deadline(self.site.wheel.now())
-                        self.site.wheel.add(self, self._deadline)
-                        return
-                    self._dispatch(*body)
-                else:
+            if self._state == "head" and reader.buffer and not self._paused:
+                head = reader.take_head()
+                if head is None and self._half_closed:
+                    self._close()
                     return
+                if head is None:
+                    if not self._begun:
+                        # The time for a head runs from its first byte and is not put off by later ones.
+                        self._begun = True
+                        self.set_deadline(self.site.options.header_timeout)
+                    return
+                self._begin(head)
+            if self._state == "body" and reader.buffer:
+                body = reader.read_body()
+                if body is not None:
+                    self._dispatch(*body)
+                elif reader.buffer:
+                    self._continue()
+                elif self._half_closed:
+                    self._lose()
+                else:
+                    assert reader.body is not None
+                    self._deadline = reader.body.deadline(self.site.wheel.now())
+                    self.site.wheel.add(self, self._deadline)
+                    self.reading(True)
         except BadRequest as error:
             self._refuse(error)
+
+    def _continue(self) -> None:
+        """Call :meth:`_advance` in the reactor's next turn."""
+        if not self._continues:
+            self._continues = True
+            self.reading(len(self._reader.buffer) <= READ_AHEAD)
+            self.site.bridge.post(self._advance)
 
     def _begin(self, head: RequestHead) -> None:
         self._begun = False
@@ -168,6 +233,8 @@ class HTTPConnection(Connection):
         self._state = "answer"
         exchange = self._exchange = Exchange(self, self._head, self._addresses["client"])
         self._dispatcher.answer(exchange, body, body_file, self._addresses)
+        if self._half_closed:
+            self._probe(exchange, half_close.looks())
 
     def _upgrade(self, head: RequestHead) -> None:
         data = self._reader.buffer
@@ -198,7 +265,9 @@ class HTTPConnection(Connection):
         self._head = None
         if self._state != "answer":
             return
-        if not reusable or self.site.draining:
+        if exchange.quiet and self._reader.buffer and reusable:
+            reusable = self._pays()
+        if not reusable or self.site.draining or (self._half_closed and not self._reader.buffer):
             self._close()
             return
         self._state = "head"
@@ -209,10 +278,20 @@ class HTTPConnection(Connection):
 
     def _next_request(self) -> None:
         self.set_deadline(self.site.options.keep_alive)
-        self.reading(True)
         if self._reader.buffer:
-            # Not from here: a long row of pipelined requests would become as deep a recursion.
-            self.site.bridge.post(self._advance)
+            self._continue()
+        else:
+            self.reading(True)
+
+    def _pays(self) -> bool:
+        """Whether a client may have one more request answered that costs it nothing, with the next one on its way."""
+        now = self.site.wheel.now()
+        if self._chatter is None:
+            self._chatter = Bucket(CHATTER_BURST, CHATTER_PER_SECOND, now)
+        paid = self._chatter.take(now)
+        if not paid:
+            self.site.count_refusal("chatter", "too many pipelined requests for the health", self.addresses()["client"])
+        return paid
 
     def refuse_upgrade(self, status: int, text: str) -> None:
         """Answer a handshake with an error, and close."""
@@ -269,10 +348,18 @@ class HTTPConnection(Connection):
         if self._paused:  # the client still has data to read; pauseProducing() limits the time for it
             self.set_deadline(self.site.options.http_timeout)
         else:
+            self._end_sending()
+
+    def _end_sending(self) -> None:
+        if self._half_closed:
+            self._close_idle()  # what was written is sent before; there is nothing of the client's to wait for
+        else:
             self._finish()
 
     def reading(self, wanted: bool) -> None:
         """Resume or pause reading."""
+        if self._half_closed:
+            return
         if wanted != self._producing and self._state != "closed":
             self._producing = wanted
             if wanted:

@@ -73,10 +73,14 @@ class EventFeed:
         site.replies.events.discard(self._exchange.name)
         site.layer.forget(self._exchange.name)
 
+    def ping(self) -> None:
+        """Send a comment."""
+        self.send(_PING)
+
     def on_tick(self, now: float) -> float | None:
         """Send a comment after some silence."""
         if self._exchange.state != "streaming":
             return None
         if now >= self._last + PING_SECONDS:
-            self.send(_PING)
+            self.ping()
         return self._last + PING_SECONDS

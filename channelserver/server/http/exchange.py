@@ -226,6 +226,20 @@ class Exchange:
                 call(self.name)
             site.submit("http.disconnect", {"reply_channel": self.name, "path": self.head.path})
 
+    def outlives_half_close(self) -> bool:
+        """Whether a client that has closed its side may still wait, see :mod:`channelserver.server.http.half_close`."""
+        return self.state == "waiting" or not self.has_room or self.source is not None
+
+    def probe(self, interim: bytes) -> None:
+        """Send something that shows whether the client has left, if anything can be sent.
+
+        :param interim: an interim response.
+        """
+        if self.state == "waiting" and self.head.version == "1.1":
+            self.wire.write(interim)
+        elif isinstance(self.source, EventFeed):
+            self.source.ping()
+
     def drain(self) -> None:
         """The server stops: an event stream ends, any other answer is finished."""
         if isinstance(self.source, EventFeed):

@@ -15,6 +15,10 @@ from channelserver.server.http.http1 import BadRequest, FieldSection, RequestHea
 #: Fields of a request which are kept for the next request on the connection: how many, and how many bytes in all. That
 #: may be 10 KiB of memory; an idle connection must stay small.
 KEPT_FIELDS, KEPT_BYTES = 32, 2048
+#: Empty lines that are skipped before a request.
+MAX_EMPTY_LINES = 4
+#: Bytes of a chunked body that are read in one go: 16 KiB may be thousands of chunks.
+CHUNKED_SLICE = 16 * 1024
 
 _bare_lf = re.compile(rb"(?<!\r)\n").search
 
@@ -25,13 +29,13 @@ class RequestReader:
     :param options: limits and timeouts.
     """
 
-    __slots__ = ("_options", "_searched", "_section", "body", "buffer")
+    __slots__ = ("_empty_lines", "_options", "_searched", "_section", "body", "buffer")
 
     def __init__(self, options: Settings) -> None:
         self._options = options
         #: What has been read and is not part of a request yet; the connection adds to it.
         self.buffer = b""
-        self._searched = 0
+        self._searched = self._empty_lines = 0
         self._section: FieldSection | None = None  # of the latest head
         #: The body that is coming.
         self.body: FramedBody | None = None
@@ -43,11 +47,11 @@ class RequestReader:
         """
         options = self._options
         buffer = self.buffer
-        if buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is skipped
-            skipped = next((count for count in range(2, 10, 2) if buffer[count : count + 2] != b"\r\n"), None)
-            if skipped is None:
+        while buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is skipped
+            self._empty_lines += 1
+            if self._empty_lines > MAX_EMPTY_LINES:
                 raise BadRequest("too many empty lines before a request")
-            buffer = self.buffer = buffer[skipped:]
+            buffer = self.buffer = buffer[2:]
             self._searched = 0
         end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3))
         if (end if end >= 0 else len(buffer) - 3) > options.max_header_bytes:
@@ -61,7 +65,7 @@ class RequestReader:
                 raise BadRequest("lines end with bare LF")
             self._searched = len(buffer)
             return None
-        self._searched = 0
+        self._searched = self._empty_lines = 0
         self.buffer = buffer[end + 4 :]
         head = parse_head(buffer[:end], options.max_header_fields, self._section)
         section = head.section
@@ -79,16 +83,18 @@ class RequestReader:
         self.body = FramedBody(head, self._options, now)
 
     def read_body(self) -> tuple[bytes, IO[bytes] | None] | None:
-        """Move the buffer into the body; return the body if it is complete, see :meth:`RequestBody.take`.
+        """Move the buffer, or a slice of it, into the body; return it, when complete, as :meth:`RequestBody.take`.
 
         :raises BadRequest: it is malformed or too large.
         """
-        body, data, self.buffer = self.body, self.buffer, b""
+        body, data, later = self.body, self.buffer, b""
         assert body is not None
+        if body.chunked and len(data) > CHUNKED_SLICE:
+            data, later = data[:CHUNKED_SLICE], data[CHUNKED_SLICE:]
         rest = body.feed(data)
+        self.buffer = later if rest is None else rest + later
         if rest is None:
             return None
-        self.buffer = rest
         self.body = None
         return body.take()
 

@@ -1,0 +1,117 @@
+"""Turns: how much of what one client has sent is dealt with before others come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from channelserver.server.http.connection import CHATTER_BURST, READ_AHEAD
+from channelserver.server.http.http1 import BadRequest, RequestHead
+from channelserver.server.http.reader import CHUNKED_SLICE, MAX_EMPTY_LINES, RequestReader
+from tests.fakes import StrictTestCase, get
+from tests.lab import LabTestCase, RawClient
+
+HEALTH = b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class PipelineTests(StrictTestCase):
+    """Requests that the reactor answers itself."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.make_server()
+        self.server.site.static = self._answer
+        self.answered = 0
+
+    def _answer(self, exchange: Any) -> bool:
+        self.answered += 1
+        exchange.reply({"status": 200, "content": b"file"})
+        return True
+
+    def test_one_a_turn(self) -> None:
+        """One is answered in a turn, and in the end all are."""
+        client = self.server.connect()
+        client.transport.deliver(get("/") * 200)
+        self.assertEqual(self.answered, 1)
+        self.server.reactor.turn()
+        self.assertEqual(self.answered, 200)
+        self.assertEqual(len(client.responses()), 200)
+
+    def test_no_more_is_read(self) -> None:
+        """What waits for its turn is bounded: no more is read meanwhile."""
+        client = self.server.connect()
+        request, most = get("/"), 0
+        client.transport.deliver(request * (10 * READ_AHEAD // len(request)))
+        connection = client.transport.protocol
+        while self.server.reactor._from_threads or self.server.reactor.calls:
+            most = max(most, len(connection._reader.buffer))
+            if not self._step():
+                break
+        self.assertLess(most, 3 * READ_AHEAD)
+        self.assertEqual(self.answered, 10 * READ_AHEAD // len(request))
+
+    def _step(self) -> bool:
+        """Do one thing; return whether there was one."""
+        reactor = self.server.reactor
+        if reactor._from_threads:
+            function, args, kwargs = reactor._from_threads.popleft()
+            function(*args, **kwargs)
+        elif reactor.calls and reactor.calls[0].getTime() <= reactor.seconds():
+            reactor.advance(0)
+        else:
+            return False
+        return True
+
+
+class ReaderTests(StrictTestCase):
+    """What is read in one go."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reader = RequestReader(self.make_server().site.options)
+
+    def test_empty_lines(self) -> None:
+        """The few empty lines that may come before a request are counted, however they come."""
+        for _ in range(MAX_EMPTY_LINES):
+            self.reader.buffer += b"\r\n"
+            self.assertIsNone(self.reader.take_head())
+        self.reader.buffer += b"\r\n"
+        self.assertRaises(BadRequest, self.reader.take_head)
+
+    def test_counted_anew(self) -> None:
+        """For each request."""
+        for _ in range(3):
+            self.reader.buffer += b"\r\n" * MAX_EMPTY_LINES + get("/")
+            self.assertIsNotNone(self.reader.take_head())
+
+    def test_small_chunks(self) -> None:
+        """Of a chunked body, a slice; of any other, all there is."""
+        head = RequestHead()
+        head.length = None
+        self.reader.begin_body(head, 0.0)
+        self.reader.buffer = b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\nGET"
+        begun = len(self.reader.buffer)
+        self.assertIsNone(self.reader.read_body())
+        self.assertEqual(len(self.reader.buffer), begun - CHUNKED_SLICE)
+        body = None
+        while body is None:
+            body = self.reader.read_body()
+        self.assertEqual((body, self.reader.buffer), ((b"x" * 10_000, None), b"GET"))
+
+
+class ServerTests(LabTestCase):
+    """On a real server."""
+
+    def test_pipelined_health(self) -> None:
+        """A client that asks for the health without end is disconnected; one that waits for each answer is not."""
+        client = RawClient(self.server)
+        self.addCleanup(client.close)
+        client.send(HEALTH * 1000)
+        answers = client.rest().count(b'"ready"')
+        self.assertGreaterEqual(answers, CHATTER_BURST)
+        self.assertLess(answers, 1000)
+        self.assertLogged("chatter")
+        patient = RawClient(self.server)
+        self.addCleanup(patient.close)
+        for _ in range(2 * CHATTER_BURST):
+            patient.send(HEALTH)
+            patient.read_until(b"}\n")

@@ -34,6 +34,14 @@ class DenyConnection(Exception):
     """
 
 
+class BadClientMessage(ValueError):
+    """A client's message is not what the consumer takes, such as text that is not JSON.
+
+    Clients can send any number of these, so the worker counts them, and logs a line with the text of the first and then
+    sums, no tracebacks. The socket stays open.
+    """
+
+
 class ChannelSocketException(Exception):
     """Base of exceptions that act on the socket whose message is being consumed.
 

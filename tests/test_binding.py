@@ -19,6 +19,7 @@ from channelserver.asgi import channel_layers
 from channelserver.binding import Binding, outgoing
 from channelserver.binding.websockets import WebsocketBinding, WebsocketBindingWithMembers
 from channelserver.generic.websockets import WebsocketDemultiplexer
+from channelserver.layers import InMemoryChannelLayer
 from channelserver.test import ChannelTestCase, WSClient, apply_routes
 from tests import DatabaseTestCase
 from tests.lab import LabTestCase
@@ -475,18 +476,19 @@ class InTests(BindingTestCase):
 
         self.binding = self.bound(has_permission=has_permission)
 
-    def consume(self, payload: Any, binding: Any = None) -> None:
+    def consume(self, payload: Any, binding: Any = None, layer: Any = None) -> None:
         """Have a frame's payload consumed."""
         text = payload if isinstance(payload, str) else json.dumps(payload)
-        layer = channel_layers["default"].channel_layer
+        layer = layer or channel_layers["default"].channel_layer
         content = {"reply_channel": "x!y", "path": "/", "order": 1, "text": text}
         (binding or self.binding).consumer(Message(content, "websocket.receive", layer))
 
     def assertIgnored(self, payload: Any, *parts: str, binding: Any = None) -> None:
         """Assert that a payload changes nothing, and that one line says why."""
         before = list(AuthGroup.objects.values())
-        with self.assertLogs("channelserver.binding", "WARNING") as logged:
-            self.consume(payload, binding)
+        layer = InMemoryChannelLayer()  # which has logged none before
+        with self.assertLogs("channelserver.layers", "WARNING") as logged:
+            self.consume(payload, binding, layer)
         self.assertEqual(len(logged.output), 1)
         for part in parts:
             self.assertIn(part, logged.output[0])

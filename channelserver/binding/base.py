@@ -342,7 +342,8 @@ class Binding(ChangeReceivers):
         try:
             cls.get_handler()(message, **kwargs)
         except InvalidInput as error:
-            logger.warning("%s: a client's message is ignored: %s", cls.__name__, error)
+            hint = f"{cls.__name__}: a client's message is ignored: {error}"
+            message.channel_layer.drops.record("bad client message", message.channel_name or "", hint=hint)
 
     @classmethod
     def trigger_inbound(cls, message: Message, **kwargs: Any) -> None:
@@ -366,7 +367,7 @@ class Binding(ChangeReceivers):
             raise InvalidInput(f"'action' must be 'create', 'update' or 'delete', not {action!r:.80}")
         pk = self.pk = None if action == CREATE else self._key(pk)
         if not self.has_permission(self.user, action, pk):
-            logger.info("%s: %s may not %s %r", type(self).__name__, self.user, action, pk)
+            logger.debug("%s: %s may not %s %r", type(self).__name__, self.user, action, pk)
             return
         with transaction.atomic(using=router.db_for_write(self.model)):
             if action == CREATE:

@@ -16,7 +16,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 
 from channelserver.auth import channel_and_http_session_user_from_http, channel_session_user_from_http
 from channelserver.channel import Channel, Group
-from channelserver.exceptions import SendNotAvailableOnDemultiplexer
+from channelserver.exceptions import BadClientMessage, SendNotAvailableOnDemultiplexer
 from channelserver.generic.base import BaseConsumer, takes_in_coroutine
 from channelserver.message import Message
 from channelserver.sessions import enforce_ordering
@@ -151,12 +151,16 @@ class JsonWebsocketConsumer(WebsocketConsumer):
     def raw_receive(self, message: Message, **kwargs: Any) -> Any:
         """Call :meth:`receive` with the decoded text.
 
-        :raises ValueError: the text is not JSON, or the message is binary.
+        :raises BadClientMessage: the text is not JSON, or the message is binary.
         """
         text = message.get("text")
         if text is None:
-            raise ValueError(f"No text section for incoming WebSocket frame! {type(self).__name__} expects JSON")
-        return self.receive(self.decode_json(text), **kwargs)
+            raise BadClientMessage(f"No text section for incoming WebSocket frame! {type(self).__name__} expects JSON")
+        try:
+            content = self.decode_json(text)
+        except (ValueError, RecursionError) as error:
+            raise BadClientMessage(f"{type(self).__name__} expects JSON: {error}") from error
+        return self.receive(content, **kwargs)
 
     def receive(self, content: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """A JSON message has arrived, decoded as `content`."""
@@ -251,16 +255,16 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
     def receive(self, content: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """Pass a payload to the consumer of its stream.
 
-        :raises ValueError: the frame does not have the form above, or its stream is unknown.
+        :raises BadClientMessage: the frame does not have the form above, or its stream is unknown.
         """
         if not isinstance(content, dict) or "stream" not in content or "payload" not in content:
-            raise ValueError(
+            raise BadClientMessage(
                 "Invalid multiplexed **frame received (no channel/payload key): "
                 'it must be {"stream": ..., "payload": {...}}'
             )
         stream, payload = content["stream"], content["payload"]
         if not isinstance(payload, dict):
-            raise ValueError(f"Multiplexed frame payload is not a dict: {stream!r}")
+            raise BadClientMessage(f"Multiplexed frame payload is not a dict: {stream!r:.80}")
         if isinstance(stream, str) and stream in self.consumers:
             # A copy of the message: if the consumer raises ConsumeLater, the frame itself is consumed again.
             inner = copy.copy(self.message)
@@ -271,9 +275,9 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
             Channel(self.mapping[stream], channel_layer=self.message.channel_layer).send(forwarded)
         else:
             known = ", ".join(map(repr, {**self.consumers, **self.mapping})) or "none"
-            raise ValueError(
+            raise BadClientMessage(
                 f"Invalid multiplexed frame received (stream not mapped): {type(self).__name__} has no stream "
-                f"{stream!r}; there is {known}"
+                f"{stream!r:.80}; there is {known}"
             )
 
     def disconnect(self, message: Message, **kwargs: Any) -> Any:

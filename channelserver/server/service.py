@@ -35,7 +35,7 @@ from channelserver.processes.link import IReactor
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
-from channelserver.server.common.listening import SharedListening
+from channelserver.server.common.listening import SharedListening, watch_accepting
 from channelserver.server.common.options import Settings
 from channelserver.server.edge.redirect import RedirectFactory
 from channelserver.server.edge.tls import ServerTLS, TLSEndpoint
@@ -200,6 +200,7 @@ class ServerService(service.Service):
         except Exception as problem:
             raise ListenError(f"cannot listen on {description}: {_reason(problem)}{_CURE}") from problem
         self._ports.append(port)
+        watch_accepting(port, self._site.throttled_log, self._reactor)
         if isinstance(endpoint, TLSEndpoint):
             self._https_port = port.getHost().port
         return None if isinstance(factory, LocalFactory) else _describe(port)

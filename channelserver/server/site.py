@@ -20,7 +20,7 @@ from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.processes.shares import Shares
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.account import ClientMemory
-from channelserver.server.common.limits import Admission
+from channelserver.server.common.limits import Admission, descriptors_short
 from channelserver.server.common.options import Settings
 from channelserver.server.common.wheel import Wheel
 from channelserver.server.http.proxy import ProxyPolicy
@@ -90,6 +90,7 @@ class Site:
         self.proxies = proxies if proxies is not None else ProxyPolicy()
         self.admission = Admission(options.max_connections, options.max_connections_per_ip)
         self.throttled_log = ThrottledLog(self.wheel.now, lambda text: _throttled.warn("{text}", text=text))
+        access_log.on_error = lambda reason: self.throttled_log.count("access log", reason)
         #: Answers for the health of the server in the reactor; called with an exchange, returns whether it did.
         self.health: Callable[[Any], bool] | None = None
         self.replies = Replies(bridge)
@@ -126,7 +127,11 @@ class Site:
         refusal = self.admission.refusal(peer, number, trusted)
         if refusal:
             self.throttled_log.count("too many connections", refusal)
-        return bool(refusal)
+            return True
+        short = descriptors_short()
+        if short:
+            self.throttled_log.count("descriptors", f"a connection was refused: {short}")
+        return bool(short)
 
     def count_refusal(self, kind: str, reason: object, client: Any) -> None:
         """Count and log something that a client did wrong.

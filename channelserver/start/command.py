@@ -29,6 +29,7 @@ from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server
 from channelserver.start.demo import prepare
 from channelserver.start.files import odd_files
+from channelserver.start.log_stream import protect_standard_streams
 from channelserver.start.logs import access_writer, join_logs
 from channelserver.start.project import StartError
 from channelserver.start.signals import other_signals, stop_on_signals
@@ -66,6 +67,7 @@ class Options(usage.Options):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse the command line; an error ends the process with one sentence instead of the whole help."""
         install()  # twistd's --reactor comes before this, and wins
+        protect_standard_streams()
         try:
             super().parseOptions(options)
         except usage.UsageError as error:

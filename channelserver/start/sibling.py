@@ -37,6 +37,7 @@ from channelserver.server.common.reactor import install
 from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, use_remote_layer
 from channelserver.start.command import access_log
+from channelserver.start.log_stream import protect_standard_streams
 from channelserver.start.logs import join_logs
 from channelserver.start.signals import other_signals
 
@@ -45,6 +46,7 @@ _log = Logger("channelserver.sibling")
 
 def main(config: dict[str, Any]) -> None:
     """Serve until the first process sends SIGTERM or ends."""
+    protect_standard_streams()
     globalLogBeginner.beginLoggingTo(
         [jsonFileLogObserver(open(LOG, "w", buffering=1, encoding="utf-8"), recordSeparator="")],
         redirectStandardIO=False,

@@ -15,7 +15,7 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 
-from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection
+from channelserver.exceptions import BadClientMessage, ChannelSocketException, ConsumeLater, DenyConnection
 from channelserver.layers.base import FAILED
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
@@ -166,7 +166,9 @@ class Worker:
         if connecting and isinstance(error, DenyConnection):
             self._reply(message, {"accept": False})
             return
-        if isinstance(error, ChannelSocketException):
+        if isinstance(error, BadClientMessage):
+            self._layer.drops.record("bad client message", channel, hint=str(error))
+        elif isinstance(error, ChannelSocketException):
             try:
                 error.run(message)
             except Exception:

@@ -27,6 +27,7 @@ from channelserver.server.common.reactor import install
 from channelserver.server.site import SWEEP_SECONDS
 from channelserver.signals import worker_process_ready
 from channelserver.start.application import START_ERRORS, http_consumer, install_shortcuts, load_layer, use_remote_layer
+from channelserver.start.log_stream import protect_standard_streams
 from channelserver.start.logs import show_reactor_log
 from channelserver.start.project import StartError
 from channelserver.start.signals import other_signals, stop_on_signals
@@ -59,6 +60,7 @@ class Command(BaseCommand):
         parser.add_argument("--threads", help="Worker threads. Default: CHANNELSERVER['threads'], else the server's.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        protect_standard_streams()
         given = {"layer": options["layer"]}
         if options["threads"] is not None:
             given["threads"] = options["threads"]

@@ -10,10 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.logger import Logger
-
-_log = Logger("channelserver.server.access")
-
 Write = Callable[[str], object]
 
 
@@ -25,6 +21,8 @@ class AccessLog:
     """
 
     with_handshakes = False
+    #: Called with the reason when a line cannot be written: a full disk must not cost a request, nor fill another log.
+    on_error: Callable[[str], object] = staticmethod(lambda reason: None)
 
     def __init__(self, write: Write | None, as_json: bool = False) -> None:
         self._write = write
@@ -66,8 +64,8 @@ class AccessLog:
         try:
             assert self._write is not None
             self._write(line)
-        except Exception:  # a full disk must not cost a request
-            _log.failure("cannot write to the access log")
+        except Exception as error:
+            self.on_error(f"a line cannot be written: {error}")
 
     def text(self, protocol: str, what: str, path: str, address: str, figures: dict[str, Any]) -> str:
         if protocol == "http":

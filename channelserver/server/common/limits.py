@@ -5,6 +5,7 @@ Runs in the reactor thread; owns the numbers of open connections by address.
 
 from __future__ import annotations
 
+import os
 import resource
 from typing import cast
 
@@ -84,7 +85,7 @@ class Refusal(Protocol):
     def connectionMade(self) -> None:
         transport = cast(Transport, self.transport)
         self._admission.refusing += 1
-        if self._admission.refusing > MAX_REFUSALS:
+        if self._admission.refusing > min(MAX_REFUSALS, _spare() // 2):
             transport.abortConnection()
             return
         transport.write(
@@ -100,6 +101,28 @@ class Refusal(Protocol):
 
     def on_tick(self, now: float) -> None:
         cast(Transport, self.transport).abortConnection()
+
+
+def descriptors_short() -> str:
+    """Return why no connection can be accepted, because there are hardly any descriptors left; empty: there are.
+
+    Some must be left for files, databases and logs, and for saying so to clients.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        lowest = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)  # the lowest that is free
+        os.close(lowest)
+    except OSError as error:
+        return str(error)
+    if limit != resource.RLIM_INFINITY and lowest >= limit - _spare():
+        return f"{lowest} of at most {limit} descriptors are open"
+    return ""
+
+
+def _spare() -> int:
+    """Return how many descriptors are not for connections."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return SPARE_DESCRIPTORS if limit == resource.RLIM_INFINITY else min(SPARE_DESCRIPTORS, limit // 4)
 
 
 def raise_descriptor_limit(connections: int) -> str:

@@ -26,10 +26,12 @@ from twisted.internet.interfaces import (
     IReactorSocket,
     IReactorTime,
 )
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
+from zope.interface import provider
 
+from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.processes.shares import Shares
 
 _log = Logger("channelserver.server.listening")
@@ -41,6 +43,8 @@ if not _KNOWN:
 
 #: Seconds for which a process leaves a new connection to the others. They may be busy, so afterwards it accepts.
 COURTESY = 0.005
+#: Seconds until a port accepts again when the system had no room for a connection.
+ACCEPT_PAUSE = 0.5
 
 
 if TYPE_CHECKING:
@@ -85,6 +89,26 @@ class InheritedUNIXPort(UNIXPort):
     def connectionLost(self, reason: Failure) -> None:
         """Close the port, but keep the file, which ``unix.Port`` would remove."""
         tcp.Port.connectionLost(self, reason)
+
+
+def watch_accepting(port: Any, log: ThrottledLog, clock: IReactorTime) -> None:
+    """Log in sums that connections cannot be accepted; and try again after a while, instead of without a pause.
+
+    Twisted has a descriptor in reserve: when there is no other left (EMFILE), it accepts and closes. Where that does
+    not help (ENFILE, ENOMEM), the port stays readable.
+
+    :param port: a listening port; one without Twisted's ``_logger``, a private name, stays as it is.
+    """
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        log.count("cannot accept", formatEvent(event))
+        if "acceptError" in event and port.connected:
+            port.stopReading()
+            clock.callLater(ACCEPT_PAUSE, lambda: port.startReading() if port.connected else None)
+
+    if hasattr(port, "_logger"):
+        port._logger = Logger("twisted.internet.tcp", observer=observe)
 
 
 class SharedListening:

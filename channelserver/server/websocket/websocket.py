@@ -227,9 +227,7 @@ class WebSocket(Outgoing):
                 return
         if error is not None:
             if self._state == "open":
-                _log.info(
-                    "{path!r}: closed with {code}: {reason}", path=self.path, code=error.code, reason=error.reason
-                )
+                self._count("bad frame", f"closed with {error.code}: {error.reason}")
                 self._waiting, self._waiting_bytes = None, 0  # it would keep the close frame waiting
                 self.close(error.code, error.reason)
             self._finish()
@@ -341,6 +339,10 @@ class WebSocket(Outgoing):
         self.site.replies.remove(self.name)
         self.site.layer.forget(self.name)
 
+    def _count(self, kind: str, text: str) -> None:
+        """Count something that clients can cause without end, and log it in sums."""
+        self.site.count_refusal(kind, f"{self.path!r}: {text}", self._addresses["client"])
+
     # -- deadlines -----------------------------------------------------------------------------------------------------
 
     def on_tick(self, now: float) -> float | None:
@@ -349,7 +351,7 @@ class WebSocket(Outgoing):
         if now < self._due:
             return self._due
         if self._state == "waiting":
-            _log.warn("{path!r}: refused: no consumer accepted the connection in time", path=self.path)
+            self._count("handshake timeout", "refused: no consumer accepted the connection in time")
             self._refuse(403, "The application did not accept the connection in time.")
             return None
         if self._state == "closing":
@@ -369,7 +371,7 @@ class WebSocket(Outgoing):
             return now + interval  # reading has stopped, so no answer can arrive
         if self._pinged is not None:
             if timeout and now >= self._pinged + timeout:
-                _log.info("{path!r}: no answer to a ping; closed", path=self.path)
+                self._count("no pong", "no answer to a ping; closed")
                 self._state = "closing"  # an aborted transport silently drops what is written
                 self.wire.abort()
                 return now + CLOSE_SECONDS

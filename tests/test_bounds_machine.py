@@ -1,0 +1,187 @@
+"""Errors of the machine, and of clients in great numbers: the server goes on, says so in few lines, and recovers."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import requests
+
+from tests.lab import TEXT, LabTestCase, RawClient
+from tests.process import TIMEOUT, ServerTestCase, free_port, project, wait_until
+
+
+class DescriptorTests(ServerTestCase):
+    """No more descriptors (EMFILE)."""
+
+    files = project("bounds_machine")
+
+    def test_connections(self) -> None:
+        """Clients beyond get 503 or nothing, those who are served go on, files are opened; all is well afterwards."""
+        server = self.start()
+        early = RawClient(server)
+        self.addCleanup(early.close)
+        self.assertEqual(server.get("/file").status_code, 200)  # what this imports is there then
+        limit = 128
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        with ExitStack() as stack:
+            crowd = [stack.enter_context(RawClient(server)) for _ in range(3 * limit)]
+            for client in crowd:
+                try:
+                    client.request("/")
+                except ConnectionError:
+                    pass
+            served = sum(b" 200 OK" in _first_line(client) for client in crowd)
+            self.assertGreater(served, limit // 4)
+            self.assertLess(served, limit)
+            early.request("/file")
+            self.assertEqual(early.head().status, 200)
+            begun = _processor_seconds(server.process.pid)
+            time.sleep(1.0)
+            self.assertLess(_processor_seconds(server.process.pid) - begun, 0.5, "it spins")
+        wait_until(lambda: _status(server) == 200, "service again")
+        self.assertNotIn("Traceback", server.output)
+        lines = [line for line in server.lines if "HTTP GET" not in line]
+        self.assertLess(len(lines), 20, lines)
+        self.assertIn("descriptors", server.output)
+
+    def test_none_at_all(self) -> None:
+        """Even if not one is left, nothing spins, and service goes on as soon as there are some."""
+        server = self.start()
+        self.assertEqual(server.get("/").status_code, 200)
+        used = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+        usual = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used - 2, used * 10))
+        with ExitStack() as stack:
+            for _ in range(30):
+                stack.enter_context(RawClient(server))
+            begun = _processor_seconds(server.process.pid)
+            time.sleep(1.0)
+            self.assertLess(_processor_seconds(server.process.pid) - begun, 0.5, "it spins")
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used * 10, used * 10))
+        self.assertGreater(usual[0], 0)
+        wait_until(lambda: _status(server) == 200, "service again")
+        self.assertNotIn("Traceback", server.output)
+        self.assertLess(len([line for line in server.lines if "HTTP GET" not in line]), 20, server.output)
+
+
+class LogTests(ServerTestCase):
+    """Logs that cannot be written."""
+
+    files = project("bounds_machine")
+
+    def begin(self, stdout: int | IO[bytes], *arguments: str) -> tuple[subprocess.Popen[bytes], str]:
+        """Start a server whose output nobody reads; return it and its URL."""
+        port = free_port()
+        command = self.twistd("--settings", "settings", "--port", str(port), "--log-format", "text", *arguments)
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, stdout=stdout, stderr=stdout, start_new_session=True
+        )
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        url = f"http://127.0.0.1:{port}"
+
+        def up() -> bool:
+            try:
+                return requests.get(url + "/-/health", timeout=TIMEOUT).ok
+            except requests.ConnectionError:
+                return False
+
+        wait_until(up, "the server")
+        return process, url
+
+    def ask(self, url: str, number: int, path: str = "/") -> None:
+        """Send requests, and see that each is answered."""
+        with requests.Session() as session:
+            for _ in range(number):
+                self.assertEqual(session.get(url + path, timeout=TIMEOUT).status_code, 200)
+
+    def test_nobody_reads_the_output(self) -> None:
+        """The server does not wait; what is too much is counted; when somebody reads, the log goes on."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        process, url = self.begin(writing)
+        os.close(writing)
+        self.ask(url, 1000, "/" + "x" * 2000)
+        text, asked = b"", False
+        ends = time.monotonic() + TIMEOUT
+        while b"/the-last" not in text:
+            self.assertLess(time.monotonic(), ends, text[-200:])
+            if select.select([reading], [], [], 0.1)[0]:
+                text += os.read(reading, 65536)
+            elif not asked or b"could not be written" in text:
+                asked = True
+                self.ask(url, 1, "/the-last")
+        self.assertRegex(text, rb"\d+ line\(s\) of the log could not be written")
+        self.assertGreater(text.count(b"GET /xxx"), 400)
+        self.assertIsNone(process.poll())
+
+    def test_a_full_disk(self) -> None:
+        """Neither the log nor the access log can be written: requests are answered."""
+        with open("/dev/full", "wb") as full:
+            _, url = self.begin(full, "--access-log", "/dev/full")
+        self.ask(url, 50)
+
+    def test_a_full_disk_for_the_access_log(self) -> None:
+        """One line says so, whatever the number of requests."""
+        server = self.start("--access-log", "/dev/full")
+        self.ask(server.url(""), 50)
+        server.wait_for("access log: a line cannot be written: .*No space left")
+        self.assertEqual(server.output.count("No space left"), 1)
+        self.assertNotIn("Traceback", server.output)
+
+
+class BadFrameTests(LabTestCase):
+    """Lines of the log that clients cause."""
+
+    files = project("bounds_machine")
+
+    def test_no_json(self) -> None:
+        """Frames without JSON, and for streams that there are not, are counted; the socket stays open."""
+        for path, frames in (
+            ("/json/", (b"{", b"[" * 100_000, b"")),
+            ("/streams/", (b"{", b"1", b'{"stream": "x", "payload": {}}', b'{"stream": "json", "payload": 1}')),
+        ):
+            client = RawClient(self.server).open(path)
+            self.addCleanup(client.close)
+            for _ in range(20):
+                for frame in frames:
+                    client.send_frame(TEXT, frame)
+            client.send_frame(TEXT, b'{"stream": "json", "payload": {"a": 1}}')
+            self.assertIn('"a": 1', str(client.data()))
+        log = self.log()
+        self.assertNotIn("Traceback", log)
+        self.assertLessEqual(log.count("bad client message"), 2)
+
+    def test_malformed_frames(self) -> None:
+        """Frames that break the protocol, too."""
+        for _ in range(20):
+            with RawClient(self.server).open("/json/") as client:
+                client.send(b"\xff\xff")
+                client.rest()
+        log = self.log()
+        self.assertLessEqual(log.count("bad frame"), 1)
+
+
+def _first_line(client: RawClient) -> bytes:
+    try:
+        return client.read_until(b"\r\n")
+    except (TimeoutError, AssertionError):
+        return b""
+
+
+def _status(server: Any) -> int:
+    try:
+        return int(server.get("/").status_code)
+    except requests.ConnectionError:
+        return 0
+
+
+def _processor_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

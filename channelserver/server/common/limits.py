@@ -22,6 +22,8 @@ REFUSAL_SECONDS, MAX_REFUSALS = 2.0, 200
 
 #: File descriptors beside those of the connections: listeners, databases, logs, spooled bodies.
 SPARE_DESCRIPTORS = 500
+#: File descriptors that one connection may have: its socket, request bodies, files that are sent.
+MOST_OF_ONE = 8
 
 _BUSY = b"The server has no room for another connection; try again in a moment.\n"
 
@@ -126,18 +128,18 @@ def _spare() -> int:
 
 
 def raise_descriptor_limit(connections: int) -> str:
-    """Let this process have as many open files as `connections` need; return why that is impossible, or an
-    empty text.
+    """Let this process have as many open files as `connections` may need; return why they may have too few, or an empty
+    text.
 
     The default soft limit is low, for programs that use select(); others must raise it themselves.
     """
-    wanted = connections + SPARE_DESCRIPTORS
+    least, wanted = (each * connections + SPARE_DESCRIPTORS for each in (1, MOST_OF_ONE))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return ""
     possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if possible > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
-    if possible < wanted:
-        return f"the system lets this process have {possible} open files, and max_connections asks for {wanted}"
+    if possible < least:
+        return f"the system lets this process have {possible} open files, and max_connections asks for {least}"
     return ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ import requests
 
 from tests.certificates import write_pair
 from tests.process import TIMEOUT, Server, ServerTestCase, wait_until
+from tests.raw import Raw
 from tests.test_dispatch import COLUMNS, Request
 
 PAGES = """
@@ -330,3 +332,84 @@ class WhiteNoiseTests(FilesTestCase):
         ):
             answer, by_reactor = self.answer(line, path)
             self.assertEqual((answer.text, by_reactor), (text, False), line)
+
+
+class UnixSocketTests(FilesTestCase):
+    """Sockets in the file system, which outlast a server that is killed."""
+
+    def unix(self, *options: str, listener: str = "--unix-socket") -> Server:
+        """Start a server on a Unix socket; its port is not known."""
+        self.path = self.folder / "site.sock"
+        value = str(self.path) if listener == "--unix-socket" else f"unix:{self.path}"
+        return self.run_process(
+            self.twistd(
+                "--settings", "settings", "--log-format", "text", "--local-socket", "", listener, value, *options
+            )
+        )
+
+    def answers(self) -> bool:
+        """Whether a server answers on the socket."""
+        with Raw(str(self.path)) as raw:
+            return raw.request("/static/a.css").body == b"static"
+
+    def test_start_after_a_kill(self) -> None:
+        """A socket nobody listens on is replaced, whoever has the process id of the one that made it."""
+        for listener, options in (("--unix-socket", ()), ("--endpoint", ()), ("--unix-socket", ("--processes", "2"))):
+            server = self.unix(*options, listener=listener)
+            server.wait_for("listening on unix:")
+            self.assertTrue(self.answers())
+            server.kill()
+            self.assertTrue(self.path.is_socket())
+            lock = self.folder / "site.sock.lock"  # Twisted's, and the process lives: in a container it is the new one
+            lock.unlink(missing_ok=True)
+            lock.symlink_to(str(os.getpid()))
+            server = self.unix(*options, listener=listener)
+            server.wait_for("listening on unix:")
+            self.assertTrue(self.answers())
+            self.assertEqual(server.stop(), 0)
+            self.assertFalse(self.path.exists())
+
+    def test_running_server(self) -> None:
+        """A second server does not take the socket of one that runs; nor does a crowd of them."""
+        self.unix().wait_for("listening on unix:")
+        others = [self.unix() for _ in range(3)]
+        for other in others:
+            self.assertEqual(other.wait(), 1)
+            self.assertIn("another server listens on it; choose another address", other.output)
+        self.assertTrue(self.answers())
+
+    def test_start_of_many(self) -> None:
+        """If several start at once where one was killed, one of them serves, and the others say so."""
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(self.folder / "site.sock"))
+        servers = [self.unix() for _ in range(4)]
+        wait_until(lambda: sum(server.process.poll() is None for server in servers) == 1, "one is left")
+        left = next(server for server in servers if server.process.poll() is None)
+        left.wait_for("listening on unix:")
+        self.assertTrue(self.answers())
+
+    def test_other_files(self) -> None:
+        """What is no socket stays as it is: one sentence, for the listener and for the local socket."""
+        for text, make in (("precious", None), ("", lambda path: os.mkfifo(path)), ("", lambda path: path.mkdir())):
+            for option in ("--local-socket", "--unix-socket"):
+                path = self.folder / "data"
+                path.write_text(text) if make is None else make(path)
+                before = path.stat()
+                options = () if option == "--local-socket" else ("--local-socket", "")
+                command = self.twistd("--settings", "settings", "--port", "0", *options, option, str(path))
+                server = self.run_process(command)
+                self.assertEqual(server.wait(), 1, server.output)
+                self.assertIn("is not a socket", server.output)
+                self.assertNotIn("Traceback", server.output)
+                after = path.stat()
+                self.assertEqual((after.st_ino, after.st_size), (before.st_ino, before.st_size), option)
+                path.rmdir() if path.is_dir() else path.unlink()
+
+    def test_links(self) -> None:
+        """A link is no socket either, wherever it leads."""
+        link = self.folder / "link"
+        link.symlink_to(self.folder / "nowhere")
+        server = self.run_process(self.twistd("--settings", "settings", "--port", "0", "--local-socket", str(link)))
+        self.assertEqual(server.wait(), 1, server.output)
+        self.assertIn("is not a socket", server.output)
+        self.assertTrue(link.is_symlink())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -37,6 +38,7 @@ from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
 from channelserver.server.common.listening import SharedListening, watch_accepting
 from channelserver.server.common.options import Settings
+from channelserver.server.common.unix import Listening, OccupiedError, clear_stale_socket
 from channelserver.server.edge.redirect import RedirectFactory
 from channelserver.server.edge.tls import ServerTLS, TLSEndpoint
 from channelserver.server.http.connection import HTTPFactory
@@ -108,7 +110,7 @@ class ServerService(service.Service):
         #: The further processes, if there are any; and those which use the layer, if that is in memory.
         self.siblings: Siblings | None = None
         self.hub: Hub | None = None
-        self._listener: IReactor | SharedListening = reactor
+        self._listener = Listening(reactor)
 
     @property
     def draining(self) -> bool:
@@ -146,7 +148,7 @@ class ServerService(service.Service):
 
         :raises ListenError: there can be no such socket.
         """
-        clear_stale_socket(path)
+        _check_local_socket(path)
         self._local = path, factory
 
     # -- start ---------------------------------------------------------------------------------------------------------
@@ -171,7 +173,9 @@ class ServerService(service.Service):
             path, local_factory = self._local
             opened.append(
                 self._listen(
-                    f"local socket {path!r}", UNIXServerEndpoint(self._reactor, path, mode=0o600), local_factory
+                    f"local socket {path!r}",
+                    UNIXServerEndpoint(Listening(self._reactor), path, mode=0o600),
+                    local_factory,
                 )
             )
         results: list[Any] = []
@@ -296,7 +300,7 @@ class ServerService(service.Service):
 
 def endpoints(
     options: Settings,
-    reactor: IReactor | SharedListening,
+    reactor: Any,
     secured: Callable[[IStreamServerEndpoint], IStreamServerEndpoint] = lambda endpoint: endpoint,
 ) -> Sequence[tuple[str, IStreamServerEndpoint]]:
     """Return the listeners that the options ask for, as (description, endpoint).
@@ -320,7 +324,7 @@ def endpoints(
             ) from problem
     if options.unix_socket is not None:
         path = options.unix_socket
-        found.append((f"Unix socket {path!r}", UNIXServerEndpoint(reactor, path, BACKLOG, wantPID=True)))
+        found.append((f"Unix socket {path!r}", UNIXServerEndpoint(reactor, path, BACKLOG)))
     if options.fd is not None:
         try:
             with socket.socket(fileno=os.dup(options.fd)) as probe:
@@ -334,15 +338,15 @@ def endpoints(
     return found
 
 
-def _tcp_endpoint(reactor: IReactor | SharedListening, address: str, port: int) -> IStreamServerEndpoint:
+def _tcp_endpoint(reactor: Any, address: str, port: int) -> IStreamServerEndpoint:
     kind = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
     return kind(reactor, port, backlog=BACKLOG, interface=address)
 
 
-def clear_stale_socket(path: str) -> None:
-    """Remove the socket file of a server that crashed.
+def _check_local_socket(path: str) -> None:
+    """Remove the local socket of a server that crashed.
 
-    :raises ListenError: a server listens on it, or no file can be created there.
+    :raises ListenError: a server listens on it, or there can be no socket.
     """
     if len(os.fsencode(path)) > 107:
         raise ListenError(
@@ -352,17 +356,17 @@ def clear_stale_socket(path: str) -> None:
         raise ListenError(
             f"the folder of the local socket {path!r} cannot be written; name another with --local-socket"
         )
-    if not os.path.exists(path):
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            os.unlink(path)
-            return
-    raise ListenError(
-        f"another server of this project is running, it has {path!r}; stop it, or give this one its own --local-socket"
-    )
+    try:
+        clear_stale_socket(path)
+    except OccupiedError as error:
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ListenError(
+                f"another server of this project is running, it has {path!r}; stop it, or give this one its own "
+                "--local-socket"
+            ) from error
+        raise ListenError(
+            f"the local socket cannot be {path!r}: {error}; remove it, or name another path with --local-socket"
+        ) from error
 
 
 def _describe(port: Any) -> str:

@@ -33,6 +33,7 @@ from zope.interface import provider
 
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.processes.shares import Shares
+from channelserver.server.common.unix import Listening
 
 _log = Logger("channelserver.server.listening")
 
@@ -111,7 +112,7 @@ def watch_accepting(port: Any, log: ThrottledLog, clock: IReactorTime) -> None:
         port._logger = Logger("twisted.internet.tcp", observer=observe)
 
 
-class SharedListening:
+class SharedListening(Listening):
     """A reactor whose ports share their sockets with other processes; everything else is the real one's.
 
     :param reactor: the real one.
@@ -120,12 +121,9 @@ class SharedListening:
     """
 
     def __init__(self, reactor: IReactorSocket, shares: Shares, descriptors: Iterable[int] | None = None) -> None:
-        self._reactor = reactor
+        super().__init__(reactor)
         self._shares = shares
         self._descriptors = None if descriptors is None else deque(descriptors)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reactor, name)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> IListeningPort:
         if self._descriptors is not None:
@@ -147,7 +145,10 @@ class SharedListening:
     ) -> IListeningPort:
         if self._descriptors is not None:
             return self._inherit(self._descriptors.popleft(), factory)
-        port = UNIXPort(address, factory, backlog, mode, self._reactor, wantPID)  # type: ignore[arg-type]  # as Twisted's
+        return super().listenUNIX(address, factory, backlog, mode)
+
+    def _listen_unix(self, address: str, factory: Any, backlog: int, mode: int) -> IListeningPort:
+        port = UNIXPort(address, factory, backlog, mode, self._reactor)  # type: ignore[arg-type]  # as Twisted's
         return self._start(port)
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: socket.AddressFamily, factory: Any) -> IListeningPort:

@@ -413,3 +413,40 @@ class UnixSocketTests(FilesTestCase):
         self.assertEqual(server.wait(), 1, server.output)
         self.assertIn("is not a socket", server.output)
         self.assertTrue(link.is_symlink())
+
+
+class HostTests(FilesTestCase):
+    """Hosts that Django refuses, on whatever reads a Host field."""
+
+    extra_settings = (
+        FOLDERS
+        + """
+    ALLOWED_HOSTS = [".example.com", "127.0.0.1"]
+    MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+    """
+    )
+    REFUSED = ("a;b.example.com", "evil.com%2f.example.com", "a_b.example.com", "a.example.com:", "example.org")
+
+    def test_hosts(self) -> None:
+        """The handshake, the redirect and Django agree; and no ``Location`` repeats such a host."""
+        certificate, key = write_pair(self.folder)
+        options = ("--local-socket", "", "--trust-proxy", "127.0.0.1")
+        secure = self.start(
+            "--tls-cert", certificate, "--tls-key", key, "--redirect-http", "--redirect-port", "0", *options
+        )
+        redirect = int(secure.wait_for(r"http://127.0.0.1:(\d+)/ \(redirects")[1])
+        plain = self.start(*options)
+        handshake = (
+            "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        )  # fmt: skip
+        for host, allowed in [("a.example.com:80", True), *((host, False) for host in self.REFUSED)]:
+            for fields in ((f"Host: {host}",), ("Host: a.example.com", f"X-Forwarded-Host: {host}")):
+                for port, lines, status in ((plain.port, handshake, 101), (plain.port, (), 404), (redirect, (), 301)):
+                    with Raw(port) as raw:
+                        raw.send("\r\n".join(["GET /page/x HTTP/1.1", *fields, *lines, "", ""]).encode())
+                        answer = raw.answer()
+                    where = f"{fields}, {status}: {answer}"
+                    self.assertEqual(answer.status, status if allowed else 400, where)
+                    if not allowed:
+                        self.assertIsNone(answer.get("location"), where)

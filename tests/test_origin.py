@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.http.request import split_domain_port, validate_host
+from hypothesis import given, settings, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.websocket.origin import OriginPolicy, split_port
@@ -13,7 +15,7 @@ class SplitPortTests(SynchronousTestCase):
     def test_names(self) -> None:
         """The port and a final dot are taken off."""
         for host, name in (
-            ("a.com", "a.com"), ("a.com:8000", "a.com"), ("a.com:", "a.com"), ("a.com.", "a.com"),
+            ("a.com", "a.com"), ("a.com:8000", "a.com"), ("A.com", "a.com"), ("a.com.", "a.com"),
             ("a.com.:80", "a.com"), ("127.0.0.1:80", "127.0.0.1"), ("[::1]", "[::1]"), ("[::1]:80", "[::1]"),
         ):  # fmt: skip
             self.assertEqual(split_port(host), name)
@@ -33,8 +35,28 @@ class SplitPortTests(SynchronousTestCase):
             "[::1]:x1",
             "[::1].1",
             "::1",
+            "a.com:",
+            "a;b.com",
+            "evil.com%2f.a.com",
+            "a_b.com",
+            "a b.com",
+            "a.com\n",
+            "user@a.com",
+            "[::1%25lo]",
         ):
             self.assertIsNone(split_port(host), host)
+
+    @settings(deadline=None, derandomize=True, max_examples=500)
+    @given(
+        strategies.text("ab.-_:;[]%/\\@ \n0fK\u0130\u212a", max_size=12).map("{}.a.com".format)
+        | strategies.text("aA.:[]0-f", max_size=9),
+        strategies.lists(strategies.sampled_from(["*", ".a.com", "a.com", "A.com", "[::1]", "a", ""]), max_size=3),
+    )
+    def test_django_agrees(self, host: str, allowed: list[str]) -> None:
+        """What is a host, and which of them are the site's, is as Django has it."""
+        name = split_domain_port(host)[0]
+        self.assertEqual(split_port(host), name or None)
+        self.assertEqual(OriginPolicy(allowed).host_allowed(host), bool(name) and validate_host(name, allowed))
 
 
 class HostTests(SynchronousTestCase):
@@ -149,6 +171,11 @@ class OriginTests(SynchronousTestCase):
     def test_allowed_origin_with_port(self) -> None:
         """A port in an allowed origin does no harm, with or without a scheme."""
         self.assertTrue(self.allowed("https://friend.org:8443", origins=("friend.org:8443",)))
+
+    def test_underscores(self) -> None:
+        """Some internal names have an underscore. They are no hosts to Django, but pages come from them."""
+        self.assertTrue(self.allowed("http://my_host:80", origins=("my_host",)))
+        self.assertFalse(self.allowed("http://my_host", "my_host", origins=("other",)))
 
     def test_allowed_origins_are_no_hosts(self) -> None:
         """An allowed origin is not a name of the site."""

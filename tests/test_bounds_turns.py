@@ -7,9 +7,16 @@ from typing import Any
 from channelserver.server.http.connection import CHATTER_BURST, READ_AHEAD
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.reader import CHUNKED_SLICE, MAX_EMPTY_LINES, RequestReader
+from channelserver.server.websocket.websocket import SLICE
 from tests.fakes import StrictTestCase, get
-from tests.lab import LabTestCase, RawClient
+from tests.lab import CLOSE, CONTINUATION, PING, PONG, TEXT, LabTestCase, RawClient, client_frame, close_code
 
+UPGRADE = (
+    "Upgrade: websocket",
+    "Connection: upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
 HEALTH = b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -103,15 +110,74 @@ class ServerTests(LabTestCase):
 
     def test_pipelined_health(self) -> None:
         """A client that asks for the health without end is disconnected; one that waits for each answer is not."""
+        before = self.chatter()
         client = RawClient(self.server)
         self.addCleanup(client.close)
         client.send(HEALTH * 1000)
         answers = client.rest().count(b'"ready"')
         self.assertGreaterEqual(answers, CHATTER_BURST)
         self.assertLess(answers, 1000)
-        self.assertLogged("chatter")
+        self.assertEqual(self.chatter(), before + 1)
         patient = RawClient(self.server)
         self.addCleanup(patient.close)
         for _ in range(2 * CHATTER_BURST):
             patient.send(HEALTH)
             patient.read_until(b"}\n")
+
+    def test_pings(self) -> None:
+        """Of many pings that come together the latest is answered; who sends thousands is disconnected."""
+        client = RawClient(self.server).open("/")
+        self.addCleanup(client.close)
+        client.send(b"".join(client_frame(PING, b"%d" % number) for number in range(1000)))
+        answers = []
+        while not answers or answers[-1] != b"999":
+            frame = client.frame()
+            assert frame is not None and frame[0] == PONG
+            answers.append(frame[1])
+        self.assertLess(len(answers), 500)
+        client.send(client_frame(PING, b"") * 3000)
+        self.assertEqual(self.last_frame(client, PONG), 1008)
+
+    def test_pings_of_scripts(self) -> None:
+        """The pings of the JavaScript client count as pings."""
+        client = RawClient(self.server).open("/")
+        self.addCleanup(client.close)
+        client.send(client_frame(TEXT, b"\0ping") * 3000)
+        self.assertEqual(self.last_frame(client, TEXT), 1008)
+
+    def chatter(self) -> int:
+        """Return how many clients were disconnected for chatter."""
+        return int(self.server.get("/-/health").json()["refused"].get("chatter", 0))
+
+    def last_frame(self, client: RawClient, opcode: int) -> int | None:
+        """Return the code in the close frame that follows frames of one kind."""
+        while (frame := client.frame()) is not None and frame[0] == opcode:
+            pass
+        assert frame is not None and frame[0] == CLOSE
+        return close_code(frame[1])
+
+
+class FrameTests(StrictTestCase):
+    """WebSocket frames."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.make_server()
+        self.client = self.server.connect()
+        self.client.send(get("/", *UPGRADE))
+        self.server.reply(self.server.message("websocket.connect"), accept=True)
+
+    def test_tiny_frames(self) -> None:
+        """A few hundred a turn, and no more is read meanwhile; in the end all have been read."""
+        begin, part = (bytes([opcode]) + client_frame(opcode, b"")[1:] for opcode in (TEXT, CONTINUATION))
+        self.client.transport.deliver(begin + part * 20_000 + client_frame(CONTINUATION, b"end"))
+        self.assertGreater(len(self.client.protocol.websocket._unread), 65536 - 2 * SLICE)
+        self.assertFalse(self.client.transport.reading)
+        self.server.reactor.turn()
+        self.assertEqual(self.server.message("websocket.receive")["text"], "end")
+        self.assertTrue(self.client.transport.reading)
+
+    def test_large_messages(self) -> None:
+        """They are taken as they come."""
+        self.client.transport.deliver(client_frame(TEXT, b"x" * 500_000))
+        self.assertEqual(len(self.server.message("websocket.receive")["text"]), 500_000)

@@ -22,12 +22,12 @@ class Bucket:
         self._left = float(burst)
         self._since = now
 
-    def take(self, now: float) -> bool:
-        """Take one; return False if there is none."""
+    def take(self, now: float, number: int = 1) -> bool:
+        """Take some; return False if there are not so many."""
         left = min(self._burst, self._left + (now - self._since) * self._per_second)
         self._since = now
-        self._left = left - 1 if left >= 1 else left
-        return left >= 1
+        self._left = left - number if left >= number else left
+        return left >= number
 
     def give(self, tokens: float) -> None:
         """Put some back."""

@@ -110,13 +110,14 @@ class FrameReader:
     :param max_message: bytes; a larger message is refused as soon as its size is known.
     """
 
-    __slots__ = ("_buffer", "_first", "_mask", "_message", "_need", "_opcode", "_rest", "_tail", "max_message")
+    __slots__ = ("_buffer", "_first", "_mask", "_message", "_need", "_opcode", "_tail", "max_message", "rest")
 
     def __init__(self, max_message: int) -> None:
         self.max_message = max_message
         self._buffer: bytearray | None = None  # an unfinished header, or an unfinished control frame
         self._need = 0  # bytes in the buffer before another look pays off
-        self._rest = 0  # bytes to come of an unfinished data frame
+        #: Bytes to come of an unfinished data frame.
+        self.rest = 0
         self._first = 0  # first byte of the frame that would hold them
         self._mask = b""
         self._opcode = 0  # of the unfinished message; 0: there is none
@@ -136,8 +137,8 @@ class FrameReader:
                 return
             buffer = self._buffer
         position, end = 0, len(buffer)
-        if self._rest:
-            position = min(self._rest, end)
+        if self.rest:
+            position = min(self.rest, end)
             self._add_part(data[:position], events)
         while end - position >= 2:
             first, second = buffer[position], buffer[position + 1]
@@ -162,7 +163,7 @@ class FrameReader:
                 if first & _CONTROL or end < start:
                     self._need = start + (length if first & _CONTROL else 0) - position
                     break
-                self._rest, self._first, self._mask = length, first, bytes(buffer[start - 4 : start])
+                self.rest, self._first, self._mask = length, first, bytes(buffer[start - 4 : start])
                 self._add_part(buffer[start:], events)
                 position = end
                 break
@@ -188,6 +189,11 @@ class FrameReader:
             self._buffer = bytearray(data[position:])
         else:
             del self._buffer[:position]
+
+    @property
+    def unfinished(self) -> int:
+        """How many bytes of the unfinished message there are."""
+        return len(self._message)
 
     def _check_first(self, first: int, second: int) -> None:
         """Check a frame's first two bytes (RFC 6455 section 5.2)."""
@@ -215,11 +221,11 @@ class FrameReader:
 
     def _add_part(self, data: bytes | bytearray, events: list[Event]) -> None:
         """Take the next bytes of an unfinished data frame."""
-        self._rest -= len(data)
+        self.rest -= len(data)
         first, mask, turn = self._first, self._mask, len(data) & 3
         self._first = first & FIN
         self._mask = mask[turn:] + mask[:turn]
-        self._add_fragment(first & ~FIN if self._rest else first, unmask(data, mask), events)
+        self._add_fragment(first & ~FIN if self.rest else first, unmask(data, mask), events)
 
     def _add_fragment(self, first: int, payload: bytes, events: list[Event]) -> None:
         """Take a data frame that is not a whole message by itself.

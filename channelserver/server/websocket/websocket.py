@@ -26,6 +26,7 @@ from twisted.logger import Logger
 
 from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
+from channelserver.server.common.bucket import Bucket
 from channelserver.server.http.http1 import RequestHead
 from channelserver.server.websocket import deflate, frames
 from channelserver.server.websocket.frames import CloseCode, Opcode
@@ -44,8 +45,13 @@ _debug = logging.getLogger("channelserver.server.websocket").debug
 
 #: Seconds for the client to answer a close frame.
 CLOSE_SECONDS = 5.0
-#: Compressed bytes parsed at a time: they may expand a thousandfold and fill the channel.
-COMPRESSED_SLICE = 4 * 1024
+#: Bytes parsed at a time, if there are more: compressed ones may expand a thousandfold and fill the channel, and others
+#: may be hundreds of frames, after which the rest waits for the next turn of the reactor.
+SLICE = 4 * 1024
+#: Pings that come together and are answered each; of more, the latest is (RFC 6455 section 5.5.3).
+PINGS = 10
+#: Pings and pongs of a client: so many at once, and so many a second.
+CHATTER_BURST, CHATTER_PER_SECOND = 2000, 200.0
 
 #: The ping of the JavaScript client, after a silence, and its answer: a script cannot send the protocol's own pings.
 SCRIPT_PING, SCRIPT_PONG = "\0ping", frames.encode_frame(Opcode.TEXT, b"\0pong")
@@ -59,8 +65,8 @@ class WebSocket(Outgoing):
     """
 
     __slots__ = (
-        "_addresses", "_due", "_head", "_held", "_last_received", "_order", "_reader", "_received",
-        "_unread", "began", "name",
+        "_addresses", "_chatter", "_continues", "_due", "_head", "_held", "_last_received", "_order", "_reader",
+        "_received", "_unread", "began", "name",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, head: RequestHead, addresses: dict[str, Any]) -> None:
@@ -70,6 +76,8 @@ class WebSocket(Outgoing):
         self._addresses = addresses
         self._reader: frames.FrameReader | None = frames.FrameReader(self.site.options.max_message_bytes)
         self._unread = b""  # received, but not yet parsed
+        self._continues = False  # _continue() goes on with it in the next turn
+        self._chatter: Bucket | None = None
         self._order = 0
         self._held: deque[tuple[str, str | bytes]] | None = None  # messages for which the layer had no room
         self._last_received: float = self.site.wheel.now()
@@ -172,31 +180,44 @@ class WebSocket(Outgoing):
     # -- received ------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._state == "waiting" or self._held is not None:
+        if self._state == "waiting" or self._held is not None or self._continues:
             # Clients may send only after the handshake (RFC 6455 section 4.1); a little from impatient ones is kept.
             # While messages are held, these bytes were under way when reading stopped.
             self._unread += data
             if len(self._unread) > REFILL:
                 self.wire.reading(False)
-        elif self._deflate is None or len(data) <= COMPRESSED_SLICE:
+        elif len(data) <= SLICE or (self._deflate is None and self._in_frame(len(data))):
             self._take(data)
         else:
             self._unread = data
             self._read_on()
 
+    def _in_frame(self, size: int) -> bool:
+        """Whether the next `size` bytes are of the frame that has begun."""
+        return self._reader is not None and self._reader.rest >= size
+
     def _read_on(self) -> None:
         """Parse what has been read already; then resume reading, if there is room."""
-        while self._unread and self._held is None:
-            data, self._unread = self._unread[:COMPRESSED_SLICE], self._unread[COMPRESSED_SLICE:]
-            self._take(data)
-        if self._held is None:
+        while self._unread and self._held is None and not self._continues:
+            data, self._unread = self._unread[:SLICE], self._unread[SLICE:]
+            if self._take(data) < len(data) // 2 and self._unread:
+                # Mostly the heads of frames: as much work as a megabyte of others.
+                self._continues = True
+                self.wire.reading(False)
+                self.site.bridge.post(self._continue)
+        if self._held is None and not self._continues:
             self.wire.reading(True)
 
-    def _take(self, data: bytes) -> None:
-        """Act on the frames in `data`."""
+    def _continue(self) -> None:
+        self._continues = False
+        self._read_on()
+
+    def _take(self, data: bytes) -> int:
+        """Act on the frames in `data`; return how many of its bytes are the content of messages, about."""
         reader = self._reader
         if self._state == "done" or reader is None:
-            return
+            return len(data)
+        begun = reader.unfinished
         self._last_received = now = self.site.wheel.now()
         if self._pinged is not None:
             self._pinged = None
@@ -208,29 +229,56 @@ class WebSocket(Outgoing):
             reader.feed(data, events)
         except frames.FrameError as caught:
             error = caught
+        size = chatter = 0
+        pings: list[bytes] = []
+        script_ping = False
         for event in events:
             if type(event) is str:
                 if event == SCRIPT_PING:
-                    if self._state == "open" and not self.paused:  # else other data is on its way
-                        self._write(SCRIPT_PONG)
+                    script_ping = True
+                    chatter += 1
                 else:
+                    size += len(event)
                     self._message("text", event)
             elif type(event) is bytes:
+                size += len(event)
                 self._message("bytes", event)
-            elif isinstance(event, frames.Ping):
-                if self.paused:
-                    self._pong = event.data  # only the latest ping needs an answer (RFC 6455 section 5.5.3)
-                elif self._state == "open":
-                    self._write(frames.encode_frame(Opcode.PONG, event.data))
             elif isinstance(event, frames.Close):
                 self._close_received(event.code)
-                return
+                return size
+            else:
+                chatter += 1
+                if isinstance(event, frames.Ping):
+                    pings.append(event.data)
+        if chatter and self._state == "open":
+            self._answer(pings, script_ping, chatter, now)
         if error is not None:
             if self._state == "open":
                 self._count("bad frame", f"closed with {error.code}: {error.reason}")
                 self._waiting, self._waiting_bytes = None, 0  # it would keep the close frame waiting
                 self.close(error.code, error.reason)
             self._finish()
+        return size + reader.unfinished - begun
+
+    def _answer(self, pings: list[bytes], script_ping: bool, chatter: int, now: float) -> None:
+        """Answer the pings that have come together.
+
+        :param script_ping: whether there were some of a script.
+        :param chatter: how many there were, pongs included; a client that sends too many is disconnected.
+        """
+        if self._chatter is None:
+            self._chatter = Bucket(CHATTER_BURST, CHATTER_PER_SECOND, now)
+        if not self._chatter.take(now, chatter):
+            self._count("chatter", "closed with 1008: too many pings or pongs")
+            self.close(CloseCode.POLICY_VIOLATION, "too many pings or pongs")
+            return
+        if pings and self.paused:
+            self._pong = pings[-1]
+        elif pings:
+            answered = pings if len(pings) <= PINGS else pings[-1:]
+            self._write(b"".join(frames.encode_frame(Opcode.PONG, data) for data in answered))
+        if script_ping and not self.paused:  # else other data is on its way
+            self._write(SCRIPT_PONG)
 
     def _message(self, kind: str, data: str | bytes) -> None:
         if self._state != "open":

@@ -4,7 +4,7 @@ Consumers of one socket can run at the same time, when the messages are on diffe
 session; a save writes only the keys that were changed since, into what is stored now.
 
 Runs in worker threads. Owns locks: within the process, a save is one step. Between processes, a database compares what
-it replaces, a cache holds a lock, and the folder of files is locked.
+it replaces; for other engines a folder is locked, and between hosts, a key in the cache.
 """
 
 from __future__ import annotations
@@ -163,10 +163,11 @@ def _folder_locked(path: str) -> Iterator[None]:
 
 @contextmanager
 def _cache_locked(cache: Any, name: str) -> Iterator[None]:
-    ends = time.monotonic() + CACHE_LOCK_SECONDS
-    while not cache.add(name, 1, CACHE_LOCK_SECONDS) and time.monotonic() < ends:
-        time.sleep(0.002)
-    try:
-        yield
-    finally:
-        cache.delete(name)
+    with _folder_locked(os.path.dirname(__file__)):  # not every cache adds a key in one step
+        ends = time.monotonic() + CACHE_LOCK_SECONDS
+        while not cache.add(name, 1, CACHE_LOCK_SECONDS) and time.monotonic() < ends:
+            time.sleep(0.002)
+        try:
+            yield
+        finally:
+            cache.delete(name)

@@ -10,11 +10,11 @@ class FlakyLayer(InMemoryChannelLayer):
         super().__init__(**parameters)
         take = self.queues.take
 
-        def fail_or_take(channels):
+        def fail_or_take(*arguments):
             global failures
             if failures:
                 failures -= 1
                 raise OSError("the queues have failed")
-            return take(channels)
+            return take(*arguments)
 
         self.queues.take = fail_or_take

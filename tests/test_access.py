@@ -107,6 +107,25 @@ class AccessLogTests(SynchronousTestCase):
             self.assertIn("a=b&session_key=", line)
             self.assertIn("&c=d", line)
 
+    def test_secrets(self) -> None:
+        """No secret parameter is for the log, however its name is written; all others are."""
+        hidden = (
+            "session_key", "session%5Fkey", "%73ession_key", "SESSION_KEY", "sessionid", "token", "access%5ftoken",
+            "api_key", "apikey", "key", "X-Amz-Signature", "sig", "password", "passwd", "client_secret", "auth", "code",
+            "%63ode", "sid",
+        )  # fmt: skip
+        shown = ("keyword", "monkey", "author", "page", "q", "a%20b", "zip_code", "design")
+        for log in (self.text, self.json):
+            for name in hidden:
+                log.http(exchange(query=f"a=b%20c&{name}=hunter2&d=e".encode()), 0.0)
+                line = self.lines.pop()
+                self.assertNotIn("hunter2", line)
+                self.assertIn(f"a=b%20c&{name}=", line)
+                self.assertIn("&d=e", line)
+            for name in shown:
+                log.http(exchange(query=f"{name}=visible".encode()), 0.0)
+                self.assertIn(f"?{name}=visible", self.lines.pop())
+
     def test_off(self) -> None:
         """Without a place to write to, no line is made."""
         log = AccessLog(None)

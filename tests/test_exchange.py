@@ -514,6 +514,11 @@ class AccessTests(AnswerTestCase):
         client.leave()
         self.assertEqual(self.server.access, ["HTTP GET / 200 3 [0.000 s, 192.0.2.7:50123] broken off"])
 
+    def test_broken_cookie(self) -> None:
+        """A cookie that cannot be sent does not stand in the log."""
+        self.answer(status=200, headers=[[b"Set-Cookie", b"sessionid=hunter2\r\nx: y"]])
+        self.assertNotIn("hunter2", self.expect_logged("malformed header", "Set-Cookie"))
+
     def test_broken_log(self) -> None:
         """A log that cannot be written costs no answer."""
         self.server.site.access_log._write = lambda line: 1 / 0

@@ -6,9 +6,11 @@ Runs in the reactor thread; owns the log file.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_plus
 
 Write = Callable[[str], object]
 
@@ -78,13 +80,29 @@ class AccessLog:
         return f"WebSocket {what} {path} [{address}]" + (f" {rest}" if rest else "")
 
 
+#: Names of query parameters that hold secrets.
+_is_secret = re.compile(
+    r"session|token|secret|passw|pwd|signature|credential|jwt|api[-_]?key|^code$"
+    r"|(?<![a-z0-9])(?:key|auth|authorization|sig|sid)(?![a-z0-9])",
+    re.IGNORECASE,
+).search
+#: Whether a query may have such a name, which may be percent-encoded.
+_may_be_secret = re.compile(
+    r"%|session|token|secret|passw|pwd|credential|jwt|key|code|auth|sig|sid", re.IGNORECASE
+).search
+
+
 def _target(path: str, query_string: bytes) -> str:
-    """Return path and query, without the session key that a query may hold."""
+    """Return path and query, without the values of parameters that hold secrets."""
     query = query_string.decode("latin-1")
-    if "session_key=" in query:
-        parts = ("session_key=…" if part.startswith("session_key=") else part for part in query.split("&"))
-        query = "&".join(parts)
+    if query and _may_be_secret(query):
+        query = "&".join(map(_hide, query.split("&")))
     return f"{path}?{query}" if query else path
+
+
+def _hide(parameter: str) -> str:
+    name, equals, _ = parameter.partition("=")
+    return f"{name}=…" if equals and _is_secret(unquote_plus(name)) else parameter
 
 
 def _word(target: str) -> str:

@@ -58,7 +58,9 @@ def _read_field(name: bytes, value: bytes) -> tuple[str, Field]:
     :raises ResponseError: the field is malformed.
     """
     kind = _kind(name)
-    if _forbidden(value) or (kind == "length" and not value.isdigit()):
+    if _forbidden(value):  # it may be a cookie, so it is not for the log
+        raise ResponseError(f"malformed header {name!r}: a line break or NUL in its value")
+    if kind == "length" and not value.isdigit():
         raise ResponseError(f"malformed header {name!r}: {value!r}")
     return kind, (name, value, b"%b: %b\r\n" % (name, value))
 

@@ -57,7 +57,11 @@ class Command(BaseCommand):
             "--exclude-channels", action="append", metavar="GLOB", default=[],
             help="Do not serve matching channels. Can be repeated.",
         )  # fmt: skip
-        parser.add_argument("--threads", help="Worker threads. Default: CHANNELSERVER['threads'], else the server's.")
+        parser.add_argument(
+            "--threads",
+            help="Worker threads. Default: CHANNELSERVER['threads'], else the server's. With 1, as by default with "
+            "Channels 1, messages are consumed one after the other; with more, those with the same reply_channel are.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         protect_standard_streams()

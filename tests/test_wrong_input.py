@@ -501,9 +501,9 @@ class NamesAndContentsTests(SynchronousTestCase):
         """A channel raises ``TypeError``, a group ``ValueError``, as they always did."""
         for thing in ("text", b"bytes", 5, None, ["text"], [("text", "x")]):
             error: Exception = self.assertRaises(TypeError, Channel("a", channel_layer=self.layer).send, thing)
-            self.assertIn("must be a dict", str(error))
+            self.assertIn("only send dicts", str(error))
             error = self.assertRaises(ValueError, Group("a", channel_layer=self.layer).send, thing)
-            self.assertIn("must be a dict", str(error))
+            self.assertIn("only send dicts", str(error))
 
     def test_invalid_contents(self) -> None:
         """``TypeError`` that names the key at fault, however deep it lies; nothing is sent."""

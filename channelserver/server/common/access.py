@@ -12,6 +12,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_plus
 
+from twisted.logger import Logger
+
+_log = Logger("channelserver.server.access")
+
 Write = Callable[[str], object]
 
 
@@ -66,8 +70,10 @@ class AccessLog:
         try:
             assert self._write is not None
             self._write(line)
-        except Exception as error:
+        except OSError as error:
             self.on_error(f"a line cannot be written: {error}")
+        except Exception:
+            _log.failure("cannot write to the access log")
 
     def text(self, protocol: str, what: str, path: str, address: str, figures: dict[str, Any]) -> str:
         if protocol == "http":

@@ -17,8 +17,9 @@ from channelserver.server.http.http1 import BadRequest, FieldSection, RequestHea
 KEPT_FIELDS, KEPT_BYTES = 32, 2048
 #: Empty lines that are skipped before a request.
 MAX_EMPTY_LINES = 4
-#: Bytes of a chunked body that are read in one go: 16 KiB may be thousands of chunks.
-CHUNKED_SLICE = 16 * 1024
+#: Bytes of a chunked body that are read at a time; if most of them are heads of chunks, hundreds, no more are read
+#: before the reactor's next turn.
+CHUNKED_SLICE = 4 * 1024
 
 _bare_lf = re.compile(rb"(?<!\r)\n").search
 
@@ -87,12 +88,18 @@ class RequestReader:
 
         :raises BadRequest: it is malformed or too large.
         """
-        body, data, later = self.body, self.buffer, b""
+        body, data = self.body, self.buffer
         assert body is not None
-        if body.chunked and len(data) > CHUNKED_SLICE:
-            data, later = data[:CHUNKED_SLICE], data[CHUNKED_SLICE:]
-        rest = body.feed(data)
-        self.buffer = later if rest is None else rest + later
+        size = CHUNKED_SLICE if body.chunked else len(data)
+        position, rest = 0, None
+        while rest is None and position < len(data):
+            part = data[position : position + size] if size < len(data) else data
+            position += len(part)
+            before = body.size
+            rest = body.feed(part)
+            if body.size - before < len(part) // 2:
+                break
+        self.buffer = data[position:] if rest is None else rest + data[position:]
         if rest is None:
             return None
         self.body = None

@@ -15,10 +15,10 @@ from asgiref.sync import async_to_sync
 from django.core import signals
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections
-from django.http import FileResponse, HttpResponse
+from django.http import FileResponse
 from django.urls import set_script_prefix
 
-from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
+from channelserver.exceptions import ResponseLater
 from channelserver.layers.base import FAILED
 from channelserver.message import Message
 from channelserver.workers import outbox
@@ -26,7 +26,7 @@ from channelserver.workers.async_views import AsyncViews, has_asynchronous_views
 from channelserver.workers.django_fast import is_coroutine_function
 from channelserver.workers.loop import event_loop
 from channelserver.workers.pool import current_pool, stream, wait_for
-from channelserver.workers.request import AsgiRequest, make_environ, open_body
+from channelserver.workers.request import AsgiRequest, read_request
 from channelserver.workers.responses import (
     encode_head,
     hand_over,
@@ -74,16 +74,9 @@ class AsgiHandler(WSGIHandler):
 
     def respond(self, message: Message) -> Any:
         """Return the view's response, or None if there is none to send. The caller closes it."""
-        try:
-            environ = make_environ(message)
-            open_body(message, environ, AsgiRequest.body_receive_timeout)
-        except UnicodeDecodeError:
-            logger.warning("a header's name is not ASCII", exc_info=True)
-            return HttpResponse("Bad request\n", status=400, content_type="text/plain")
-        except RequestTimeout:
-            return HttpResponse("The request's body did not come in time\n", status=408, content_type="text/plain")
-        except RequestAborted:
-            return None
+        environ = read_request(message, AsgiRequest.body_receive_timeout)
+        if not isinstance(environ, dict):
+            return environ
         if WSGIHandler.__call__ is not _django_call and is_wrapped(WSGIHandler):
             return call_wrapped(self, message, environ)
         set_script_prefix(environ["SCRIPT_NAME"] + "/")

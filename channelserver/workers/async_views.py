@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -25,12 +24,12 @@ from django.urls import URLPattern, URLResolver, get_resolver, set_script_prefix
 from django.utils import translation
 from django.utils.module_loading import import_string
 
-from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
+from channelserver.exceptions import ResponseLater
 from channelserver.message import Message
 from channelserver.workers import async_middleware, django_cleanup, outbox
 from channelserver.workers.django_cleanup import only_django_listens
 from channelserver.workers.django_fast import is_coroutine_function
-from channelserver.workers.request import make_environ, open_body
+from channelserver.workers.request import read_request
 from channelserver.workers.responses import BODY, Answer, body_for_reactor, encode_head, hand_over
 from channelserver.workers.wrapped import MESSAGE, NoResponse, is_wrapped, resolve_once
 
@@ -194,22 +193,13 @@ class AsyncViews:
 
     async def answer(self, message: Message) -> None:
         answer = Answer(message, self._timeout)
-        try:
-            environ = make_environ(message)
-            body = partial(open_body, message, environ, AsyncRequest.body_receive_timeout)
-            if message.content.get("body_channel"):
-                await asyncio.to_thread(body)  # waits for its parts
-            else:
-                body()
-        except UnicodeDecodeError:
-            logger.warning("a header's name is not ASCII", exc_info=True)
-            answer.whole({"status": 400, "headers": [[b"Content-Type", b"text/plain"]]}, b"Bad request\n")
-            return
-        except RequestTimeout:
-            head = {"status": 408, "headers": [[b"Content-Type", b"text/plain; charset=utf-8"]]}
-            answer.whole(head, b"The request's body did not come in time\n")
-            return
-        except RequestAborted:
+        if message.content.get("body_channel"):  # waits for its parts
+            environ = await asyncio.to_thread(read_request, message, AsyncRequest.body_receive_timeout)
+        else:
+            environ = read_request(message, AsyncRequest.body_receive_timeout)
+        if not isinstance(environ, dict):
+            if environ is not None:
+                answer.whole(encode_head(environ), environ.content)
             return
         scope = make_scope(message, environ)
         if self._handler is None:

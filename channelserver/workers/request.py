@@ -5,6 +5,7 @@ A request belongs to the thread that answers it.
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 import time
@@ -15,13 +16,15 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import QueryDict, parse_cookie
+from django.http import HttpResponse, QueryDict, parse_cookie
 from django.utils.functional import cached_property
 
 from channelserver._version import __version__
 from channelserver.channel import Channel
 from channelserver.exceptions import RequestAborted, RequestTimeout, ResponseLater
 from channelserver.message import Message
+
+logger = logging.getLogger("channelserver.handler")
 
 #: Largest body from ``body_channel`` that is kept in memory, in bytes.
 SPOOL_BYTES = 64 * 1024
@@ -89,6 +92,25 @@ class AsgiRequest(WSGIRequest):
     @cached_property
     def COOKIES(self) -> dict[str, str]:  # type: ignore[override]
         return parse_cookie(self.META.get("HTTP_COOKIE", ""))
+
+
+def read_request(message: Message, timeout: float) -> dict[str, Any] | HttpResponse | None:
+    """Return the environ of an ``http.request`` message, with its body; or the answer, if it is not to be had.
+
+    :param timeout: seconds to wait for each further part of a body that comes through ``body_channel``.
+    :returns: None: the client left before the body was complete.
+    """
+    try:
+        environ = make_environ(message)
+        open_body(message, environ, timeout)
+        return environ
+    except UnicodeDecodeError:
+        logger.warning("a header's name is not ASCII", exc_info=True)
+        return HttpResponse("Bad request\n", status=400, content_type="text/plain")
+    except RequestTimeout:
+        return HttpResponse("The request's body did not come in time\n", status=408, content_type="text/plain")
+    except RequestAborted:
+        return None
 
 
 def make_environ(message: Message) -> dict[str, Any]:

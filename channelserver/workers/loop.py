@@ -24,6 +24,7 @@ from contextvars import Context
 from queue import SimpleQueue
 from typing import Any
 
+from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync
 
 logger = logging.getLogger("channelserver.loop")
@@ -276,6 +277,8 @@ class _ThreadLocal(threading.local):
     """What asgiref knows of a thread; in worker threads, that its coroutines run on the event loop of the process."""
 
     ours = False
+    #: Calls a function that waits for a coroutine.
+    wait: Callable[..., Any] | None = None
 
 
 class _MainLoop:
@@ -354,8 +357,24 @@ _ThreadLocal.main_event_loop_pid = _MainLoop(os.getpid)  # type: ignore[attr-def
 _thread_local = _ThreadLocal()
 
 
-def adopt_thread() -> None:
-    """Have ``async_to_sync`` in the calling thread run coroutines on the event loop of the process."""
+_run_until_future = CurrentThreadExecutor.run_until_future
+
+
+def _wait(executor: Any, future: Any) -> None:
+    """What ``async_to_sync`` waits with (``CurrentThreadExecutor.run_until_future``)."""
+    if _thread_local.wait is None:
+        _run_until_future(executor, future)
+    else:
+        _thread_local.wait(_run_until_future, executor, future)
+
+
+def adopt_thread(wait: Callable[..., Any]) -> None:
+    """Have ``async_to_sync`` in the calling thread run coroutines on the event loop of the process.
+
+    :param wait: ``wait(function, *arguments)`` calls a function that waits for the coroutine.
+    """
     if SyncToAsync.threadlocal is not _thread_local:
         SyncToAsync.threadlocal = _thread_local
+        CurrentThreadExecutor.run_until_future = _wait  # type: ignore[method-assign,assignment]
     _thread_local.ours = True
+    _thread_local.wait = wait

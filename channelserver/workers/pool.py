@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any
 
 from channelserver.layers.queues import Delivery, WorkQueues
@@ -49,14 +50,18 @@ STALLED_SECONDS = 1.0
 class WorkerThread:
     """One worker thread as the pool sees it."""
 
-    __slots__ = ("away", "busy_since", "calls", "delivery", "gate", "guests", "surplus", "thread")
+    __slots__ = ("away", "busy_since", "calls", "delivery", "gate", "guests", "helper", "outside", "thread", "waits")
 
-    def __init__(self) -> None:
-        #: Calls for this thread alone, and how many coroutines will make others (workers/sticky.py).
-        self.calls: deque[Call] = deque()
+    def __init__(self, helper: bool = False) -> None:
+        #: Calls for this thread, each with whether no other may make it, and how many coroutines will make further
+        #: ones (workers/sticky.py).
+        self.calls: deque[tuple[Call, bool]] = deque()
         self.guests = 0
-        self.surplus = False  # it ends after its message
-        self.away = False  # it has left the pool's count until the end of its message, see workers/relief.py
+        #: It makes calls only, and ends when there are none.
+        self.helper = helper
+        #: It waits for a coroutine; it has left the pool's count.
+        self.waits = self.outside = False
+        self.away = False  # it has left the count until the end of its message, see workers/relief.py
         self.gate = threading.Lock()
         self.gate.acquire()
         self.busy_since = 0.0  # 0: awake, and between two jobs
@@ -111,7 +116,8 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._awake: set[WorkerThread] = set()
         self._parked: list[WorkerThread] = []
-        self._waiting: set[WorkerThread] = set()  # for a coroutine; they may leave the count
+        self._waiting: dict[WorkerThread, bool] = {}  # for a coroutine; they may leave the count, if True for messages
+        self._helpers: set[WorkerThread] = set()
         self._away: set[WorkerThread] = set()
         self._all = [WorkerThread() for _ in range(threads)]
         self._calls: deque[Call] = deque()  # for whichever thread is free
@@ -149,67 +155,106 @@ class WorkerPool:
         state.thread = threading.Thread(target=self._run, args=(state,), name=f"worker-{self._count}", daemon=True)
         state.thread.start()
 
-    # -- threads that stream, in the thread itself ---------------------------------------------------------------------
+    # -- threads that stream, or wait for a coroutine, in the thread itself --------------------------------------------
 
     def leave_count(self, state: WorkerThread) -> None:
         """A thread of the pool streams from now on: another one takes its place if it is needed."""
         with self._lock:
+            surplus = len(self._all) > self.threads
             self._remove(state)
             self._set_switch_interval()
             self._finished += 1
+        if surplus:  # instead of its end
+            self.streams.leave()
         if state.delivery is not None:
             self._queues.release(state.delivery)
         self.work_ready()
 
-    def return_to_count(self, state: WorkerThread) -> bool:
-        """The thread is done with it; return False if it must end, for its place is taken."""
+    def return_to_count(self, state: WorkerThread) -> None:
+        """The thread is done with it. If its place is taken, a thread without guests ends."""
         with self._lock:
-            if len(self._all) >= self.threads:
-                state.surplus = True
-                return False
+            state.outside = False
             self._all.append(state)
             self._awake.add(state)
-            return True
+            surplus = len(self._all) > self.threads
+            if surplus and state.guests:
+                for other in self._parked:
+                    if not other.guests:
+                        self._parked.remove(other)
+                        self._unpark(other)
+                        break
+        if not surplus:
+            self.streams.leave()
 
-    def wait_for(self, state: WorkerThread, function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """Call a function that waits for a coroutine. If messages wait, too, another thread takes this one's place."""
-        if state.away:
-            return function(*arguments, **named)
+    def wait_for(self, state: WorkerThread, yields: bool, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function that waits for a coroutine. If coroutines need threads, another one takes this one's place.
+
+        :param yields: the same if messages wait.
+        """
+        if state.waits or state.outside:
+            return function(*arguments)
         with self._lock:
-            self._waiting.add(state)
-        if state.delivery is not None:
+            state.waits = True
+            if not state.helper and not state.outside:
+                self._waiting[state] = yields
+            # What its guests want done is no longer for this thread: it may be one of them that it waits for.
+            self._calls.extend(call for call, stays in state.calls if not stays)
+            state.calls = deque(entry for entry in state.calls if entry[1])
+        if yields and state.delivery is not None:
             self._queues.release(state.delivery)
         if self._has_work():
             self.work_ready()
         try:
-            return function(*arguments, **named)
+            return function(*arguments)
         finally:
             with self._lock:
-                left = state not in self._waiting
-                self._waiting.discard(state)
+                state.waits = False
+                self._waiting.pop(state, None)
+                left = state.outside and not state.away
             if left:
                 self.return_to_count(state)
-                self.streams.leave()
 
     def _release_waiting(self) -> None:
         """Start a thread to replace one that waits for a coroutine. The lock is held."""
-        state = next((state for state in self._waiting if not state.guests), None)
-        if state is not None and self.streams.enter():
+        state = next((state for state, yields in self._waiting.items() if yields or self._calls), None)
+        if state is None:
+            return
+        if self.streams.enter():
             self._remove(state)
             self._replace()
+        elif self._calls and len(self._helpers) < self.threads and all(helper.waits for helper in self._helpers):
+            # So many wait that no more may leave. What the coroutine that they wait for needs is done all the same.
+            helper = WorkerThread(helper=True)
+            self._helpers.add(helper)
+            self._start_thread(helper)
 
     def _remove(self, state: WorkerThread) -> None:
         """Take a thread out of the count. The lock is held."""
+        state.outside = True
         self._all.remove(state)
         self._awake.discard(state)
-        self._waiting.discard(state)
+        self._waiting.pop(state, None)
 
     def _replace(self) -> None:
-        """Start a thread to replace one that streams. The lock is held."""
+        """Start a thread to replace one that has left. The lock is held."""
         state = WorkerThread()
         self._all.append(state)
         self._awake.add(state)
         self._start_thread(state)
+
+    def _retire(self, state: WorkerThread) -> bool:
+        """Return whether a thread is no longer needed. It ends."""
+        with self._lock:
+            if state.helper:
+                retires = not self._calls
+                if retires:
+                    self._helpers.discard(state)
+                return retires
+            if len(self._all) <= self.threads or state.guests or state.calls:
+                return False
+            self._remove(state)
+        self.streams.leave()
+        return True
 
     def leave(self, channels: Collection[str]) -> None:
         """Leave these channels to other processes, and serve all others. Reactor thread, as :meth:`start` and
@@ -271,22 +316,24 @@ class WorkerPool:
             return f"{name}: between two messages"
         return f"{name}: on a message from {delivery.channel!r} for {time.monotonic() - since:.1f} s"
 
-    def call(self, function: Call, thread: WorkerThread | None = None) -> None:
+    def call(self, function: Call, thread: WorkerThread | None = None, stays: bool = False) -> None:
         """Have a function called in a worker thread, before any message. Any thread.
 
         :param function: called with the thread; it does not raise.
-        :param thread: where; None: in whichever is free first.
+        :param thread: where; None, and if it waits for a coroutine: in whichever is free first.
+        :param stays: only there, however long that takes.
         """
-        if thread is None:
-            self._calls.append(function)
-            self.work_ready()
-            return
-        with self._lock:
-            thread.calls.append(function)
-            if thread in self._parked:
-                self._parked.remove(thread)
-                self._unpark(thread)
-                self._set_switch_interval()
+        if thread is not None:
+            with self._lock:
+                if stays or not thread.waits:
+                    thread.calls.append((function, stays))
+                    if thread in self._parked:
+                        self._parked.remove(thread)
+                        self._unpark(thread)
+                        self._set_switch_interval()
+                    return
+        self._calls.append(function)
+        self.work_ready()
 
     # -- waking --------------------------------------------------------------------------------------------------------
 
@@ -370,7 +417,6 @@ class WorkerPool:
             self._away.discard(state)
             self._queues.threads.away -= 1
         self.return_to_count(state)
-        self.streams.leave()
         self.work_ready()  # its client may have threads again
 
     def _wake(self, number: int) -> None:
@@ -412,16 +458,18 @@ class WorkerPool:
     def _run(self, state: WorkerThread) -> None:
         queues, consume = self._queues, self._consume
         try:
-            adopt_thread()
+            adopt_thread(partial(self.wait_for, state, False))
             self._thread_started()
         except Exception:
             logger.exception("error at the beginning of a worker thread")
         _current.pool, _current.state = self, state
-        while not self._stopping and not state.surplus:
+        while not self._stopping:
             try:
                 if state.calls or self._calls:
                     self._make_call(state)
                     continue
+                if (state.helper or len(self._all) > self.threads) and self._retire(state):
+                    break
                 delivery = queues.take(self._channels, state)
                 if delivery is None:
                     self._park(state)
@@ -459,7 +507,7 @@ class WorkerPool:
 
     def _make_call(self, state: WorkerThread) -> None:
         try:
-            call = (state.calls or self._calls).popleft()
+            call = state.calls.popleft()[0] if state.calls else self._calls.popleft()
         except IndexError:  # another thread was quicker
             return
         state.busy_since = time.monotonic()
@@ -517,12 +565,12 @@ def stream(run: Callable[[], object], refuse: Callable[[], object]) -> None:
         pool.streams.add(state, run, refuse)
 
 
-def wait_for(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+def wait_for(function: Callable[..., Any]) -> Any:
     """Call a function that waits for a coroutine, without keeping a place in the pool while work waits."""
     pool, state = _current.pool, _current.state
     if pool is None or state is None:
-        return function(*arguments, **named)
-    return pool.wait_for(state, function, *arguments, **named)
+        return function()
+    return pool.wait_for(state, True, function)
 
 
 def current_pool() -> WorkerPool | None:

@@ -2,7 +2,8 @@
 
 An executor is made for each request or message that runs on the event loop. Its first call goes to whatever worker
 thread is free, the later ones to the same thread: what a thread keeps, a database connection above all, stays the
-same from call to call, and the number of connections stays that of the threads.
+same from call to call, and the number of connections stays that of the threads. Only if that thread waits for a
+coroutine itself, perhaps for this one, the call goes to another, and the later ones do, too.
 
 :meth:`StickyExecutor.submit` and :meth:`StickyExecutor.release` run in any thread. Owns the guests of each thread:
 how many coroutines have their synchronous parts there and may come back.
@@ -11,6 +12,7 @@ how many coroutines have their synchronous parts there and may come back.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -29,13 +31,14 @@ class StickyExecutor(Executor):
     In a ``with`` block, what the running task passes to ``sync_to_async`` runs there.
     """
 
-    __slots__ = ("_lock", "_pool", "_released", "_thread", "_waiting")
+    __slots__ = ("_calls", "_lock", "_pool", "_released", "_threads", "_under_way")
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
         self._lock = threading.Lock()
-        self._thread: WorkerThread | None = None
-        self._waiting: list[Callable[[WorkerThread], object]] | None = None  # not None: the first call is on its way
+        self._calls: deque[Callable[[], object]] = deque()
+        self._under_way = False  # a thread makes a call, or is going to
+        self._threads: list[WorkerThread] = []  # where the coroutine is a guest; the next call goes to the last one
         self._released = False
 
     def __enter__(self) -> Self:
@@ -47,58 +50,53 @@ class StickyExecutor(Executor):
     def __exit__(self, *error: object) -> None:
         self.release()
 
-    @property
-    def used(self) -> bool:
-        return self._thread is not None or self._waiting is not None
-
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        self._submit(lambda thread: run_call(future, partial(fn, *args, **kwargs)))
+        with self._lock:
+            self._calls.append(partial(run_call, future, partial(fn, *args, **kwargs)))
+            if self._under_way:
+                return future
+            self._under_way = True
+        self._pool.call(self._make_call, self._threads[-1] if self._threads else None)
         return future
 
     def release(self) -> None:
-        """The coroutine has ended. Its thread may close the database connections that are too old."""
-        if not self._released:
+        """The coroutine has ended. Its threads may close the database connections that are too old."""
+        with self._lock:
             self._released = True
-            if self.used:
-                self._submit(_leave)
+            threads, self._threads = self._threads, []
+        for thread in threads:
+            self._pool.call(_leave, thread, stays=True)
 
-    def _submit(self, call: Callable[[WorkerThread], object]) -> None:
-        if self._released and call is not _leave:  # a task that outlives its request
-            self._pool.call(partial(_alone, call))
-            return
+    def _make_call(self, thread: WorkerThread) -> None:
         with self._lock:
-            if self._thread is None:
-                if self._waiting is not None:
-                    self._waiting.append(call)
-                    return
-                self._waiting = []
-        if self._thread is not None:
-            self._pool.call(call, self._thread)
-        else:
-            self._pool.call(partial(self._first, call))
-
-    def _first(self, call: Callable[[WorkerThread], object], thread: WorkerThread) -> None:
-        thread.guests += 1
-        django_cleanup.guest_enters()
+            call = self._calls.popleft()
+            # Calls of a task that outlives its request, and those in a thread that ends soon, stand alone.
+            alone = self._released or thread.helper
+            enters = alone or thread not in self._threads
+            if not alone:
+                if not enters:
+                    self._threads.remove(thread)
+                self._threads.append(thread)
+        if enters:
+            _enter(thread)
+        call()
+        if alone:
+            _leave(thread)
         with self._lock:
-            self._thread = thread
-            waiting, self._waiting = self._waiting or [], None
-        thread.calls.extendleft(reversed(waiting))
-        call(thread)
+            more = self._under_way = bool(self._calls)
+        if more:
+            self._pool.call(self._make_call, thread)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing to end: the threads are the pool's."""
 
 
+def _enter(thread: WorkerThread) -> None:
+    thread.guests += 1
+    django_cleanup.guest_enters()
+
+
 def _leave(thread: WorkerThread) -> None:
     thread.guests -= 1
     django_cleanup.guest_leaves()
-
-
-def _alone(call: Callable[[WorkerThread], object], thread: WorkerThread) -> None:
-    django_cleanup.guest_enters()
-    try:
-        call(thread)
-    finally:
-        django_cleanup.guest_leaves()

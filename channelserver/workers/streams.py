@@ -64,7 +64,6 @@ class Streams:
                 run()
             finally:
                 self._pool.return_to_count(state)
-                self.leave()
 
     def enter(self) -> bool:
         """Count a thread that waits outside the pool; return False if there are too many."""

@@ -105,6 +105,7 @@ class Worker:
                 plan = self.plan(message)
             message, consumer, kwargs, coroutine = plan
             if consumer is None:
+                tidy = self.tidies_in_database(delivery)
                 self._unrouted(delivery.channel, message)
                 return
             if coroutine is not None and self.start_coroutine is not None:

@@ -3,7 +3,9 @@
 :meth:`Bridge.post` runs in any thread, the posted functions in the reactor thread. Owns the queue between them.
 
 Only the first post after a drain wakes the reactor. No wake-up is lost: a post sets `_awake` under the lock, and a
-drain clears it only when it has seen, under the same lock, that the queue is empty.
+drain clears it only when it has seen, under the same lock, that the queue is empty. The event loop's thread puts the
+wake-up off until the end of its turn, for the coroutines of that turn will post, too: woken at once, the reactor would
+compete for the interpreter lock after each of them. Another thread's post does not wait for that.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ _log = Logger("channelserver.bridge")
 
 #: Bytes that may be queued before a thread that sends more waits, and the longest wait in seconds.
 HEAVY, PATIENCE = 1024 * 1024, 2.0
+#: Seconds for which the event loop, which has more to do, may put off waking the reactor.
+DEFERRED = 0.002
 
 
 class Reactor(Protocol):
@@ -38,11 +42,14 @@ class Bridge:
         self._lock = threading.Lock()
         self._items: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._awake = False
+        self._deferred = 0.0  # when the loop's thread put off waking the reactor; 0: it did not
         self._weight = 0  # bytes in _items and in the batch being drained
         self._lighter = threading.Condition(self._lock)
         self._thread: int | None = None  # the reactor thread, known from the first drain on
         #: Returns the identifier of another thread that must not wait: the event loop's.
         self.loop_thread: Callable[[], int | None] = lambda: None
+        #: Calls a function when the event loop has done all that was due.
+        self.at_end_of_loop_turn: Callable[[Callable[[], object]], object] = lambda function: function()
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call ``function(*arguments)`` in the reactor thread, soon, in the order of the posts."""
@@ -52,10 +59,27 @@ class Bridge:
         with self._lock:
             self._weight += size
             self._items.append((function, arguments))
-            if self._awake:
+            if self._awake and not self._deferred:
                 return
-            self._awake = True
-        self._wake(self._drain)
+            in_loop = threading.get_ident() == self.loop_thread()
+            if not self._awake:
+                self._awake = True
+                self._deferred = time.monotonic() if in_loop else 0.0
+            elif in_loop and time.monotonic() - self._deferred < DEFERRED:
+                return
+            else:
+                self._deferred, in_loop = 0.0, False
+        if in_loop:
+            self.at_end_of_loop_turn(self._wake_deferred)
+        else:
+            self._wake(self._drain)
+
+    def _wake_deferred(self) -> None:
+        """Wake the reactor now. Event loop's thread."""
+        with self._lock:
+            deferred, self._deferred = self._deferred, 0.0
+        if deferred:
+            self._wake(self._drain)
 
     def post_data(self, size: int, function: Callable[..., object], *arguments: Any) -> None:
         """Like :meth:`post`, with back-pressure: the thread waits while more than :data:`HEAVY` bytes are queued.
@@ -80,6 +104,18 @@ class Bridge:
         """
         began: float | None = getattr(self._reactor, "turn_began", None)
         return began if began is not None else time.monotonic()
+
+    def at_end_of_turn(self, function: Callable[[], object]) -> None:
+        """Call a function: if this is the reactor thread, when the reactor has handled all events that have come.
+
+        What wakes another thread is best done then. That thread gets all of its work at once, and does not compete for
+        the interpreter lock meanwhile. Only this package's reactor can; with another one it is called at once.
+        """
+        ends: list[Callable[[], object]] | None = getattr(self._reactor, "at_end", None)
+        if ends is not None and threading.get_ident() == self._thread:
+            ends.append(function)
+        else:
+            function()
 
     def from_signal_handler(self, function: Callable[..., object]) -> None:
         """Like :meth:`post`, but without taking the lock, which the interrupted code may hold."""

@@ -242,7 +242,7 @@ def _wait_for_view(view: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         return async_to_sync(view)(request, *args, **kwargs)
 
     async def run() -> Any:
-        with event_loop.cancelled_with(message.channel_layer, message.content["reply_channel"]):
+        with event_loop.cancelled_with(message):
             return await view(request, *args, **kwargs)
 
     try:

@@ -18,6 +18,8 @@ from channelserver.exceptions import RequestTimeout
 from channelserver.message import Message
 from channelserver.workers.async_views import AsyncViews
 from channelserver.workers.loop import EventLoop, run_call
+from tests.certificates import write_pair
+from tests.http2_client import HTTP2Client
 from tests.process import TIMEOUT, ServerTestCase, SharedServerTestCase, wait_until
 from tests.test_async_views import notes
 
@@ -184,6 +186,25 @@ class RuleTests(SharedServerTestCase):
         self.manage("migrate", "-v0")
         self.assertEqual(self.server.get("/broken/").text, "spoilt")
         self.assertEqual([self.server.get("/count/").text for _ in range(2)], ["0", "0"])
+
+
+class HTTP2RuleTests(ServerTestCase):
+    """The same over HTTP/2."""
+
+    files = FILES
+    extra_settings = SETTINGS
+
+    def test_deadline(self) -> None:
+        """A view that did not answer in time is cancelled; the other streams of its connection go on."""
+        certificate, key = write_pair(self.folder)
+        server = self.start("--threads", "1", "--http-timeout", "3", "--tls-cert", certificate, "--tls-key", key)
+        client = HTTP2Client(server, certificate)
+        self.addCleanup(client.close)
+        late, new = client.send("/hang/"), client.send("/new/")
+        self.assertEqual(bytes(client.finish(new).body), b"new")
+        self.assertEqual(client.finish(late).status, 503)
+        wait_until(lambda: "hang cancelled" in notes(server), "the cancellation")
+        self.assertEqual(bytes(client.get("/new/").body), b"new")
 
 
 class StreamStopTests(ServerTestCase):

@@ -8,6 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import requests
+
 from tests.process import TIMEOUT, Server, ServerTestCase, SharedServerTestCase, project, wait_until
 
 FILES = project("asynchronous")
@@ -170,10 +172,19 @@ class WaitingTests(ServerTestCase):
         self.assertEqual(server.get("/where/").text, "event-loop")
         self.assertNotIn("slept", notes(server))
 
+    def test_loop_blocked(self) -> None:
+        """A plain view is answered although the loop is blocked, and was asked for all messages lately."""
+        server = self.start("--threads", "2")
+        with requests.Session() as session:
+            for _ in range(40):
+                self.assertEqual(session.get(server.url("/where/"), timeout=TIMEOUT).text, "event-loop")
+            self.ask(server, "/block/")
+            wait_until(lambda: "blocked" in notes(server), "the blocking view")
+            self.assertTrue(session.get(server.url("/plain/"), timeout=TIMEOUT).text.startswith("worker-"))
+        (server.folder / "go-on").touch()
+
     @staticmethod
     def _health(url: str) -> Any:
-        import requests
-
         return requests.get(url, timeout=TIMEOUT).json()
 
     def test_streams_hold_no_thread(self) -> None:

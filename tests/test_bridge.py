@@ -12,6 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import HEAVY, Bridge
+from channelserver.server.common.reactor import Reactor
 from tests.fakes import PATIENCE, FakeReactor
 
 
@@ -145,6 +146,79 @@ class PostTests(TestCase):
         self.bridge.from_signal_handler(lambda: 1 / 0)
         self.reactor.turn()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class LoopTests(TestCase):
+    """Posts of the event loop's thread, which this one plays."""
+
+    def setUp(self) -> None:
+        self.reactor = FakeReactor()
+        self.bridge = Bridge(self.reactor)
+        here = threading.get_ident()
+        self.bridge.loop_thread = lambda: here
+        self.ends: list[Any] = []
+        self.bridge.at_end_of_loop_turn = self.ends.append
+        self.calls: list[Any] = []
+        self.patch(bridge_module, "DEFERRED", PATIENCE)
+
+    def test_at_the_end(self) -> None:
+        """The reactor is woken once, at the end of the loop's turn, and again in the next one."""
+        for _ in range(2):
+            self.reactor.wake_ups = 0
+            for number in range(10):
+                self.bridge.post(self.calls.append, number)
+            self.assertEqual(self.reactor.wake_ups, 0)
+            self.ends.pop()()
+            self.assertEqual((self.reactor.wake_ups, self.ends), (1, []))
+            self.reactor.turn()
+        self.assertEqual(self.calls, [*range(10), *range(10)])
+
+    def test_other_threads(self) -> None:
+        """Another thread's post wakes the reactor at once; the loop's does not, then."""
+        self.bridge.post(self.calls.append, 1)
+        thread = threading.Thread(target=self.bridge.post, args=(self.calls.append, 2))
+        thread.start()
+        thread.join(PATIENCE)
+        self.assertEqual(self.reactor.wake_ups, 1)
+        self.ends.pop()()
+        self.assertEqual(self.reactor.wake_ups, 1)
+        self.reactor.turn()
+        self.assertEqual(self.calls, [1, 2])
+
+    def test_long_turn(self) -> None:
+        """If the loop's turn takes long, the reactor is woken by the next post."""
+        self.patch(bridge_module, "DEFERRED", 0.0)
+        self.bridge.post(self.calls.append, 1)
+        self.assertEqual(self.reactor.wake_ups, 0)
+        self.bridge.post(self.calls.append, 2)
+        self.assertEqual(self.reactor.wake_ups, 1)
+
+
+class TurnTests(TestCase):
+    """The reactor's turns."""
+
+    def test_end_of_turn(self) -> None:
+        """What wakes another thread is called when all events of a turn are done; in another thread, at once."""
+        turning = Reactor()
+        bridge = Bridge(turning)
+        calls: list[Any] = []
+
+        def event() -> None:
+            bridge.at_end_of_turn(lambda: calls.append("end"))
+            bridge.at_end_of_turn(lambda: 1 / 0)
+            bridge.at_end_of_turn(lambda: calls.append("end, too"))
+            calls.append("event")
+
+        bridge.post(event)
+        turning.runUntilCurrent()
+        self.assertEqual(calls, ["event"])
+        turning.doPoll(0)
+        self.assertEqual(calls, ["event", "end", "end, too"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        thread = threading.Thread(target=bridge.at_end_of_turn, args=(lambda: calls.append("at once"),))
+        thread.start()
+        thread.join(PATIENCE)
+        self.assertEqual(calls[-1], "at once")
 
 
 class HeavyDataTests(TestCase):

@@ -348,6 +348,34 @@ class FewThreadsTests(PoolTestCase):
         self.assertEqual(len(set(self.jobs.threads.values())), 1)
 
 
+class LoopTests(PoolTestCase):
+    """Messages that are likely to be for the event loop."""
+
+    def test_loop_first(self) -> None:
+        """The loop is asked, and no thread woken. A thread gets what it does not take."""
+        jobs = Jobs(self.queues)
+        self.make(jobs.consume, 2)
+        self.until_parked(2)
+        asked: list[bool] = []
+        self.pool.when_stuck = lambda: asked.append(True)
+        self.pool.loop_first = True
+        self.put(1)
+        self.assertEqual((len(self.pool._parked), asked), (2, [True]))
+        delivery = self.queues.take(["a"])  # the loop does
+        self.pool.loop_took(1)
+        self.run_timer()
+        self.assertEqual((delivery.content["n"], len(self.pool._parked), self.timer_calls), (1, 2, []))
+        self.put(2)  # the loop is busy
+        self.run_timer()
+        self.until(lambda: jobs.ended == [2])
+        self.until_parked(2)
+        self.pool.loop_first = False
+        self.run_timer()
+        self.put(3)
+        self.until(lambda: jobs.ended == [2, 3])
+        self.assertEqual(len(asked), 2)
+
+
 class ManyThreadsTests(PoolTestCase):
     """Slow jobs, in parallel."""
 

@@ -481,7 +481,7 @@ class LookTests(WorkerTestCase):
 
         worker = self.make(Route())
         self.layer.submit("a", {"n": 1})
-        pool: Any = SimpleNamespace(channels=["a"])
+        pool: Any = SimpleNamespace(served=("a",), loop_first=False, loop_took=lambda number: None)
         Coroutines(worker, pool, event_loop).look()
         delivery = self.take("a")
         assert delivery is not None
@@ -636,6 +636,15 @@ class UnroutedTests(WorkerTestCase):
             self.consume(self.make(), channel)
         self.assertLaneFree()
         self.assertEqual(self.replies.sent, [])
+
+    def test_session_of_a_socket_without_a_route(self) -> None:
+        """Its end deletes the session, after which the thread's database connection is closed."""
+        self.patch(worker_module, "has_channel_session", lambda name: name == SOCKET)
+        self.layer.submit(DISCONNECT, {"reply_channel": SOCKET, "path": "/"})
+        delivery = self.take()
+        assert delivery is not None
+        self.make().consume(delivery)
+        self.assertEqual((self.forgotten, self.course), ([SOCKET], ["close_old_connections"]))
 
     def test_http_disconnect(self) -> None:
         """That a client has left needs no consumer."""

@@ -141,12 +141,13 @@ def make_workers(
         values.max_streams,
     )
     pool.worker = worker
-    coroutines = Coroutines(worker, pool, event_loop)
+    coroutines = Coroutines(worker, pool, event_loop, bridge.at_end_of_turn)
     pool.coroutines = coroutines
     worker.start_coroutine = coroutines.start
     if any(map(may_be_coroutine, wrapper.router.consumers())):
         pool.when_stuck = coroutines.look_soon
     bridge.loop_thread = lambda: event_loop.thread_id
+    bridge.at_end_of_loop_turn = event_loop.at_end_of_turn
     if wrapper.delays is not None:
         pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
     return pool

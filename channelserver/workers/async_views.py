@@ -21,7 +21,9 @@ from django.core import signals
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.http import HttpResponseBase
 from django.urls import URLPattern, URLResolver, get_resolver, set_script_prefix
+from django.urls.resolvers import RegexPattern, RoutePattern
 from django.utils import translation
+from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
 from channelserver.exceptions import ResponseLater
@@ -31,7 +33,7 @@ from channelserver.workers.django_cleanup import only_django_listens
 from channelserver.workers.django_fast import is_coroutine_function
 from channelserver.workers.request import read_request
 from channelserver.workers.responses import BODY, Answer, body_for_reactor, encode_head, hand_over
-from channelserver.workers.wrapped import MESSAGE, NoResponse, is_wrapped, resolve_once
+from channelserver.workers.wrapped import ANY_LANGUAGE, MESSAGE, NoResponse, is_wrapped, resolve_once
 
 logger = logging.getLogger("channelserver.handler")
 
@@ -46,6 +48,17 @@ def asynchronous_views(patterns: Iterable[URLPattern | URLResolver]) -> Iterator
             yield from asynchronous_views(pattern.url_patterns)
         elif iscoroutinefunction(pattern.callback):
             yield pattern
+
+
+def translated(patterns: Iterable[URLPattern | URLResolver]) -> bool:
+    """Whether the view of a path depends on the language, or may depend on it."""
+    for pattern in patterns:
+        text = getattr(pattern.pattern, "_route", None) or getattr(pattern.pattern, "_regex", "")
+        if type(pattern.pattern) not in (RoutePattern, RegexPattern) or type(text) is not str:
+            return True
+        if isinstance(pattern, URLResolver) and translated(pattern.url_patterns):
+            return True
+    return False
 
 
 def has_asynchronous_views() -> bool:
@@ -72,18 +85,28 @@ class AsyncRequest(ASGIRequest):
 
     _set_content_type_params: Callable[[dict[str, Any]], None]
 
-    def __init__(self, scope: dict[str, Any], body_file: Any) -> None:
-        message: Message = scope[MESSAGE]
+    resolver_match: Any = None
+    _read_started = _post_parse_error = False
+
+    def __init__(self, message: Message, environ: dict[str, Any], scope: dict[str, Any] | None = None) -> None:
         self.message = message
-        self.scope = scope
-        self._post_parse_error = self._read_started = False
-        self.resolver_match = None
-        self.META = environ = scope[ENVIRON]
+        if scope is not None:
+            self.scope = scope
+        self.META = environ
         self.script_name, self.path_info = environ["SCRIPT_NAME"], environ["PATH_INFO"]
         self.path = self.script_name + self.path_info
         self.method = environ["REQUEST_METHOD"]
         self._set_content_type_params(environ)
-        self._stream = body_file
+        self._stream = environ["wsgi.input"]
+
+    @cached_property
+    def scope(self) -> dict[str, Any]:  # type: ignore[override]
+        """The ASGI scope. Few look."""
+        return make_scope(self.message, self.META)
+
+    def _get_scheme(self) -> str:
+        scheme: str = self.META["wsgi.url_scheme"]
+        return scheme
 
     @property
     def reply_channel(self) -> Any:
@@ -108,12 +131,20 @@ class AsyncHandler(ASGIHandler):
 
     async def handle(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer a request (``ASGIHandler.handle``). Django's own ``__call__``, and what wraps it, lead here."""
-        message, environ = scope[MESSAGE], scope[ENVIRON]
+        await self.answer(scope[MESSAGE], scope[ENVIRON], send, scope)
+
+    async def answer(
+        self, message: Message, environ: dict[str, Any], send: Any, scope: dict[str, Any] | None = None
+    ) -> None:
+        """Answer a request.
+
+        :param send: an :class:`Answer`, or what a wrapper made of it.
+        """
         set_script_prefix(environ["SCRIPT_NAME"] + "/")
+        request = AsyncRequest(message, environ, scope)
         quiet = only_django_listens()
         if not quiet:
-            await signals.request_started.asend(sender=type(self), scope=scope, message=message)
-        request = AsyncRequest(scope, environ["wsgi.input"])
+            await signals.request_started.asend(sender=type(self), scope=request.scope, message=message)
         response: Any = None
         try:
             response = await self.run_get_response(request)
@@ -170,7 +201,8 @@ class AsyncViews:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._handler: Any = None
-        self._prefixes = is_language_prefix_patterns_used(settings.ROOT_URLCONF)[0]
+        self._translated = translated(get_resolver().url_patterns)
+        self._prefixes = self._translated and is_language_prefix_patterns_used(settings.ROOT_URLCONF)[0]
 
     def find(self, message: Message) -> Callable[[Message], Awaitable[None]] | None:
         """Return what answers a request if its view is a coroutine function, else None. The message keeps the match."""
@@ -179,7 +211,7 @@ class AsyncViews:
         if root and (path == root or path.startswith(root + "/")):
             path = path[len(root) :]
         try:
-            language = translation.get_language()
+            language = translation.get_language() if self._translated else ANY_LANGUAGE
             if self._prefixes:
                 language = translation.get_language_from_path(path) or settings.LANGUAGE_CODE
                 with translation.override(language):
@@ -201,17 +233,16 @@ class AsyncViews:
             if environ is not None:
                 answer.whole(encode_head(environ), environ.content)
             return
-        scope = make_scope(message, environ)
         if self._handler is None:
             self._handler = _make_handler()
         if type(self._handler) is AsyncHandler and not is_wrapped(ASGIHandler):
-            await self._handler.handle(scope, None, answer)
+            await self._handler.answer(message, environ, answer)
             return
 
         async def send(event: dict[str, Any]) -> None:
             await answer(event)
 
-        await self._handler(scope, _receive(message, environ), send)
+        await self._handler(make_scope(message, environ), _receive(message, environ), send)
 
 
 def _make_handler() -> Any:

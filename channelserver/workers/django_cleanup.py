@@ -194,9 +194,11 @@ def installed() -> bool:
 
 def only_django_listens() -> bool:
     """Whether only Django's receivers, as replaced by :func:`install`, listen to the signals around a request."""
-    return all(
-        type(signal) is _Signal and signal.receivers == signal.alone
-        for signal in (signals.request_started, signals.request_finished)
+    started, finished = signals.request_started, signals.request_finished
+    return (
+        type(started) is type(finished) is _Signal
+        and started.receivers == started.alone
+        and finished.receivers == finished.alone
     )
 
 

@@ -17,9 +17,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from contextvars import Context
 from queue import SimpleQueue
 from typing import Any
@@ -42,11 +41,11 @@ class EventLoop:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._context = Context()  # not that of a message
         self._items: list[Item] = []
         self._awake = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._pid = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._of_client: dict[str, asyncio.Task[Any]] = {}
         self._when_idle: list[Callable[[], object]] = []
@@ -61,17 +60,22 @@ class EventLoop:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The asyncio loop; it runs. A forked child gets one of its own."""
         loop = self._loop
-        if loop is None or self._pid != os.getpid():
+        if loop is None:
             with self._lock:
                 loop = self._loop
-                if loop is None or self._pid != os.getpid():
+                if loop is None:
                     loop = self._begin()
         return loop
+
+    def forked(self) -> None:
+        """This is a child process: the loop, if there is one, is its parent's."""
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
 
     @property
     def running(self) -> bool:
         """Whether the loop has been needed so far."""
-        return self._loop is not None and self._pid == os.getpid()
+        return self._loop is not None
 
     @property
     def thread_id(self) -> int | None:
@@ -90,7 +94,7 @@ class EventLoop:
                 return True
             self._awake = True
         try:
-            loop.call_soon_threadsafe(self._drain, context=Context())  # not in that of a message
+            loop.call_soon_threadsafe(self._drain, context=self._context)
         except RuntimeError:  # it is closed
             self._awake = False  # nothing will drain; the next post must find that out, too
             return False
@@ -157,22 +161,13 @@ class EventLoop:
 
     # -- the loop's thread ---------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def cancelled_with(self, layer: Any, reply_channel: str) -> Iterator[None]:
-        """While the block runs, the running task is cancelled if the client of a request leaves.
+    def cancelled_with(self, message: Any) -> _CancelledWith:
+        """While a ``with`` block runs, the running task is cancelled if the client of a request leaves.
 
+        :param message: the ``http.request`` message.
         :raises asyncio.CancelledError: it has left already.
         """
-        task = asyncio.current_task()
-        assert task is not None
-        self._of_client[reply_channel] = task
-        try:
-            outlet = layer.outlet_of(reply_channel)
-            if outlet is not None and reply_channel not in outlet:
-                raise asyncio.CancelledError
-            yield
-        finally:
-            self._of_client.pop(reply_channel, None)
+        return _CancelledWith(self._of_client, message)
 
     def forget_client(self, reply_channel: str) -> None:
         """A task has noticed by itself that its client has left: do not cancel it while it tidies up."""
@@ -190,7 +185,8 @@ class EventLoop:
         context: Context | None = None,
     ) -> None:
         """Like :meth:`start`, for the loop's own thread."""
-        task = self.loop.create_task(function(*arguments), context=context if context is not None else Context())
+        assert self._loop is not None
+        task = self._loop.create_task(function(*arguments), context=context if context is not None else Context())
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
@@ -199,7 +195,6 @@ class EventLoop:
         self._items, self._awake, self._tasks = [], False, set()
         loop = self._loop = asyncio.new_event_loop()
         loop.set_default_executor(_DaemonExecutor())
-        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, args=(loop,), name="event-loop", daemon=True)
         self._thread.start()
         return loop
@@ -215,6 +210,11 @@ class EventLoop:
                 logger.exception("a task raised what would end the event loop; it goes on")
         loop.close()
 
+    def at_end_of_turn(self, function: Callable[[], object]) -> None:
+        """Call a function when the loop has done all that is due now."""
+        assert self._loop is not None
+        self._loop.call_soon(function, context=self._context)
+
     def _drain(self) -> None:
         # One batch a turn: between two batches the loop serves its tasks and sockets.
         with self._lock:
@@ -228,7 +228,7 @@ class EventLoop:
             if not self._items:
                 self._awake = False
                 return
-        self.loop.call_soon(self._drain)
+        self.loop.call_soon(self._drain, context=self._context)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -271,6 +271,31 @@ class EventLoop:
             loop.stop()
 
         self._ending = loop.create_task(finish())
+
+
+class _CancelledWith:
+    """See :meth:`EventLoop.cancelled_with`."""
+
+    __slots__ = ("_message", "_reply_channel", "_tasks")
+
+    def __init__(self, tasks: dict[str, asyncio.Task[Any]], message: Any) -> None:
+        self._tasks = tasks
+        self._message = message
+        self._reply_channel = message.content.get("reply_channel")
+
+    def __enter__(self) -> None:
+        reply_channel, task = self._reply_channel, asyncio.current_task()
+        if not reply_channel:
+            return
+        assert task is not None
+        self._tasks[reply_channel] = task  # first: who leaves after the look cancels it
+        outlet = self._message.channel_layer.outlet_of(reply_channel)
+        if outlet is not None and reply_channel not in outlet:
+            self.__exit__()
+            raise asyncio.CancelledError
+
+    def __exit__(self, *error: object) -> None:
+        self._tasks.pop(self._reply_channel, None)
 
 
 class _ThreadLocal(threading.local):
@@ -352,6 +377,7 @@ def _close_old_connections() -> None:
 
 #: The event loop of this process.
 event_loop = EventLoop()
+os.register_at_fork(after_in_child=event_loop.forked)
 _ThreadLocal.main_event_loop = _MainLoop(lambda: event_loop.loop)  # type: ignore[attr-defined]
 _ThreadLocal.main_event_loop_pid = _MainLoop(os.getpid)  # type: ignore[attr-defined]
 _thread_local = _ThreadLocal()

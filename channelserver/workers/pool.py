@@ -130,6 +130,10 @@ class WorkerPool:
         self.context = Context()
         #: Called, in any thread, when messages wait and no thread moves: the event loop may take some of them.
         self.when_stuck: Callable[[], object] | None = None
+        #: The latest messages were for the event loop: it is asked first, and not a thread that would pass them on.
+        self.loop_first = False
+        #: It was asked, and has not looked yet.
+        self.loop_asked = False
         self._count = self._finished = 0
         self._watching = False
         self._seen = 0
@@ -338,9 +342,9 @@ class WorkerPool:
     # -- waking --------------------------------------------------------------------------------------------------------
 
     def work_ready(self) -> None:
-        """Wake a thread if necessary: there is new work. Any thread."""
+        """Wake a thread if necessary, or the event loop: there is new work. Any thread."""
         with self._lock:
-            watch, relieve = not self._watching, False
+            watch, relieve, ask_loop = not self._watching, False, False
             if not self._parked:
                 if len(self._all) < self.threads and self._started and not self._stopping and self._has_work():
                     self._replace()
@@ -348,16 +352,36 @@ class WorkerPool:
                 watch &= self.when_stuck is not None or bool(self._waiting)
                 relieve = not self._relieving
                 self._relieving = True
-            elif not self._flowing(None):
-                self._wake(1)
+            elif self.loop_first and self.loop_asked and not watch:
                 return
+            elif not self._flowing(None):
+                if not self.loop_first or self._calls:
+                    self._wake(1)
+                    return
+                ask_loop = True
             if watch:
                 self._watching = True
                 self._seen = self._finished
-        if watch:
+        if ask_loop and self.when_stuck is not None:
+            self.when_stuck()
+        if watch:  # what the loop does not take is for threads
             self._call_later(PATIENCE, self._watch)
         if relieve:
             self._call_later(HOG_SECONDS, self._relieve)
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """The channels that are not left to other processes."""
+        return self._channels
+
+    @property
+    def finished(self) -> int:
+        """How many messages have left threads so far, or were taken by the event loop."""
+        return self._finished
+
+    def loop_took(self, number: int) -> None:
+        """The event loop has taken so many messages."""
+        self._finished += number
 
     def _watch(self) -> None:
         """Shortly after work was announced, check that it makes progress. Reactor thread."""

@@ -159,7 +159,7 @@ async def _stream_async(pool: WorkerPool, message: Message, response: Any, timeo
     answer = Answer(message, timeout)
     with StickyExecutor(pool):
         try:
-            with event_loop.cancelled_with(message.channel_layer, message.content["reply_channel"]):
+            with event_loop.cancelled_with(message):
                 await answer.stream(response)
         except asyncio.CancelledError:
             answer.break_off()

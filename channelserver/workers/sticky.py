@@ -17,8 +17,9 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext
+from asgiref.sync import SyncToAsync
 
 from channelserver.workers import django_cleanup
 from channelserver.workers.loop import run_call
@@ -31,7 +32,8 @@ class StickyExecutor(Executor):
     In a ``with`` block, what the running task passes to ``sync_to_async`` runs there.
     """
 
-    __slots__ = ("_calls", "_lock", "_pool", "_released", "_threads", "_under_way")
+    #: For ``asgiref``, which takes it for a context with an executor of its own.
+    _exited = False
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
@@ -42,9 +44,9 @@ class StickyExecutor(Executor):
         self._released = False
 
     def __enter__(self) -> Self:
-        sensitive = ThreadSensitiveContext()
-        SyncToAsync.thread_sensitive_context.set(sensitive)
-        SyncToAsync.context_to_thread_executor[sensitive] = self
+        if type(SyncToAsync.context_to_thread_executor) is not _Executors:
+            SyncToAsync.context_to_thread_executor = _Executors(SyncToAsync.context_to_thread_executor)
+        SyncToAsync.thread_sensitive_context.set(self)  # type: ignore[arg-type]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -57,14 +59,19 @@ class StickyExecutor(Executor):
             if self._under_way:
                 return future
             self._under_way = True
-        self._pool.call(self._make_call, self._threads[-1] if self._threads else None)
+            self._pool.call(self._make_call, self._threads[-1] if self._threads else None)
         return future
 
     def release(self) -> None:
         """The coroutine has ended. Its threads may close the database connections that are too old."""
         with self._lock:
             self._released = True
-            threads, self._threads = self._threads, []
+            if not self._under_way:  # else with what another of its threads keeps, perhaps
+                self._leave()
+
+    def _leave(self) -> None:
+        """Be no thread's guest any more. The lock is held."""
+        threads, self._threads = self._threads, []
         for thread in threads:
             self._pool.call(_leave, thread, stays=True)
 
@@ -72,7 +79,7 @@ class StickyExecutor(Executor):
         with self._lock:
             call = self._calls.popleft()
             # Calls of a task that outlives its request, and those in a thread that ends soon, stand alone.
-            alone = self._released or thread.helper
+            alone = thread.helper or (self._released and not self._threads)
             enters = alone or thread not in self._threads
             if not alone:
                 if not enters:
@@ -85,11 +92,23 @@ class StickyExecutor(Executor):
             _leave(thread)
         with self._lock:
             more = self._under_way = bool(self._calls)
+            if self._released and not more:
+                self._leave()
         if more:
             self._pool.call(self._make_call, thread)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Nothing to end: the threads are the pool's."""
+
+
+class _Executors(WeakKeyDictionary[Any, Executor]):
+    """What ``asgiref`` looks executors up in, by the context of a task: ours are their own contexts."""
+
+    def __contains__(self, context: object) -> bool:
+        return isinstance(context, StickyExecutor) or super().__contains__(context)
+
+    def __getitem__(self, context: Any) -> Executor:
+        return context if isinstance(context, StickyExecutor) else super().__getitem__(context)
 
 
 def _enter(thread: WorkerThread) -> None:

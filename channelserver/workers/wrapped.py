@@ -24,6 +24,9 @@ from channelserver.message import Message
 #: Keys of an environ, or a scope, that goes through a wrapper.
 MESSAGE, RESPONSE = "channelserver.message", "channelserver.response"
 
+#: In place of the language for which a view was found: paths are the same in all.
+ANY_LANGUAGE = "*"
+
 _HOMES = {wsgi.WSGIHandler: vars(wsgi), asgi.ASGIHandler: vars(asgi)}
 
 
@@ -47,7 +50,8 @@ def resolve_once(resolve: Callable[[Any], Any], request: Any) -> Any:
     # Middleware may have changed what was found by. Monitoring names a request by the view that it sees found.
     if (
         found is None
-        or found[:2] != (request.path_info, get_language())
+        or found[0] != request.path_info
+        or (found[1] != ANY_LANGUAGE and found[1] != get_language())
         or hasattr(request, "urlconf")
         or any(map(is_wrapped, _HOMES))
     ):

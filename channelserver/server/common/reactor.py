@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -46,8 +47,13 @@ if EPollReactor is not None:
             if missing:
                 _log.warn("this version of Twisted has no EPollReactor.{name}: events cost more", name=missing[0])
                 self.doIteration = super().doPoll  # type: ignore[method-assign]
+            else:
+                #: Called when the events have been handled.
+                self.at_end: list[Callable[[], object]] = []
 
         def doPoll(self, timeout: float | None) -> None:
+            if self.at_end:  # of timers and calls from threads
+                self._call_at_end()
             selectables = self._selectables
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
             self.turn_began = time.monotonic()
@@ -56,5 +62,15 @@ if EPollReactor is not None:
                 selectable = selectables.get(descriptor)
                 if selectable is not None:  # else an event before it has closed it
                     act(selectable, descriptor, event)
+            if self.at_end:
+                self._call_at_end()
+
+        def _call_at_end(self) -> None:
+            functions, self.at_end = self.at_end, []
+            for function in functions:
+                try:
+                    function()
+                except Exception:
+                    _log.failure("error in {function!r}, at the end of a turn", function=function)
 
         doIteration = doPoll

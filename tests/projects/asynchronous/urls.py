@@ -47,6 +47,14 @@ async def where(request):
     return HttpResponse(here())
 
 
+async def block(request):
+    """Block the loop until the test wants it to go on."""
+    note("blocked")
+    while not (HERE / "go-on").exists():
+        time.sleep(0.01)
+    return HttpResponse("blocked")
+
+
 async def kinds(request):
     return JsonResponse(_kinds(request))
 
@@ -273,6 +281,7 @@ urlpatterns = [
     path("plain/", plain),
     path("sleep/", sleep),
     path("where/", where),
+    path("block/", block),
     path("kinds/", kinds),
     path("kinds-in-thread/", kinds_in_thread),
     path("locked/", locked),

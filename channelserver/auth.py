@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from django.apps import apps
 from django.contrib import auth
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.utils.functional import SimpleLazyObject
@@ -102,12 +103,19 @@ def _around_user_from_http(message: Any) -> Iterator[None]:
     yield
 
 
+def anonymous_user() -> Any:
+    """Return an ``AnonymousUser``; None if ``django.contrib.auth`` is not installed."""
+    if not apps.is_installed("django.contrib.auth"):
+        return None
+    # Not at the top: models can be imported only once the applications are loaded.
+    from django.contrib.auth.models import AnonymousUser
+
+    return AnonymousUser()
+
+
 def _user_of(session: SessionBase | None) -> Any:
     if session is None:
-        # Not at the top: models can be imported only once the applications are loaded.
-        from django.contrib.auth.models import AnonymousUser
-
-        return AnonymousUser()
+        return anonymous_user()
     # All that get_user() asks of a request is its session.
     request: Any = SimpleNamespace(session=session)
     return SimpleLazyObject(functools.partial(auth.get_user, request))

@@ -519,7 +519,11 @@ class InTests(BindingTestCase):
         self.consume({"action": "update", "pk": group.pk, "data": {"name": "bees"}})
         self.consume({"action": "delete", "pk": group.pk})
         self.assertEqual([other.name for other in AuthGroup.objects.all()], ["ants"])
-        asked = [("None", "create", None), ("None", "update", group.pk), ("None", "delete", group.pk)]
+        asked = [
+            ("AnonymousUser", "create", None),
+            ("AnonymousUser", "update", group.pk),
+            ("AnonymousUser", "delete", group.pk),
+        ]
         self.assertEqual(self.asked, asked)
 
     def test_primary_key(self) -> None:
@@ -527,7 +531,7 @@ class InTests(BindingTestCase):
         group = AuthGroup.objects.create(name="ants")
         self.consume({"action": "update", "pk": str(group.pk), "data": {"name": "apes"}})
         self.consume({"action": "create", "pk": group.pk, "data": {"name": "bees"}})
-        self.assertEqual(self.asked, [("None", "update", group.pk), ("None", "create", None)])
+        self.assertEqual(self.asked, [("AnonymousUser", "update", group.pk), ("AnonymousUser", "create", None)])
         self.assertEqual(AuthGroup.objects.get(pk=group.pk).name, "apes")
 
     def test_unbound_fields(self) -> None:

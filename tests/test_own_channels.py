@@ -53,6 +53,12 @@ class OwnChannelTests(ServerTestCase):
             self.open_gate("wait-1")
             self.assertEqual([first.recv(TIMEOUT) for _ in range(4)], ["wait-1", "2", "3", "4"])
 
+            for channel in ("said", "told"):
+                texts = [f"later-{channel}", *map(str, range(10))]
+                for text in texts:
+                    first.send(f"{channel} {text}")
+                self.assertEqual([first.recv(TIMEOUT) for _ in texts], texts)
+
             for text in ("loose wait-5", "loose 6"):
                 first.send(text)
             self.assertEqual(first.recv(TIMEOUT), "6")

@@ -17,7 +17,7 @@ from django.db import DataError, IntegrityError, models, router, transaction
 from django.db.models import signals
 from django.db.models.fields.related import lazy_related_operation
 
-from channelserver.auth import channel_session_user
+from channelserver.auth import anonymous_user, channel_session_user
 from channelserver.binding import rows
 from channelserver.binding.channels1 import CREATE as CREATE
 from channelserver.binding.channels1 import DELETE as DELETE
@@ -99,7 +99,7 @@ class Binding(ChangeReceivers):
     def has_permission(self, user: Any, action: str, pk: Any) -> bool:
         """Tell whether a client may do something.
 
-        :param user: the socket's user, perhaps an ``AnonymousUser``; None without ``channel_session_user``.
+        :param user: the socket's user, perhaps an ``AnonymousUser``, as without ``channel_session_user``.
         :param action: ``"create"``, ``"update"`` or ``"delete"``.
         :param pk: primary key, of the type that the model's field has; None to create.
         """
@@ -354,7 +354,7 @@ class Binding(ChangeReceivers):
         self = cls()
         self.message = message
         self.kwargs = kwargs
-        self.user = getattr(message, "user", None)
+        self.user = getattr(message, "user", None) or anonymous_user()
         self.action, self.pk, self.data = self.deserialize(message)
         self.run_action(self.action, self.pk, self.data)
 

@@ -29,6 +29,9 @@ class Worker:
     :param database_sleep_duration: seconds between two looks into the table.
     """
 
+    #: Whether :meth:`run` is to end (Channels 1).
+    termed = False
+
     def __init__(self, channel_layer: Any, signal_handlers: bool = True, database_sleep_duration: float = 1.0) -> None:
         self.channel_layer = channel_layer
         self.database_sleep_duration = database_sleep_duration
@@ -41,7 +44,7 @@ class Worker:
         # Blocked, a signal waits until this thread asks for it.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         pause = 0.0
-        while signal.sigtimedwait(self._signals, pause) is None:
+        while not self.termed and signal.sigtimedwait(self._signals, pause) is None:
             close_old_connections()
             self._store_new()
             due = self._delays.look()

@@ -1,8 +1,12 @@
 """Sockets whose messages are forwarded to channels of the project's own."""
 
+from pathlib import Path
+
 import lab
+from asgiref.sync import sync_to_async
 
 from channelserver import Channel, Group, route
+from channelserver.exceptions import ConsumeLater
 from channelserver.sessions import channel_session
 
 
@@ -25,7 +29,15 @@ def say(message):
     lab.note("begin", text=message["text"])
     if message["text"].startswith("wait"):
         lab.wait_for_gate(message["text"])
+    tried = Path(f"tried-{message['text']}")
+    if message["text"].startswith("later") and not tried.exists():
+        tried.touch()
+        raise ConsumeLater
     message.reply_channel.send({"text": message["text"]})
+
+
+async def say_in_coroutine(message):
+    await sync_to_async(say)(message)
 
 
 @channel_session
@@ -45,6 +57,7 @@ channel_routing = [
     route("websocket.connect", connect),
     route("websocket.receive", receive),
     route("said", say),
+    route("told", say_in_coroutine),
     route("loose", say, ordered=False),
     route("left", remember),
     route("right", remember),

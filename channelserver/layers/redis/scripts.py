@@ -11,7 +11,8 @@ Keys, after the prefix:
 ``lane:LANE``   list       the messages of one lane: a socket's (its reply channel names the lane), or those of one
                            reply channel on an ordinary channel (``CHANNEL REPLY``)
 ``busy``        hash       lane to the host that consumes its message
-``size``        hash       channel to the number of messages in lanes; with a space behind it, to that of tokens
+``size``        hash       channel to the number of messages in lanes; with a space behind it, to that of
+                           tokens (not for sockets)
 ``idle:CHANNEL`` set       hosts with an idle thread, to be woken by new messages
 ``held:HOST``   hash       messages that a host is consuming: lane or reply channel, to channel
 ``hosts``       sorted set host to the time of its last heartbeat

@@ -11,7 +11,7 @@ local function take(channel)
     local reply, lane = '', false
     if string.sub(item, 1, 1) == 'L' then
       lane = string.sub(item, 2)
-      shrink(channel .. ' ')
+      drop_token(channel)
       reply = lane
       item = redis.call('LPOP', P .. 'lane:' .. lane)
       if item then shrink(channel) end

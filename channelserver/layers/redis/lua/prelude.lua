@@ -19,18 +19,31 @@ end
 local function shrink(channel)
   if redis.call('HINCRBY', P .. 'size', channel, -1) <= 0 then redis.call('HDEL', P .. 'size', channel) end
 end
+-- All messages of these are in lanes, so their tokens need not be counted.
+local SOCKET = {
+  ['websocket.connect'] = true, ['websocket.receive'] = true, ['websocket.disconnect'] = true,
+  ['websocket.refused'] = true,
+}
+local function count_token(channel)
+  if not SOCKET[channel] then redis.call('HINCRBY', P .. 'size', channel .. ' ', 1) end
+end
+local function drop_token(channel)
+  if not SOCKET[channel] then shrink(channel .. ' ') end
+end
 -- How many messages wait in a channel, and how many tokens are among the items of its queue.
 local function waiting(channel)
+  local length = redis.call('LLEN', P .. 'q:' .. channel)
+  if SOCKET[channel] then return math.max(length, tonumber(redis.call('HGET', P .. 'size', channel) or '0')), 1 end
   local size = redis.call('HMGET', P .. 'size', channel, channel .. ' ')
   local tokens = tonumber(size[2] or '0')
-  return redis.call('LLEN', P .. 'q:' .. channel) + tonumber(size[1] or '0') - tokens, tokens
+  return length + tonumber(size[1] or '0') - tokens, tokens
 end
 local function advance(lane)
   local first = redis.call('LINDEX', P .. 'lane:' .. lane, 0)
   if first then
     local channel = name_of(first)
     redis.call('RPUSH', P .. 'q:' .. channel, 'L' .. lane)
-    redis.call('HINCRBY', P .. 'size', channel .. ' ', 1)
+    count_token(channel)
     redis.call('PEXPIRE', P .. 'q:' .. channel, 86400000)
     wake(channel)
   end
@@ -46,7 +59,7 @@ local function expire(channel)
       local first = redis.call('LINDEX', P .. 'lane:' .. lane, 0)
       if first and ends_of(first) > now then break end
       redis.call('LPOP', queue)
-      shrink(channel .. ' ')
+      drop_token(channel)
       if first then
         redis.call('LPOP', P .. 'lane:' .. lane)
         shrink(channel)

@@ -5,7 +5,9 @@ local channel = ARGV[2]
 expire(channel)
 local left = -1
 local first = redis.call('LINDEX', P .. 'q:' .. channel, 0)
-if first and string.sub(first, 1, 1) == 'L' then first = redis.call('LINDEX', P .. 'lane:' .. string.sub(first, 2), 0) end
+if first and string.sub(first, 1, 1) == 'L' then
+  first = redis.call('LINDEX', P .. 'lane:' .. string.sub(first, 2), 0)
+end
 if first then left = ends_of(first) - now end
 return {
   tonumber(redis.call('GET', S .. channel .. ':messages_count') or '0'),

@@ -16,6 +16,7 @@ from channelserver.layers.queues import Delivery
 from channelserver.message import Message
 from channelserver.routing import null_consumer, route
 from channelserver.signals import consumer_finished, consumer_started
+from channelserver.workers import coroutines as coroutines_module
 from channelserver.workers import worker as worker_module
 from channelserver.workers.coroutines import Coroutines
 from channelserver.workers.loop import event_loop
@@ -486,6 +487,16 @@ class LookTests(WorkerTestCase):
         delivery = self.take("a")
         assert delivery is not None
         return worker, delivery
+
+    def test_many_for_threads(self) -> None:
+        """However many messages for threads wait, the loop does not look again and again."""
+        self.patch(coroutines_module, "LOOK_AT", 2)
+        worker = self.make(route("a", lambda message: None))
+        for number in range(4):
+            self.layer.submit("a", {"n": number})
+        pool: Any = SimpleNamespace(served=("a",), loop_first=False, loop_asked=True, loop_took=lambda number: None)
+        Coroutines(worker, pool, event_loop, lambda function: self.fail("again")).look()
+        self.assertFalse(pool.loop_asked)
 
     def test_route_fails(self) -> None:
         """Whatever a route raises while the loop looks, a thread meets it again and tells it."""

@@ -50,13 +50,20 @@ def asynchronous_views(patterns: Iterable[URLPattern | URLResolver]) -> Iterator
             yield pattern
 
 
-def translated(patterns: Iterable[URLPattern | URLResolver]) -> bool:
+def is_translated() -> bool:
     """Whether the view of a path depends on the language, or may depend on it."""
+    try:
+        return _translated(get_resolver().url_patterns)
+    except Exception:  # part of a URLconf that cannot be read: requests for it say so
+        return True
+
+
+def _translated(patterns: Iterable[URLPattern | URLResolver]) -> bool:
     for pattern in patterns:
         text = getattr(pattern.pattern, "_route", None) or getattr(pattern.pattern, "_regex", "")
         if type(pattern.pattern) not in (RoutePattern, RegexPattern) or type(text) is not str:
             return True
-        if isinstance(pattern, URLResolver) and translated(pattern.url_patterns):
+        if isinstance(pattern, URLResolver) and _translated(pattern.url_patterns):
             return True
     return False
 
@@ -201,7 +208,7 @@ class AsyncViews:
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._handler: Any = None
-        self._translated = translated(get_resolver().url_patterns)
+        self._translated = is_translated()
         self._prefixes = self._translated and is_language_prefix_patterns_used(settings.ROOT_URLCONF)[0]
 
     def find(self, message: Message) -> Callable[[Message], Awaitable[None]] | None:

@@ -74,8 +74,7 @@ class Coroutines:
         queues, worker, pool = self._worker.queues, self._worker, self._pool
         pool.loop_asked = False
         taken = others = 0
-        found = queues.peek(pool.served, LOOK_AT)
-        for delivery in found:
+        for delivery in queues.peek(pool.served, LOOK_AT):
             plan = delivery.plan
             if plan is None:
                 try:
@@ -93,7 +92,7 @@ class Coroutines:
         if others and pool.loop_first:
             pool.loop_first, self._in_a_row = False, 0
             pool.work_ready()
-        elif len(found) >= LOOK_AT:
+        elif taken >= LOOK_AT:  # else the rest is for threads
             self.look_soon()
 
     async def consume(self, delivery: Delivery, plan: Plan) -> None:

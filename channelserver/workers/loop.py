@@ -41,7 +41,6 @@ class EventLoop:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._context = Context()  # not that of a message
         self._items: list[Item] = []
         self._awake = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -94,7 +93,7 @@ class EventLoop:
                 return True
             self._awake = True
         try:
-            loop.call_soon_threadsafe(self._drain, context=self._context)
+            loop.call_soon_threadsafe(self._drain, context=Context())  # not in that of a message
         except RuntimeError:  # it is closed
             self._awake = False  # nothing will drain; the next post must find that out, too
             return False
@@ -213,7 +212,7 @@ class EventLoop:
     def at_end_of_turn(self, function: Callable[[], object]) -> None:
         """Call a function when the loop has done all that is due now."""
         assert self._loop is not None
-        self._loop.call_soon(function, context=self._context)
+        self._loop.call_soon(function, context=Context())
 
     def _drain(self) -> None:
         # One batch a turn: between two batches the loop serves its tasks and sockets.
@@ -228,7 +227,7 @@ class EventLoop:
             if not self._items:
                 self._awake = False
                 return
-        self.loop.call_soon(self._drain, context=self._context)
+        self.loop.call_soon(self._drain, context=Context())
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -47,7 +47,7 @@ _debug = logging.getLogger("channelserver.server.websocket").debug
 CLOSE_SECONDS = 5.0
 #: Bytes parsed at a time, if there are more: compressed ones may expand a thousandfold and fill the channel, and others
 #: may be hundreds of frames, after which the rest waits for the next turn of the reactor.
-SLICE = 4 * 1024
+SLICE = 1024
 #: Pings that come together and are answered each; of more, the latest is (RFC 6455 section 5.5.3).
 PINGS = 10
 #: Pings and pongs of a client: so many at once, and so many a second.
@@ -199,7 +199,10 @@ class WebSocket(Outgoing):
     def _read_on(self) -> None:
         """Parse what has been read already; then resume reading, if there is room."""
         while self._unread and self._held is None and not self._continues:
-            data, self._unread = self._unread[:SLICE], self._unread[SLICE:]
+            size = len(self._unread)
+            if size > SLICE and (self._deflate is not None or not self._in_frame(size)):
+                size = SLICE
+            data, self._unread = self._unread[:size], self._unread[size:]
             if self._take(data) < len(data) // 2 and self._unread:
                 # Mostly the heads of frames: as much work as a megabyte of others.
                 self._continues = True

@@ -274,6 +274,7 @@ class WebSocket(Outgoing):
         if not self._chatter.take(now, chatter):
             self._count("chatter", "closed with 1008: too many pings or pongs")
             self.close(CloseCode.POLICY_VIOLATION, "too many pings or pongs")
+            self._finish()  # what else it sends is not parsed
             return
         if pings and self.paused:
             self._pong = pings[-1]

@@ -6,7 +6,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
+from channelserver.layers.names import check_channel_name, check_group_name, local_prefix, new_host_name
+from channelserver.layers.redis.host import token_of
+from channelserver.server.replies import Replies
 
 
 class Name(str):
@@ -52,6 +54,22 @@ class ChannelNameTests(SynchronousTestCase):
     def test_own_type_of_text(self) -> None:
         """A subclass of text is a name."""
         self.assertEqual(check_channel_name(Name("a")), "a")
+
+    def test_reply_channels(self) -> None:
+        """The names of connections have at most 37 characters, are valid, differ, and tell their host over Redis."""
+        bridge: Any = None
+        one, other = Replies(bridge), Replies(bridge)
+        names = set()
+        for replies in (one, other):
+            for prefix in (replies.http_prefix, replies.websocket_prefix):
+                connection: Any = object()
+                found = {replies.add(prefix, connection) for _ in range(1000)}
+                names |= found
+                for name in found:
+                    self.assertLessEqual(len(check_channel_name(name)), 37)
+                    self.assertEqual(f"{token_of(name)}!", prefix.rpartition(".")[2])
+        self.assertEqual(len(names), 4000)
+        self.assertEqual({len(new_host_name()) for _ in range(100)}, {9})
 
     def test_pattern_is_no_name(self) -> None:
         """A name that ends in '?' is a pattern for new_channel(), which the error says."""

@@ -23,7 +23,8 @@ NICE = 10
 #: Seconds a process has to stop.
 STOP_TIMEOUT = 20.0
 
-_context = multiprocessing.get_context("fork")
+#: Not forks: whoever measures may have threads.
+_context = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Crowd:
     """A process of clients, which run during a ``with`` block.
 
     :param work: the clients: a coroutine function; it is cancelled at the end of the block.
-    :param result: returns what was counted.
+    :param result: returns what was counted. Both are pickled.
     """
 
     def __init__(self, work: Callable[[], Awaitable[None]], result: Callable[[], Any], nice: int = 0) -> None:

@@ -58,7 +58,10 @@ class Honest:
 
     def process(self) -> Crowd:
         """Return their process."""
-        return Crowd(self._work, lambda: self._waits)
+        return Crowd(self._work, self._result)
+
+    def _result(self) -> Waits:
+        return self._waits
 
     async def _work(self) -> None:
         clients = [self._requests(number) for number in range(CLIENTS)]

@@ -98,6 +98,10 @@ class Program:
                 return
         raise self.failure(f"did not listen within {START_TIMEOUT:g} s")
 
+    def logged(self, text: str) -> int:
+        """Return how often it has logged a text."""
+        return self._log.read_text(errors="replace").count(text)
+
     def failure(self, what: str) -> MeasuringError:
         """Return an error to raise: what this program did, and its last lines of output."""
         lines = self._log.read_text(errors="replace").splitlines()[-20:]

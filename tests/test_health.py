@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from tests.process import Server, ServerTestCase, wait_until
+from tests.process import Server, ServerTestCase, free_port, wait_until
 from tests.raw import Raw, head
 
 URLS = """
@@ -32,7 +32,7 @@ class HealthTests(ServerTestCase):
         return figures if (figures["connections"], figures["busy"]) == (2, 0) else None
 
     def test_ready(self) -> None:
-        """200, with figures for who is on this machine; HEAD works; it is not in the access log."""
+        """200, with figures for who may see them; HEAD works; it is not in the access log."""
         server = self.start("--threads", "2")
         with Raw(server.port) as raw:
             answer = raw.request("/-/health")
@@ -89,24 +89,41 @@ class HealthTests(ServerTestCase):
             self.assertIn(b'{"status": "draining"', answer.body)
             self.assertTrue(raw.is_closed())
 
+    def status_only(self, server: Server, **fields: str) -> bool:
+        """Whether a client gets the status alone."""
+        answer = server.get("/-/health", headers=fields).json()
+        self.assertEqual(answer["status"], "ready")
+        return bool(answer.keys() == {"status"})
+
     def test_figures_are_not_for_everyone(self) -> None:
-        """Who comes through a proxy, trusted or not, gets the status alone."""
-        server = self.start("--trust-proxy", "127.0.0.1", "--trust-proxy", "10.0.0.0/8")
-        for fields, figures in (
-            ({}, True),
-            ({"X-Forwarded-For": "203.0.113.7"}, False),
-            ({"X-Forwarded-For": "10.0.0.1"}, True),
-            ({"Forwarded": "for=unknown"}, False),
+        """They are for the networks of ``--health-figures``, and for nobody beyond a proxy that is not in them."""
+        trusted = ("--trust-proxy", "127.0.0.1", "--health-figures", "10.0.0.0/8")  # beside this machine
+        server = self.start(*trusted)
+        for fields, status_only in (
+            ({}, False),
+            ({"X-Forwarded-For": "203.0.113.7"}, True),
+            ({"X-Forwarded-For": "10.0.0.1"}, False),
+            ({"Forwarded": "for=unknown"}, True),
         ):
-            answer = server.get("/-/health", headers=fields).json()
-            self.assertEqual((answer["status"], "connections" in answer), ("ready", figures), fields)
+            self.assertEqual(self.status_only(server, **fields), status_only, fields)
         path = str(self.folder / "http.sock")
-        server = self.start("--unix-socket", path, "--local-socket", "")
-        answer = server.get("/-/health", headers={"X-Forwarded-For": "127.0.0.1"}).json()
-        self.assertEqual(answer, {"status": "ready"}, "a proxy that is not trusted")
+        server = self.start("--unix-socket", path, "--local-socket", "", "--health-figures", "unix")
+        self.assertTrue(self.status_only(server, **{"X-Forwarded-For": "127.0.0.1"}), "a proxy that is not trusted")
         with Raw(path) as raw:
             self.assertIn(b"connections", raw.request("/-/health").body)
             self.assertEqual(raw.request("/-/health", "X-Forwarded-For: 127.0.0.1").body, b'{"status": "ready"}\n')
+
+    def test_figures_are_for_nobody_by_default(self) -> None:
+        """A proxy on this machine that does not name its clients makes everybody local: without the option there are no
+        figures, over TCP and over a Unix socket.
+        """
+        path, port = str(self.folder / "http.sock"), free_port()
+        command = self.twistd("--settings", "settings", "--port", str(port), "--unix-socket", path)
+        server = self.run_process(command).wait_until_up()
+        self.assertTrue(self.status_only(server))
+        self.assertTrue(self.status_only(server, Host=f"127.0.0.1:{port}"))
+        with Raw(path) as raw:
+            self.assertEqual(raw.request("/-/health").body, b'{"status": "ready"}\n')
 
     def test_another_path_or_none(self) -> None:
         """The path is an option; empty, it is Django's."""

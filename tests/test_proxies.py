@@ -334,9 +334,13 @@ class ProxiedTestCase(ServerTestCase):
         path.write_text(text)
         return path
 
-    def nginx(self, upstream: str) -> int:
-        """Run nginx in front of `upstream`, configured as in the documentation; return its port."""
+    def nginx(self, upstream: str, configured: str = "") -> int:
+        """Run nginx in front of `upstream`; return its port.
+
+        :param configured: how; as in the documentation, unless it is given.
+        """
         port = free_port()
+        configured = configured or documented("nginx")
         path = self.configuration(
             "nginx.conf",
             """
@@ -356,7 +360,7 @@ class ProxiedTestCase(ServerTestCase):
                 {documented}
             }
             """,
-            documented=documented("nginx").replace("listen 80", f"listen 127.0.0.1:{port}").replace(
+            documented=configured.replace("listen 80", f"listen 127.0.0.1:{port}").replace(
                 "server unix:/run/channelserver/http.sock", f"server {upstream}"
             ),
             folder=self.folder,
@@ -437,6 +441,20 @@ class RealProxyTests(ProxiedTestCase):
         self.check_http(port)
         self.check_websocket(port)
         server.wait_for(r"HTTP POST /a\?b 200 \d+ \[[0-9.]+ s, 127\.0\.0\.9:0\]")
+
+    def test_proxies_that_do_not_name_their_clients(self) -> None:
+        """With a bare ``proxy_pass`` all clients seem to be on this machine: they get no figures of the server."""
+        path = str(self.folder / "http.sock")
+        command = self.twistd("--settings", "settings", "--port", str(free_port()), "--unix-socket", path)
+        server = self.run_process(command).wait_until_up()
+        bare = "upstream site { server unix:/run/channelserver/http.sock; } server { listen 80; location / { %s } }"
+        for upstream in (f"127.0.0.1:{server.port}", f"unix:{path}"):
+            for lines in ("", "proxy_set_header Host $http_host; proxy_http_version 1.1;"):
+                port = self.nginx(upstream, bare % f"proxy_pass http://site; {lines}")
+                for host in ("localhost", "127.0.0.1", "example.org"):
+                    with Raw(port) as raw:
+                        answer = raw.send(f"GET /-/health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).answer()
+                    self.assertEqual((answer.status, answer.body), (200, b'{"status": "ready"}\n'), (upstream, host))
 
     def test_nginx_over_a_unix_socket(self) -> None:
         """nginx in front of a Unix socket."""

@@ -69,7 +69,7 @@ def run(attacks: Sequence[Attack], title: str, seconds: float, options: Sequence
     own = dict.fromkeys(option for each in attacks for option in each.options)
     with Victim(Cores.choose(), [*own, *options]) as victim:
         alone = _alone(victim)
-        before, open_before, logged = victim.memory(), victim.descriptors(), victim.logged()
+        before, open_before, logged = victim.memory(), victim.descriptors(), victim.lines()
         kernel = kernel_memory()
         looks = _Looks(victim)
         attackers = Attackers(victim.target, attacks, addresses)
@@ -90,7 +90,7 @@ def run(attacks: Sequence[Attack], title: str, seconds: float, options: Sequence
             busy=median(looks.busy) if looks.busy else None,
             threads=looks.threads,
             core=core,
-            logged=victim.logged() - logged,
+            logged=victim.lines() - logged,
             opened=count.opened,
             cut=count.cut,
             alone=alone,

@@ -42,7 +42,7 @@ class Victim(Program):
         certificate.write_bytes(_certificate())
         own = ["--settings=benchmarks.apps.attacked", f"--endpoint=tcp:{self.target.plain}:interface=127.0.0.1"]
         own += [f"--port={self.target.tls}", f"--tls-cert={certificate}", "--access-log=", "--local-socket="]
-        own += ["--redirect-http", f"--redirect-port={self.target.redirect}"]
+        own += ["--health-figures=127.0.0.3", "--redirect-http", f"--redirect-port={self.target.redirect}"]
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTHON"))}
         environment |= {"PYTHONPATH": str(ROOT), "BENCHMARK_FOLDER": str(self.folder)}
         twistd = [str(Path(sys.executable).parent / "twistd"), "--nodaemon", "--pidfile="]
@@ -61,9 +61,9 @@ class Victim(Program):
                 total += len(os.listdir(f"/proc/{number}/fd"))
         return total
 
-    def logged(self) -> int:
+    def lines(self) -> int:
         """Return the number of lines it has logged."""
-        return self._log.read_bytes().count(b"\n")
+        return self.logged("\n")
 
     def health(self) -> dict[str, Any]:
         """Return the figures of its health check; nothing if it does not answer in time."""

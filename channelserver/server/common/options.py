@@ -232,6 +232,12 @@ class Settings:
         low=0,
     )
     health_path: str = option("/-/health", "path of the health check; empty: none")
+    health_figures: tuple[str, ...] = option(
+        (),
+        "network (CIDR) or address whose clients get the figures of the health check, not only the status; unix: all "
+        "peers of Unix sockets",
+        check=_check_network,
+    )
     keep_alive: float = option(
         75.0, "time an idle connection is kept open; set it above the load balancer's", unit="seconds", low=0
     )

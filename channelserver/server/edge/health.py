@@ -6,8 +6,9 @@ Runs in the reactor thread; owns nothing that changes.
 ``http.request`` is full, or its oldest message has waited for a worker longer than :data:`OVERLOADED_SECONDS`, or than
 :data:`STALLED_SECONDS` while no worker thread moves.
 
-Requests with any ``Host`` field are answered, because health checks connect by address. Only clients on this machine,
-at a Unix socket, or at an address of a trusted proxy also get the figures.
+Requests with any ``Host`` field are answered, because health checks connect by address. Only clients in the networks of
+``--health-figures`` also get the figures: nothing tells a client on this machine from a proxy that does not name its
+clients.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from channelserver.layers.turns import read_address
 from channelserver.processes.figures import add_up
 from channelserver.server.http.exchange import Exchange
-from channelserver.server.http.proxy import FIELDS
+from channelserver.server.http.proxy import FIELDS, ProxyPolicy
 from channelserver.server.site import Site
 
 #: Seconds a request may wait for a worker before the server calls itself overloaded.
@@ -44,6 +44,7 @@ class Health:
         self._path = path
         self._busy = busy
         self._threads = threads
+        self._figures_for = ProxyPolicy(site.options.health_figures)  # the same notation
         #: Whether no worker thread has moved for a second.
         self.stalled: Callable[[], bool] = lambda: False
         #: Returns further figures.
@@ -62,7 +63,7 @@ class Health:
             return True
         queues = self._queues()
         status = self._status(queues.get("http.request", {}))
-        if not self._is_near(exchange):
+        if not self._may_see(exchange):
             self._answer(exchange, {"status": status})
         elif self.gather is None:
             self._answer(exchange, {"status": status, **self._figures(queues)})
@@ -115,16 +116,9 @@ class Health:
             **({"redis": problem} if (problem := site.layer.problem()) else {}),
         }
 
-    def _is_near(self, exchange: Exchange) -> bool:
-        client, proxies = exchange.client, self._site.proxies
-        if not FIELDS.isdisjoint(exchange.head.fields) and (client is None or not proxies):
+    def _may_see(self, exchange: Exchange) -> bool:
+        """Whether the client gets the figures."""
+        client = exchange.client
+        if not FIELDS.isdisjoint(exchange.head.fields) and (client is None or not self._site.proxies):
             return False  # sent through a proxy that is not trusted, or does not name the client
-        return client is None or proxies.trusts(client[0]) or is_loopback(client[0])
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is one of this machine alone."""
-    try:
-        return read_address(host).is_loopback
-    except ValueError:
-        return False
+        return self._figures_for.trusts(None if client is None else client[0])

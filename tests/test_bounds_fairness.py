@@ -121,6 +121,15 @@ class ThreadTests(FairnessTestCase):
         folder.mkdir()
         return folder.resolve()
 
+    def test_synchronous_parts_of_coroutines(self) -> None:
+        """What asynchronous views do in threads counts, too: neither a view nor an asynchronous one waits for it."""
+        self.crowd("/part/parts/crowd", 3 * THREADS)
+        self.wait_for_note("held", THREADS, gate="parts")
+        self.assertEqual(self.ask("/quick/other"), 200)
+        self.open_gate("parts")
+        self.wait_for_note("through gate", 3 * THREADS, gate="parts")
+        self.assertEqual(self.ask("/quick-part"), 200)
+
     def test_messages_of_sockets(self) -> None:
         """A message of another address is consumed, although one address has all threads for its sockets' messages."""
         crowd = [self.client(OTHER).open("/") for _ in range(3 * THREADS)]

@@ -102,7 +102,7 @@ class Coroutines:
         assert coroutine is not None
         worker.queues.release(delivery)
         put_back = ended = False
-        with StickyExecutor(self._pool) as executor:
+        with StickyExecutor(self._pool, delivery.client) as executor:
             try:
                 if worker.callback is not None:
                     worker.callback(delivery.channel, message)

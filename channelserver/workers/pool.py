@@ -50,7 +50,9 @@ STALLED_SECONDS = 1.0
 class WorkerThread:
     """One worker thread as the pool sees it."""
 
-    __slots__ = ("away", "busy_since", "calls", "delivery", "gate", "guests", "helper", "outside", "thread", "waits")
+    __slots__ = (
+        "away", "busy_since", "calls", "client", "delivery", "gate", "guests", "helper", "outside", "thread", "waits",
+    )  # fmt: skip
 
     def __init__(self, helper: bool = False) -> None:
         #: Calls for this thread, each with whether no other may make it, and how many coroutines will make further
@@ -66,7 +68,14 @@ class WorkerThread:
         self.gate.acquire()
         self.busy_since = 0.0  # 0: awake, and between two jobs
         self.delivery: Delivery | None = None
+        self.client: Client = None  # of the coroutine whose call it makes
         self.thread: threading.Thread | None = None
+
+    @property
+    def serves(self) -> Client:
+        """The client whose message it is on, or whose coroutine has a synchronous part there."""
+        delivery = self.delivery
+        return self.client if delivery is None else delivery.client
 
 
 class _Current(threading.local):
@@ -431,8 +440,7 @@ class WorkerPool:
         """Return the clients of the messages that threads are on, for the queues."""
         if channel not in self._channels:
             return [], 0
-        deliveries = [state.delivery for state in (*self._all, *self._away)]
-        return [delivery.client for delivery in deliveries if delivery is not None], self.threads
+        return [state.serves for state in (*self._all, *self._away)], self.threads
 
     def _come_back(self, state: WorkerThread) -> None:
         """A thread that was away has finished its message."""
@@ -487,11 +495,18 @@ class WorkerPool:
         except Exception:
             logger.exception("error at the beginning of a worker thread")
         _current.pool, _current.state = self, state
+        called = False  # calls and messages in turn
         while not self._stopping:
             try:
-                if state.calls or self._calls:
+                if (state.calls or self._calls) and not (
+                    called and not state.helper and queues.has_work(self._channels)
+                ):
+                    called = True
                     self._make_call(state)
+                    if state.away:
+                        self._come_back(state)
                     continue
+                called = False
                 if (state.helper or len(self._all) > self.threads) and self._retire(state):
                     break
                 delivery = queues.take(self._channels, state)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 
-from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.queues import WorkQueues
 from channelserver.layers.turns import Client, address_key
 
 #: Seconds that others wait for the threads of one client. Quick messages make room by themselves.
@@ -25,8 +25,10 @@ class Thread(Protocol):
     """A worker thread; see :class:`channelserver.workers.pool.WorkerThread`."""
 
     busy_since: float
-    delivery: Delivery | None
-    guests: int
+
+    @property
+    def serves(self) -> Client:
+        """The client whose message it is on, or whose coroutine has a synchronous part there."""
 
 
 T = TypeVar("T", bound=Thread)
@@ -44,16 +46,15 @@ class Relief:
         for whole_address in (True, False):
             held: dict[str | Client, list[T]] = {}
             for state in threads:
-                client = state.delivery.client if state.delivery is not None else None
+                client = state.serves
                 if client is not None:
                     held.setdefault(address_key(client[0]) if whole_address else client, []).append(state)
             most: list[T] = max(held.values(), key=len, default=[])
             beyond = len(most) - max(1, len(threads) // 2)
-            if beyond > 0 and most[0].delivery is not None:
-                # A thread that coroutines come back to stays, since a thread that was away may end.
-                long = [state for state in most if 0.0 < state.busy_since < begun and not state.guests]
+            if beyond > 0:
+                long = [state for state in most if 0.0 < state.busy_since < begun]
                 long.sort(key=lambda state: state.busy_since)
-                others = self._queues.others_waiting(channels, most[0].delivery.client, whole_address)
+                others = self._queues.others_waiting(channels, most[0].serves, whole_address)
                 if others:
                     return long[: min(beyond, others)]
         return []

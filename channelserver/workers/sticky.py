@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 from asgiref.sync import SyncToAsync
 
+from channelserver.layers.turns import Client
 from channelserver.workers import django_cleanup
 from channelserver.workers.loop import run_call
 from channelserver.workers.pool import WorkerPool, WorkerThread
@@ -30,13 +31,16 @@ class StickyExecutor(Executor):
     """Runs calls one after the other in one worker thread.
 
     In a ``with`` block, what the running task passes to ``sync_to_async`` runs there.
+
+    :param client: for whom.
     """
 
     #: For ``asgiref``, which takes it for a context with an executor of its own.
     _exited = False
 
-    def __init__(self, pool: WorkerPool) -> None:
+    def __init__(self, pool: WorkerPool, client: Client = None) -> None:
         self._pool = pool
+        self._client = client
         self._lock = threading.Lock()
         self._calls: deque[Callable[[], object]] = deque()
         self._under_way = False  # a thread makes a call, or is going to
@@ -87,7 +91,9 @@ class StickyExecutor(Executor):
                 self._threads.append(thread)
         if enters:
             _enter(thread)
+        thread.client = self._client
         call()
+        thread.client = None
         if alone:
             _leave(thread)
         with self._lock:

@@ -413,22 +413,22 @@ class BodyTests(ConnectionTestCase):
         """If the client leaves in the middle, the application hears nothing, and the file is closed."""
         client = self.connect()
         client.send(request("POST", "/", f"Content-Length: {MEGABYTE}") + b"x" * 200_000)
-        body = client.protocol._reader.body
+        file = client.protocol._reader.body._file
         client.leave()
-        self.assertTrue(body._file.closed)
+        self.assertTrue(file.closed)
         self.assertIsNone(self.server.take("http.request"))
         self.assertEqual(self.server.messages("http.disconnect"), [])
 
     def test_files_are_closed(self) -> None:
         """The file of a request that no consumer gets is closed: no room, or a static file's path."""
         files: list[Any] = []
-        spooled = tempfile.SpooledTemporaryFile
+        spooled = tempfile.TemporaryFile
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             files.append(spooled(*args, **kwargs))
             return files[-1]
 
-        self.patch(tempfile, "SpooledTemporaryFile", watched)
+        self.patch(tempfile, "TemporaryFile", watched)
         data = request("POST", "/", body=b"x" * 100_000)
         self.serve(capacity=1)
         self.server.layer.send("http.request", {})

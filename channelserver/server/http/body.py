@@ -5,14 +5,21 @@ Runs in the reactor thread; owned by its connection or stream, until the complet
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import tempfile
-from typing import IO, Any
+from typing import IO
 
 from channelserver.server.common.options import Settings
 from channelserver.server.http.http1 import BadRequest, RequestHead, body_reader
 
 #: A body up to this many bytes travels in the message; a larger one goes to a temporary file.
 BODY_IN_MESSAGE = 64 * 1024
+
+#: Bytes of memory that an open temporary file takes.
+FILE_BYTES = 10 * 1024
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class RequestBody:
@@ -22,25 +29,41 @@ class RequestBody:
     :raises BadRequest: its Content-Length is too large.
     """
 
-    __slots__ = ("_began", "_file", "_options", "received", "size")
+    __slots__ = ("_began", "_data", "_file", "_options", "received", "size")
 
     def __init__(self, head: RequestHead, options: Settings, now: float) -> None:
         self._options = options
         self._began = now
         self._check(head.length or 0)
-        self._file = tempfile.SpooledTemporaryFile(max_size=BODY_IN_MESSAGE)
+        self._data: bytes | bytearray = b""
+        self._file: IO[bytes] | None = None
         #: Bytes so far; and the bytes they were sent as.
         self.size = self.received = 0
 
     def add(self, data: bytes) -> None:
         """Add a part.
 
-        :raises BadRequest: the body is too large.
+        :raises BadRequest: the body is too large, or cannot be stored.
         """
         self._check(self.size + len(data))
         self.size += len(data)
         self.received += len(data)
-        self._file.write(data)
+        if self._file is None and self.size <= BODY_IN_MESSAGE:
+            if not self._data:
+                self._data = data
+                return
+            if isinstance(self._data, bytes):
+                self._data = bytearray(self._data)
+            self._data += data
+            return
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile()
+                self._file.write(self._data)
+                self._data = b""
+            self._file.write(data)
+        except OSError as error:
+            raise _not_stored(error) from error
 
     def _check(self, size: int) -> None:
         if size > self._options.max_body_bytes:
@@ -55,18 +78,41 @@ class RequestBody:
             deadline = min(deadline, slowest)
         return deadline
 
+    def waited(self, seconds: float) -> None:
+        """Take out of account that the client was not allowed to send for some time."""
+        self._began += seconds
+
+    def kept(self) -> int:
+        """Return how many bytes of memory it takes: none of those in a file, but the file's own buffer."""
+        return len(self._data) if self._file is None else FILE_BYTES
+
     def take(self) -> tuple[bytes, IO[bytes] | None]:
-        """Return the complete body: its bytes if they are few, else a file, which the caller closes."""
-        file: Any = self._file
-        file.seek(0)
-        if self.size > BODY_IN_MESSAGE:
-            return b"", file
-        with file:
-            return file.read(), None
+        """Return the complete body: its bytes if they are few, else a file, which the caller closes.
+
+        :raises BadRequest: it cannot be stored.
+        """
+        file = self._file
+        if file is None:
+            return bytes(self._data), None
+        try:
+            file.seek(0)
+        except OSError as error:
+            raise _not_stored(error) from error
+        self._file = None
+        return b"", file
 
     def close(self) -> None:
         """Drop the body of a request that will not be completed."""
-        self._file.close()
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # what is still in its buffer may not fit on the disk
+                file.close()
+
+
+def _not_stored(error: OSError) -> BadRequest:
+    """Return the answer to a body for which there is no room (507), or no file descriptor or memory now (503)."""
+    status = 507 if error.errno in _DISK_FULL else 503
+    return BadRequest(f"the server cannot store the request body: {error.strerror or error}", status)
 
 
 class FramedBody(RequestBody):

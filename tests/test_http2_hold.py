@@ -9,7 +9,9 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from channelserver.server.http.dispatch import Dispatcher
-from channelserver.server.http2.connection import HOLD, HTTP2Connection
+from channelserver.server.http.source import PIECE
+from channelserver.server.http2.connection import HTTP2Connection
+from channelserver.server.http2.queue import HOLD, RUNNING, TAKEN_BACK_SECONDS
 from tests.fakes import FakeTransport, StrictTestCase
 
 
@@ -70,7 +72,7 @@ class HoldTests(StrictTestCase):
         self.reply(self.request(), 65535)  # the window of the connection is used up: the rest waits
         messages = [self.request() for _ in range(8 + requests)]
         for message in messages[:8]:
-            self.reply(message, 2 * HOLD)  # of a large answer, 128 KiB wait here
+            self.reply(message, PIECE)
         self.assertEqual(self.connection.waiting, HOLD)
         return messages[8:]
 
@@ -103,6 +105,38 @@ class HoldTests(StrictTestCase):
         for size, number in ((1, 0), (1, 1), (1, 1), (1, 2), (2, 3)):
             self.open_window(size)
             self.assertEqual(len(answered), number)
+
+    def test_whole_answers(self) -> None:
+        """Of large answers all bytes count, but for the largest one."""
+        messages = [self.request() for _ in range(3)]
+        self.reply(messages[0], 20 * HOLD)
+        messages.append(self.request())
+        self.assertIsNotNone(messages[3])
+        self.reply(messages[1], HOLD)
+        self.assertIsNone(self.request())
+        self.open_window(21 * HOLD)
+        self.assertIsNotNone(self.message())
+        self.assertEqual(self.connection.memory.answers.waiting, 0)
+
+    def test_sixteen(self) -> None:
+        """Only 16 requests are with consumers at a time; a request that is taken back keeps its place for a second."""
+        messages = [self.request() for _ in range(RUNNING)]
+        self.assertIsNone(self.request())
+        self.assertIsNone(self.request())
+        self.assertEqual(self.server.site.held_back, 2)
+        self.reply(messages[0], 1)
+        self.assertIsNotNone(self.message())
+        self.assertIsNone(self.message())
+        self.assertEqual(self.server.site.held_back, 1)
+        self.state.reset_stream(3, ErrorCodes.CANCEL)
+        self.flush()
+        self.assertIsNone(self.message())
+        self.server.pass_time(TAKEN_BACK_SECONDS + 1)
+        self.assertIsNotNone(self.message())
+        self.assertIsNone(self.message())
+        self.assertIsNone(self.request())
+        self.transport.client_leaves()
+        self.assertEqual(self.server.site.held_back, 0)
 
     def test_a_transport_that_is_full(self) -> None:
         """The same while the kernel takes nothing more, though little waits in the streams."""

@@ -99,6 +99,8 @@ class Site:
             layer.attach(prefix, self.replies)
         self.root_path = options.root_path.rstrip("/")
         self.connections: set[Connection] = set()
+        #: Requests that wait for others of their HTTP/2 connections.
+        self.held_back = 0
         #: The number of connections of each process, if there are several.
         self.shares: Shares | None = None
         self.draining = False

@@ -77,6 +77,17 @@ class OpenFile:
         self._left -= len(data)
         return data
 
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def tell(self) -> int:
+        return self._offset
+
+    @property
+    def end(self) -> int:
+        """Where reading ends."""
+        return self._offset + self._left
+
     @property
     def closed(self) -> bool:
         return self._descriptor < 0

@@ -111,6 +111,7 @@ class Health:
             "busy": self._busy(),
             **self.further(),
             "queues": {name: int(figures["messages_pending"]) for name, figures in queues.items()},
+            "held_back": site.held_back,
             "oldest": round(max((figures["messages_max_age"] for figures in queues.values()), default=0.0), 3),
             "refused": site.throttled_log.totals(),
             **({"redis": problem} if (problem := site.layer.problem()) else {}),

@@ -263,7 +263,7 @@ class Exchange:
         body, more = _body(content), bool(content.get("more_content"))
         if FILE in content:
             more = True
-            self.source = FileSource(self, content[FILE])  # closes the file, however the exchange ends
+            self.source = FileSource(self, self._file(content[FILE]))  # closes the file, however the exchange ends
         elif EVENTS in content:
             self.source = EventFeed(self, content[EVENTS])  # leaves the groups, the same
         head = self._head(status, content.get("headers") or (), body, more)
@@ -276,8 +276,9 @@ class Exchange:
         if not more and len(body) > PIECE:
             self.wire.write(head)
             self.wire.site.replies.remove(self.name)  # the answer is complete: nothing may come between its pieces
-            self.source = WholeBody(self, body)
-            self.source.resume()
+            self.source = whole = WholeBody(self, body)
+            self._wait_whole(whole)
+            whole.resume()
             return
         if not more:
             self.size = len(body)
@@ -291,6 +292,13 @@ class Exchange:
             self.source.resume()
         if self.wire.site.draining:
             self.drain()  # the call for all connections came too early for it
+
+    def _file(self, file: Any) -> Any:
+        """Return what to read a file from."""
+        return file
+
+    def _wait_whole(self, whole: WholeBody) -> None:
+        """A complete large answer is about to be sent piece by piece."""
 
     def _head(self, status: int, headers: Any, body: bytes, more: bool) -> bytes:
         """Return what goes out before the body."""

@@ -148,7 +148,7 @@ class RequestHead:
 
     ``headers`` holds [name, value] pairs of bytes, names in lower case, in their order, repeated ones too. ``path`` is
     percent-decoded; what is not UTF-8 in it stays percent-encoded. ``target`` is path and query as the client wrote
-    them. ``length`` is the body's, None if it is chunked.
+    them. ``length`` is the body's, None if it is chunked. ``size`` is the bytes of the head, over HTTP/2.
 
     :param section: where ``headers`` and ``fields`` are from. They belong to the section, so a head that needs
         other ones replaces them (a trusted proxy's host).
@@ -164,6 +164,7 @@ class RequestHead:
         "path",
         "query_string",
         "section",
+        "size",
         "target",
         "version",
     )
@@ -172,6 +173,7 @@ class RequestHead:
         self.method = self.path = ""
         self.target = b""
         self.query_string = b""
+        self.size = 0
         self.section = section
         if section is not None:
             self.version = section.version

@@ -86,6 +86,14 @@ class FileSource:
         self._file.close()
 
 
+class Stored(Protocol):
+    """Bytes that are not in memory."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
 class WholeBody:
     """Sends a large body piece by piece. Given to the transport as a whole, a client on a slow line would have one
     deadline for all of it, and it would be copied several times.
@@ -95,17 +103,41 @@ class WholeBody:
 
     def __init__(self, exchange: Answer, body: bytes) -> None:
         self._exchange = exchange
-        self._body = body
+        self._body: bytes | Stored = body
         self._sent = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that are still to be sent."""
+        return max(0, len(self._body) - self._sent)
+
+    def rest(self) -> bytes:
+        """Return what is still to be sent."""
+        return self._body[self._sent :]
+
+    def move(self, stored: Stored) -> None:
+        """Have the rest sent from elsewhere."""
+        self._body, self._sent = stored, 0
 
     def resume(self) -> None:
         exchange, size = self._exchange, len(self._body)
         while exchange.state == "streaming":
-            piece = self._body[self._sent : self._sent + PIECE]
+            try:
+                piece = self._body[self._sent : self._sent + PIECE]
+            except OSError as error:
+                _log.error("the answer for {path!r} cannot be read: {error}", path=exchange.head.path, error=error)
+                exchange.fail(500)
+                return
             self._sent += len(piece)
             exchange.send_part(piece, self._sent < size)
             if not exchange.has_room:
                 return
 
     def close(self) -> None:
-        self._body = b""
+        body, self._body = self._body, b""
+        if not isinstance(body, bytes):
+            body.close()
+
+    def kept(self) -> int:
+        """Return how many bytes it keeps in memory."""
+        return len(self._body) if isinstance(self._body, bytes) else 0

@@ -33,24 +33,29 @@ from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http2 import frames
 from channelserver.server.http2.frames import FrameReader, Violation, goaway
 from channelserver.server.http2.head import Malformed, check_trailers, read_head
+from channelserver.server.http2.kept import IDLE_BYTES, Kept
+from channelserver.server.http2.queue import HOLD, RequestQueue
 from channelserver.server.http2.state import MAX_TABLE, max_header_list, new_state
 from channelserver.server.http2.stream import Stream
+from channelserver.server.http2.uploads import LOOK_SECONDS, Uploads
 from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.http2")
 
-#: While so many bytes of answers wait for the client, further requests wait, too.
-HOLD = 1024 * 1024
 #: Bytes written to the transport at a time.
 FLUSH = 64 * 1024
+#: Bytes written to a transport that is full, as answers to pings and the like; with more, nothing is read.
+BACKLOG = 64 * 1024
+#: Frames handled in one turn of the reactor.
+FRAMES_A_TURN = 128
 
 
 class HTTP2Connection(Connection):
     """The protocol of one connection."""
 
     __slots__ = (
-        "_begun", "_frames", "_h2", "_held", "_last", "_scheduled", "_streams", "_unflushed", "_work", "dispatcher",
-        "waiting",
+        "_backlog", "_begun", "_frames", "_h2", "_last", "_reading", "_scheduled", "_streams", "_unfinished_turn",
+        "_unflushed", "_work", "dispatcher", "memory", "requests", "uploads", "waiting",
     )  # fmt: skip
 
     def __init__(self, site: Site, peer: str | None, dispatcher: Dispatcher) -> None:
@@ -66,7 +71,17 @@ class HTTP2Connection(Connection):
         self._streams: dict[int, Stream] = {}
         self._last = 0  # the last stream that was opened
         self._work: deque[Stream] = deque()  # streams with something to send
-        self._held: deque[Stream] = deque()  # streams whose request waits
+        #: What is kept for the client.
+        self.memory = Kept()
+        self.account.base += IDLE_BYTES
+        self.account.enter(IDLE_BYTES)
+        #: The complete requests.
+        self.requests = RequestQueue()
+        #: The windows for request bodies.
+        self.uploads = Uploads(self._h2)
+        self._reading = True  # we read from the transport
+        self._unfinished_turn = False  # whole frames wait for the next turn of the reactor
+        self._backlog = 0  # bytes written since the transport is full
         self._scheduled = False
         self._unflushed = 0
         self._begun = site.wheel.now()  # when the client began what it has not finished
@@ -80,12 +95,17 @@ class HTTP2Connection(Connection):
         self._flush()
 
     def dataReceived(self, data: bytes) -> None:
-        if self._state in ("closing", "closed"):
-            return
+        if self._unfinished_turn:
+            self._frames.keep(data)  # decrypted together with what is being handled
+        elif self._state not in ("closing", "closed"):
+            self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         now = self.site.wheel.now()
         if not self._frames.unfinished:
             self._begun = now
         self._scheduled = True  # what is to be sent is sent below
+        left = FRAMES_A_TURN
         try:
             for kind, frame in self._frames.feed(data, now):
                 if kind != frames.CONTINUATION:
@@ -93,12 +113,22 @@ class HTTP2Connection(Connection):
                 if kind == frames.GOAWAY:
                     self._leave()  # the client still waits for its answers; h2 would close the connection
                     continue
-                for event in self._h2.receive_data(frame):
+                if kind == frames.SETTINGS:
+                    frame = frames.known_settings(frame)
+                happened = self._h2.receive_data(frame)
+                for event in happened:
                     handle = _HANDLERS.get(type(event))
                     if handle is not None:
                         handle(self, event)
+                if not happened:
+                    self._frames.count_ignored(kind, frame, now)
                 if self._state in ("closing", "closed"):
                     return
+                left -= 1
+                if not left:
+                    self._unfinished_turn = True
+                    self.site.bridge.post(self._go_on)
+                    break
         except Violation as violation:
             self._end(violation)
             return
@@ -108,7 +138,17 @@ class HTTP2Connection(Connection):
             return
         if self._frames.unfinished:
             self.site.wheel.add(self, self._finish_by())
+            self.memory.unread = self._frames.kept
+        else:
+            self.memory.unread = 0
         self._pump()
+        if self._unfinished_turn or not self._reading:
+            self._read_on()
+
+    def _go_on(self) -> None:
+        """Handle further frames that came in an earlier turn."""
+        self._unfinished_turn = False
+        self.dataReceived(b"")
 
     def connectionLost(self, reason: Failure | None) -> None:
         self._state = "closed"
@@ -122,6 +162,8 @@ class HTTP2Connection(Connection):
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
+        self._backlog = 0
+        self._read_on()
         if self._state != "closing":
             self.set_deadline(self.site.options.keep_alive)
             self.site.wheel.add(
@@ -135,8 +177,10 @@ class HTTP2Connection(Connection):
         number, ended = event.stream_id or 0, event.stream_ended is not None
         if self._state != "open":
             self._reset(number, frames.REFUSED_STREAM)
+            self._frames.count_reset(self.site.wheel.now())
             return
         self._last = number
+        self._frames.count_request()
         options = self.site.options
         scheme = self.addresses()["scheme"].encode()
         try:
@@ -164,13 +208,12 @@ class HTTP2Connection(Connection):
         return stream
 
     def _on_data(self, event: events.DataReceived) -> None:
-        number = event.stream_id or 0
-        if event.flow_controlled_length:
-            self._h2.acknowledge_received_data(event.flow_controlled_length, number)
-        stream = self._streams.get(number)
+        size = event.flow_controlled_length or 0
+        self.uploads.received(size)
+        stream = self._streams.get(event.stream_id or 0)
         if stream is not None:
             try:
-                stream.receive(event.data or b"")
+                stream.receive(event.data or b"", size, event.stream_ended is not None)
             except BadRequest as error:
                 stream.refuse(error)
 
@@ -187,11 +230,7 @@ class HTTP2Connection(Connection):
         stream.request_ended = True
         if stream.state == "body":
             stream.due = None
-            if self._paused or self.waiting > HOLD:
-                stream.state = "held"
-                self._held.append(stream)
-            else:
-                stream.dispatch()
+            self.requests.add(stream)
 
     def _on_reset(self, event: events.StreamReset) -> None:
         if not event.remote_reset:  # by h2, for an error of the client's; its own resets are counted as they come
@@ -252,12 +291,22 @@ class HTTP2Connection(Connection):
             self.abort()
             return
         self._scheduled = False
-        while self._held and not self._paused and self.waiting <= HOLD:
-            stream = self._held.popleft()
-            if stream.state == "held":
-                stream.dispatch()
+        if self.requests.waiting:
+            self.requests.go_on()
+        if self.uploads.waiting:
+            self.uploads.go_on(self.site.wheel.now())
+            self._flush()
+        if self.memory.has_changed:
+            self.memory.enter(self.site.wheel.now())
+            self.account.weigh()
+            if self.memory.full_until is not None:
+                self.site.wheel.add(self, self.memory.full_until)
+            self._read_on()
         if self._state == "leaving" and not self._streams:
             self._close()
+
+    def kept(self) -> int:
+        return super().kept() + self.memory.size
 
     def _take_turns(self) -> None:
         """Let the streams send in turn, as long as there is room."""
@@ -292,7 +341,12 @@ class HTTP2Connection(Connection):
             room = state.local_flow_control_window(number)
             if room <= 0:
                 return state.outbound_flow_control_window <= 0
-            data = stream.take(min(room, frames.MAX_FRAME_BYTES))
+            try:
+                data = stream.take(min(room, frames.MAX_FRAME_BYTES))
+            except OSError as error:
+                self.site.count_refusal("answer not stored", f"cannot be read: {error}", self.addresses()["client"])
+                self.break_off(stream)
+                return False
             last = stream.ended and not stream.waiting
             state.send_data(number, data, end_stream=last)
             self._frames.sent(len(data))
@@ -331,7 +385,27 @@ class HTTP2Connection(Connection):
         self._unflushed = 0
         data = self._h2.data_to_send()
         if data:
+            if self._paused:
+                self._backlog += len(data)
+                self._read_on()
             self.transport.write(data)
+
+    def _read_on(self) -> None:
+        """Read from the transport, unless there is enough to do."""
+        wanted = self._state == "closing" or (
+            not self._unfinished_turn and self._backlog <= BACKLOG and self.memory.full_until is None
+        )
+        if wanted != self._reading and self._state != "closed":
+            self._reading = wanted
+            if wanted:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
+
+    def has_room(self) -> bool:
+        """Whether the client takes its answers, so that further requests can be dispatched."""
+        answers = self.memory.answers
+        return not self._paused and self.waiting + (answers.waiting if answers.whole else 0) <= HOLD
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -367,11 +441,12 @@ class HTTP2Connection(Connection):
         self._flush()
         self._drop_streams()
         self._finish()
+        self._read_on()
 
     def _drop_streams(self) -> None:
         streams, self._streams = self._streams, {}
         self._work.clear()
-        self._held.clear()
+        self.requests.clear()
         for stream in streams.values():
             stream.close()
 
@@ -393,7 +468,10 @@ class HTTP2Connection(Connection):
                 self.site.count_refusal("slow reader", "an answer was not read in time", self.addresses()["client"])
             self.abort()
             return None
-        if self._frames.unfinished and now >= self._finish_by():
+        full_until = self.memory.full_until
+        if full_until is not None and now >= full_until:
+            self._end(Violation(f"{self.memory.size} bytes were kept for it", frames.ENHANCE_YOUR_CALM))
+        elif self._frames.unfinished and now >= self._finish_by():
             self._end(Violation("a frame took too long", frames.NO_ERROR))
         elif not self._streams and now >= self._deadline:
             self._leave()
@@ -402,6 +480,8 @@ class HTTP2Connection(Connection):
             for stream in list(self._streams.values()):
                 if stream.due is not None and now >= stream.due:
                     self._stream_late(stream)
+            self._pump()  # some requests and bodies wait for time to pass
+            self._read_on()
         return self._next_look(now)
 
     def _next_look(self, now: float) -> float:
@@ -410,6 +490,12 @@ class HTTP2Connection(Connection):
             dues.append(self._finish_by())
         if not self._streams or self._state == "closing":
             dues.append(self._deadline)
+        if self.requests.due is not None:
+            dues.append(self.requests.due)
+        if self.uploads.waiting:
+            dues.append(now + LOOK_SECONDS)
+        if self.memory.full_until is not None:
+            dues.append(self.memory.full_until)
         # All that comes later is added when it comes.
         return min(dues, default=now + self.site.options.keep_alive)
 
@@ -420,7 +506,7 @@ class HTTP2Connection(Connection):
             stream.refuse(BadRequest("the request body took too long", 408))
         elif exchange is not None and exchange.state == "waiting":
             exchange.late()
-        else:
+        elif not stream.progressed():
             self.site.count_refusal("slow reader", "an answer was not read in time", self.addresses()["client"])
             self._reset(stream.number, frames.CANCEL)
             self._forget(stream.number)

@@ -16,7 +16,7 @@ from channelserver.server.common.bucket import Bucket
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 #: Types of frames (RFC 9113 section 6).
-DATA, HEADERS, RST_STREAM, GOAWAY, CONTINUATION = 0x0, 0x1, 0x3, 0x7, 0x9
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x7, 0x9
 #: As the type of the bytes before the first frame.
 BEGINNING = -1
 
@@ -34,10 +34,14 @@ MAX_BLOCK_BYTES = 32 * 1024
 
 #: Streams taken back, by the client or for an error of its: so many at once, and so many a second (CVE-2023-44487).
 RESET_BURST, RESETS_PER_SECOND = 1000, 33.0
+#: Settings that the client may change (RFC 9113 section 6.5.2, RFC 8441); all others are ignored.
+_KNOWN_SETTINGS = frozenset(range(1, 7)) | {8}
 #: Chatter, frames without content: pings, settings, priorities, window updates, nearly empty data.
 CHATTER_BURST, CHATTER_PER_SECOND = 2000, 200.0
 #: Data frames with less than this count as chatter, except for a stream's last.
 SMALL_DATA_BYTES = 64
+#: One SETTINGS frame counts once for each so many bytes.
+SETTINGS_BYTES = 64
 #: A client that takes data opens the window for more: one frame is free for so many bytes sent to it.
 BYTES_PER_CHATTER = 4096
 #: What a request may bring along: priorities, updates for a short answer.
@@ -82,14 +86,18 @@ class FrameReader:
             return "head"
         return "frame" if buffer else ""
 
+    @property
+    def kept(self) -> int:
+        """Bytes of what the client has not finished."""
+        return len(self._buffer) + max(0, self._block)
+
     def feed(self, data: bytes, now: float) -> Iterator[tuple[int, bytes]]:
-        """Take the next bytes; yield whole frames, as (type, bytes).
+        """Take the next bytes; yield whole frames, as (type, bytes). If it is closed early, the rest is kept.
 
         :param now: seconds of the clock.
         :raises Violation: the client breaks a rule or a rate limit.
         """
         buffer = self._buffer + data if self._buffer else data
-        # Kept whole until the end: after an exception nothing more is read.
         self._buffer = buffer
         position = 0
         if not self._started:
@@ -100,22 +108,28 @@ class FrameReader:
             self._started = True
             position = len(PREFACE)
             yield BEGINNING, PREFACE
-        while len(buffer) - position >= 9:
-            length = int.from_bytes(buffer[position : position + 3], "big")
-            kind, flags = buffer[position + 3], buffer[position + 4]
-            if length > MAX_FRAME_BYTES:
-                raise Violation(f"frame over {MAX_FRAME_BYTES} bytes", FRAME_SIZE_ERROR)
-            if kind in (HEADERS, CONTINUATION):
-                self._weigh_block(kind, flags, length)
-            end = position + 9 + length
-            if end > len(buffer):
-                break
-            if kind in (HEADERS, CONTINUATION):
-                self._count_block(flags, length)
-            self._weigh(kind, flags, length, buffer[position + 9] if flags & _PADDED and length else 0, now)
-            yield kind, buffer[position:end]
-            position = end
-        self._buffer = buffer[position:]
+        try:
+            while len(buffer) - position >= 9:
+                length = int.from_bytes(buffer[position : position + 3], "big")
+                kind, flags = buffer[position + 3], buffer[position + 4]
+                if length > MAX_FRAME_BYTES:
+                    raise Violation(f"frame over {MAX_FRAME_BYTES} bytes", FRAME_SIZE_ERROR)
+                if kind in (HEADERS, CONTINUATION):
+                    self._weigh_block(kind, flags, length)
+                end = position + 9 + length
+                if end > len(buffer):
+                    break
+                if kind in (HEADERS, CONTINUATION):
+                    self._count_block(flags, length)
+                self._weigh(kind, flags, length, buffer[position + 9] if flags & _PADDED and length else 0, now)
+                begin, position = position, end
+                yield kind, buffer[begin:end]
+        finally:
+            self._buffer = buffer[position:]
+
+    def keep(self, data: bytes) -> None:
+        """Take further bytes, to be split later."""
+        self._buffer += data
 
     def _weigh_block(self, kind: int, flags: int, length: int) -> None:
         if (length if kind == HEADERS else self._block + length) > self._max_block:
@@ -124,7 +138,6 @@ class FrameReader:
     def _count_block(self, flags: int, length: int) -> None:
         if flags & _END_HEADERS:
             self._block = -1
-            self._chatter.give(CHATTER_PER_REQUEST)
         else:
             self._block = max(0, self._block) + length
 
@@ -133,8 +146,30 @@ class FrameReader:
             self.count_reset(now)
         elif kind == HEADERS or (kind == DATA and (flags & _END_STREAM or length - padding >= SMALL_DATA_BYTES)):
             return
-        elif not self._chatter.take(now):
+        else:
+            self.count_chatter(now, 1 + length // SETTINGS_BYTES if kind == SETTINGS else 1)
+
+    def count_chatter(self, now: float, number: int = 1) -> None:
+        """Count frames that carry nothing, such as data for a stream that is closed.
+
+        :raises Violation: there are too many.
+        """
+        if not self._chatter.take(now, number):
             raise Violation("too many frames that carry nothing", ENHANCE_YOUR_CALM)
+
+    def count_ignored(self, kind: int, frame: bytes, now: float) -> None:
+        """Count a frame that had no effect, if it is for a stream that is closed: ``h2`` answers it with a reset.
+
+        :raises Violation: there are too many.
+        """
+        if kind == DATA:
+            self.count_chatter(now)
+        elif kind in (HEADERS, CONTINUATION) and frame[4] & _END_HEADERS:
+            self.count_reset(now)
+
+    def count_request(self) -> None:
+        """Allow for the frames that a request brings along."""
+        self._chatter.give(CHATTER_PER_REQUEST)
 
     def count_reset(self, now: float) -> None:
         """Count a stream that the client reset, or that the server reset for an error of the client (CVE-2025-8671).
@@ -147,6 +182,16 @@ class FrameReader:
     def sent(self, size: int) -> None:
         """Allow for the window updates that `size` sent bytes cause."""
         self._chatter.give(size / BYTES_PER_CHATTER)
+
+
+def known_settings(frame: bytes) -> bytes:
+    """Return a SETTINGS frame without the settings that this server does not know: ``h2`` would remember them all."""
+    pairs = [frame[begin : begin + 6] for begin in range(9, len(frame), 6)]
+    kept = [pair for pair in pairs if len(pair) < 6 or int.from_bytes(pair[:2], "big") in _KNOWN_SETTINGS]
+    if len(kept) == len(pairs):
+        return frame
+    payload = b"".join(kept)
+    return len(payload).to_bytes(3, "big") + frame[3:9] + payload
 
 
 def goaway(last_stream: int, code: int) -> bytes:

@@ -64,7 +64,7 @@ def read_head(
         elif name in SINGLE:
             raise Malformed(f"field {name.decode()} more than once")
         head.headers.append([name, value])
-    _check_size(head, pseudo, max_fields, max_bytes)
+    head.size = _check_size(head, pseudo, max_fields, max_bytes)
     _read_method(head, pseudo)
     if pseudo.get(b":scheme") != scheme:
         raise Malformed("no :scheme, or not the connection's")
@@ -74,15 +74,18 @@ def read_head(
     return head
 
 
-def _check_size(head: RequestHead, pseudo: dict[bytes, bytes], max_fields: int, max_bytes: int) -> None:
+def _check_size(head: RequestHead, pseudo: dict[bytes, bytes], max_fields: int, max_bytes: int) -> int:
+    """Return the bytes of a head."""
     line = len(pseudo.get(b":method", b"")) + len(pseudo.get(b":path", b"")) + len("  HTTP/1.1")
     if line > max_bytes:
         raise BadRequest(f"request line over {max_bytes} bytes", 414)
     pairs = [*head.headers, [b"host", pseudo[b":authority"]]] if b":authority" in pseudo else head.headers
-    if line + sum(len(name) + len(value) + len(": \r\n") for name, value in pairs) > max_bytes:
+    size = line + sum([len(name) + len(value) + 4 for name, value in pairs])  # 4: colon, space, CR LF
+    if size > max_bytes:
         raise BadRequest(f"request head over {max_bytes} bytes", 431)
     if len(pairs) > max_fields:
         raise BadRequest(f"more than {max_fields} header fields", 431)
+    return size
 
 
 def check_trailers(fields: Fields) -> None:

@@ -11,11 +11,14 @@ from h2.settings import SettingCodes
 from h2.settings import Settings as HTTP2Settings
 
 from channelserver.server.common.options import Settings
+from channelserver.server.http.body import BODY_IN_MESSAGE
 
 #: Streams a client may have open.
 MAX_STREAMS = 100
 #: Bytes a client may send ahead, in a stream and in all. Bodies are spooled as they arrive, so these cost no memory.
 STREAM_WINDOW, CONNECTION_WINDOW = 256 * 1024, 1024 * 1024
+#: Bytes a client may send in a stream before the server has seen that the body needs a file.
+FIRST_WINDOW = BODY_IN_MESSAGE
 #: Bytes of the table of header fields sent, whatever the client allows (RFC 7541 section 4.2).
 MAX_TABLE = 4096
 
@@ -53,7 +56,7 @@ def new_state(max_header_list: int) -> H2Connection:
         initial_values={
             SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
             SettingCodes.MAX_HEADER_LIST_SIZE: max_header_list,
-            SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            SettingCodes.INITIAL_WINDOW_SIZE: FIRST_WINDOW,
         },
     )
     state.decoder.max_header_list_size = 2 * max_header_list

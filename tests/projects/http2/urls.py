@@ -7,7 +7,7 @@ from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.urls import path
 
 HERE = Path(__file__).parent
-together = threading.Barrier(40)
+together = threading.Barrier(16)
 
 
 def hello(request):

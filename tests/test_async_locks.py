@@ -49,6 +49,10 @@ FILES = {
         async def held(request):
             return HttpResponse(str(lock.locked()))
 
+        async def part_waits(request):
+            await sync_to_async(waits)(request)
+            return HttpResponse("0")
+
         def plain(request):
             return HttpResponse(threading.current_thread().name)
 
@@ -58,7 +62,7 @@ FILES = {
 
         urlpatterns = [
             path("waits/", waits), path("holds/", holds), path("held/", held), path("plain/", plain),
-            path("threads/", threads),
+            path("threads/", threads), path("part-waits/", part_waits),
         ]
     """,
 }
@@ -87,12 +91,16 @@ class LockTests(ServerTestCase):
         server = self._check(1, 9, "--max-streams", "2")
         self.assertTrue(server.get("/plain/").text.startswith("worker-"))
 
-    def _check(self, threads: int, waiting: int, *arguments: str) -> Server:
+    def test_parts_that_wait(self) -> None:
+        """So many synchronous parts of coroutines wait that none of the threads which may leave is left."""
+        self._check(1, 6, "--max-streams", "1", path="/part-waits/", until=6)
+
+    def _check(self, threads: int, waiting: int, *arguments: str, path: str = "/waits/", until: int = 0) -> Server:
         server = self.start("--threads", str(threads), *arguments)
         with ThreadPoolExecutor(waiting + 1) as pool:
-            holder = pool.submit(server.get, f"/holds/?threads={threads}")
+            holder = pool.submit(server.get, f"/holds/?threads={until or threads}")
             wait_until(lambda: server.get("/held/").text == "True", "the lock's holder")
-            others = [pool.submit(server.get, "/waits/") for _ in range(waiting)]
+            others = [pool.submit(server.get, path) for _ in range(waiting)]
             self.assertEqual({answer.result().text for answer in others}, {"0"})
             names = holder.result().text.split()
         self.assertEqual(len(names), 10)

@@ -37,6 +37,8 @@ logger = logging.getLogger("channelserver.workers")
 PATIENCE = 0.002
 #: The interpreter's switch interval in seconds while several threads are awake; otherwise it stays as it is (5 ms).
 CROWDED_SWITCH = 0.001
+#: Threads at most that make nothing but calls.
+MAX_HELPERS = 100
 
 
 #: A synchronous part of a coroutine; called with the thread it runs in.
@@ -235,8 +237,9 @@ class WorkerPool:
         if self.streams.enter():
             self._remove(state)
             self._replace()
-        elif self._calls and len(self._helpers) < self.threads and all(helper.waits for helper in self._helpers):
-            # So many wait that no more may leave. What the coroutine that they wait for needs is done all the same.
+        elif self._calls and len(self._helpers) < MAX_HELPERS and all(helper.waits for helper in self._helpers):
+            # So many wait that no more may leave. What the coroutine that they wait for needs is done all the same, if
+            # need be although such parts of others wait for it, too.
             helper = WorkerThread(helper=True)
             self._helpers.add(helper)
             self._start_thread(helper)

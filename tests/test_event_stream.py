@@ -255,7 +255,7 @@ class StopTests(ServerTestCase):
             stream = Stream(server)
             stream.read(FIRST)
             for _ in range(200):
-                server.get("/send/?text=x&times=100000")
+                server.get("/send/?text=x&times=40000")
                 stream.read("\n\n")
                 refused = server.get("/-/health").json()["refused"]
                 if refused:

@@ -75,11 +75,18 @@ class Bridge:
             self._wake(self._drain)
 
     def _wake_deferred(self) -> None:
-        """Wake the reactor now. Event loop's thread."""
+        """Wake the reactor now, unless another post has done so."""
         with self._lock:
             deferred, self._deferred = self._deferred, 0.0
         if deferred:
             self._wake(self._drain)
+
+    def take_deferred(self) -> None:
+        """Wake the reactor if the event loop has put that off and is blocked now. Reactor thread, from time to time."""
+        with self._lock:
+            late = self._deferred and time.monotonic() - self._deferred >= DEFERRED
+        if late:
+            self._wake_deferred()
 
     def post_data(self, size: int, function: Callable[..., object], *arguments: Any) -> None:
         """Like :meth:`post`, with back-pressure: the thread waits while more than :data:`HEAVY` bytes are queued.

@@ -193,6 +193,18 @@ class LoopTests(TestCase):
         self.bridge.post(self.calls.append, 2)
         self.assertEqual(self.reactor.wake_ups, 1)
 
+    def test_blocked(self) -> None:
+        """The loop is blocked after a post: the reactor takes it at its next look."""
+        self.bridge.post(self.calls.append, 1)
+        self.bridge.take_deferred()
+        self.assertEqual(self.reactor.wake_ups, 0)
+        self.patch(bridge_module, "DEFERRED", 0.0)
+        self.bridge.take_deferred()
+        self.reactor.turn()
+        self.assertEqual(self.calls, [1])
+        self.bridge.take_deferred()
+        self.assertEqual(self.reactor.wake_ups, 1)
+
 
 class TurnTests(TestCase):
     """The reactor's turns."""

@@ -114,7 +114,7 @@ def make_server(
     workers = pool = make_workers(wrapper, bridge, values, thread_started)
     if isinstance(pool, Workers):
         site.replies.client_gone.append(event_loop.client_gone)
-        site.wheel.add(LoopWatch(), site.wheel.now() + 1.0)
+        site.wheel.add(LoopWatch(bridge), site.wheel.now() + 1.0)
         pool.context.run(set_script_prefix, root_path + "/")  # for consumers; a request sets its own
     hub = None
     if type(wrapper.channel_layer) is InMemoryChannelLayer:

@@ -78,8 +78,12 @@ class Workers(WorkerPool):
 class LoopWatch:
     """Checks the event loop: each second while it runs tasks, else every few seconds."""
 
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
     def on_tick(self, now: float) -> float:
         event_loop.check()
+        self._bridge.take_deferred()
         return now + (1.0 if len(event_loop) else SWEEP_SECONDS)
 
 

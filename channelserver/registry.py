@@ -93,6 +93,8 @@ class ChannelLayerManager:
     def __init__(self) -> None:
         #: Whether the in-memory layers live in this process: True in a server. Other processes use the server's.
         self.hosting = False
+        #: The alias that this process serves, when it is known.
+        self.served = ""
         #: In a process whose worker threads serve another process's layer: returns that layer, called with the alias
         #: and the parameters; and the alias.
         self.remote: Callable[[str, dict[str, Any]], BaseChannelLayer] | None = None
@@ -156,6 +158,12 @@ class ChannelLayerManager:
         if self.remote is not None and name == self.remote_alias:
             return self.remote(name, _known_parameters(backend, parameters))
         if self.hosting:
+            if self.served and name != self.served:
+                logger.warning(
+                    "nobody serves channel layer %r, which is in memory: what is sent to it is lost. This server "
+                    "serves %r; use that one, start the server with --layer %s, or keep %r in Redis",
+                    name, self.served, name, name,
+                )  # fmt: skip
             return None
         runner = test_runner.started()
         if runner:

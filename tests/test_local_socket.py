@@ -187,3 +187,34 @@ class SendCommandTests(ServerTestCase):
         self.assertEqual(code, 1, output)
         self.assertIn("no server of this project answers on", output)
         self.assertNotIn("Traceback", output)
+
+
+class SecondLayerTests(ServerTestCase):
+    """A layer in memory that no process serves."""
+
+    files = {
+        "urls.py": """
+            from django.http import HttpResponse
+            from django.urls import path
+
+            from channelserver import Channel, Group
+
+            def send(request):
+                Channel("work", "second").send({})
+                Group("all", "second").add("a!b")
+                return HttpResponse("sent")
+
+            urlpatterns = [path("", send)]
+        """,
+    }
+    extra_settings = "CHANNEL_LAYERS['second'] = {**CHANNEL_LAYERS['default'], 'ROUTING': []}\n"
+
+    def test_warning(self) -> None:
+        """The first use of it is told once, in whichever process."""
+        for arguments in ((), ("--processes", "2")):
+            server = self.start(*arguments)
+            for _ in range(8):
+                self.assertEqual(server.get("/").text, "sent")
+            server.wait_for("nobody serves channel layer 'second'")
+            self.assertLessEqual(server.output.count("nobody serves"), len(arguments) or 1)
+            self.assertEqual(server.stop(), 0)

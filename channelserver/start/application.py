@@ -186,11 +186,12 @@ def install_shortcuts(values: Settings) -> str:
 
 
 def load_layer(alias: str) -> ChannelLayerWrapper:
-    """Build the channel layer and its routing.
+    """Build the channel layer that this process serves, and its routing.
 
     :raises StartError: the routing does not resolve.
     :raises InvalidChannelLayerError: the settings do not describe a layer.
     """
+    channel_layers.served = alias
     try:
         wrapper = channel_layers[alias]
         wrapper.delays = add_delay(wrapper)

@@ -45,6 +45,8 @@ class EventLoop:
         self._awake = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        #: The identifier of the loop's thread; None before it is needed.
+        self.thread_id: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._of_client: dict[str, asyncio.Task[Any]] = {}
         self._when_idle: list[Callable[[], object]] = []
@@ -69,17 +71,12 @@ class EventLoop:
     def forked(self) -> None:
         """This is a child process: the loop, if there is one, is its parent's."""
         self._lock = threading.Lock()
-        self._loop = self._thread = None
+        self._loop = self._thread = self.thread_id = None
 
     @property
     def running(self) -> bool:
         """Whether the loop has been needed so far."""
         return self._loop is not None
-
-    @property
-    def thread_id(self) -> int | None:
-        """The identifier of the loop's thread; None before it is needed."""
-        return self._thread.ident if self._thread is not None else None
 
     def post(self, function: Callable[..., object], *arguments: Any) -> bool:
         """Call ``function(*arguments)`` in the loop's thread, soon, in the order of the posts.
@@ -196,6 +193,7 @@ class EventLoop:
         loop.set_default_executor(_DaemonExecutor())
         self._thread = threading.Thread(target=self._run, args=(loop,), name="event-loop", daemon=True)
         self._thread.start()
+        self.thread_id = self._thread.ident
         return loop
 
     @staticmethod

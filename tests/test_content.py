@@ -92,6 +92,12 @@ class CopyTests(SynchronousTestCase):
         types = [type(value) for value in (*copy.values(), copy["dict"]["a"])]
         self.assertEqual(types, [str, int, float, bytes, dict, str])
 
+    def test_surrogates(self) -> None:
+        """Halves of characters, wherever they stand: joined, or replaced."""
+        half, joined = "a\ud83d", "\ud83d\ude00"
+        copy = copy_content({half: half, "list": [joined, {"key": mark_safe(half)}], "plain": "é"})
+        self.assertEqual(copy, {"a\ufffd": "a\ufffd", "list": ["\U0001f600", {"key": "a\ufffd"}], "plain": "é"})
+
     def test_subclasses_as_keys(self) -> None:
         """A key that extends text becomes plain text."""
         copy = copy_content({mark_safe("key"): {mark_safe("inner"): 1}})

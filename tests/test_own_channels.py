@@ -65,6 +65,10 @@ class OwnChannelTests(ServerTestCase):
             self.open_gate("wait-5")
             self.assertEqual(first.recv(TIMEOUT), "wait-5")
 
+            # Rule 12: by a group, as a reply, on a channel.
+            first.send("half")
+            self.assertEqual([first.recv(TIMEOUT) for _ in range(3)], ["half \ufffd, whole \U0001f600"] * 3)
+
             for text in ("left one", "right two"):
                 first.send(text)
             for name in ("one", "two"):

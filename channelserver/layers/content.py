@@ -11,7 +11,7 @@ from typing import Any
 
 Content = dict[str, Any]
 
-_ATOMS = frozenset({str, bytes, float, bool, type(None)})
+_ATOMS = frozenset({bytes, float, bool, type(None)})
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _DEEPEST = 64
 
@@ -20,7 +20,7 @@ def copy_content(content: object) -> Content:
     """Return a deep copy of a message's content, after checking it.
 
     :param content: a dict as the module's docstring describes; tuples become lists, subclasses of ``str`` (for example
-        Django's ``SafeString``) become plain text.
+        Django's ``SafeString``) become plain text, in which U+FFFD stands for lone surrogates.
     :returns: a new dict, which shares nothing alterable with `content`.
     :raises TypeError: `content` is no dict, or holds something a message cannot carry; the text says where and what to
         do.
@@ -46,9 +46,26 @@ def _copy_dict(content: dict[Any, Any], where: str, depth: int) -> Content:
             if not isinstance(key, str):
                 raise TypeError(f"key {key!r}{_inside(where)} must be str, not {kind.__name__}")
             key = str.__str__(key)
+        if not key.isascii():
+            key = whole_text(key)
         kind = type(value)
-        copy[key] = value if kind in _ATOMS else _copy_value(value, f"{where}[{key!r}]", depth)
+        if kind is str:
+            copy[key] = value if value.isascii() else whole_text(value)
+        else:
+            copy[key] = value if kind in _ATOMS else _copy_value(value, f"{where}[{key!r}]", depth)
     return copy
+
+
+def whole_text(text: str) -> str:
+    """Return text that can be sent as UTF-8: two surrogates of one character become that, lone ones U+FFFD.
+
+    JSON can name them (RFC 8259 section 8.2), so any client's message may contain some.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _copy_value(value: Any, where: str, depth: int) -> Any:
@@ -67,7 +84,7 @@ def _copy_value(value: Any, where: str, depth: int) -> Any:
         return _copy_dict(value, where, depth + 1)
     # Subclasses: sent as the plain type they extend, which is what the receiver would get from a layer that serializes.
     if isinstance(value, str):
-        return str.__str__(value)
+        return whole_text(str.__str__(value))
     if isinstance(value, bytes):
         return bytes(value)
     if isinstance(value, int):

@@ -5,7 +5,7 @@ Any thread; owns nothing.
 
 from __future__ import annotations
 
-from channelserver.layers.content import Content
+from channelserver.layers.content import Content, whole_text
 
 
 def encode_event(content: Content) -> bytes:
@@ -31,8 +31,4 @@ def encode_event(content: Content) -> bytes:
         lines += [f"data: {part}\n" for part in parts]
     if not lines:
         return b""
-    text = "".join(lines) + "\n"
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    return whole_text("".join(lines) + "\n").encode()

@@ -282,7 +282,7 @@ def encode_reply(content: Content) -> bytes | None:
         return None
     text, data = content.get("text"), content.get("bytes")
     if isinstance(text, str) and data is None:
-        return encode_frame(_TEXT, text.encode("utf-8", "replace"))  # a lone surrogate cannot be sent as UTF-8
+        return encode_frame(_TEXT, text.encode("utf-8", "replace"))  # the layer has replaced lone surrogates
     if isinstance(data, bytes) and text is None:
         return encode_frame(_BINARY, data)
     return None

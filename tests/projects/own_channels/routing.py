@@ -1,5 +1,6 @@
 """Sockets whose messages are forwarded to channels of the project's own."""
 
+import json
 from pathlib import Path
 
 import lab
@@ -18,7 +19,15 @@ def receive(message):
     """``CHANNEL TEXT``: send it on, as projects for Channels 1 do; ``group`` by way of a group."""
     channel, _, text = message["text"].partition(" ")
     content = {"reply_channel": message.content["reply_channel"], "text": text}
-    if channel == "group":
+    if channel == "half":
+        # What any client's JSON may name: half a character, and a whole one in two halves.
+        content["text"] = json.loads('"half \\ud83d, whole \\ud83d" ') + json.loads('"\\ude00"')
+        content["list"] = [{content["text"]: content["text"]}]
+        Group("halves").add(message.reply_channel)
+        Group("halves").send({"text": content["text"]})
+        message.reply_channel.send({"text": content["text"]})
+        Channel("said").send(content)
+    elif channel == "group":
         Group("all").add("said")
         Group("all").send(content)
     else:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from channelserver.server.http.source import WholeBody
 
 #: Bytes of answers that wait in memory, beside the largest complete one.
-MAX_IN_MEMORY = 3 * 1024 * 1024
+MAX_IN_MEMORY = 2 * 1024 * 1024
 #: Files of answers that are open at a time.
 MAX_FILES = 3
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ _log = Logger("channelserver.bridge")
 
 #: Bytes that may be queued before a thread that sends more waits, and the longest wait in seconds.
 HEAVY, PATIENCE = 1024 * 1024, 2.0
+#: Seconds after which the rest of a batch waits for the reactor's next iteration.
+TURN = 0.01
 #: Seconds for which the event loop, which has more to do, may put off waking the reactor.
 DEFERRED = 0.002
 
@@ -43,6 +46,8 @@ class Bridge:
         self._items: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         self._awake = False
         self._deferred = 0.0  # when the loop's thread put off waking the reactor; 0: it did not
+        self._batch: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # being drained
+        self._batch_weight = 0
         self._weight = 0  # bytes in _items and in the batch being drained
         self._lighter = threading.Condition(self._lock)
         self._thread: int | None = None  # the reactor thread, known from the first drain on
@@ -129,19 +134,29 @@ class Bridge:
         self._wake(self._guarded, function)
 
     def _drain(self) -> None:
-        # One batch per iteration: in between, the reactor serves its sockets and timers.
+        # One batch per iteration, or a part of it: in between, the reactor serves its sockets and timers.
         self._thread = threading.get_ident()
-        with self._lock:
-            items, self._items = self._items, []
-            weight = self._weight
-        for function, arguments in items:
+        batch = self._batch
+        if not batch:
+            with self._lock:
+                batch.extend(self._items)
+                self._items.clear()
+                self._batch_weight = self._weight
+        ends = time.monotonic() + TURN
+        while batch:
+            function, arguments = batch.popleft()
             try:
                 function(*arguments)
             except BaseException:  # whatever it is, the rest of the batch must run
                 _log.failure("error in {function!r}, which a thread posted", function=function)
+            if time.monotonic() > ends:  # clients cause sends to large groups, and these add up
+                break
+        if batch:
+            self._wake(self._drain)
+            return
         with self._lock:
-            if weight:
-                self._weight -= weight
+            if self._batch_weight:
+                self._weight -= self._batch_weight
                 self._lighter.notify_all()
             if not self._items:
                 self._awake = False

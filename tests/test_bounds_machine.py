@@ -165,7 +165,7 @@ class BadFrameTests(LabTestCase):
                 client.send(b"\xff\xff")
                 client.rest()
         log = self.log()
-        self.assertLessEqual(log.count("bad frame"), 1)
+        self.assertLessEqual(log.count("closed with 1002"), 1)
 
 
 def _first_line(client: RawClient) -> bytes:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from channelserver import bridge as bridge_module
+from channelserver.bridge import Bridge
 from channelserver.server.http.connection import CHATTER_BURST, READ_AHEAD
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.reader import CHUNKED_SLICE, MAX_EMPTY_LINES, RequestReader
 from channelserver.server.websocket.websocket import SLICE
-from tests.fakes import StrictTestCase, get
+from tests.fakes import FakeReactor, StrictTestCase, get
 from tests.lab import CLOSE, CONTINUATION, PING, PONG, TEXT, LabTestCase, RawClient, client_frame, close_code
 
 UPGRADE = (
@@ -181,3 +183,28 @@ class FrameTests(StrictTestCase):
         """They are taken as they come."""
         self.client.transport.deliver(client_frame(TEXT, b"x" * 500_000))
         self.assertEqual(len(self.server.message("websocket.receive")["text"]), 500_000)
+
+
+class BatchTests(StrictTestCase):
+    """What threads have posted."""
+
+    def test_long_calls(self) -> None:
+        """One that takes long is the last of its turn; the order stays."""
+        reactor = FakeReactor()
+        done: list[int] = []
+        bridge = Bridge(reactor)
+        self.patch(bridge_module, "TURN", -1.0)
+
+        def call(number: int) -> None:
+            done.append(number)
+            if number == 1:
+                bridge.post(call, 10)
+
+        for number in range(3):
+            bridge.post(call, number)
+        turns = []
+        while reactor._from_threads:
+            function, arguments, named = reactor._from_threads.popleft()
+            function(*arguments, **named)
+            turns.append(list(done))
+        self.assertEqual(turns, [[0], [0, 1], [0, 1, 2], [0, 1, 2, 10]])

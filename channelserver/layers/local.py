@@ -104,9 +104,13 @@ class LocalLayer(BaseChannelLayer):
     def _client_of(self, content: Content) -> Client:
         """Return the client of a message of the server's; it is in the message, or known by its connection."""
         client = content.get("client")
-        if client is None:
-            reply, outlet = self._outlet_of_reply(content)
+        if client is None:  # for each message of a socket, so without further calls
+            reply = content.get("reply_channel")
+            if not isinstance(reply, str):
+                return None
+            outlet = self._outlets.get(reply[: reply.find("!") + 1])
             client = None if outlet is None else outlet.client_of(reply)
+            return None if client is None else (client[0], client[1])
         if type(client) is list and len(client) == 2 and type(client[0]) is str and type(client[1]) is int:
             return client[0], client[1]
         return None

@@ -393,6 +393,23 @@ class FloodTests(BoundsTestCase):
         """How many resets have come."""
         return len([event for event in client.events if type(event).__name__ == "StreamReset"])
 
+    def test_health(self) -> None:
+        """Requests for the health without pause, which the reactor answers, end the connection."""
+        server = self.start_tls()
+        client = self.client(server)
+        client.goaway = None
+        answered = 0
+        while not client.closed and answered < 1000:
+            try:
+                numbers = [client.send("/-/health") for _ in range(20)]
+                client.wait(lambda numbers=numbers: all(client.answers[number].over for number in numbers))  # type: ignore[misc]
+            except (AssertionError, OSError):
+                break
+            answered += 20
+        self.assertEqual(client.wait_goaway(), ENHANCE_YOUR_CALM)
+        self.assertGreater(answered, 50)
+        self.assert_serves(server)
+
     def test_settings(self) -> None:
         """Settings that nobody knows are not remembered, and many of them end the connection."""
         server = self.start_tls()

@@ -46,8 +46,10 @@ _log = Logger("channelserver.server.http2")
 FLUSH = 64 * 1024
 #: Bytes written to a transport that is full, as answers to pings and the like; with more, nothing is read.
 BACKLOG = 64 * 1024
-#: Frames handled in one turn of the reactor.
-FRAMES_A_TURN = 128
+#: Frames handled in one turn of the reactor; a request counts as several.
+FRAMES_A_TURN, FRAMES_A_REQUEST = 128, 8
+#: A request that the reactor answers by itself and nobody logs (health) counts as so many pings.
+QUIET_WEIGHT = 20
 
 
 class HTTP2Connection(Connection):
@@ -124,8 +126,8 @@ class HTTP2Connection(Connection):
                     self._frames.count_ignored(kind, frame, now)
                 if self._state in ("closing", "closed"):
                     return
-                left -= 1
-                if not left:
+                left -= FRAMES_A_REQUEST if kind == frames.HEADERS else 1
+                if left <= 0:
                     self._unfinished_turn = True
                     self.site.bridge.post(self._go_on)
                     break
@@ -267,6 +269,17 @@ class HTTP2Connection(Connection):
             stream.queued = True
             self._work.append(stream)
         self._schedule()
+
+    def count_quiet(self) -> None:
+        """A request for the health has been answered, which costs the client nothing."""
+        try:
+            self._frames.count_chatter(self.site.wheel.now(), QUIET_WEIGHT)
+        except Violation as violation:
+            self.site.bridge.post(self._end_soon, violation)
+
+    def _end_soon(self, violation: Violation) -> None:
+        if self._state in ("open", "leaving"):
+            self._end(violation)
 
     def break_off(self, stream: Stream) -> None:
         """An answer cannot be finished."""

@@ -240,6 +240,8 @@ class Stream:
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
         self.exchange = None
         self.leave_place()
+        if exchange.quiet:
+            self.connection.count_quiet()
         if self.state != "closed":
             self.ended = True
             self.connection.has_work(self)

@@ -172,6 +172,15 @@ class RequestTests(SynchronousTestCase):
         from channelserver.workers import request as module
 
         self.assertLessEqual(len(module._meta_names), 1000)
+        self.assertIn(b"x-1499", module._meta_names)
+
+    def test_long_header_names(self) -> None:
+        """They are not remembered."""
+        from channelserver.workers import request as module
+
+        name = b"x-" + b"a" * 31_000
+        self.assertEqual(request(headers=[[name, b"1"]]).META["HTTP_X_" + "A" * 31_000], "1")
+        self.assertLessEqual(max(map(len, module._meta_names)), module.SHORT_NAME)
 
     def test_query(self) -> None:
         """The query string's parameters."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from channelserver.server.http.base import IDLE_BYTES
 from tests.process import Server, ServerTestCase, free_port, wait_until
 from tests.raw import Raw, head
 
@@ -33,7 +34,7 @@ class HealthTests(ServerTestCase):
 
     def test_ready(self) -> None:
         """200, with figures for who may see them; HEAD works; it is not in the access log."""
-        server = self.start("--threads", "2")
+        server = self.start("--threads", "2", "--client-memory", "50000000")
         with Raw(server.port) as raw:
             answer = raw.request("/-/health")
             self.assertEqual((answer.status, answer.get("content-type")), (200, "application/json"))
@@ -41,6 +42,7 @@ class HealthTests(ServerTestCase):
         with server.connect("/"):
             figures = wait_until(lambda: self.figures_of_two(server))
         queues = dict.fromkeys(("http.request", "websocket.connect", "websocket.receive", "websocket.disconnect"), 0)
+        self.assertEqual(figures.pop("client_memory"), {"used": 2 * IDLE_BYTES, "limit": 50_000_000, "largest": 0})
         self.assertEqual(
             figures,
             {

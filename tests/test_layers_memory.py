@@ -11,9 +11,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.layers import ChannelFull, InMemoryChannelLayer, conformance
+from channelserver.layers import ChannelFull, InMemoryChannelLayer, conformance, queues
 from channelserver.layers.groups import Groups
-from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.queues import LANE_BYTES, Delivery, WorkQueues
 from channelserver.layers.throttled_log import DropCounter
 from tests.fakes import PATIENCE, StrictTestCase
 
@@ -529,6 +529,121 @@ class QueueTestCase(StrictTestCase):
         """Assert that no message can be taken now."""
         self.assertIsNone(self.queues.take(channels or (CONNECT, RECEIVE, DISCONNECT)))
         self.assertFalse(self.queues.has_work(channels or (CONNECT, RECEIVE, DISCONNECT)))
+
+
+class ByteTests(QueueTestCase):
+    """Large texts and bytes count until their message is finished: for its lane, and for all queues."""
+
+    def put_bytes(self, key: str | None, data: str | bytes, channel: str = RECEIVE) -> None:
+        self.queues.put(channel, {"reply_channel": key, "text" if isinstance(data, str) else "bytes": data})
+
+    def when_room(self, key: str, data: str | bytes, calls: list[str]) -> bool:
+        content = {"reply_channel": key, "bytes": data}
+        return self.queues.when_room(RECEIVE, content, lambda: calls.append(key))
+
+    def test_real_size(self) -> None:
+        """A character outside the Basic Multilingual Plane makes each of its text take four bytes."""
+        self.put_bytes("r!1", "x" * 2000)
+        self.put_bytes("r!2", "x" * 2000 + "\N{GRINNING FACE}")
+        self.put_bytes("r!3", "x" * 1000)
+        self.assertTrue(10_000 < self.queues.bytes < 10_300, self.queues.bytes)
+        while (delivery := self.queues.take((RECEIVE,))) is not None:
+            self.queues.finish(delivery)
+            self.queues.finish(delivery)
+        self.assertEqual(self.queues.bytes, 0)
+
+    def test_lane_is_full(self) -> None:
+        """A lane has room for LANE_BYTES; who did not fit is called when half of that is finished."""
+        calls: list[str] = []
+        part = bytes(LANE_BYTES // 4 - 100)
+        for _ in range(4):
+            self.put_bytes("r!1", part)
+        self.assertRaises(ChannelFull, self.put_bytes, "r!1", part)
+        self.put(RECEIVE, "r!1", 5)  # a small one fits
+        self.put_bytes("r!2", part)
+        self.assertFalse(self.when_room("r!1", part, calls))
+        for expected in ([], ["r!1"]):
+            delivery = self.take()
+            while delivery.content["reply_channel"] != "r!1":
+                self.queues.finish(delivery)
+                delivery = self.take()
+            self.assertEqual(calls, [])
+            self.queues.finish(delivery)
+            self.assertEqual(calls, expected)
+        self.assertTrue(self.when_room("r!1", part, calls))
+
+    def test_one_message_always_fits(self) -> None:
+        """However large it is."""
+        calls: list[str] = []
+        self.put_bytes("r!1", bytes(2 * LANE_BYTES))
+        self.assertRaises(ChannelFull, self.put_bytes, "r!1", bytes(2000))
+        self.assertFalse(self.when_room("r!1", bytes(2000), calls))
+        delivery = self.take()
+        self.assertRaises(ChannelFull, self.put_bytes, "r!1", bytes(2000))  # it is in hand
+        self.queues.finish(delivery)
+        self.assertEqual(calls, ["r!1"])
+
+    def test_all_are_full(self) -> None:
+        """All queues have room for ``max_bytes``; small messages fit nevertheless."""
+        calls: list[str] = []
+        self.queues.max_bytes = 100_000
+        for number in range(9):
+            self.put_bytes(f"r!{number}", bytes(10_000))
+        self.assertRaises(ChannelFull, self.put_bytes, "r!x", bytes(10_000))
+        self.assertRaises(ChannelFull, self.put_bytes, None, bytes(10_000), "other")
+        self.put(CONNECT, "r!x", 1)
+        self.assertFalse(self.when_room("r!x", bytes(10_000), calls))
+        for _ in range(2):
+            self.assertEqual(calls, [])
+            self.queues.finish(self.take(RECEIVE))
+        self.assertEqual(calls, ["r!x"])
+        self.put_bytes("r!x", bytes(10_000))
+
+    def test_put_back(self) -> None:
+        """A message that is put back, or waits to be, still counts."""
+        self.put_bytes("r!1", bytes(5000))
+        size = self.queues.bytes
+        for _ in range(3):
+            self.queues.put_back(self.take())
+            self.assertEqual(self.queues.bytes, size)
+        self.queues.finish(self.take())
+        self.assertEqual(self.queues.bytes, 0)
+
+    def test_expired_and_flushed(self) -> None:
+        """What is dropped does not count any more; what is in hand does until it is finished."""
+        self.put_bytes("r!1", bytes(5000))
+        self.put_bytes(None, bytes(5000), "other")
+        self.clock.advance(61)
+        self.queues.sweep()
+        self.assertEqual(self.queues.bytes, 0)
+        for key in ("r!1", "r!1", "r!2", None):
+            self.put_bytes(key, bytes(5000))
+        delivery = self.take()
+        self.queues.flush()
+        self.assertTrue(5000 < self.queues.bytes < 6000)
+        self.queues.finish(delivery)
+        self.assertEqual(self.queues.bytes, 0)
+        self.expect_logged("expired", RECEIVE)
+        self.expect_logged("expired", "other")
+
+    def test_last_messages(self) -> None:
+        """While many disconnect messages wait, no new socket is let in: they would have no other limit."""
+        self.patch(queues, "MOST_LAST", 3)
+        for number in range(4):
+            self.assertEqual(number == 3, self.is_full(CONNECT, f"r!new{number}"))
+            self.put(DISCONNECT, f"r!{number}", number, urgent=True)
+        self.assertFalse(self.is_full(RECEIVE, "r!new"))
+        self.queues.finish(self.take(DISCONNECT))
+        self.queues.finish(self.take(DISCONNECT))
+        self.queues.finish(self.take(CONNECT))
+        self.assertFalse(self.is_full(CONNECT, "r!new"))
+
+    def is_full(self, channel: str, key: str) -> bool:
+        try:
+            self.put(channel, key, 0)
+        except ChannelFull:
+            return True
+        return False
 
 
 class LaneTests(QueueTestCase):

@@ -285,6 +285,7 @@ class LeakTests(ServerTestCase):
         self.go(server, 16, 16)
         before = self.counts_at_rest(server)
         self.go(server, self.times // 4, self.silences // 4)
+        self.counts(server)
         memory = self.memory(server)
         number = self.go(server, self.times, self.silences)
         self.assertGreaterEqual(number, 5000)

@@ -114,8 +114,11 @@ class Chains(Generic[T]):
             while chain.waiting and chain.waiting[0].expires <= now:
                 yield chain.waiting.popleft()
 
-    def flush(self) -> None:
-        """Forget all that waits. Messages that are being consumed keep their chains."""
+    def flush(self) -> list[T]:
+        """Forget all that waits, and return it. Messages that are being consumed keep their chains."""
+        waiting: list[T] = []
         for chain in self._chains.values():
+            waiting.extend(chain.waiting)
             chain.waiting.clear()
         self._chains = {key: chain for key, chain in self._chains.items() if chain.next is None}
+        return waiting

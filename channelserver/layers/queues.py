@@ -12,12 +12,15 @@ Rules:
 3. Several queues are served in turn, so a busy one does not starve a quiet one.
 4. The clients of the server's own channels are served in turn (:mod:`channelserver.layers.turns`). If such a channel
    is full, the client with the most messages makes room for one with fewer.
+5. Large texts and bytes count from when a message is put in until it is finished: a lane holds at most
+   :data:`LANE_BYTES` of them, or one message; all queues together hold at most ``max_bytes``, or one message.
 5. There is no polling. Workers register listeners; senders to a full channel leave a callback.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +39,14 @@ Callback = Callable[[], object]
 
 #: Most messages of another process or host that one process can have in hand.
 MAX_IN_HAND = 1000
+#: Bytes in the messages of one lane, if there are several.
+LANE_BYTES = 2 * 1024 * 1024
+#: Texts and bytes up to this length do not count: the number of messages limits what they take.
+SMALL = 1024
+#: The channel from which a socket's first message comes, and that of its last, which may exceed the capacity.
+FIRST, LAST = "websocket.connect", "websocket.disconnect"
+#: While so many sockets' last messages wait, there is no first message of another one.
+MOST_LAST = 10_000
 
 #: Seconds between two looks for expired messages in a channel with many clients.
 LOOK_SECONDS = 1.0
@@ -53,7 +64,9 @@ class Delivery:
     #: Whether another process or host has seen to the order.
     foreign = False
 
-    __slots__ = ("attachment", "channel", "client", "content", "expires", "lane", "plan", "sent", "ticket", "tries")
+    __slots__ = (
+        "attachment", "channel", "client", "content", "expires", "lane", "plan", "sent", "size", "ticket", "tries",
+    )  # fmt: skip
 
     def __init__(self, channel: str, content: Content, sent: float, expires: float, attachment: Any = None) -> None:
         self.channel = channel
@@ -66,16 +79,31 @@ class Delivery:
         self.plan: Any = None
         self.ticket: Any = None
         self.tries = 0
+        #: Bytes of memory for its large values, until it is finished.
+        self.size = 0
+
+
+def size_of(content: Content) -> int:
+    """Return the bytes of memory that the large texts and bytes in a message take, those in lists or dicts aside."""
+    size = 0
+    for value in content.values():
+        if type(value) in _SIZED and len(value) > SMALL:
+            size += sys.getsizeof(value)
+    return size
+
+
+_SIZED = frozenset({str, bytes})
 
 
 class _Lane:
     """The waiting messages of one reply channel; see rule 2."""
 
-    __slots__ = ("busy", "client", "key", "wants_room", "waiting")
+    __slots__ = ("busy", "bytes", "client", "key", "wants_room", "waiting")
 
     def __init__(self, key: str, client: Client) -> None:
         self.key = key
         self.client = client
+        self.bytes = 0
         self.waiting: deque[Delivery] = deque()
         self.busy = False
         self.wants_room: list[Callback] = []
@@ -143,6 +171,10 @@ class WorkQueues:
         self._client_of = client_of
         self._crowded_out = crowded_out
         self.threads = Threads()
+        #: Bytes in all messages that are not finished, and how many there may be.
+        self.bytes = 0
+        self.max_bytes: float = math.inf
+        self._want_bytes: list[Callback] = []  # senders of messages for which there were too many
         self._lock = threading.Lock()
         self._queues: dict[str, _Queue] = {}
         self._lanes: dict[str, _Lane] = {}
@@ -177,12 +209,16 @@ class WorkQueues:
     ) -> tuple[Callback, ...]:
         """Do the work of :meth:`put` under the lock; return the listeners to call."""
         now = self._clock()
+        size = size_of(content)
         with self._lock:
             queue = self._queue(name)
             key = self._lane_key(channel, content)
             lane = self._lanes.get(key) if key is not None else None
             client = self._client_of(content) if name in self._in_turn else None
             if not urgent:
+                if size and self._heavy(size):
+                    queue.full_count += 1
+                    raise ChannelFull(f"channel {name!r} is full: {self.bytes} bytes are in messages of all channels")
                 if queue.size >= queue.capacity:
                     self._expire(queue, now, calls)
                 if queue.size >= queue.capacity and not self._make_room(queue, client, calls):
@@ -191,16 +227,24 @@ class WorkQueues:
                         f"channel {name!r} is full: {queue.size} messages wait"
                         + ("" if name in self._listeners else ", and no consumer in this process listens to it")
                     )
-                if lane is not None and len(lane.waiting) >= self._lane_limit:
+                if lane is not None and self._lane_full(lane, size):
                     queue.full_count += 1
                     raise ChannelFull(
                         f"channel {name!r} is full for {lane.key!r}: {len(lane.waiting)} of its messages wait"
                     )
+                if name == FIRST and (last := self._queues.get(LAST)) is not None and last.size >= MOST_LAST:
+                    queue.full_count += 1
+                    raise ChannelFull(f"channel {name!r} takes no more, as {last.size} messages wait in {LAST!r}")
             delivery = Delivery(channel, content, now, math.inf if urgent else now + self._expiry, attachment)
             delivery.client = client
             queue.count += 1
             if key is not None and lane is None:
                 lane = self._lanes[key] = _Lane(key, client)
+            if size:
+                delivery.size = size
+                self.bytes += size
+                if lane is not None:
+                    lane.bytes += size
             return self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
 
     def put_back(self, delivery: Delivery) -> None:
@@ -247,9 +291,11 @@ class WorkQueues:
     def add(self, delivery: Delivery) -> None:
         """Let a message wait that comes from another process, which has checked capacity and order."""
         name = local_prefix(delivery.channel)
+        delivery.size = size_of(delivery.content)
         with self._lock:
             queue = self._queue(name)
             queue.count += 1
+            self.bytes += delivery.size
             if name in self._in_turn:
                 delivery.client = self._client_of(delivery.content)
             self._enter(queue, delivery, None)
@@ -259,11 +305,16 @@ class WorkQueues:
 
     def withdraw(self, unwanted: Callable[[Delivery], bool]) -> None:
         """Forget the waiting messages from :meth:`add` that `unwanted` is true for."""
+        calls: list[Callback] = []
         with self._lock:
             for queue in self._queues.values():
                 for item in [item for item in queue.ready if isinstance(item, Delivery) and unwanted(item)]:
                     queue.ready.remove(item)
                     queue.size -= 1
+                    if item.size:
+                        self._lighten(item, None, calls)
+        for call in calls:
+            call()
 
     def _queue(self, name: str) -> _Queue:
         queue = self._queues.get(name)
@@ -284,6 +335,8 @@ class WorkQueues:
         queue.size -= 1
         if isinstance(item, _Lane):
             item = self._lanes.pop(item.key).waiting.pop()
+        if item.size:
+            self._lighten(item, None, calls)
         calls.append(partial(crowded_out, item))
         return True
 
@@ -371,11 +424,14 @@ class WorkQueues:
     def finish(self, delivery: Delivery) -> None:
         """Note that a taken message has been consumed, so that its lane goes on. A second call does nothing."""
         lane, delivery.lane = delivery.lane, None
-        if lane is None:
+        if lane is None and not delivery.size:
             return
         calls: list[Callback] = []
         with self._lock:
-            self._advance(lane, calls)
+            if delivery.size:
+                self._lighten(delivery, lane, calls)
+            if lane is not None:
+                self._advance(lane, calls)
         for call in calls:
             call()
 
@@ -415,9 +471,8 @@ class WorkQueues:
         if isinstance(item, _Lane):
             delivery = item.waiting.popleft()
             item.busy = True
-            if item.wants_room and len(item.waiting) <= self._lane_limit // 2:
-                calls.extend(item.wants_room)
-                item.wants_room.clear()
+            if item.wants_room:
+                self._call_lane(item, calls)
         elif self.chains.begin(item):
             delivery = item
         else:
@@ -433,6 +488,31 @@ class WorkQueues:
         if queue.wants_room and queue.size <= queue.capacity * 3 // 4:
             calls.extend(queue.wants_room)
             queue.wants_room.clear()
+
+    def _heavy(self, size: int) -> bool:
+        """Whether `size` bytes more are too many for all queues."""
+        return self.bytes + size > self.max_bytes and self.bytes > 0
+
+    def _lane_full(self, lane: _Lane, size: int) -> bool:
+        """Whether a lane has no room for a message with `size` bytes."""
+        return len(lane.waiting) >= self._lane_limit or (size > 0 and 0 < lane.bytes > LANE_BYTES - size)
+
+    def _call_lane(self, lane: _Lane, calls: list[Callback]) -> None:
+        """Call those who want room in a lane, if there is much."""
+        if len(lane.waiting) <= self._lane_limit // 2 and lane.bytes <= LANE_BYTES // 2:
+            calls.extend(lane.wants_room)
+            lane.wants_room.clear()
+
+    def _lighten(self, delivery: Delivery, lane: _Lane | Chain[Delivery] | None, calls: list[Callback]) -> None:
+        """The bytes of a message are no longer kept."""
+        size, delivery.size = delivery.size, 0
+        self.bytes -= size
+        if isinstance(lane, _Lane):
+            lane.bytes -= size
+            self._call_lane(lane, calls)
+        if self._want_bytes and self.bytes <= self.max_bytes * 3 // 4:
+            calls.extend(self._want_bytes)
+            self._want_bytes.clear()
 
     def _advance(self, lane: _Lane | Chain[Delivery], calls: list[Callback]) -> None:
         if isinstance(lane, Chain):
@@ -471,6 +551,8 @@ class WorkQueues:
 
     def _drop_expired(self, delivery: Delivery, calls: list[Callback]) -> Callback:
         lane, delivery.lane = delivery.lane, None
+        if delivery.size:
+            self._lighten(delivery, lane, calls)
         if lane is not None:
             self._advance(lane, calls)
         return lambda: self._drops.record("expired", delivery.channel, hint="no consumer took it in time")
@@ -500,14 +582,18 @@ class WorkQueues:
         :returns: True if there is room now; then `callback` is never called.
         """
         name = local_prefix(channel)
+        size = size_of(content)
         with self._lock:
             queue = self._queue(name)
+            if size and self._heavy(size):
+                self._want_bytes.append(callback)
+                return False
             if queue.size >= queue.capacity:
                 queue.wants_room.append(callback)
                 return False
             key = self._lane_key(channel, content)
             lane = self._lanes.get(key) if key is not None else None
-            if lane is not None and len(lane.waiting) >= self._lane_limit:
+            if lane is not None and self._lane_full(lane, size):
                 lane.wants_room.append(callback)
                 return False
             return True
@@ -535,12 +621,15 @@ class WorkQueues:
         """Forget all waiting messages. Messages already taken are not affected."""
         with self._lock:
             calls = [call for queue in self._queues.values() for call in queue.wants_room]
+            waiting = [item for queue in self._queues.values() for item in queue.ready if isinstance(item, Delivery)]
             for lane in self._lanes.values():
                 calls.extend(lane.wants_room)
                 lane.wants_room.clear()
+                waiting.extend(lane.waiting)
                 lane.waiting.clear()
+            for delivery in waiting + self.chains.flush():
+                self._lighten(delivery, delivery.lane, calls)
             self._lanes = {key: lane for key, lane in self._lanes.items() if lane.busy}
-            self.chains.flush()
             self._queues.clear()
         for call in calls:
             call()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Ages: the total is the largest.
-_OLDEST = frozenset({"oldest", "messages_max_age", "loop_lag"})
+#: Ages, and the largest of something: the total is the largest.
+_LARGEST = frozenset({"oldest", "messages_max_age", "loop_lag", "largest"})
 
 
 def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
             if isinstance(value, dict):
                 total[name] = add_up([total.get(name, {}), value])
             elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                total[name] = max(total.get(name, 0), value) if name in _OLDEST else total.get(name, 0) + value
+                total[name] = max(total.get(name, 0), value) if name in _LARGEST else total.get(name, 0) + value
             else:
                 total.setdefault(name, value)
     return total

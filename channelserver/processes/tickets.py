@@ -145,5 +145,6 @@ class TicketQueues(WorkQueues):
         if ticket is None:
             return False
         delivery.ticket = None
+        super().finish(delivery)
         self.report(ticket, what)
         return True

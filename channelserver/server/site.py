@@ -93,6 +93,10 @@ class Site:
         access_log.on_error = lambda reason: self.throttled_log.count("access log", reason)
         #: Answers for the health of the server in the reactor; called with an exchange, returns whether it did.
         self.health: Callable[[Any], bool] | None = None
+        queues = getattr(layer, "queues", None)
+        if queues is not None:
+            queues.max_bytes = self.memory.limit // 2
+            self.memory.queued = lambda: queues.bytes
         self.replies = Replies(bridge)
         self.replies.forget = layer.forget
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
@@ -127,6 +131,8 @@ class Site:
         trusted = bool(self.proxies) and self.proxies.trusts(peer)
         number = len(self.connections) if self.shares is None else self.shares.total()
         refusal = self.admission.refusal(peer, number, trusted)
+        if not refusal and not self.memory.has_room():
+            refusal = f"memory is short: {self.memory.bytes} bytes are kept for clients"
         if refusal:
             self.throttled_log.count("too many connections", refusal)
             return True

@@ -31,6 +31,8 @@ from django.utils.functional import SimpleLazyObject
 
 #: Where the regular expressions are.
 _PATTERNS = ((request, "host_validation_re"), (response, "_charset_from_content_type_re"), (signing, "_SEP_UNSAFE"))
+#: Names of response headers up to so many characters are remembered.
+SHORT_NAME = 64
 
 
 def install(off: set[str]) -> None:
@@ -88,14 +90,16 @@ def _set(headers: Any, name: Any, value: Any) -> None:
     """
     # Printable ASCII needs no encoding, and has no line ends.
     if type(name) is str and type(value) is str and value.isascii() and value.isprintable():
-        key = _key(name)
+        key = _key(name) if len(name) <= SHORT_NAME else _lower(name)
         if key is not None:
             headers._store[key] = name, value
             return
     _set_any(headers, name, value)
 
 
-@lru_cache(1000)
-def _key(name: str) -> str | None:
+def _lower(name: str) -> str | None:
     """Return the key under which a header is kept; None if its name is not printable ASCII."""
     return name.lower() if name.isascii() and name.isprintable() else None
+
+
+_key = lru_cache(1000)(_lower)

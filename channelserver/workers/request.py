@@ -31,10 +31,14 @@ SPOOL_BYTES = 64 * 1024
 
 #: Paths of up to so many characters are remembered.
 SHORT_PATH = 128
+#: Header names of up to so many characters are remembered.
+SHORT_NAME = 64
 
 SERVER_SOFTWARE = f"channelserver/{__version__}"
 
-_meta_names: dict[bytes, str] = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
+_meta_names: dict[bytes, str] = {}
+#: The names in an environ that do not begin with ``HTTP_``.
+_PLAIN_NAMES = {b"content-type": "CONTENT_TYPE", b"content-length": "CONTENT_LENGTH"}
 
 
 class AsgiRequest(WSGIRequest):
@@ -160,8 +164,10 @@ def make_environ(message: Message) -> dict[str, Any]:
         if key is None:
             if b"_" in name:  # would be taken for the same name with "-" (CVE-2015-0219)
                 continue
-            key = "HTTP_" + name.decode("ascii").upper().replace("-", "_")
-            if len(_meta_names) < 1000:
+            key = _PLAIN_NAMES.get(name) or "HTTP_" + name.decode("ascii").upper().replace("-", "_")
+            if len(name) <= SHORT_NAME:  # clients choose the names
+                if len(_meta_names) >= 1000:
+                    _meta_names.clear()
                 _meta_names[name] = key
         value = value.decode("latin-1") if isinstance(value, bytes) else value
         if key in environ:  # RFC 9110 section 5.3; cookies: RFC 9113 section 8.2.3

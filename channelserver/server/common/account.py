@@ -125,14 +125,30 @@ class ClientMemory:
         self.mark, self._target = limit * 7 // 8, limit * 3 // 4
         #: The accounts that hold more than their base.
         self.watched: set[Account] = set()
+        #: Returns how many bytes the messages of clients take that are in the channel layer.
+        self.queued: Callable[[], int] = lambda: 0
+        self._queued = 0  # as far as they are part of the sum
         self._frames: dict[int, int] = {}  # how many accounts share each
         self._relieving = False
         self._again = 0.0  # when another attempt to free some is due
 
     def watch(self, account: Account) -> None:
+        """Weigh an account again in a second, and until it holds little."""
         if not self.watched:
-            self._wheel.add(self, self._wheel.now() + WEIGH_SECONDS)
+            self._wake()
         self.watched.add(account)
+
+    def submitted(self, size: int) -> None:
+        """Enter a message of `size` bytes that was put into the channel layer."""
+        if not self._queued:
+            self._wake()
+        self._queued += size
+        self.bytes += size
+        if self.bytes > self.mark:
+            self.overflowed()
+
+    def _wake(self) -> None:
+        self._wheel.add(self, self._wheel.now() + WEIGH_SECONDS)
 
     def share(self, data: bytes) -> None:
         number = self._frames.get(id(data), 0)  # whoever shares it keeps it, so no other object has its identity
@@ -150,9 +166,12 @@ class ClientMemory:
     def on_tick(self, now: float) -> float | None:
         """Weigh again whoever holds more than its base."""
         self._weigh()
-        return now + WEIGH_SECONDS if self.watched else None
+        return now + WEIGH_SECONDS if self.watched or self._queued else None
 
     def _weigh(self) -> None:
+        queued = self.queued()
+        self.bytes += queued - self._queued
+        self._queued = queued
         for account in tuple(self.watched):
             account.weigh()
             if account.bytes + account.shared <= account.base + SMALL:
@@ -190,5 +209,6 @@ class ClientMemory:
 
     def figures(self) -> dict[str, int]:
         """Return what is in use, the limit, and what the largest holder has, in bytes."""
+        self._weigh()
         largest = max((account.bytes + account.shared for account in self.watched), default=0)
         return {"used": self.bytes, "limit": self.limit, "largest": largest}

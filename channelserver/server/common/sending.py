@@ -28,6 +28,9 @@ SocketSend = Callable[[bytes], int]
 #: Bytes of a long answer that the kernel keeps unsent for a client that reads slowly; by default it is some megabytes.
 UNSENT = 128 * 1024
 
+#: Bytes that an object of bytes takes beside its data.
+OBJECT_BYTES = 48
+
 #: Whether Twisted keeps unsent bytes where :func:`socket_send` looks for them; ``_tempDataLen`` is a private name.
 _KNOWN = hasattr(FileDescriptor(object()), "_tempDataLen")  # type: ignore[arg-type]  # without one it installs a reactor
 if not _KNOWN:
@@ -39,10 +42,11 @@ def direct(transport: Transport) -> Connection | None:
     return transport if _KNOWN and isinstance(transport, Connection) and not transport.TLS else None
 
 
-def send(transport: Connection, data: bytes) -> None:
+def send(transport: Connection, data: bytes) -> bool:
     """Give the kernel what it accepts of `data`; the rest waits in the transport, as usual.
 
     :param transport: what :func:`direct` has returned.
+    :returns: whether it has accepted all.
     """
     send_now = socket_send(transport)
     if send_now is not None:
@@ -51,10 +55,11 @@ def send(transport: Connection, data: bytes) -> None:
         except OSError:  # the buffer is full; or the socket is closed, which the reactor notices, too
             taken = 0
         if taken == len(data):
-            return
+            return True
         if taken:
             data = data[taken:]
     transport.write(data)
+    return False
 
 
 def socket_send(transport: Connection) -> SocketSend | None:
@@ -73,7 +78,8 @@ def unsent(transport: Transport) -> int:
         transport = transport.transport
     if not (_KNOWN and isinstance(transport, FileDescriptor)):
         return 0
-    return len(transport.dataBuffer) + transport._tempDataLen
+    pieces = len(getattr(transport, "_tempDataBuffer", ()))
+    return len(transport.dataBuffer) + transport._tempDataLen + pieces * OBJECT_BYTES
 
 
 def limit_unsent(transport: Transport) -> None:

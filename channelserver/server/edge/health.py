@@ -98,6 +98,8 @@ class Health:
             return "draining"
         full = requests.get("messages_pending", 0) >= self._site.layer.get_capacity("http.request")
         oldest = requests.get("messages_max_age", 0.0)
+        if not self._site.memory.has_room():
+            return "overloaded"
         if full or oldest > OVERLOADED_SECONDS or (oldest > STALLED_SECONDS and self.stalled()):
             return "overloaded"
         return "ready"
@@ -107,6 +109,7 @@ class Health:
         return {
             "connections": len(site.connections),
             "websockets": sum(connection.websocket is not None for connection in site.connections),
+            "client_memory": site.memory.figures(),
             "threads": self._threads,
             "busy": self._busy(),
             **self.further(),

@@ -31,6 +31,8 @@ from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.tls")
 
+#: Bytes of memory that OpenSSL takes for a handshake beside what it takes for a connection.
+HANDSHAKE_BYTES = 28 * 1024
 #: For TLS 1.2: forward secrecy and authenticated encryption only (Mozilla's "intermediate" without finite-field DH).
 #: TLS 1.3 has no others.
 CIPHERS = (
@@ -258,6 +260,11 @@ class Negotiation(Connection):
         super().__init__(site, peer)
         self._http1 = http1
         self._overdue = False
+
+    def makeConnection(self, transport: TLSTransport) -> None:  # type: ignore[override]
+        super().makeConnection(transport)
+        self.account.base += HANDSHAKE_BYTES
+        self.account.enter(HANDSHAKE_BYTES)
 
     def dataReceived(self, data: bytes) -> None:
         """No data arrives before the end of the handshake."""

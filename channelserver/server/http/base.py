@@ -21,8 +21,8 @@ from channelserver.server.site import Site, Socket
 
 #: Seconds a closing connection may take to hand over the rest of the answer.
 LINGER = 5.0
-#: Bytes of memory that an idle connection takes.
-IDLE_BYTES = 5 * 1024
+#: Bytes of memory that an idle connection takes, and how many more with TLS.
+IDLE_BYTES, TLS_BYTES = 3 * 1024, 24 * 1024
 
 
 @implementer(interfaces.IProtocol, interfaces.IPushProducer)
@@ -56,6 +56,9 @@ class Connection:
         if interfaces.ITCPTransport.providedBy(transport):
             cast(interfaces.ITCPTransport, transport).setTcpNoDelay(True)
             limit_unsent(transport)
+        if self.secure:
+            self.account.base += TLS_BYTES
+            self.account.enter(TLS_BYTES)
         self.site.connected(self)
         self.set_deadline(self.site.options.header_timeout)
 
@@ -92,8 +95,8 @@ class Connection:
 
     def evict(self, size: int) -> None:
         self.site.count_refusal(
-            "client memory",
-            f"closed because memory is short: {size} bytes were kept for it",
+            "memory is short",
+            f"closed, as {size} bytes were kept for it",
             self.addresses()["client"],
         )
         self.abort()

@@ -15,6 +15,8 @@ from channelserver.server.http.http1 import BadRequest, RequestHead, body_reader
 
 #: A body up to this many bytes travels in the message; a larger one goes to a temporary file.
 BODY_IN_MESSAGE = 64 * 1024
+#: Bytes of memory that an open temporary file takes.
+FILE_BYTES = 10 * 1024
 
 #: Bytes of memory that an open temporary file takes.
 FILE_BYTES = 10 * 1024

@@ -32,6 +32,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
 from channelserver.server.common.sending import SocketSend, direct, lose_transport, send, socket_send
 from channelserver.server.common.transport import Transport
@@ -98,6 +99,8 @@ class HTTPConnection(Connection):
             self._advance()
         elif len(reader.buffer) > READ_AHEAD:
             self.reading(False)
+        if len(reader.buffer) > SMALL:
+            self.account.weigh()
 
     def connectionLost(self, reason: Failure | None) -> None:
         self._state = "closed"
@@ -150,7 +153,7 @@ class HTTPConnection(Connection):
     def pauseProducing(self) -> None:
         super().pauseProducing()
         if self.websocket is not None:
-            self.websocket.paused = True
+            self.websocket.pause()
         else:
             self.set_deadline(self.site.options.http_timeout)
 
@@ -194,6 +197,7 @@ class HTTPConnection(Connection):
                     self._lose()
                 else:
                     assert reader.body is not None
+                    self.account.weigh()
                     self._deadline = reader.body.deadline(self.site.wheel.now())
                     self.site.wheel.add(self, self._deadline)
                     self.reading(True)
@@ -231,6 +235,8 @@ class HTTPConnection(Connection):
         """The request is complete."""
         assert self._head is not None
         self._state = "answer"
+        if self._head.weight > SMALL:
+            self.account.weigh()
         exchange = self._exchange = Exchange(self, self._head, self._addresses["client"])
         self._dispatcher.answer(exchange, body, body_file, self._addresses)
         if self._half_closed:
@@ -244,16 +250,18 @@ class HTTPConnection(Connection):
         self._state = "socket"
         self._reader.close()
         self.websocket = websocket
-        websocket.paused = self._paused
+        if self._paused:
+            websocket.pause()
         websocket.begin(data)
 
     # -- called by exchange and WebSocket ------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> bool:
-        if self._direct is not None:
-            send(self._direct, data)
-        else:
+        if self._direct is None:
             self.transport.write(data)
+            self.account.memory.watch(self.account)  # how much of it waits is known later
+        elif not send(self._direct, data):
+            self.account.weigh()
         return not self._paused
 
     def socket_send(self) -> SocketSend | None:
@@ -316,6 +324,23 @@ class HTTPConnection(Connection):
             self._head.keep_alive = False
             if self._exchange is not None:
                 self._exchange.drain()
+
+    # -- what is kept for the client -----------------------------------------------------------------------------------
+
+    def kept(self) -> int:
+        size = super().kept() + self._reader.kept()
+        if self._head is not None:
+            size += self._head.weight
+        if self.websocket is not None:
+            size += self.websocket.kept()
+        elif self._exchange is not None and self._exchange.source is not None:
+            size += self._exchange.source.kept()
+        return size
+
+    def evict(self, size: int) -> None:
+        if self.websocket is not None:
+            self.websocket.give_up()
+        super().evict(size)
 
     # -- closing -------------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import IO, Any
 
+from channelserver.layers.queues import SMALL
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.site import Site
+
+_BUSY = "The server is busy; try again in a moment."
 
 
 class Dispatcher:
@@ -45,6 +48,10 @@ class Dispatcher:
             exchange.reply({"status": 204})
         elif site.health is not None and site.health(exchange):
             pass
+        elif not site.memory.has_room():
+            site.count_refusal("memory is short", "a request was answered 503", exchange.client)
+            exchange.head.keep_alive = False
+            exchange.fail(503, _BUSY)
         elif self._serve(exchange, body, body_file, addresses):
             return
         if body_file is not None:
@@ -56,8 +63,10 @@ class Dispatcher:
         if site.static is not None and site.static(exchange):
             return False
         if site.submit("http.request", exchange.message(body, addresses), body_file):
+            if len(body) > SMALL:
+                site.memory.submitted(len(body))
             return True
-        exchange.fail(503, "The server is busy; try again in a moment.")
+        exchange.fail(503, _BUSY)
         return False
 
     def refuse(self, exchange: Exchange, error: BadRequest) -> None:

@@ -77,6 +77,9 @@ class EventFeed:
         """Send a comment."""
         self.send(_PING)
 
+    def kept(self) -> int:
+        return 0
+
     def on_tick(self, now: float) -> float | None:
         """Send a comment after some silence."""
         if self._exchange.state != "streaming":

@@ -36,11 +36,10 @@ _HOP_BY_HOP = frozenset(
 #: A field to send: name, value, and its line in a head.
 Field = tuple[bytes, bytes, bytes]
 
-#: Fields with values up to this many bytes are cached. Cookies are usually longer.
+#: Fields with names and values up to this many bytes each are cached. Cookies are usually longer.
 SHORT_VALUE = 48
 
 
-@lru_cache(1000)
 def _kind(name: bytes) -> str:
     """Return how the server treats a field of an answer: "own" (it sets the field itself), "length", "date", or "".
 
@@ -52,12 +51,15 @@ def _kind(name: bytes) -> str:
     return {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in _HOP_BY_HOP else "")
 
 
+_kind_of_short = lru_cache(1000)(_kind)
+
+
 def _read_field(name: bytes, value: bytes) -> tuple[str, Field]:
     """Return the kind of a field, and what goes into a head.
 
     :raises ResponseError: the field is malformed.
     """
-    kind = _kind(name)
+    kind = _kind_of_short(name) if len(name) <= SHORT_VALUE else _kind(name)
     if _forbidden(value):  # it may be a cookie, so it is not for the log
         raise ResponseError(f"malformed header {name!r}: a line break or NUL in its value")
     if kind == "length" and not value.isdigit():
@@ -330,7 +332,8 @@ class Exchange:
                 raise ResponseError(f"a header must be a pair of name and value, not {pair!r}") from None
             if type(name) is not bytes or type(value) is not bytes:
                 name, value = _bytes(name), _bytes(value)
-            kind, field = _read_short_field(name, value) if len(value) <= SHORT_VALUE else _read_field(name, value)
+            short = len(value) <= SHORT_VALUE and len(name) <= SHORT_VALUE
+            kind, field = _read_short_field(name, value) if short else _read_field(name, value)
             if not kind:
                 fields.append(field)
             elif kind == "date":

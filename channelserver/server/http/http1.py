@@ -16,6 +16,8 @@ from urllib.parse import unquote_to_bytes
 #: Largest request head, in bytes and in fields; more is answered with 431.
 MAX_HEAD_BYTES = 32 * 1024
 MAX_FIELDS = 128
+#: Bytes of memory that a field takes beside its text.
+FIELD_BYTES = 256
 #: Request lines up to this many bytes are cached.
 SHORT_LINE = 128
 
@@ -190,6 +192,12 @@ class RequestHead:
         self.length = 0
         self.keep_alive = True
         self.expects_continue = False
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes, with the message that is made of it."""
+        text = len(self.section.text) if self.section is not None else 0
+        return 3 * text + 4 * len(self.target) + FIELD_BYTES * len(self.headers)
 
     def tokens(self, name: bytes) -> set[bytes]:
         """Return the comma-separated values of all fields `name`, in lower case."""

@@ -105,6 +105,10 @@ class RequestReader:
         self.body = None
         return body.take()
 
+    def kept(self) -> int:
+        """Return how many bytes of memory it takes."""
+        return len(self.buffer) + (self.body.kept() if self.body is not None else 0)
+
     def close(self) -> None:
         """Forget what has been read; nothing more will be."""
         self.buffer = b""

@@ -30,6 +30,9 @@ class Source(Protocol):
     def close(self) -> None:
         """The exchange is over."""
 
+    def kept(self) -> int:
+        """Return how many bytes it keeps in memory."""
+
 
 class Answer(Protocol):
     """An exchange as its source sees it."""
@@ -84,6 +87,9 @@ class FileSource:
 
     def close(self) -> None:
         self._file.close()
+
+    def kept(self) -> int:
+        return 0
 
 
 class Stored(Protocol):

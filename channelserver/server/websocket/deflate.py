@@ -37,6 +37,9 @@ WINDOW, CLIENT_WINDOW = 12, 12
 #: zlib's: memory for its hash table; effort. The effort is the reactor's time.
 _MEMORY, _EFFORT = 5, 3
 
+#: Bytes of memory that zlib takes to decompress, beside the window.
+INFLATER_BYTES = 8 * 1024
+
 #: The end of each compressed message, which is not sent (RFC 7692 section 7.2.1).
 _TAIL = b"\x00\x00\xff\xff"
 #: An empty last block: may follow where another block may begin, and nowhere else.
@@ -194,6 +197,9 @@ class DeflateReader(FrameReader):
         self._window = max(9, window)  # zlib compresses with 9 where it is asked for 8
         self._inflater: Any = None  # of the unfinished message, if it is compressed
         self._finals = 0
+
+    def kept(self) -> int:
+        return super().kept() + ((1 << self._window) + INFLATER_BYTES if self._inflater is not None else 0)
 
     def _check_first(self, first: int, second: int) -> None:
         # Only a message's first frame may say that it is compressed (RFC 7692 section 6).

@@ -190,6 +190,10 @@ class FrameReader:
         else:
             del self._buffer[:position]
 
+    def kept(self) -> int:
+        """Return how many bytes of memory its unfinished frame and message take."""
+        return self._message.__alloc__() + (len(self._buffer) if self._buffer is not None else 0)
+
     @property
     def unfinished(self) -> int:
         """How many bytes of the unfinished message there are."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IWriteDescriptor
 
-from channelserver.server.common.sending import SocketSend
+from channelserver.server.common.account import Account
+from channelserver.server.common.sending import OBJECT_BYTES, SocketSend
 from channelserver.server.common.transport import Transport
 from channelserver.server.websocket import deflate, frames
 from channelserver.server.websocket.frames import CloseCode, Opcode
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Bytes given to the transport at a time when a slow client reads again.
 REFILL = 64 * 1024
+#: While more bytes wait for the client, nothing is read from it.
+HOLD = 512 * 1024
 
 
 class Wire(Protocol):
@@ -28,6 +31,7 @@ class Wire(Protocol):
 
     site: Site
     transport: Transport
+    account: Account
 
     def write(self, data: bytes) -> object: ...
     def socket_send(self) -> SocketSend | None: ...
@@ -56,8 +60,8 @@ class Outgoing(_FanOutFields):
     """
 
     __slots__ = (
-        "_close_code", "_close_reason", "_ping_owed", "_pinged", "_pong", "_waiting", "_waiting_bytes", "path", "site",
-        "wire",
+        "_blocked", "_close_code", "_close_reason", "_paused_at", "_ping_owed", "_pinged", "_pong", "_waiting",
+        "_waiting_bytes", "path", "site", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, path: str) -> None:
@@ -73,6 +77,9 @@ class Outgoing(_FanOutFields):
         self.paused = False
         self._waiting: deque[bytes] | None = None
         self._waiting_bytes = 0
+        #: Nothing is parsed: the handshake is held, the layer has no room, or too much waits to be sent.
+        self._blocked = True
+        self._paused_at = 0.0
         self._close_code: int | None = None
         self._close_reason: str | None = None  # while our close frame has still to be sent
         self._pinged: float | None = None
@@ -107,12 +114,45 @@ class Outgoing(_FanOutFields):
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(frame)
-        self._waiting_bytes += len(frame)
+        self._waiting_bytes += len(frame) + OBJECT_BYTES
+        self.wire.account.share(frame)
+        if self._waiting_bytes > HOLD or self._waiting_bytes > self.site.options.send_buffer_bytes:
+            self._hold_back()
+        return True
+
+    def _hold_back(self) -> None:
+        """Much waits: read nothing more from the client; if it is too much, end."""
         if self._waiting_bytes > self.site.options.send_buffer_bytes:
             self._flush()
             if self._waiting_bytes > self.site.options.send_buffer_bytes:
                 self._overflow()
-        return True
+                return
+        if not self._blocked and self._waiting_bytes > HOLD:
+            self._block()
+
+    def _block(self) -> None:
+        """Parse and read nothing more, until :meth:`unblock` finds that there is room."""
+        self._blocked = True
+        self.wire.reading(False)
+
+    def unblock(self) -> None:
+        """Read on, if nothing stands in the way."""
+        raise NotImplementedError
+
+    def pause(self) -> None:
+        """The transport's buffer is full."""
+        self.paused = True
+        self._paused_at = self.site.wheel.now()
+        self.site.wheel.add(self, self._paused_at + self.site.options.http_timeout)
+
+    def on_tick(self, now: float) -> float | None:
+        raise NotImplementedError
+
+    def _drop_waiting(self) -> None:
+        """Send nothing of what waits."""
+        waiting, self._waiting, self._waiting_bytes = self._waiting, None, 0
+        for frame in waiting or ():
+            self.wire.account.unshare(frame)
 
     def _write(self, data: bytes) -> None:
         """Send bytes, after all that waits."""
@@ -134,8 +174,9 @@ class Outgoing(_FanOutFields):
             f"{self.path!r}: closed with 1013, the client does not read: {self._waiting_bytes} bytes were waiting",
         )
         self.site.layer.drops.record("slow reader", "websocket.send", len(self._waiting or ()))
-        self._waiting, self._waiting_bytes = None, 0
+        self._drop_waiting()
         self.close(CloseCode.TRY_AGAIN_LATER, "too slow")
+        self.unblock()
 
     def drained(self) -> None:
         """The transport accepts bytes again: hand over what waits."""
@@ -148,14 +189,18 @@ class Outgoing(_FanOutFields):
         while self._waiting and not self.paused:
             parts, size = [], 0
             while self._waiting and size < REFILL:
-                parts.append(self._waiting.popleft())
-                size += len(parts[-1])
-            self._waiting_bytes -= size
+                frame = self._waiting.popleft()
+                parts.append(frame)
+                size += len(frame)
+                self.wire.account.unshare(frame)
+            self._waiting_bytes -= size + OBJECT_BYTES * len(parts)
             self._write(b"".join(parts))
         if not self._waiting:
             self._waiting = None
             if self._state == "closing":
                 self._send_close()
+        if self._blocked:
+            self.unblock()
 
     def _send_close(self) -> None:
         reason, self._close_reason = self._close_reason, None

@@ -19,6 +19,7 @@ done     ``websocket.disconnect`` was sent if it ever was open
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from typing import Any
 
@@ -26,7 +27,10 @@ from twisted.logger import Logger
 
 from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
+from channelserver.layers.queues import SMALL as SMALL_VALUE
+from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
+from channelserver.server.common.sending import OBJECT_BYTES
 from channelserver.server.http.http1 import RequestHead
 from channelserver.server.websocket import deflate, frames
 from channelserver.server.websocket.frames import CloseCode, Opcode
@@ -37,12 +41,13 @@ from channelserver.server.websocket.handshake import (
     handshake_response,
     offered_protocols,
 )
-from channelserver.server.websocket.outgoing import REFILL, Outgoing, Wire
+from channelserver.server.websocket.outgoing import HOLD, REFILL, Outgoing, Wire
 
 _log = Logger("channelserver.server.websocket")
 # Most lines of this level are switched off: ``logging`` knows so within 0.1 µs.
 _debug = logging.getLogger("channelserver.server.websocket").debug
 
+_BUSY = "The server is busy; try again later."
 #: Seconds for the client to answer a close frame.
 CLOSE_SECONDS = 5.0
 #: Bytes parsed at a time, if there are more: compressed ones may expand a thousandfold and fill the channel, and others
@@ -55,6 +60,8 @@ CHATTER_BURST, CHATTER_PER_SECOND = 2000, 200.0
 
 #: The ping of the JavaScript client, after a silence, and its answer: a script cannot send the protocol's own pings.
 SCRIPT_PING, SCRIPT_PONG = "\0ping", frames.encode_frame(Opcode.TEXT, b"\0pong")
+#: When a message of so many bytes has come, the next one is read only if another would fit.
+LARGE = 64 * 1024
 
 
 class WebSocket(Outgoing):
@@ -65,8 +72,8 @@ class WebSocket(Outgoing):
     """
 
     __slots__ = (
-        "_addresses", "_chatter", "_continues", "_due", "_head", "_held", "_last_received", "_order", "_reader",
-        "_received", "_unread", "began", "name",
+        "_addresses", "_chatter", "_continues", "_due", "_head", "_held", "_held_bytes", "_last_received", "_order",
+        "_reader", "_received", "_unread", "began", "name",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, head: RequestHead, addresses: dict[str, Any]) -> None:
@@ -79,7 +86,9 @@ class WebSocket(Outgoing):
         self._continues = False  # _continue() goes on with it in the next turn
         self._chatter: Bucket | None = None
         self._order = 0
-        self._held: deque[tuple[str, str | bytes]] | None = None  # messages for which the layer had no room
+        # Messages for which the layer had no room, and their size. Texts are UTF-8, which takes less.
+        self._held: deque[tuple[str, bytes]] | None = None
+        self._held_bytes = 0
         self._last_received: float = self.site.wheel.now()
         self.began = self._last_received
         self._due: float = 0.0
@@ -111,8 +120,13 @@ class WebSocket(Outgoing):
         site.access_log.socket("handshake", self.path, self._addresses["client"])
         self._due = site.wheel.now() + site.options.connect_timeout
         site.wheel.add(self, self._due)
-        if not site.submit("websocket.connect", connect_message(self.name, head, site, self._addresses)):
-            self._refuse(503, "The server is busy; try again later.")
+        if len(data) + head.weight > SMALL:
+            self.wire.account.weigh()
+        if not site.memory.has_room():
+            site.count_refusal("memory is short", "a WebSocket was refused", self._addresses["client"])
+            self._refuse(503, _BUSY, known=False)
+        elif not site.submit("websocket.connect", connect_message(self.name, head, site, self._addresses)):
+            self._refuse(503, _BUSY, known=False)
 
     def _accept(self, subprotocol: Any) -> None:
         head = self._head
@@ -131,12 +145,17 @@ class WebSocket(Outgoing):
         self._last_received = now
         self._due = self._next_look(now)
         self.site.wheel.add(self, self._due)
-        self._read_on()
+        self.unblock()
 
-    def _refuse(self, status: int, text: str) -> None:
+    def _refuse(self, status: int, text: str, known: bool = True) -> None:
+        """Refuse the handshake.
+
+        :param known: the application may know of it already.
+        """
         self._state = "done"
         self._forget()
-        self._tidy_up()
+        if known:
+            self._tidy_up()
         self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=status)
         self.wire.refuse_upgrade(status, text)
 
@@ -180,16 +199,25 @@ class WebSocket(Outgoing):
     # -- received ------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._state == "waiting" or self._held is not None or self._continues:
+        if self._blocked or self._continues:
             # Clients may send only after the handshake (RFC 6455 section 4.1); a little from impatient ones is kept.
-            # While messages are held, these bytes were under way when reading stopped.
+            # Else these bytes were under way when reading stopped.
             self._unread += data
             if len(self._unread) > REFILL:
                 self.wire.reading(False)
+            self.wire.account.weigh()
         elif len(data) <= SLICE or (self._deflate is None and self._in_frame(len(data))):
             self._take(data)
         else:
             self._unread = data
+            self._read_on()
+        reader = self._reader
+        if reader is not None and reader.unfinished:
+            self.wire.account.weigh()
+
+    def unblock(self) -> None:
+        if self._held is None and self._waiting_bytes <= HOLD // 2 and self._state in ("open", "closing"):
+            self._blocked = False
             self._read_on()
 
     def _in_frame(self, size: int) -> bool:
@@ -198,7 +226,7 @@ class WebSocket(Outgoing):
 
     def _read_on(self) -> None:
         """Parse what has been read already; then resume reading, if there is room."""
-        while self._unread and self._held is None and not self._continues:
+        while self._unread and not self._blocked and not self._continues:
             size = len(self._unread)
             if size > SLICE and (self._deflate is not None or not self._in_frame(size)):
                 size = SLICE
@@ -208,12 +236,21 @@ class WebSocket(Outgoing):
                 self._continues = True
                 self.wire.reading(False)
                 self.site.bridge.post(self._continue)
-        if self._held is None and not self._continues:
+        if not self._blocked and not self._continues:
             self.wire.reading(True)
 
     def _continue(self) -> None:
         self._continues = False
         self._read_on()
+
+    def kept(self) -> int:
+        """Return how many bytes are kept for the client, without the frames that wait to be sent."""
+        size = len(self._unread) + self._held_bytes
+        if self._reader is not None:
+            size += self._reader.kept()
+        if self._head is not None:
+            size += self._head.weight
+        return size + (len(self._waiting) * OBJECT_BYTES if self._waiting else 0)
 
     def _take(self, data: bytes) -> int:
         """Act on the frames in `data`; return how many of its bytes are the content of messages, about."""
@@ -258,7 +295,7 @@ class WebSocket(Outgoing):
         if error is not None:
             if self._state == "open":
                 self._count("bad frame", f"closed with {error.code}: {error.reason}")
-                self._waiting, self._waiting_bytes = None, 0  # it would keep the close frame waiting
+                self._drop_waiting()  # it would keep the close frame waiting
                 self.close(error.code, error.reason)
             self._finish()
         return size + reader.unfinished - begun
@@ -289,19 +326,34 @@ class WebSocket(Outgoing):
             return
         self._received += 1
         if self._held is not None:
-            self._held.append((kind, data))
+            self._hold(kind, data)
             return
         self._order += 1
         message = {"reply_channel": self.name, "path": self.path, "order": self._order, kind: data}
         if not self.site.submit("websocket.receive", message):
             # No room: the client waits, nothing is lost.
             self._order -= 1
-            self._held = deque(((kind, data),))
-            self.wire.reading(False)
-            self._await_room()
+            self._held = deque()
+            self._hold(kind, data)
+            self._block()
+            self.wire.account.weigh()
+            self._await_room(message)
+        elif len(data) > SMALL_VALUE:
+            self.site.memory.submitted(sys.getsizeof(data))
+            if len(data) > LARGE and not self.site.layer.when_room("websocket.receive", message, self._room):
+                # No room for another one like this: do not even begin to read it.
+                self._held = deque()
+                self._block()
 
-    def _await_room(self) -> None:
-        if self.site.layer.when_room("websocket.receive", {"reply_channel": self.name}, self._room):
+    def _hold(self, kind: str, data: str | bytes) -> None:
+        """Keep a message until the layer has room."""
+        packed = data.encode() if isinstance(data, str) else data
+        assert self._held is not None
+        self._held.append((kind, packed))
+        self._held_bytes += len(packed) + 2 * OBJECT_BYTES
+
+    def _await_room(self, message: Content) -> None:
+        if self.site.layer.when_room("websocket.receive", message, self._room):
             self._room()
 
     def _room(self) -> None:  # any thread
@@ -310,13 +362,15 @@ class WebSocket(Outgoing):
     def _release(self) -> None:
         """Give the held messages to the layer, which may have room now."""
         while self._held:
-            kind, data = self._held[0]
+            kind, packed = self._held[0]
+            data = packed.decode() if kind == "text" else packed
             message = {"reply_channel": self.name, "path": self.path, "order": self._order + 1, kind: data}
             if not self.site.submit("websocket.receive", message):
-                self._await_room()
+                self._await_room(message)
                 return
             self._order += 1
             self._held.popleft()
+            self._held_bytes -= len(packed) + 2 * OBJECT_BYTES
         self._held = None
         if self._state == "done":
             self._disconnected()
@@ -324,7 +378,14 @@ class WebSocket(Outgoing):
             # Nothing was read meanwhile, so the client was not silent.
             self._last_received = self.site.wheel.now()
             self._pinged = None
-            self._read_on()
+            self.unblock()
+
+    def give_up(self) -> None:
+        """The transport will be aborted: send nothing more."""
+        if self._state != "waiting":
+            self._state = "closing"
+            self._close_code = CloseCode.TRY_AGAIN_LATER
+        self._drop_waiting()
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -363,7 +424,7 @@ class WebSocket(Outgoing):
             self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=499)
         elif self._state != "done":
             self._state = "done"
-            self._waiting = None
+            self._drop_waiting()
             self._forget()
             seconds = self.site.wheel.now() - self.began
             self.site.access_log.socket(
@@ -382,8 +443,12 @@ class WebSocket(Outgoing):
         self.site.layer.submit("websocket.disconnect", message, urgent=True)
 
     def _tidy_up(self) -> None:
-        """Have the workers drop data of a refused socket, which gets no ``websocket.disconnect``."""
-        self.site.layer.submit("websocket.refused", {"reply_channel": self.name}, urgent=True)
+        """Have the workers drop data of a refused socket, which gets no ``websocket.disconnect``.
+
+        Clients can have themselves refused without end: if there is no room, or no worker has time, the data stays
+        until Django's ``clearsessions`` drops it.
+        """
+        self.site.submit("websocket.refused", {"reply_channel": self.name})
 
     def _forget(self) -> None:
         self.site.wheel.remove(self)
@@ -399,6 +464,11 @@ class WebSocket(Outgoing):
 
     def on_tick(self, now: float) -> float | None:
         if self._state == "done":
+            return None
+        if self.paused and now >= self._paused_at + self.site.options.http_timeout:
+            self.site.throttled_log.count("slow reader", f"{self.path!r}: closed, the client has stopped reading")
+            self.give_up()
+            self.wire.abort()
             return None
         if now < self._due:
             return self._due
@@ -419,7 +489,7 @@ class WebSocket(Outgoing):
         timeout: float = options.ping_timeout
         if not interval:
             return now + 3600.0
-        if self._held is not None:
+        if self._blocked:
             return now + interval  # reading has stopped, so no answer can arrive
         if self._pinged is not None:
             if timeout and now >= self._pinged + timeout:

@@ -22,8 +22,6 @@ from benchmarks.servers import MeasuringError
 
 #: The modules whose import declares the attacks.
 MODULES = (over_http, over_http2, over_websocket)
-#: Clients of the mix have so many addresses.
-ADDRESSES = 250
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +73,7 @@ def main(arguments: list[str]) -> int:
         outcomes.append(outcome)
     print(f"\n{report.table(outcomes)}\n{report.LEGEND}")
     if options.rst:
-        options.rst.write_text(report.table(outcomes))
+        options.rst.write_text(report.table(outcomes, report.PUBLISHED))
     return 1 if failed or any(outcome.remains for outcome in outcomes) else 0
 
 
@@ -84,7 +82,13 @@ def _plan(chosen: list[Attack], options: argparse.Namespace) -> list[tuple[list[
     if options.mix:
         worst = [each for each in chosen if each.mixed]
         mix = [worst[number % len(worst)] for number in range(options.mix)]
-        return [(mix, f"{options.mix} clients of {len(worst)} kinds", ADDRESSES)]
+        return [
+            (
+                mix,
+                f"{options.mix} clients of {len(worst)} kinds at once, from {options.addresses} addresses",
+                options.addresses,
+            )
+        ]
     return [([each] * (options.clients or each.clients), each.title, options.addresses) for each in chosen]
 
 

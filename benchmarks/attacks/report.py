@@ -14,6 +14,9 @@ HEADS = (
     "slowest", "failed", "closed",
 )  # fmt: skip
 
+#: The columns in the documentation.
+PUBLISHED = ("attack", "clients", "memory", "each", "files", "core", "p50", "p99", "slowest", "failed", "closed")
+
 LEGEND = """\
 memory: growth of resident memory, in all and for each client; kernel: growth of what the kernel
 keeps for TCP, both ends together; files: descriptors opened; busy: median of the worker
@@ -63,8 +66,12 @@ def line(outcome: Outcome) -> str:
 
 
 def table(outcomes: Sequence[Outcome], heads: Sequence[str] = HEADS) -> str:
-    """Return a table that is plain text and reStructuredText alike."""
-    rows = [list(heads), *(row(outcome) for outcome in outcomes)]
+    """Return a table that is plain text and reStructuredText alike.
+
+    :param heads: its columns.
+    """
+    cells = [dict(zip(HEADS, row(outcome), strict=True)) for outcome in outcomes]
+    rows = [list(heads), *([each[head] for head in heads] for each in cells)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = " ".join("=" * width for width in widths)
     lines = [" ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]

@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,8 @@ from benchmarks.attacks.attack import Target
 from benchmarks.machine import Cores
 from benchmarks.servers import ROOT, Program, free_port
 
+#: The soft limit of open files that a shell or a service has, which the server raises itself.
+USUAL_FILES = 1024
 #: Seconds the server has to answer the health check.
 TIMEOUT = 2.0
 
@@ -46,7 +49,12 @@ class Victim(Program):
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTHON"))}
         environment |= {"PYTHONPATH": str(ROOT), "BENCHMARK_FOLDER": str(self.folder)}
         twistd = [str(Path(sys.executable).parent / "twistd"), "--nodaemon", "--pidfile="]
-        self.start([*twistd, "channelserver", *own, *options], cores, environment)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(USUAL_FILES, hard), hard))
+        try:
+            self.start([*twistd, "channelserver", *own, *options], cores, environment)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     def _wait_until_up(self) -> None:
         for port in (self.target.redirect, self.target.tls, self.target.plain):

@@ -61,9 +61,12 @@ class ChannelLayerWrapper:
         self.channel_layer = channel_layer
         self.alias = alias
         self.routing = routing
-        # Bound once: called for every message.
-        self.dispatch = channel_layer.dispatch
-        self.dispatch_group = channel_layer.dispatch_group
+        self.bind()
+
+    def bind(self) -> None:
+        """Look up, once, what is called for every message."""
+        self.dispatch = self.channel_layer.dispatch
+        self.dispatch_group = self.channel_layer.dispatch_group
 
     @cached_property
     def router(self) -> Any:
@@ -95,6 +98,8 @@ class ChannelLayerManager:
         self.hosting = False
         #: The alias that this process serves, when it is known.
         self.served = ""
+        #: Path of the local socket, where an option names another than the settings; empty: it is off.
+        self.socket_path: str | None = None
         #: In a process whose worker threads serve another process's layer: returns that layer, called with the alias
         #: and the parameters; and the alias.
         self.remote: Callable[[str, dict[str, Any]], BaseChannelLayer] | None = None
@@ -125,6 +130,23 @@ class ChannelLayerManager:
         with self._lock:
             self.hosting = True
             self._backends.clear()
+
+    def forked(self) -> None:
+        """This is a child process of a server or a worker process.
+
+        It reaches Redis by connections of its own, and an in-memory layer through the server's local socket: of that
+        layer it has a copy that nobody serves.
+        """
+        self._lock = threading.RLock()  # another thread may have held it
+        if not self.served:
+            return
+        path = self.socket_path if self.socket_path is not None else local_socket_path()
+        for alias, wrapper in self._backends.items():
+            wrapper.channel_layer.forked()
+            if alias == self.served and isinstance(wrapper.channel_layer, InMemoryChannelLayer):
+                wrapper.channel_layer.move_to(LocalSocketLayer(path, alias))
+                wrapper.bind()
+        self.hosting, self.remote, self.served = False, None, ""
 
     def make_test_backend(self, name: str) -> ChannelLayerWrapper:
         """Return a new layer built by the entry `name` with its ``TEST_CONFIG``.
@@ -243,6 +265,7 @@ def _known_parameters(backend: Any, parameters: dict[str, Any]) -> dict[str, Any
 
 
 channel_layers = ChannelLayerManager()
+os.register_at_fork(after_in_child=channel_layers.forked)
 
 
 def local_socket_path() -> str:

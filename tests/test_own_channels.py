@@ -69,6 +69,12 @@ class OwnChannelTests(ServerTestCase):
             first.send("half")
             self.assertEqual([first.recv(TIMEOUT) for _ in range(3)], ["half \ufffd, whole \U0001f600"] * 3)
 
+            # What a forked child sends arrives, although its parent raises afterwards.
+            first.send("fork")
+            self.assertEqual(
+                sorted(first.recv(TIMEOUT) for _ in range(3)), ["by a consumer", "reply of a child", "to the group"]
+            )
+
             for text in ("left one", "right two"):
                 first.send(text)
             for name in ("one", "two"):

@@ -260,6 +260,9 @@ class BaseChannelLayer:
     def retire(self) -> None:
         """Fetch no more messages: this process stops when it has consumed those it has."""
 
+    def forked(self) -> None:
+        """This is a child process: connections and threads are its parent's."""
+
     def close(self) -> Any:
         """Disconnect, after the last message.
 

@@ -9,10 +9,16 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from channelserver.layers.base import ChannelFull, Outlet, RemoteOutlet
+from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet, RemoteOutlet
 from channelserver.layers.content import Content, copy_content
 from channelserver.layers.local import LocalLayer
 from channelserver.layers.names import check_channel_name, check_group_name
+
+#: What applications ask of a layer.
+_ASKED = (
+    *("receive", "new_channel", "group_add", "group_discard", "group_channels", "flush", "channel_statistics"),
+    *("global_statistics", "dispatch", "dispatch_group", "dispatch_waiting", "when_room", "forget"),
+)
 
 
 class InMemoryChannelLayer(LocalLayer):
@@ -105,6 +111,11 @@ class InMemoryChannelLayer(LocalLayer):
         return self.own_global_statistics() if self.gather is None else dict(self.gather("global_statistics"))
 
     # -- for the server and the workers --------------------------------------------------------------------------------
+
+    def move_to(self, layer: BaseChannelLayer) -> None:
+        """Have `layer` do from now on what applications ask of this one."""
+        for name in _ASKED:
+            setattr(self, name, getattr(layer, name))
 
     def attach_remote(self, prefix: str, outlet: RemoteOutlet) -> None:
         """Like ``attach``, for the connections of another process."""

@@ -95,7 +95,7 @@ def make_server(
     :raises OptionError: the certificate is invalid.
     :raises ListenError: another server of the project is running.
     """
-    wrapper = load_layer(values.layer)
+    wrapper = load_layer(values.layer, values.local_socket)
     wrapper.router.add_route(Route("http.request", http_consumer(values, handler)))
     bridge = Bridge(reactor)
     hosts = allowed_hosts()
@@ -185,13 +185,16 @@ def install_shortcuts(values: Settings) -> str:
     return f'Django shortcuts: {which}; --no-shortcuts or CHANNELSERVER["shortcuts"] = False leaves Django unchanged'
 
 
-def load_layer(alias: str) -> ChannelLayerWrapper:
+def load_layer(alias: str, local_socket: str | None) -> ChannelLayerWrapper:
     """Build the channel layer that this process serves, and its routing.
+
+    :param local_socket: the option of that name.
 
     :raises StartError: the routing does not resolve.
     :raises InvalidChannelLayerError: the settings do not describe a layer.
     """
     channel_layers.served = alias
+    channel_layers.socket_path = local_socket and os.path.abspath(local_socket)
     try:
         wrapper = channel_layers[alias]
         wrapper.delays = add_delay(wrapper)

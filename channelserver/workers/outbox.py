@@ -7,6 +7,7 @@ holds it. After :meth:`Outbox.flush` it may go on in the reactor thread, which t
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from contextvars import ContextVar, Token
@@ -23,6 +24,8 @@ CallLater = Callable[..., object]
 Entry = tuple[BaseChannelLayer, bool, str, Content]
 
 _current: ContextVar[Outbox | None] = ContextVar("channelserver_outbox", default=None)
+# The consumer goes on in the parent process, which does not see what a child adds.
+os.register_at_fork(after_in_child=lambda: _current.set(None))
 
 
 class Outbox:

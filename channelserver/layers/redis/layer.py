@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from channelserver.layers.base import ChannelFull, Outlet, Reactor, ReactorBridge
 from channelserver.layers.content import Content, size_of_reply
+from channelserver.layers.groups import Groups
 from channelserver.layers.local import ORDERED_CHANNELS, SERVER_CHANNELS, LocalLayer
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix, new_host_name
 from channelserver.layers.redis import scripts
@@ -144,14 +145,21 @@ class RedisChannelLayer(LocalLayer):
             if self._host is None or self._owner != os.getpid():
                 thread = reactor_thread()
                 if self._owner not in (0, os.getpid()):
-                    self._name = new_host_name()  # a child process: its parent's connections are not its own
-                    self._outlets.clear()
+                    self.forked()
                 self._opened = False
                 self._owner = os.getpid()
                 self._ident = thread.ident
                 self._host = Host(self, self._name, thread.reactor, thread.bridge, bool(self._outlets))
                 thread.bridge.post(self._host.start)
             return self._host
+
+    def forked(self) -> None:
+        self._lock = threading.RLock()
+        self._host, self._opened, self._owner, self._ident = None, False, 0, None
+        self._name = new_host_name()
+        self._served = frozenset()
+        self._outlets.clear()
+        self.groups = Groups(self.group_expiry, self._clock, self.outlet_of)
 
     def serve(self, channels: Collection[str], threads: int) -> None:
         self._served = frozenset(channels)

@@ -105,7 +105,7 @@ class WorkerProcess:
         self._sweeping = task.LoopingCall(lambda: self.wrapper.channel_layer.sweep())
         path = values.local_socket if values.local_socket is not None else local_socket_path()
         use_remote_layer(values.layer, SocketConnector(os.path.abspath(path), values.layer, self._configure))
-        self.wrapper = load_layer(values.layer)
+        self.wrapper = load_layer(values.layer, values.local_socket)
         if isinstance(self.wrapper.channel_layer, RemoteLayer) and not path:
             raise StartError(
                 "the setting CHANNELSERVER['local_socket'] is empty, so worker processes cannot reach the server; "

@@ -1,6 +1,7 @@
 """Sockets whose messages are forwarded to channels of the project's own."""
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import lab
@@ -27,11 +28,24 @@ def receive(message):
         Group("halves").send({"text": content["text"]})
         message.reply_channel.send({"text": content["text"]})
         Channel("said").send(content)
+    elif channel == "fork":
+        Group("family").add(message.reply_channel)
+        process = multiprocessing.get_context("fork").Process(target=send_in_child, args=(message,))
+        process.start()
+        process.join(60)
+        assert process.exitcode == 0
+        raise KeyError("drops what this consumer has sent, but not what its child has")
     elif channel == "group":
         Group("all").add("said")
         Group("all").send(content)
     else:
         Channel(channel).send(content)
+
+
+def send_in_child(message):
+    message.reply_channel.send({"text": "reply of a child"})
+    Group("family").send({"text": "to the group"})
+    Channel("said").send({"reply_channel": message.content["reply_channel"], "text": "by a consumer"})
 
 
 def say(message):

@@ -19,6 +19,9 @@ from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name
 from channelserver.registry import channel_layers
 from channelserver.workers.outbox import at_end, hold_back
 
+#: What sockets send of a message.
+_DATA: tuple[tuple[str, type], ...] = (("text", str), ("bytes", bytes))
+
 
 class _Destination:
     """A checked name and the layer it belongs to."""
@@ -54,12 +57,27 @@ class _Destination:
             return self._channel_layer
         return channel_layers[self._alias]  # type: ignore[return-value]
 
-    def _send(self, content: Any, immediately: bool, on_commit: bool | str) -> None:
+    def _send(self, content: Any, immediately: bool, on_commit: bool | str, delay: float | None) -> None:
+        if delay is not None and delay != 0:
+            _call(partial(at_end, self._storing(content, delay), immediately), on_commit)
+            return
         arguments = self.channel_layer, self._is_group, self.name, copy_content(content), immediately
         if on_commit:
             _call(partial(hold_back, *arguments), on_commit)
         else:
             hold_back(*arguments)
+
+    def _storing(self, content: dict[str, Any], delay: float) -> Callable[[], object]:
+        """Return a function that stores a message in the table of delayed messages."""
+        if not apps.is_installed("channelserver.delay"):
+            raise ImproperlyConfigured(
+                f"{type(self).__name__}({self.name!r}).send(..., delay={delay!r}) needs "
+                '"channelserver.delay" in INSTALLED_APPS; add it, and run manage.py migrate'
+            )
+        from channelserver.delay.models import due_in, storing
+
+        alias = self._alias if self._channel_layer is None else channel_layers.alias_of(self._channel_layer)
+        return storing(alias, self.name, copy_content(content), due_in(delay), self._is_group)
 
     def __str__(self) -> str:
         return self.name
@@ -109,22 +127,7 @@ class Channel(_Destination):
         :raises ChannelFull: the message went out at once, and the channel is at its capacity.
         :raises ImproperlyConfigured: with `delay`: ``"channelserver.delay"`` is not in ``INSTALLED_APPS``.
         """
-        if delay is None or delay == 0:
-            self._send(content, immediately, on_commit)
-        else:
-            _call(partial(at_end, self._storing(content, delay), immediately), on_commit)
-
-    def _storing(self, content: dict[str, Any], delay: float) -> Callable[[], object]:
-        """Return a function that stores a message in the table of delayed messages."""
-        if not apps.is_installed("channelserver.delay"):
-            raise ImproperlyConfigured(
-                f'Channel({self.name!r}).send(..., delay={delay!r}) needs "channelserver.delay" in INSTALLED_APPS; '
-                "add it, and run manage.py migrate"
-            )
-        from channelserver.delay.models import due_in, storing
-
-        alias = self._alias if self._channel_layer is None else channel_layers.alias_of(self._channel_layer)
-        return storing(alias, self.name, copy_content(content), due_in(delay))
+        self._send(content, immediately, on_commit, delay)
 
 
 class Group(_Destination):
@@ -146,15 +149,28 @@ class Group(_Destination):
         """End the membership of `channel`, at once; harmless if there is none."""
         self.channel_layer.group_discard(self.name, _name_of(channel))
 
-    def send(self, content: dict[str, Any], immediately: bool = False, on_commit: bool | str = False) -> None:
-        """Send a message to every member. See :meth:`Channel.send`.
+    def send(
+        self,
+        content: dict[str, Any],
+        immediately: bool = False,
+        on_commit: bool | str = False,
+        delay: float | None = None,
+    ) -> None:
+        """Send a message to every member; with `delay`, to those that are members then. See :meth:`Channel.send`.
 
         :raises ValueError: `content` is no dict (a Channel raises ``TypeError``; so it was in Channels 1).
-        :raises TypeError: `content` holds what a message cannot carry.
+        :raises TypeError: `content` holds what a message cannot carry, or what no socket can send.
         """
         if not isinstance(content, dict):
             raise ValueError(f"You can only send dicts as content on channels, not {type(content).__name__}")
-        self._send(content, immediately, on_commit)
+        for key, kind in _DATA:
+            data = content.get(key)
+            if data is not None and not isinstance(data, kind):
+                raise TypeError(
+                    f"{key!r} in a message to group {self.name!r} must be {kind.__name__}, not {type(data).__name__}; "
+                    "send json.dumps(...) for a dict or a list"
+                )
+        self._send(content, immediately, on_commit, delay)
 
 
 def _call(function: Callable[[], object], on_commit: bool | str) -> None:

@@ -224,6 +224,12 @@ class GroupTests(ChannelTestCase):
         for content in wrong:
             self.assertRaises(ValueError, self.group().send, content)
         self.assertRaises(TypeError, self.group().send, {"set": {1}})
+        # No socket could send it; so the error is here, and not in the server's log.
+        for content in ({"text": {"a": 1}}, {"text": b"a"}, {"bytes": "a"}, {"text": None, "bytes": ["a"]}):
+            with self.assertRaises(TypeError) as raised:
+                self.group().send(content)
+            self.assertIn("must be", str(raised.exception))
+        self.group().send({"text": None, "bytes": b"a"})
 
     def test_full(self) -> None:
         """A full member is passed over, counted and logged; nothing is raised."""

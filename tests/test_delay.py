@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver import Channel, Message, channel_layers
+from channelserver import Channel, Group, Message, channel_layers
 from channelserver.asgi import ChannelLayerWrapper
 from channelserver.delay import timer as timer_module
 from channelserver.delay.consumers import Delays
@@ -217,6 +217,17 @@ class SendTests(LayerTestCase):
         self.assertLessEqual(message.due_date, timezone.now() + timedelta(seconds=60))
         self.assertDelay(message, 60, before)
         self.assertEqual(self.received(), [])
+
+    def test_group(self) -> None:
+        """A group is sent to those who are members when the message is due."""
+        Group("all").send({"number": 1}, delay=60)
+        message = self.only()
+        self.assertEqual((message.channel_name, message.to_group), ("all", True))
+        Group("all").add("task")
+        DelayedMessage.objects.update(due_date=timezone.now())
+        self.delays.look()
+        self.assertEqual(self.received(), [{"number": 1}])
+        self.assertFalse(DelayedMessage.objects.exists())
 
     def test_no_delay(self) -> None:
         """None and 0 are no delay."""
@@ -524,9 +535,9 @@ class ServerTests(DelayLabTestCase):
         self.assertNoTraceback()
 
     def test_reply(self) -> None:
-        """A socket can be sent something later."""
+        """A socket can be sent something later, and so can a group."""
         with self.server.connect("/later/") as socket:
-            self.assertEqual(socket.recv(TIMEOUT), "later")
+            self.assertEqual([socket.recv(TIMEOUT) for _ in range(2)], ["later", "to all of us"])
 
     def test_bug_g_invalid_message(self) -> None:
         """An invalid message to ``asgi.delay`` ended the process that sent delayed messages."""

@@ -18,7 +18,7 @@ from channelserver.delay import timer
 from channelserver.delay.text import from_text, to_text
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.content import Content, copy_content
-from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
 from channelserver.registry import channel_layers
 
 logger = logging.getLogger("channelserver.delay")
@@ -46,14 +46,16 @@ class DelayedMessageQuerySet(models.QuerySet["DelayedMessage"]):
 class DelayedMessage(models.Model):
     """One delayed message.
 
-    ``due_date``: when to send it; ``layer``: alias in ``CHANNEL_LAYERS``; ``channel_name``; ``content``: JSON text in
-    the format of :mod:`channelserver.delay.text`; ``problem``: why it cannot be sent, empty if it can.
+    ``due_date``: when to send it; ``layer``: alias in ``CHANNEL_LAYERS``; ``channel_name``, or the group's name
+    if ``to_group``; ``content``: JSON text in the format of :mod:`channelserver.delay.text`; ``problem``: why it cannot
+    be sent, empty if it can.
     ``DelayedMessage(delay=1500, …)`` sets ``due_date`` to 1500 milliseconds from now (Channels 1).
     """
 
     due_date: models.DateTimeField[Any, Any] = models.DateTimeField(db_index=True)
     layer: models.CharField[Any, Any] = models.CharField(max_length=100, default=DEFAULT_CHANNEL_LAYER)
     channel_name: models.CharField[Any, Any] = models.CharField(max_length=512)
+    to_group: models.BooleanField[Any, Any] = models.BooleanField(default=False)
     content: models.TextField[Any, Any] = models.TextField()
     problem: models.TextField[Any, Any] = models.TextField(blank=True, default="")
 
@@ -96,8 +98,11 @@ class DelayedMessage(models.Model):
             with transaction.atomic(using=using):
                 if not self._claim(using):
                     return False
-                check_channel_name(self.channel_name)
-                channel_layer.dispatch(self.channel_name, copy_content(from_text(self.content)))
+                content = copy_content(from_text(self.content))
+                if self.to_group:
+                    channel_layer.dispatch_group(check_group_name(self.channel_name), content)
+                else:
+                    channel_layer.dispatch(check_channel_name(self.channel_name), content)
         except ChannelFull as error:
             logger.info("delayed message %s put off: %s", self.pk, error)
             self.delay = requeue_delay
@@ -143,7 +148,10 @@ def due_in(seconds: float) -> datetime:
         raise ValueError(f"a delay must be a number from 0 to some thousand years, not {seconds!r}") from None
 
 
-def storing(layer: str, channel: str, content: Content, due: datetime) -> Callable[[], object]:
-    """Return a function that stores a message due at `due`. `content` is checked, and must not be changed later."""
-    row = DelayedMessage(layer=layer, channel_name=channel, content=to_text(content), due_date=due)
+def storing(layer: str, name: str, content: Content, due: datetime, to_group: bool = False) -> Callable[[], object]:
+    """Return a function that stores a message due at `due`. `content` is checked, and must not be changed later.
+
+    :param name: of a channel, or of a group if `to_group`.
+    """
+    row = DelayedMessage(layer=layer, channel_name=name, to_group=to_group, content=to_text(content), due_date=due)
     return row.save

@@ -2,7 +2,7 @@ import time
 
 import lab
 
-from channelserver import Channel, route
+from channelserver import Channel, Group, route
 
 
 def task(message):
@@ -11,6 +11,8 @@ def task(message):
 
 def connect(message):
     message.reply_channel.send({"text": "later"}, delay=0.2)
+    Group("waiting").add(message.reply_channel)
+    Group("waiting").send({"text": "to all of us"}, delay=0.3)
 
 
 def failing(message):

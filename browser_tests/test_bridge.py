@@ -242,7 +242,8 @@ class BridgeTests(BrowserTestCase):
         """``keepClosed: false`` connects anew, also after a close for good, and while it waits for an attempt."""
         page = self.open()
         page.evaluate("""
-            window.socket = new ReconnectingWebSocket("/plain/", undefined, { ...quick, minReconnectionDelay: 60000 });
+            const slow = { minReconnectionDelay: 60000, maxReconnectionDelay: 60000 };
+            window.socket = new ReconnectingWebSocket("/plain/", undefined, slow);
             socket.onopen = () => note("open");
             0; // a function would be called
         """)

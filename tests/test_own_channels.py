@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 from tests.redis_server import RedisServer
@@ -13,6 +14,9 @@ class OwnChannelTests(ServerTestCase):
     """One process."""
 
     files = project("lab", "own_channels")
+    extra_settings = """
+        CHANNEL_LAYERS["default"]["CONFIG"] = {"group_expiry": 1}
+    """
     migrate = True
 
     def arrange(self) -> Server:
@@ -65,6 +69,19 @@ class OwnChannelTests(ServerTestCase):
             self.open_gate("wait-5")
             self.assertEqual(first.recv(TIMEOUT), "wait-5")
 
+            # Rule 13: a membership ends after group_expiry, but not that of an open socket.
+            first.send("member")
+
+            def members() -> str:
+                first.send("members")
+                return str(first.recv(TIMEOUT))
+
+            wait_until(lambda: members() == "1", "the end of an ordinary channel's membership")
+            time.sleep(1.1)  # another time, for whoever renews memberships
+            self.assertEqual(members(), "1")
+            first.send("tell still here")
+            self.assertEqual(first.recv(TIMEOUT), "still here")
+
             # Rule 12: by a group, as a reply, on a channel.
             first.send("half")
             self.assertEqual([first.recv(TIMEOUT) for _ in range(3)], ["half \ufffd, whole \U0001f600"] * 3)
@@ -114,7 +131,7 @@ class OwnChannelRedisTests(OwnChannelTests):
         self.extra_settings = f"""
             CHANNEL_LAYERS["default"] = {{
                 "BACKEND": "asgi_redis.RedisChannelLayer", "ROUTING": "routing.channel_routing",
-                "CONFIG": {{"hosts": [{redis.url!r}]}},
+                "CONFIG": {{"hosts": [{redis.url!r}], "group_expiry": 1}},
             }}
         """
         super().setUp()

@@ -161,32 +161,21 @@ class GroupTests(GroupTestCase):
             self.assertEqual(client.recv(TIMEOUT), "for you")
 
     def test_rule_13_group_expiry(self) -> None:
-        """A membership ends ``group_expiry`` seconds after the last ``add``, for sockets and for channels."""
+        """A membership ends ``group_expiry`` seconds after the last ``add``; an open socket stays a member."""
         expiry = 2
         config = {"group_expiry": expiry}
         server = self.start(*self.arguments, extra_settings=f"CHANNEL_LAYERS['default']['CONFIG'] = {config}")
-        opened = time.monotonic()
-        with server.connect("/expiry/first/") as first, server.connect("/expiry/second/") as second:
+        with server.connect("/expiry/first/") as first:
             self.ask("join", group="expiry", channel="some-channel")
             joined = time.monotonic()
             members = self.members("expiry")
-            if time.monotonic() < opened + expiry:  # a busy machine may have taken longer
-                self.assertEqual(len(members), 3)
-            wait_until(lambda: time.monotonic() > joined + expiry * 3 / 4, "the time for the second `add`")
-            renewed = time.monotonic()
-            second.send("join")
-            self.wait_for_note("received", path="/expiry/second/")
-            wait_until(lambda: time.monotonic() > joined + expiry + 0.05, "the end of the first membership")
-            members = self.members("expiry")
-            self.ask("send", group="expiry", text="to the second")
-            if time.monotonic() < renewed + expiry:
-                self.assertEqual(len(members), 1)
-                self.assertEqual(second.recv(TIMEOUT), "to the second")
-            wait_until(lambda: self.members("expiry") == [], "the end of the second membership")
-            first.send("join")
-            self.wait_for_note("received", path="/expiry/first/")
-            self.ask("send", group="expiry", text="to the first")
-            self.assertEqual(first.recv(TIMEOUT), "to the first")
+            if time.monotonic() < joined + expiry / 2:  # a busy machine may have taken longer
+                self.assertEqual(len(members), 2)
+            wait_until(lambda: len(self.members("expiry")) == 1, "the end of the channel's membership")
+            self.assertGreaterEqual(time.monotonic(), joined + expiry / 2)
+            self.ask("send", group="expiry", text="to the socket")
+            self.assertEqual(first.recv(TIMEOUT), "to the socket")
+        wait_until(lambda: self.members("expiry") == [], "the end of the socket's membership")
 
 
 class SlowReaderTests(GroupTestCase):

@@ -100,7 +100,8 @@ class BaseChannelLayer:
     """Base of all channel layers: names, contents, capacities.
 
     :param expiry: seconds a message waits for a reader before it is dropped.
-    :param group_expiry: seconds a group membership lasts after the last ``group_add``.
+    :param group_expiry: seconds a group membership lasts after the last ``group_add``, unless it is an open
+        connection's: that lasts as long as the connection.
     :param capacity: messages which may wait in one channel.
     :param channel_capacity: other capacities: a dict of glob (or compiled regular expression) to number; the first
         match counts.

@@ -41,7 +41,7 @@ class _Group:
 class Groups:
     """All groups of a process.
 
-    :param expiry: seconds a membership lasts after the last :meth:`add`.
+    :param expiry: seconds a membership lasts after the last :meth:`add`; that of an open connection has no end.
     :param clock: returns seconds, monotonic.
     :param outlet_of: returns the outlet a channel belongs to, or None for an ordinary channel.
     """
@@ -61,11 +61,14 @@ class Groups:
 
         :returns: whether it is a member now.
         """
-        ends = self._clock() + self._expiry
         with self._lock:
             # Looked up under the lock: a closing connection leaves first its outlet, then the groups.
             outlet = self._outlet_of(channel)
-            if outlet is not None and channel not in outlet:
+            if outlet is None:
+                ends = self._clock() + self._expiry
+            elif channel in outlet:
+                ends = math.inf
+            else:
                 return False
             entry = self._groups.get(group)
             if entry is None:

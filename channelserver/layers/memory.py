@@ -25,7 +25,8 @@ class InMemoryChannelLayer(LocalLayer):
     """Channels and groups of one process (Channels 1: ``asgiref.inmemory.ChannelLayer``).
 
     :param expiry: seconds a message waits for a reader before it is dropped.
-    :param group_expiry: seconds a group membership lasts after the last ``group_add``.
+    :param group_expiry: seconds a group membership lasts after the last ``group_add``, unless it is an open
+        connection's: that lasts as long as the connection.
     :param capacity: messages which may wait in one channel.
     :param channel_capacity: other capacities, by glob; the first match counts.
     :param clock: returns seconds, monotonic; for tests.

@@ -47,6 +47,8 @@ GRACE = 4.0
 SEARCH_EVERY = 30
 #: Seconds for which a message is tried again whose sender cannot wait.
 RETRY_SECONDS = 2.0
+#: How often memberships of open connections are renewed within ``group_expiry``.
+RENEWALS = 3
 #: Members in one command when Redis has lost its data.
 BATCH = 500
 
@@ -104,6 +106,8 @@ class Host:
         self._shard = Ring(self.shards, lambda shard: shard.address.name).find
         self._timer: IDelayedCall | None = None
         self._looks = 0
+        # Memberships end in Redis; those of open connections are renewed in time.
+        self._renew_every = max(1, int(layer.group_expiry / RENEWALS / BEAT))
         self._closed = False
         self._waits: dict[int, Callable[[bool], object]] = {}
         self._number = 0
@@ -155,6 +159,8 @@ class Host:
                 shard.look()
                 if self.member and shard.is_up:
                     self._beat(shard)
+                    if self._looks % self._renew_every == 0:
+                        self._send_all(shard)
                     if self._looks % SEARCH_DEAD_EVERY == 0 and shard.commands.age() > GRACE:
                         self._search_dead(shard)
                 if self.fetcher is not None and self._looks % SEARCH_EVERY == 0:

@@ -54,7 +54,8 @@ class RedisChannelLayer(LocalLayer):
         groups among them.
     :param prefix: of all keys. Two projects on one Redis need two prefixes.
     :param expiry: seconds a message waits for a reader before it is dropped.
-    :param group_expiry: seconds a group membership lasts after the last ``group_add``.
+    :param group_expiry: seconds a group membership lasts after the last ``group_add``, unless it is an open
+        connection's: that lasts as long as the connection.
     :param capacity: messages which may wait in one channel.
     :param channel_capacity: other capacities, by glob; the first match counts.
     :param symmetric_encryption_keys: encrypt what goes over Redis, see :mod:`channelserver.layers.redis.seal`.

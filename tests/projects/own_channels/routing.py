@@ -20,7 +20,15 @@ def receive(message):
     """``CHANNEL TEXT``: send it on, as projects for Channels 1 do; ``group`` by way of a group."""
     channel, _, text = message["text"].partition(" ")
     content = {"reply_channel": message.content["reply_channel"], "text": text}
-    if channel == "half":
+    if channel == "member":
+        for member in (message.reply_channel, "ordinary"):
+            Group("kept").add(member)
+    elif channel == "members":
+        number = len(Group("kept").channel_layer.group_channels("kept"))
+        message.reply_channel.send({"text": str(number)})
+    elif channel == "tell":
+        Group("kept").send({"text": text})
+    elif channel == "half":
         # What any client's JSON may name: half a character, and a whole one in two halves.
         content["text"] = json.loads('"half \\ud83d, whole \\ud83d" ') + json.loads('"\\ude00"')
         content["list"] = [{content["text"]: content["text"]}]

@@ -149,7 +149,7 @@ class Bridge:
                 function(*arguments)
             except BaseException:  # whatever it is, the rest of the batch must run
                 _log.failure("error in {function!r}, which a thread posted", function=function)
-            if time.monotonic() > ends:  # clients cause sends to large groups, and these add up
+            if batch and time.monotonic() > ends:  # clients cause sends to large groups, and these add up
                 break
         if batch:
             self._wake(self._drain)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 from channelserver.layers.content import Content, copy_content
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
 from channelserver.layers.throttled_log import DropCounter
+from channelserver.layers.turns import Client
 
 #: The key of a reply that stands for a missing answer. Its value is the HTTP status for the client.
 FAILED = "channelserver.failed"
@@ -220,11 +221,16 @@ class BaseChannelLayer:
         """
         threading.Thread(target=lambda: done(self.dispatch_waiting(channel, content, timeout)), daemon=True).start()
 
-    def submit(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
+    def submit(
+        self, channel: str, content: Content, attachment: Any = None, urgent: bool = False,
+        client: Client = None, size: int | None = None,
+    ) -> None:  # fmt: skip
         """Like :meth:`dispatch`, for the server's own messages.
 
         :param attachment: travels with the message to a consumer of the same process.
         :param urgent: ignore the capacity and never expire; for messages bounded by something else.
+        :param client: whose message it is; None: its content or its reply channel tells.
+        :param size: bytes of its large values, see :func:`channelserver.layers.queues.size_of`; None: not known.
         :raises ChannelFull: the channel is at its capacity.
         """
         raise NotImplementedError(f"{type(self).__name__}.submit")

@@ -13,6 +13,7 @@ from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet, Rem
 from channelserver.layers.content import Content, copy_content
 from channelserver.layers.local import LocalLayer
 from channelserver.layers.names import check_channel_name, check_group_name
+from channelserver.layers.turns import Client
 
 #: What applications ask of a layer.
 _ASKED = (
@@ -129,8 +130,11 @@ class InMemoryChannelLayer(LocalLayer):
         if outlet in self._remote and outlet not in self._outlets.values():
             del self._remote[outlet]
 
-    def submit(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
-        self.queues.put(channel, content, attachment, urgent)
+    def submit(
+        self, channel: str, content: Content, attachment: Any = None, urgent: bool = False,
+        client: Client = None, size: int | None = None,
+    ) -> None:  # fmt: skip
+        self.queues.put(channel, content, attachment, urgent, client, size)
 
     def forget(self, channel: str) -> None:
         self.groups.drop(channel)

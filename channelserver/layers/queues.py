@@ -112,12 +112,16 @@ class _Lane:
 class _Queue:
     """One channel: what may be taken now, and how many messages wait in total, lanes included."""
 
-    __slots__ = ("capacity", "count", "full_count", "idle", "looked", "name", "ready", "size", "wants_room")
+    __slots__ = (
+        "capacity", "count", "full_count", "idle", "line", "looked", "name", "ready", "seen", "size", "wants_room",
+    )  # fmt: skip
 
     def __init__(self, name: str, capacity: int, ready: deque[Any] | Turns) -> None:
         self.name = name
         self.capacity = capacity
         self.ready = ready
+        #: Where the items are that are served first in, first out; and their clients, see :class:`Turns`.
+        self.line, self.seen = (ready.line, ready.seen) if isinstance(ready, Turns) else (ready, set())
         self.size = 0
         self.count = 0
         self.full_count = 0
@@ -185,19 +189,24 @@ class WorkQueues:
 
     # -- putting in ----------------------------------------------------------------------------------------------------
 
-    def put(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
+    def put(
+        self, channel: str, content: Content, attachment: Any = None, urgent: bool = False,
+        client: Client = None, size: int | None = None,
+    ) -> None:  # fmt: skip
         """Let a message wait for a worker.
 
         :param channel: full name; a process-specific channel shares the queue of its part up to ``!``.
         :param content: belongs to the receiver afterwards.
         :param urgent: ignore the capacity and never expire; for messages that are bounded by something else (the one
             disconnect message of each open socket).
+        :param client: whose message it is; None: `client_of` tells, if it matters.
+        :param size: what :func:`size_of` returns; None: not known.
         :raises ChannelFull: there is no room; :meth:`when_room` calls back when there is.
         """
         name = local_prefix(channel) if "!" in channel else channel
         calls: list[Callback] = []
         try:
-            listeners = self._put(name, channel, content, attachment, urgent, calls)
+            listeners = self._put(name, channel, content, attachment, urgent, client, size, calls)
         finally:
             for call in calls:
                 call()
@@ -205,16 +214,19 @@ class WorkQueues:
             listener()
 
     def _put(
-        self, name: str, channel: str, content: Content, attachment: Any, urgent: bool, calls: list[Callback]
-    ) -> tuple[Callback, ...]:
+        self, name: str, channel: str, content: Content, attachment: Any, urgent: bool,
+        client: Client, size: int | None, calls: list[Callback],
+    ) -> tuple[Callback, ...]:  # fmt: skip
         """Do the work of :meth:`put` under the lock; return the listeners to call."""
         now = self._clock()
-        size = size_of(content)
+        if size is None:
+            size = size_of(content)
         with self._lock:
-            queue = self._queue(name)
+            queue = self._queues.get(name) or self._queue(name)
             key = self._lane_key(channel, content)
             lane = self._lanes.get(key) if key is not None else None
-            client = self._client_of(content) if name in self._in_turn else None
+            if client is None and name in self._in_turn:
+                client = self._client_of(content)
             if not urgent:
                 if size and self._heavy(size):
                     queue.full_count += 1
@@ -350,16 +362,17 @@ class WorkQueues:
     @staticmethod
     def _enter(queue: _Queue, delivery: Delivery, lane: _Lane | None) -> bool:
         """Add a new message; return whether there is more to take now than before."""
+        ready = queue.ready if queue.size else queue.line
         queue.size += 1
         queue.idle = False
         if lane is None:
-            queue.ready.append(delivery)
+            ready.append(delivery)
             return True
         delivery.lane = lane
         lane.waiting.append(delivery)
         if lane.busy or len(lane.waiting) > 1:
             return False
-        queue.ready.append(lane)
+        ready.append(lane)
         return True
 
     # -- taking out ----------------------------------------------------------------------------------------------------
@@ -376,14 +389,24 @@ class WorkQueues:
         calls: list[Callback] = []
         try:
             with self._lock:
+                away = self.threads.away
                 start = self._turns.get(channels, 0)
                 if len(self._turns) > 1000:  # one entry for each set of readers; most of these have gone
                     self._turns.clear()
                 self._turns[channels] = start + 1 if start + 1 < len(channels) else 0
                 for name in (*channels[start:], *channels[:start]) if start else channels:
                     queue = self._queues.get(name)
-                    while queue is not None and queue.ready:
-                        delivery = self._pop(queue, queue.ready.popleft(), calls)
+                    while queue is not None and queue.size:
+                        line = queue.line
+                        if not line or away:
+                            if not queue.ready:
+                                break
+                            item = queue.ready.popleft()
+                        else:  # as Turns.popleft(), without its calls: this is for each message
+                            item = line.popleft()
+                            if len(queue.seen) > 1:
+                                queue.seen.discard(item.client)
+                        delivery = self._pop(queue, item, calls)
                         if delivery is None:
                             continue
                         if delivery.expires > now:
@@ -444,7 +467,7 @@ class WorkQueues:
         with self._lock:
             for name in channels:
                 queue = queues.get(name)
-                if queue is not None and queue.ready:
+                if queue is not None and queue.size and queue.ready:
                     return True
         return False
 
@@ -473,19 +496,20 @@ class WorkQueues:
             item.busy = True
             if item.wants_room:
                 self._call_lane(item, calls)
-        elif self.chains.begin(item):
+        elif item.channel in self.chains.unordered or self.chains.begin(item):
             delivery = item
         else:
             return None
-        self._shrink(queue, calls)
+        queue.size -= 1
+        if queue.wants_room:
+            self._call_queue(queue, calls)
         return delivery
 
     @staticmethod
-    def _shrink(queue: _Queue, calls: list[Callback]) -> None:
-        """Note that a message no longer waits."""
-        queue.size -= 1
+    def _call_queue(queue: _Queue, calls: list[Callback]) -> None:
+        """Call those who want room in a queue, if there is much."""
         # Not at the first free place: all senders are woken at once, when there is room for many of them.
-        if queue.wants_room and queue.size <= queue.capacity * 3 // 4:
+        if queue.size <= queue.capacity * 3 // 4:
             calls.extend(queue.wants_room)
             queue.wants_room.clear()
 
@@ -606,7 +630,9 @@ class WorkQueues:
         calls: list[Callback] = []
         with self._lock:
             for delivery in self.chains.expire(now):
-                self._shrink(self._queue(local_prefix(delivery.channel)), calls)
+                queue = self._queue(local_prefix(delivery.channel))
+                queue.size -= 1
+                self._call_queue(queue, calls)
                 calls.append(self._drop_expired(delivery, calls))
             for queue in list(self._queues.values()):
                 self._expire(queue, now, calls)

@@ -68,22 +68,24 @@ class Turns:
     It is true if there is something to take: not if it all belongs to clients that :meth:`Held.bars`.
     """
 
-    __slots__ = ("_channel", "_line", "_lines", "_seen", "_sizes", "_threads")
+    __slots__ = ("_channel", "_lines", "_sizes", "_threads", "line", "seen")
 
     def __init__(self, channel: str, threads: Threads) -> None:
         self._channel = channel
         self._threads = threads
-        self._line: deque[Any] = deque()
-        self._seen: set[Client] = set()  # the clients in _line: each has one message, or there is one client
-        #: By address, then by connection, those whose turn is next first; None: all are in `_line`.
+        #: The items, as long as they are served first in, first out; and if there are two or more, their clients: each
+        #: has one item, or there is one client. The queues enter the only item and take the first one by themselves.
+        self.line: deque[Any] = deque()
+        self.seen: set[Client] = set()
+        #: By address, then by connection, those whose turn is next first; None: all are in `line`.
         self._lines: dict[str, dict[Client, deque[Any]]] | None = None
         self._sizes: dict[str, int] = {}  # how many items an address has in _lines
 
     def __len__(self) -> int:
-        return len(self._line) if self._lines is None else sum(self._sizes.values())
+        return len(self.line) if self._lines is None else sum(self._sizes.values())
 
     def __bool__(self) -> bool:
-        if not self._line and self._lines is None:
+        if not self.line and self._lines is None:
             return False
         if not self._threads.away:
             return True
@@ -95,22 +97,25 @@ class Turns:
 
     def __iter__(self) -> Iterator[Any]:
         if self._lines is None:
-            return iter(self._line)
+            return iter(self.line)
         return chain.from_iterable(line for lines in self._lines.values() for line in lines.values())
 
     def append(self, item: Waiting, first: bool = False) -> None:
         """Add an item behind those of its client, or before them."""
         if self._lines is None:
-            line, seen, client = self._line, self._seen, item.client
-            if not line:
-                seen.clear()
-            elif client in seen:
-                if len(seen) > 1:
+            line, seen, client = self.line, self.seen, item.client
+            if line:
+                if len(line) == 1:
+                    seen.clear()
+                    seen.add(line[0].client)
+                if client in seen:
+                    if len(seen) > 1:
+                        self._sort()
+                elif len(seen) < len(line) or not _same_address(client, line[0].client):
                     self._sort()
-            elif len(seen) < len(line) or not _same_address(client, line[0].client):
-                self._sort()
+                else:
+                    seen.add(client)
             if self._lines is None:
-                seen.add(client)
                 if first:
                     line.appendleft(item)
                 else:
@@ -126,9 +131,9 @@ class Turns:
         of the threads; if each does, of the next.
         """
         if self._lines is None:
-            item = self._line.popleft()
-            if len(self._seen) > 1:
-                self._seen.discard(item.client)
+            item = self.line.popleft()
+            if len(self.seen) > 1:
+                self.seen.discard(item.client)
             return item
         held, away = self._threads.held(self._channel), self._threads.away
         found: tuple[str, Client] | None = None
@@ -148,16 +153,16 @@ class Turns:
     def remove(self, item: Waiting) -> None:
         """Take this item."""
         if self._lines is None:
-            self._line.remove(item)
-            if len(self._seen) > 1:
-                self._seen.discard(item.client)
+            self.line.remove(item)
+            if len(self.seen) > 1:
+                self.seen.discard(item.client)
         else:
             self._take(_key(item.client), item.client, item)
 
     def heads(self) -> list[Any]:
         """Return the first item of each client: those that wait longest are among them."""
         if self._lines is None:
-            return [self._line[0]] if self._line else []
+            return [self.line[0]] if self.line else []
         return [line[0] for lines in self._lines.values() for line in lines.values()]
 
     def crowder(self, client: Client) -> Any:
@@ -165,7 +170,7 @@ class Turns:
         at least two more than the client's address.
         """
         if self._lines is None:
-            if not self._line or _same_address(client, self._line[0].client):
+            if not self.line or _same_address(client, self.line[0].client):
                 return None
             self._sort()
         assert self._lines is not None
@@ -183,16 +188,16 @@ class Turns:
         if self._lines is not None:
             own = self._sizes.get(key, 0) if whole_address else len(self._lines.get(key, {}).get(client, ()))
         elif whole_address:
-            own = len(self._line) if self._line and _key(self._line[0].client) == key else 0
+            own = len(self.line) if self.line and _key(self.line[0].client) == key else 0
         else:
-            own = sum(item.client == client for item in self._line)
+            own = sum(item.client == client for item in self.line)
         return len(self) - own
 
     def _sort(self) -> None:
         self._lines = {}
-        items, self._line = self._line, deque()
-        for item in items:
+        for item in self.line:
             self._enter(item, False)
+        self.line.clear()
 
     def _enter(self, item: Waiting, first: bool) -> None:
         assert self._lines is not None

@@ -17,6 +17,7 @@ from channelserver.bridge import Bridge
 from channelserver.layers import BaseChannelLayer, ChannelFull
 from channelserver.layers.content import Content
 from channelserver.layers.throttled_log import ThrottledLog
+from channelserver.layers.turns import Client
 from channelserver.processes.shares import Shares
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.account import ClientMemory
@@ -169,10 +170,12 @@ class Site:
         self.throttled_log.flush()
         return now + SWEEP_SECONDS
 
-    def submit(self, channel: str, content: Content, attachment: Any = None) -> bool:
-        """Give a message to the layer; return False if its channel is full."""
+    def submit(
+        self, channel: str, content: Content, attachment: Any = None, client: Client = None, size: int | None = None
+    ) -> bool:
+        """Give a message to the layer; return False if its channel is full. See :meth:`BaseChannelLayer.submit`."""
         try:
-            self.layer.submit(channel, content, attachment)
+            self.layer.submit(channel, content, attachment, False, client, size)
         except ChannelFull:
             return False
         return True

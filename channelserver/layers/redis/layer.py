@@ -37,6 +37,7 @@ from channelserver.layers.redis.shard import ANSWER_SECONDS
 from channelserver.layers.redis.thread import reactor_thread
 from channelserver.layers.redis.work import FetchedQueues
 from channelserver.layers.throttled_log import ThrottledLog
+from channelserver.layers.turns import Client
 
 logger = logging.getLogger("channelserver.layers.redis")
 
@@ -335,12 +336,15 @@ class RedisChannelLayer(LocalLayer):
         self._name = token_of(prefix) or self._name
         super().attach(prefix, outlet)
 
-    def submit(self, channel: str, content: Content, attachment: Any = None, urgent: bool = False) -> None:
+    def submit(
+        self, channel: str, content: Content, attachment: Any = None, urgent: bool = False,
+        client: Client = None, size: int | None = None,
+    ) -> None:  # fmt: skip
         if channel not in self._served and channel in ("http.request", "websocket.connect"):
             host = self._engine()
             if not host.is_up(content.get("reply_channel") or ""):
                 raise RedisUnavailable(host.problem() or "there is no connection to Redis yet")
-        self.queues.put(channel, content, attachment, urgent)
+        self.queues.put(channel, content, attachment, urgent, client, size)
 
     def forget(self, channel: str) -> None:
         for group in self.groups.drop(channel):

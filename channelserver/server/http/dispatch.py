@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from channelserver.layers.queues import SMALL
+from channelserver.layers.queues import SMALL, size_of
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.site import Site
@@ -48,7 +48,7 @@ class Dispatcher:
             exchange.reply({"status": 204})
         elif site.health is not None and site.health(exchange):
             pass
-        elif not site.memory.has_room():
+        elif site.memory.bytes > site.memory.mark and not site.memory.has_room():
             site.count_refusal("memory is short", "a request was answered 503", exchange.client)
             exchange.head.keep_alive = False
             exchange.fail(503, _BUSY)
@@ -62,9 +62,11 @@ class Dispatcher:
         site = self._site
         if site.static is not None and site.static(exchange):
             return False
-        if site.submit("http.request", exchange.message(body, addresses), body_file):
-            if len(body) > SMALL:
-                site.memory.submitted(len(body))
+        message, client = exchange.message(body, addresses), exchange.client
+        size = size_of(message) if len(body) > SMALL or len(exchange.head.target) > SMALL else 0
+        if site.submit("http.request", message, body_file, (client[0], client[1]) if client else None, size):
+            if size:
+                site.memory.submitted(size)
             return True
         exchange.fail(503, _BUSY)
         return False

@@ -224,7 +224,7 @@ class DeflateReader(FrameReader):
     def _inflate(self, data: bytes) -> bytes:
         """Decompress a part of a message (RFC 7692 section 7.2.2), up to the size limit."""
         found = b""
-        room = self.max_message - len(self._message) + 1
+        room = self.max_message - len(self.message) + 1
         try:
             while data and len(found) < room:
                 inflater = self._inflater

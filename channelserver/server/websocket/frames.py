@@ -110,7 +110,7 @@ class FrameReader:
     :param max_message: bytes; a larger message is refused as soon as its size is known.
     """
 
-    __slots__ = ("_buffer", "_first", "_mask", "_message", "_need", "_opcode", "_tail", "max_message", "rest")
+    __slots__ = ("_buffer", "_first", "_mask", "_need", "_opcode", "_tail", "max_message", "message", "rest")
 
     def __init__(self, max_message: int) -> None:
         self.max_message = max_message
@@ -121,7 +121,8 @@ class FrameReader:
         self._first = 0  # first byte of the frame that would hold them
         self._mask = b""
         self._opcode = 0  # of the unfinished message; 0: there is none
-        self._message = bytearray()  # the bytes of the unfinished message
+        #: The bytes of the unfinished message.
+        self.message = bytearray()
         self._tail = b""  # an incomplete character at its end
 
     def feed(self, data: bytes, events: list[Event]) -> None:
@@ -157,7 +158,7 @@ class FrameReader:
                 if length < (126 if wide == 2 else 65536) or length >> 63:
                     raise FrameError(CloseCode.PROTOCOL_ERROR, "frame length is not minimal")
             self._check_first(first, second)
-            if not first & _CONTROL and len(self._message) + length > self.max_message:
+            if not first & _CONTROL and len(self.message) + length > self.max_message:
                 self._oversized(first, length)
             if end < start + length:
                 if first & _CONTROL or end < start:
@@ -192,12 +193,7 @@ class FrameReader:
 
     def kept(self) -> int:
         """Return how many bytes of memory its unfinished frame and message take."""
-        return self._message.__alloc__() + (len(self._buffer) if self._buffer is not None else 0)
-
-    @property
-    def unfinished(self) -> int:
-        """How many bytes of the unfinished message there are."""
-        return len(self._message)
+        return self.message.__alloc__() + (len(self._buffer) if self._buffer is not None else 0)
 
     def _check_first(self, first: int, second: int) -> None:
         """Check a frame's first two bytes (RFC 6455 section 5.2)."""
@@ -243,12 +239,12 @@ class FrameReader:
             self._tail = _incomplete(self._tail + payload, last)
         # In one piece: a list of parts would let a client that sends them a byte at a time, or empty, take many times
         # the memory its message is allowed.
-        self._message += payload
+        self.message += payload
         if last:
-            message = self._message
+            message = self.message
             events.append(str(message, "utf-8") if self._opcode == _TEXT else bytes(message))
             self._opcode = 0
-            self._message = bytearray()
+            self.message = bytearray()
 
 
 @functools.cache

@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
 from channelserver.layers.queues import SMALL as SMALL_VALUE
+from channelserver.layers.turns import Client
 from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
 from channelserver.server.common.sending import OBJECT_BYTES
@@ -73,7 +74,7 @@ class WebSocket(Outgoing):
 
     __slots__ = (
         "_addresses", "_chatter", "_continues", "_due", "_head", "_held", "_held_bytes", "_last_received", "_order",
-        "_reader", "_received", "_unread", "began", "name",
+        "_reader", "_received", "_unread", "began", "client", "name",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, head: RequestHead, addresses: dict[str, Any]) -> None:
@@ -81,6 +82,9 @@ class WebSocket(Outgoing):
         self.name = ""
         self._head: RequestHead | None = head
         self._addresses = addresses
+        client = addresses["client"]
+        #: Address and port, for the queues.
+        self.client: Client = (client[0], client[1]) if client else None
         self._reader: frames.FrameReader | None = frames.FrameReader(self.site.options.max_message_bytes)
         self._unread = b""  # received, but not yet parsed
         self._continues = False  # _continue() goes on with it in the next turn
@@ -93,10 +97,6 @@ class WebSocket(Outgoing):
         self.began = self._last_received
         self._due: float = 0.0
         self._received = 0
-
-    @property
-    def client(self) -> Any:
-        return self._addresses["client"]
 
     # -- handshake -----------------------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class WebSocket(Outgoing):
             self._unread = data
             self._read_on()
         reader = self._reader
-        if reader is not None and reader.unfinished:
+        if reader is not None and reader.message:
             self.wire.account.weigh()
 
     def unblock(self) -> None:
@@ -257,7 +257,7 @@ class WebSocket(Outgoing):
         reader = self._reader
         if self._state == "done" or reader is None:
             return len(data)
-        begun = reader.unfinished
+        begun = len(reader.message)
         self._last_received = now = self.site.wheel.now()
         if self._pinged is not None:
             self._pinged = None
@@ -298,7 +298,7 @@ class WebSocket(Outgoing):
                 self._drop_waiting()  # it would keep the close frame waiting
                 self.close(error.code, error.reason)
             self._finish()
-        return size + reader.unfinished - begun
+        return size + len(reader.message) - begun
 
     def _answer(self, pings: list[bytes], script_ping: bool, chatter: int, now: float) -> None:
         """Answer the pings that have come together.
@@ -330,7 +330,8 @@ class WebSocket(Outgoing):
             return
         self._order += 1
         message = {"reply_channel": self.name, "path": self.path, "order": self._order, kind: data}
-        if not self.site.submit("websocket.receive", message):
+        size = sys.getsizeof(data) if len(data) > SMALL_VALUE else 0
+        if not self.site.submit("websocket.receive", message, None, self.client, size):
             # No room: the client waits, nothing is lost.
             self._order -= 1
             self._held = deque()
@@ -338,8 +339,8 @@ class WebSocket(Outgoing):
             self._block()
             self.wire.account.weigh()
             self._await_room(message)
-        elif len(data) > SMALL_VALUE:
-            self.site.memory.submitted(sys.getsizeof(data))
+        elif size:
+            self.site.memory.submitted(size)
             if len(data) > LARGE and not self.site.layer.when_room("websocket.receive", message, self._room):
                 # No room for another one like this: do not even begin to read it.
                 self._held = deque()
@@ -365,7 +366,7 @@ class WebSocket(Outgoing):
             kind, packed = self._held[0]
             data = packed.decode() if kind == "text" else packed
             message = {"reply_channel": self.name, "path": self.path, "order": self._order + 1, kind: data}
-            if not self.site.submit("websocket.receive", message):
+            if not self.site.submit("websocket.receive", message, None, self.client):
                 self._await_room(message)
                 return
             self._order += 1

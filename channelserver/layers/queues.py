@@ -205,59 +205,54 @@ class WorkQueues:
         """
         name = local_prefix(channel) if "!" in channel else channel
         calls: list[Callback] = []
+        now = self._clock()
+        if size is None:
+            size = size_of(content)
         try:
-            listeners = self._put(name, channel, content, attachment, urgent, client, size, calls)
+            with self._lock:
+                queue = self._queues.get(name) or self._queue(name)
+                key = self._lane_key(channel, content) if channel in self._ordered else None
+                lane = self._lanes.get(key) if key is not None else None
+                if client is None and name in self._in_turn:
+                    client = self._client_of(content)
+                if not urgent:
+                    if size and self._heavy(size):
+                        queue.full_count += 1
+                        raise ChannelFull(
+                            f"channel {name!r} is full: {self.bytes} bytes are in messages of all channels"
+                        )
+                    if queue.size >= queue.capacity:
+                        self._expire(queue, now, calls)
+                    if queue.size >= queue.capacity and not self._make_room(queue, client, calls):
+                        queue.full_count += 1
+                        raise ChannelFull(
+                            f"channel {name!r} is full: {queue.size} messages wait"
+                            + ("" if name in self._listeners else ", and no consumer in this process listens to it")
+                        )
+                    if lane is not None and self._lane_full(lane, size):
+                        queue.full_count += 1
+                        raise ChannelFull(
+                            f"channel {name!r} is full for {lane.key!r}: {len(lane.waiting)} of its messages wait"
+                        )
+                    if name == FIRST and (last := self._queues.get(LAST)) is not None and last.size >= MOST_LAST:
+                        queue.full_count += 1
+                        raise ChannelFull(f"channel {name!r} takes no more, as {last.size} messages wait in {LAST!r}")
+                delivery = Delivery(channel, content, now, math.inf if urgent else now + self._expiry, attachment)
+                delivery.client = client
+                queue.count += 1
+                if key is not None and lane is None:
+                    lane = self._lanes[key] = _Lane(key, client)
+                if size:
+                    delivery.size = size
+                    self.bytes += size
+                    if lane is not None:
+                        lane.bytes += size
+                listeners = self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
         finally:
             for call in calls:
                 call()
         for listener in listeners:
             listener()
-
-    def _put(
-        self, name: str, channel: str, content: Content, attachment: Any, urgent: bool,
-        client: Client, size: int | None, calls: list[Callback],
-    ) -> tuple[Callback, ...]:  # fmt: skip
-        """Do the work of :meth:`put` under the lock; return the listeners to call."""
-        now = self._clock()
-        if size is None:
-            size = size_of(content)
-        with self._lock:
-            queue = self._queues.get(name) or self._queue(name)
-            key = self._lane_key(channel, content)
-            lane = self._lanes.get(key) if key is not None else None
-            if client is None and name in self._in_turn:
-                client = self._client_of(content)
-            if not urgent:
-                if size and self._heavy(size):
-                    queue.full_count += 1
-                    raise ChannelFull(f"channel {name!r} is full: {self.bytes} bytes are in messages of all channels")
-                if queue.size >= queue.capacity:
-                    self._expire(queue, now, calls)
-                if queue.size >= queue.capacity and not self._make_room(queue, client, calls):
-                    queue.full_count += 1
-                    raise ChannelFull(
-                        f"channel {name!r} is full: {queue.size} messages wait"
-                        + ("" if name in self._listeners else ", and no consumer in this process listens to it")
-                    )
-                if lane is not None and self._lane_full(lane, size):
-                    queue.full_count += 1
-                    raise ChannelFull(
-                        f"channel {name!r} is full for {lane.key!r}: {len(lane.waiting)} of its messages wait"
-                    )
-                if name == FIRST and (last := self._queues.get(LAST)) is not None and last.size >= MOST_LAST:
-                    queue.full_count += 1
-                    raise ChannelFull(f"channel {name!r} takes no more, as {last.size} messages wait in {LAST!r}")
-            delivery = Delivery(channel, content, now, math.inf if urgent else now + self._expiry, attachment)
-            delivery.client = client
-            queue.count += 1
-            if key is not None and lane is None:
-                lane = self._lanes[key] = _Lane(key, client)
-            if size:
-                delivery.size = size
-                self.bytes += size
-                if lane is not None:
-                    lane.bytes += size
-            return self._listeners.get(name, ()) if self._enter(queue, delivery, lane) else ()
 
     def put_back(self, delivery: Delivery) -> None:
         """Put a taken message back: before those that must wait for it, or else at the end of its channel."""

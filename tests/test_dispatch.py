@@ -331,6 +331,9 @@ class DispatchTests(ServerTestCase):
                     self.assertGreater(int(result.fields["content-length"]), 0, where)
                 for key, value in (row.shown or {}).items():
                     self.assertEqual(json.loads(result.body).get(key), value, where)
+            if row.rule.startswith("health"):  # its figures have more or fewer digits
+                for result in results.values():
+                    result.fields.pop("content-length")
             plain, encrypted, http2 = results.values()
             if row.shown is None or "status" not in row.shown:  # figures
                 self.assertEqual(encrypted, http2, row.rule)

@@ -384,22 +384,22 @@ class WorkQueues:
         calls: list[Callback] = []
         try:
             with self._lock:
-                away = self.threads.away
+                find = self._queues.get
                 start = self._turns.get(channels, 0)
                 if len(self._turns) > 1000:  # one entry for each set of readers; most of these have gone
                     self._turns.clear()
                 self._turns[channels] = start + 1 if start + 1 < len(channels) else 0
                 for name in (*channels[start:], *channels[:start]) if start else channels:
-                    queue = self._queues.get(name)
+                    queue = find(name)
                     while queue is not None and queue.size:
                         line = queue.line
-                        if not line or away:
+                        if not line or self.threads.away:
                             if not queue.ready:
                                 break
                             item = queue.ready.popleft()
                         else:  # as Turns.popleft(), without its calls: this is for each message
                             item = line.popleft()
-                            if len(queue.seen) > 1:
+                            if line and len(queue.seen) > 1:
                                 queue.seen.discard(item.client)
                         delivery = self._pop(queue, item, calls)
                         if delivery is None:

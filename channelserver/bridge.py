@@ -142,7 +142,7 @@ class Bridge:
                 batch.extend(self._items)
                 self._items.clear()
                 self._batch_weight = self._weight
-        ends = time.monotonic() + TURN
+        ends = time.monotonic() + TURN if len(batch) > 1 else 0.0
         while batch:
             function, arguments = batch.popleft()
             try:

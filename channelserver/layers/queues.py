@@ -130,6 +130,16 @@ class _Queue:
         self.wants_room: list[Callback] = []
 
 
+class _Row:
+    """Those of some channels that have a queue, and which one is looked at first next time."""
+
+    __slots__ = ("first", "queues")
+
+    def __init__(self, queues: list[_Queue]) -> None:
+        self.queues = queues
+        self.first = 0
+
+
 class Taker(Protocol):
     """Who takes a message."""
 
@@ -185,7 +195,7 @@ class WorkQueues:
         #: The order of the other channels.
         self.chains = Chains[Delivery]()
         self._listeners: dict[str, tuple[Callback, ...]] = {}
-        self._turns: dict[tuple[str, ...], int] = {}
+        self._rows: dict[tuple[str, ...], _Row] = {}  # by the channels of those who take messages
 
     # -- putting in ----------------------------------------------------------------------------------------------------
 
@@ -328,6 +338,7 @@ class WorkQueues:
         if queue is None:
             ready: deque[Any] | Turns = Turns(name, self.threads) if name in self._in_turn else deque()
             queue = self._queues[name] = _Queue(name, self._capacity_of(name), ready)
+            self._rows.clear()
         return queue
 
     def _make_room(self, queue: _Queue, client: Client, calls: list[Callback]) -> bool:
@@ -380,18 +391,16 @@ class WorkQueues:
         :param taker: gets the message as its ``delivery`` before anybody else can take one.
         """
         now = self._clock()
-        channels = tuple(channels)
         calls: list[Callback] = []
         try:
             with self._lock:
-                find = self._queues.get
-                start = self._turns.get(channels, 0)
-                if len(self._turns) > 1000:  # one entry for each set of readers; most of these have gone
-                    self._turns.clear()
-                self._turns[channels] = start + 1 if start + 1 < len(channels) else 0
-                for name in (*channels[start:], *channels[:start]) if start else channels:
-                    queue = find(name)
-                    while queue is not None and queue.size:
+                row = self._rows.get(channels) if type(channels) is tuple else None
+                if row is None:
+                    row = self._row(channels)
+                queues, first = row.queues, row.first
+                row.first = first + 1 if first + 1 < len(queues) else 0
+                for queue in queues[first:] + queues[:first] if first else queues:
+                    while queue.size:
                         line = queue.line
                         if not line or self.threads.away:
                             if not queue.ready:
@@ -413,6 +422,16 @@ class WorkQueues:
         finally:
             for call in calls:
                 call()
+
+    def _row(self, channels: Iterable[str]) -> _Row:
+        channels = tuple(channels)
+        row = self._rows.get(channels)
+        if row is None:
+            if len(self._rows) > 1000:  # most of those who took messages have gone
+                self._rows.clear()
+            found = [queue for name in channels if (queue := self._queues.get(name)) is not None]
+            row = self._rows[channels] = _Row(found)
+        return row
 
     def peek(self, channels: Iterable[str], limit: int) -> list[Delivery]:
         """Return up to `limit` messages of each of `channels` that may be taken now; they stay where they are."""
@@ -458,13 +477,8 @@ class WorkQueues:
 
     def has_work(self, channels: Iterable[str]) -> bool:
         """Whether one of `channels` has a message that may be taken now."""
-        queues = self._queues
         with self._lock:
-            for name in channels:
-                queue = queues.get(name)
-                if queue is not None and queue.size and queue.ready:
-                    return True
-        return False
+            return any(queue.size and queue.ready for queue in self._row(channels).queues)
 
     def serves_in_turn(self, channels: Iterable[str]) -> bool:
         """Whether the clients of one of `channels` are served in turn."""
@@ -634,6 +648,7 @@ class WorkQueues:
                 if not queue.size and not queue.wants_room:
                     if queue.idle:
                         del self._queues[queue.name]
+                        self._rows.clear()
                     queue.idle = True
         for call in calls:
             call()
@@ -652,6 +667,7 @@ class WorkQueues:
                 self._lighten(delivery, delivery.lane, calls)
             self._lanes = {key: lane for key, lane in self._lanes.items() if lane.busy}
             self._queues.clear()
+            self._rows.clear()
         for call in calls:
             call()
 

@@ -356,6 +356,12 @@ class WorkerPool:
     def work_ready(self) -> None:
         """Wake a thread if necessary, or the event loop: there is new work. Any thread."""
         with self._lock:
+            if self._parked and not self.loop_first:  # as a rule
+                if not self._flowing(None):
+                    self._wake(1)
+                    return
+                if self._watching:
+                    return
             watch, relieve, ask_loop = not self._watching, False, False
             if not self._parked:
                 if len(self._all) < self.threads and self._started and not self._stopping and self._has_work():

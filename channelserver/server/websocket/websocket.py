@@ -253,7 +253,7 @@ class WebSocket(Outgoing):
         return size + (len(self._waiting) * OBJECT_BYTES if self._waiting else 0)
 
     def _take(self, data: bytes) -> int:
-        """Act on the frames in `data`; return how many of its bytes are the content of messages, about."""
+        """Act on the frames in `data`; return how many of its bytes are the content of messages, or more."""
         reader = self._reader
         if self._state == "done" or reader is None:
             return len(data)
@@ -269,6 +269,9 @@ class WebSocket(Outgoing):
             reader.feed(data, events)
         except frames.FrameError as caught:
             error = caught
+        if len(events) == 1 and type(events[0]) is str and error is None and events[0] != SCRIPT_PING:
+            self._message("text", events[0])
+            return len(data)
         size = chatter = 0
         pings: list[bytes] = []
         script_ping = False

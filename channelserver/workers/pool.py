@@ -507,18 +507,17 @@ class WorkerPool:
         called = False  # calls and messages in turn
         while not self._stopping:
             try:
-                if (state.calls or self._calls) and not (
-                    called and not state.helper and queues.has_work(self._channels)
-                ):
-                    called = True
-                    self._make_call(state)
-                    if state.away:
-                        self._come_back(state)
-                    continue
-                called = False
+                if state.calls or self._calls:
+                    called = not (called and not state.helper and queues.has_work(self._channels))
+                    if called:
+                        self._make_call(state)
+                        if state.away:
+                            self._come_back(state)
+                        continue
                 if (state.helper or len(self._all) > self.threads) and self._retire(state):
                     break
                 delivery = queues.take(self._channels, state)
+                called = False
                 if delivery is None:
                     self._park(state)
                     continue

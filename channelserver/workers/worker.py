@@ -114,7 +114,7 @@ class Worker:
                 return
             tidy = not getattr(consumer, "tidies_connections", False)
             if tidy:
-                _guarded(close_old_connections)
+                _close_old_connections()
             if self.callback is not None:
                 self.callback(delivery.channel, message)
             started = True
@@ -141,7 +141,7 @@ class Worker:
             if not put_back:
                 self.tidy(delivery)
             if tidy:
-                _guarded(close_old_connections)
+                _close_old_connections()
             if not put_back and not ended:
                 self.queues.finish(delivery)
 
@@ -266,6 +266,14 @@ def coroutine_of(consumer: Any) -> Callable[[Message], Any] | None:
         return None
     decide: Callable[[Message], Any] | None = getattr(consumer, "coroutine_for", None)
     return decide
+
+
+def _close_old_connections() -> None:
+    # As _guarded() would: this is called twice for each message.
+    try:
+        close_old_connections()
+    except BaseException:
+        logger.exception("error in close_old_connections, around a consumer")
 
 
 def _guarded(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

@@ -211,9 +211,6 @@ class WebSocket(Outgoing):
         else:
             self._unread = data
             self._read_on()
-        reader = self._reader
-        if reader is not None and reader.message:
-            self.wire.account.weigh()
 
     def unblock(self) -> None:
         if self._held is None and self._waiting_bytes <= HOLD // 2 and self._state in ("open", "closing"):
@@ -301,6 +298,8 @@ class WebSocket(Outgoing):
                 self._drop_waiting()  # it would keep the close frame waiting
                 self.close(error.code, error.reason)
             self._finish()
+        if reader.message:
+            self.wire.account.weigh()
         return size + len(reader.message) - begun
 
     def _answer(self, pings: list[bytes], script_ping: bool, chatter: int, now: float) -> None:

@@ -278,7 +278,11 @@ class RawClient:
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.bind((address, 0))
-        self.socket.connect(("127.0.0.1", server.port))
+        try:
+            self.socket.connect(("127.0.0.1", server.port))
+        except OSError:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> RawClient:
         return self

@@ -98,6 +98,8 @@ class ChannelLayerManager:
         self.hosting = False
         #: The alias that this process serves, when it is known.
         self.served = ""
+        #: Whether the reactor runs: until then a fork is twistd's, which makes a daemon of the process.
+        self.running = False
         #: Path of the local socket, where an option names another than the settings; empty: it is off.
         self.socket_path: str | None = None
         #: In a process whose worker threads serve another process's layer: returns that layer, called with the alias
@@ -131,6 +133,10 @@ class ChannelLayerManager:
             self.hosting = True
             self._backends.clear()
 
+    def begin(self) -> None:
+        """The reactor runs now."""
+        self.running = True
+
     def forked(self) -> None:
         """This is a child process of a server or a worker process.
 
@@ -138,7 +144,7 @@ class ChannelLayerManager:
         layer it has a copy that nobody serves.
         """
         self._lock = threading.RLock()  # another thread may have held it
-        if not self.served:
+        if not self.running:
             return
         path = self.socket_path if self.socket_path is not None else local_socket_path()
         for alias, wrapper in self._backends.items():
@@ -146,7 +152,7 @@ class ChannelLayerManager:
             if alias == self.served and isinstance(wrapper.channel_layer, InMemoryChannelLayer):
                 wrapper.channel_layer.move_to(LocalSocketLayer(path, alias))
                 wrapper.bind()
-        self.hosting, self.remote, self.served = False, None, ""
+        self.hosting, self.remote, self.served, self.running = False, None, "", False
 
     def make_test_backend(self, name: str) -> ChannelLayerWrapper:
         """Return a new layer built by the entry `name` with its ``TEST_CONFIG``.

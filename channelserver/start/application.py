@@ -98,6 +98,7 @@ def make_server(
     wrapper = load_layer(values.layer, values.local_socket)
     wrapper.router.add_route(Route("http.request", http_consumer(values, handler)))
     bridge = Bridge(reactor)
+    reactor.callWhenRunning(channel_layers.begin)
     hosts = allowed_hosts()
     origins = OriginPolicy(hosts, values.allowed_origin)
     root_path = values.root_path = clean_root_path(values.root_path or settings.FORCE_SCRIPT_NAME)

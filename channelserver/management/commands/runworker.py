@@ -15,7 +15,7 @@ from django.core.management import BaseCommand, CommandError
 from django.db import connections
 from twisted.internet import defer, task
 
-from channelserver.asgi import local_socket_path
+from channelserver.asgi import channel_layers, local_socket_path
 from channelserver.bridge import Bridge
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.message import Message
@@ -106,6 +106,7 @@ class WorkerProcess:
         path = values.local_socket if values.local_socket is not None else local_socket_path()
         use_remote_layer(values.layer, SocketConnector(os.path.abspath(path), values.layer, self._configure))
         self.wrapper = load_layer(values.layer, values.local_socket)
+        self._reactor.callWhenRunning(channel_layers.begin)
         if isinstance(self.wrapper.channel_layer, RemoteLayer) and not path:
             raise StartError(
                 "the setting CHANNELSERVER['local_socket'] is empty, so worker processes cannot reach the server; "

@@ -172,6 +172,11 @@ class Server:
             self.process.send_signal(number)
         return self.wait(timeout)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its output has ended: no process has it open."""
+        return not self._reader.is_alive()
+
     def wait(self, timeout: float = TIMEOUT) -> int:
         """Wait for the end, return the exit code."""
         try:

@@ -258,6 +258,7 @@ class StopTests(StopTestCase):
         self.addCleanup(kill)
         server = self.run_twistd(f"--pidfile={pid_file}", f"--logfile={log}", port=free_port())
         self.assertEqual(server.wait(), 0, server.output)
+        self.assertTrue(server.has_ended, "the daemon keeps the pipe of its output open")
         server.port = int(server.process.args[server.process.args.index("--port") + 1])
         wait_until(pid_file.exists, "the pid file")
         self.assertEqual(server.get("/").text, "quick ")

@@ -158,7 +158,10 @@ def _make_service(command_line: Options) -> Any:
         shares = Shares.make(values.processes)
         service.share(shares)
         service.siblings = Siblings(reactor, values.processes - 1, config, service.descriptors, service.hub, shares)
-    terminal = os.dup(2) if daemon else 2  # by the time it listens, a daemon has no terminal
+    terminal = 2
+    if daemon:  # by the time it listens, it has no terminal; afterwards it must not keep one, or a pipe, open
+        terminal = os.dup(2)
+        reactor.callWhenRunning(os.close, terminal)
     service.on_listen_error = lambda problem: _listen_error(problem, daemon, parent.get("pidfile"), terminal)
     _install_signals(service, reactor)
     return service

@@ -18,9 +18,6 @@ BODY_IN_MESSAGE = 64 * 1024
 #: Bytes of memory that an open temporary file takes.
 FILE_BYTES = 10 * 1024
 
-#: Bytes of memory that an open temporary file takes.
-FILE_BYTES = 10 * 1024
-
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 

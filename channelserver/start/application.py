@@ -148,6 +148,12 @@ def make_server(
     return service
 
 
+def local_socket_of(values: Settings) -> str:
+    """Return the absolute path of the local socket; empty: there is none."""
+    path = values.local_socket if values.local_socket is not None else local_socket_path()
+    return path and os.path.abspath(path)
+
+
 def _announce(lines: list[str], layer: str, values: Settings) -> None:
     for line in lines:
         _log.info("listening on {line}", line=line)
@@ -165,11 +171,11 @@ def _announce(lines: list[str], layer: str, values: Settings) -> None:
 
 def _serve_locally(service: ServerService, factory: LocalFactory, values: Settings, development: bool) -> None:
     """Let other processes of this machine use an in-memory layer."""
-    path = values.local_socket if values.local_socket is not None else local_socket_path()
+    path = local_socket_of(values)
     if not path:
         return
     try:
-        service.serve_locally(os.path.abspath(path), factory)
+        service.serve_locally(path, factory)
     except ListenError as error:
         # An error if the option asks for it, or if a server already listens there. Else the server works without it.
         if values.local_socket is not None or (os.path.exists(path) and not development):
@@ -195,7 +201,8 @@ def load_layer(alias: str, local_socket: str | None) -> ChannelLayerWrapper:
     :raises InvalidChannelLayerError: the settings do not describe a layer.
     """
     channel_layers.served = alias
-    channel_layers.socket_path = local_socket and os.path.abspath(local_socket)
+    if channel_layers.socket_path is None:  # a sibling knows it: that of the first process
+        channel_layers.socket_path = local_socket and os.path.abspath(local_socket)
     try:
         wrapper = channel_layers[alias]
         wrapper.delays = add_delay(wrapper)

@@ -26,7 +26,7 @@ from channelserver.server.common.reactor import install
 from channelserver.server.edge.tls import ServerTLS
 from channelserver.server.service import ListenError, ServerService, endpoints
 from channelserver.start import project
-from channelserver.start.application import START_ERRORS, install_shortcuts, make_server
+from channelserver.start.application import START_ERRORS, install_shortcuts, local_socket_of, make_server
 from channelserver.start.demo import prepare
 from channelserver.start.files import odd_files
 from channelserver.start.log_stream import protect_standard_streams
@@ -173,6 +173,7 @@ def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> 
     listeners = [re.sub(r"(^|:)systemd:.*", r"\1tcp:0", description) for description in values.endpoint]
     return {
         "processes": values.processes,
+        "socket": local_socket_of(values),
         "settings": os.environ["DJANGO_SETTINGS_MODULE"],
         "path": sys.path,
         "values": {**vars(values), "processes": 1, "local_socket": "", "endpoint": listeners},

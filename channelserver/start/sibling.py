@@ -9,6 +9,8 @@ and sends it ``config``:
     the name of the settings module, and Python's path.
 ``values``
     the values of all options.
+``socket``
+    path of the first process's local socket, for forked children of this one; empty: there is none.
 ``listeners``
     how many listening sockets it inherits.
 ``link``
@@ -72,6 +74,7 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
     }
     values = Settings(**given)
     channel_layers.host()
+    channel_layers.socket_path = config["socket"]
     if values.app:
         os.environ["DJANGO_SETTINGS_MODULE"] = config["settings"]
         project.import_app(values.app)

@@ -1,4 +1,4 @@
-"""Saving a session that somebody else may have saved in the meantime: what both have changed is kept.
+"""Saving a session that another process may have saved meanwhile: the changes of both are kept.
 
 Consumers of one socket can run at the same time, when the messages are on different channels. Each has read the whole
 session; a save writes only the keys that were changed since, into what is stored now.
@@ -25,7 +25,7 @@ from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.backends.file import SessionStore as FileStore
 from django.db import router, transaction
 
-#: How often a save is tried again because somebody else was faster.
+#: How often a save is tried again after another process has saved first.
 TRIES = 20
 #: Seconds for which a lock in a cache is waited for, and after which it is void.
 CACHE_LOCK_SECONDS = 2.0
@@ -100,7 +100,7 @@ class MergingStore(SessionBase):
         """Write the session.
 
         :param problem: why the last try failed.
-        :raises CreateError: or ``UpdateError``: somebody else was faster.
+        :raises CreateError: or ``UpdateError``: another process has saved first.
         """
         stored = copy.copy(self)
         data = MergingStore.load(stored)

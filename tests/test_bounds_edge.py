@@ -194,7 +194,7 @@ class ContentCodingTests(FilesTestCase):
     """Compressed variants, over each protocol."""
 
     def test_weights_and_tags(self) -> None:
-        """A refused coding is not sent, each variant has its tag, and caches are told."""
+        """A refused coding is not sent, each variant has its tag, and ``Vary`` is sent."""
         zipped = gzip.compress(b"static")
         (self.static / "a.css.gz").write_bytes(zipped)
         age(self.static / "a.css.gz", 1800)

@@ -292,7 +292,7 @@ class RoomOrderTests(SynchronousTestCase):
         return "".join(found)
 
     def test_up_to_equal_shares(self) -> None:
-        """Others get room until all have the same share; nobody gets more from somebody else."""
+        """Others get room until all have the same share; no client takes a larger share."""
         for _ in range(4):
             self.put("a")
         self.assertRaises(ChannelFull, self.put, "a")

@@ -210,7 +210,7 @@ class SecondLayerTests(ServerTestCase):
     extra_settings = "CHANNEL_LAYERS['second'] = {**CHANNEL_LAYERS['default'], 'ROUTING': []}\n"
 
     def test_warning(self) -> None:
-        """The first use of it is told once, in whichever process."""
+        """Its first use logs one warning, in whichever process."""
         for arguments in ((), ("--processes", "2")):
             server = self.start(*arguments)
             for _ in range(8):

@@ -1,6 +1,6 @@
 """Clients in processes of their own: the attackers, and the honest ones beside them.
 
-A process runs one event loop until it is told to stop, and then sends what it has counted.
+Each process runs one event loop until the parent stops it, and then sends its counts.
 """
 
 from __future__ import annotations

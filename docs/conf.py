@@ -13,18 +13,30 @@ author = "channelserver contributors"
 copyright = f"2026, {author}"
 version = release = __version__
 
-extensions = ["options_table", "sphinx.ext.autodoc"]
+extensions = ["options_table", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design"]
 exclude_patterns = ["_build"]
 nitpicky = True
-highlight_language = "python"
+highlight_language = "none"
 
-html_theme = "alabaster"
+# The copy button leaves out prompts and what a program prints.
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+html_theme = "furo"
 html_title = f"channelserver {release}"
 html_show_sourcelink = False
+html_show_sphinx = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+html_favicon = "../examples/chat/rooms/static/rooms/favicon.svg"
+_FONTS = {
+    "font-stack": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
+    "font-stack--monospace": "ui-monospace, SFMono-Regular, Menlo, Consolas, 'Liberation Mono', monospace",
+}
 html_theme_options = {
-    "description": "HTTP, WebSockets, channels and worker threads for a Django site, in one process",
-    "fixed_sidebar": True,
-    "page_width": "1100px",
+    "light_css_variables": {**_FONTS, "color-brand-primary": "#276b62", "color-brand-content": "#276b62"},
+    "dark_css_variables": {"color-brand-primary": "#5fb8a9", "color-brand-content": "#5fb8a9"},
 }
 
 # -- the reference: docstrings, of modules some of which need Django to be set up --

@@ -1,6 +1,6 @@
-"""The directive ``options-table``: the server's options as a table, read from the fields of its ``Settings``.
+"""The directive ``options-table``: the server's options as definition lists, read from the fields of its ``Settings``.
 
-It takes no arguments. Each row has an anchor, such as ``#option-ping-interval``.
+It takes no arguments. Each option has an anchor, such as ``#option-ping-interval``; each group of options is a section.
 """
 
 from __future__ import annotations
@@ -16,19 +16,8 @@ from sphinx.util.docutils import SphinxDirective
 #: Where the options are: a module and the name of its list.
 SOURCE = ("channelserver.server.common.options", "OPTIONS")
 
-COLUMNS = (("Flag", 28), ("Setting", 20), ("Default", 14), ("Meaning", 58))
-
 #: The largest first; a default that is a whole number of these is written so.
 BYTE_UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
-
-
-def flag_cell(option: Any) -> nodes.paragraph:
-    """``-p, --port``, with a note if the flag may be given more than once."""
-    flags = f"-{option.short.lstrip('-')}, {option.flag}" if option.short else option.flag
-    cell = nodes.paragraph("", "", nodes.literal("", flags))
-    if option.repeatable:
-        cell += nodes.Text(" (repeatable)")
-    return cell
 
 
 def default_and_meaning(option: Any) -> tuple[str, str]:
@@ -59,15 +48,25 @@ def default_text(value: Any, unit: str) -> str:
     return f"{value} {unit}".strip()
 
 
-def text(words: str) -> nodes.paragraph:
-    return nodes.paragraph("", "", nodes.Text(words))
+def facts(option: Any, default: str) -> nodes.paragraph:
+    """One line: the default, the key in ``CHANNELSERVER``, the variable of the environment."""
+    line = nodes.paragraph("", "", nodes.Text(f"Default: {default}"), classes=["facts"])
+    if not option.command_line_only:
+        line += [nodes.Text(" · setting "), nodes.literal("", option.name)]
+    for variable in getattr(option, "variables", ()):
+        line += [nodes.Text(" · variable "), nodes.literal("", variable)]
+    if option.repeatable:
+        line += nodes.Text(" · repeatable")
+    return line
 
 
-def setting_cell(option: Any) -> nodes.paragraph:
-    """The key in ``CHANNELSERVER``; a dash for an option which is a flag only."""
-    if option.command_line_only:
-        return text("\N{EN DASH}")
-    return nodes.paragraph("", "", nodes.literal("", option.name))
+def definition(option: Any) -> nodes.definition_list_item:
+    """The flag, the facts, the meaning."""
+    default, meaning = default_and_meaning(option)
+    flags = f"-{option.short.lstrip('-')}, {option.flag}" if option.short else option.flag
+    term = nodes.term("", "", nodes.literal("", flags), ids=["option-" + option.name.replace("_", "-")])
+    text = nodes.paragraph("", "", nodes.Text(meaning))
+    return nodes.definition_list_item("", term, nodes.definition("", text, facts(option, default)))
 
 
 class OptionsTable(SphinxDirective):
@@ -81,21 +80,18 @@ class OptionsTable(SphinxDirective):
             raise self.error(f"no options to list: {problem}") from problem
         self.env.note_dependency(importlib.import_module(module_name).__file__ or "")
 
-        group = nodes.tgroup(cols=len(COLUMNS))
-        group += [nodes.colspec(colwidth=width) for _, width in COLUMNS]
-        group += nodes.thead("", self.row(text(title) for title, _ in COLUMNS))
-        body = nodes.tbody()
+        groups: dict[str, nodes.definition_list] = {}
         for option in options:
-            default, meaning = default_and_meaning(option)
-            row = self.row((flag_cell(option), setting_cell(option), text(default), text(meaning)))
-            row[0]["ids"].append("option-" + option.name.replace("_", "-"))
-            body += row
-        group += body
-        return [nodes.table("", group, classes=["options"])]
+            name = getattr(option, "group", "")
+            found = groups.setdefault(name, nodes.definition_list(classes=["options"]))
+            found += definition(option)
+        return [self.section(name, found) if name else found for name, found in groups.items()]
 
     @staticmethod
-    def row(cells: Iterable[nodes.paragraph]) -> nodes.row:
-        return nodes.row("", *(nodes.entry("", cell) for cell in cells))
+    def section(name: str, content: nodes.Node) -> nodes.section:
+        title = nodes.title("", "", nodes.Text(name))
+        identifier = "options-" + name.lower().replace(" ", "-")
+        return nodes.section("", title, content, ids=[identifier], names=[name.lower()])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

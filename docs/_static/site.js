@@ -1,0 +1,16 @@
+// Names the column of each cell of a table, which site.css shows on a phone. Regions that scroll can have the focus.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const table of document.querySelectorAll("table.docutils")) {
+    const titles = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
+    if (!titles.length || table.querySelector("[colspan], [rowspan]")) continue;
+    table.classList.add("stacked");
+    for (const row of table.tBodies[0].rows) {
+      [...row.cells].forEach((cell, column) => {
+        if (column && titles.length > 2 && titles[column]) cell.dataset.column = titles[column];
+      });
+    }
+  }
+  for (const code of document.querySelectorAll("div.highlight pre")) {
+    code.tabIndex = 0;
+  }
+});

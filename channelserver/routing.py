@@ -45,6 +45,8 @@ class Candidate(NamedTuple):
     consumer: Consumer | None
     #: Whether messages with the same reply channel are consumed one at a time.
     ordered: bool = True
+    #: Whether a message is given to another worker after its process died; None: the server's default.
+    requeue: bool | None = None
     #: An object of the application's own.
     custom: Routable | None = None
 
@@ -109,6 +111,9 @@ class Route(_Compiled):
     :param consumer: callable, or dotted string that names one.
     :param ordered: False: messages with the same ``reply_channel`` may be consumed in any order, several at a time. For
         channels of the application's own, if all their routes say so; a socket's messages are always in order.
+    :param requeue: True: if a process dies while it consumes a message, another worker gets that, at most three times.
+        So the consumer must bear a message that comes twice. All routes of a channel must say the same. None: as the
+        server's option ``--requeue`` says. Not for ``http.request``: part of its answer may have left.
     :param filters: message key = regular expression which must match at the start of the message's value. Named groups
         become keyword arguments of the consumer.
     :raises ValueError: a filter has positional groups.
@@ -117,8 +122,9 @@ class Route(_Compiled):
     """
 
     def __init__(
-        self, channels: str | Collection[str], consumer: Consumer | str, *, ordered: bool = True, **filters: Any
-    ) -> None:
+        self, channels: str | Collection[str], consumer: Consumer | str, *,
+        ordered: bool = True, requeue: bool | None = None, **filters: Any,
+    ) -> None:  # fmt: skip
         names = channels if isinstance(channels, (list, tuple, set, frozenset)) else [channels]
         self.channels: list[str] = [normalise_re_arg(name) for name in names]
         for name in self.channels:
@@ -127,8 +133,10 @@ class Route(_Compiled):
         self.consumer = _resolve_consumer(consumer, self.channels)
         self.filters = _compile_patterns(filters, f"the route of {_listed(self.channels)}")
         _check_ordered(ordered, self.channels)
+        _check_requeue(requeue, self.channels)
         self.ordered = ordered
-        self._table = {name: (Candidate((), self.filters, self.consumer, ordered),) for name in self.channels}
+        self.requeue = requeue
+        self._table = {name: (Candidate((), self.filters, self.consumer, ordered, requeue),) for name in self.channels}
 
     def __repr__(self) -> str:
         filters = "".join(f", {key}={pattern.pattern!r}" for key, pattern in self.filters)
@@ -139,7 +147,7 @@ class RouteClass(Route):
     """Send the channels a class-based consumer lists to that consumer (Channels 1: ``route_class``).
 
     :param consumer_class: class with a ``channel_names()``, or dotted string that names one.
-    :param filters: as for :class:`Route`, ``ordered`` included.
+    :param filters: as for :class:`Route`, ``ordered`` and ``requeue`` included.
     :raises ValueError: the class has no ``channel_names()``, or a filter has positional groups.
     :raises ImproperlyConfigured: as for :class:`Route`.
     """
@@ -217,6 +225,17 @@ class Router:
             name for name, candidates in self._table.items() if not any(candidate.ordered for candidate in candidates)
         )
 
+    def requeued(self, default: bool = False) -> frozenset[str]:
+        """Return the channels whose messages are given to another worker when a process dies with them.
+
+        :param default: whether that holds for routes that do not say.
+        """
+        found = {name: next(iter(_of_project(candidates)), None) for name, candidates in self._table.items()}
+        wishes = {name: None if first is None else first.requeue for name, first in found.items()}  # all say the same
+        return frozenset(
+            name for name, wish in wishes.items() if (default if wish is None else wish) and name != "http.request"
+        )
+
     def consumers(self) -> list[Consumer | None]:
         """Return the consumers of all routes; None stands for those of an object of the application's own."""
         return [candidate.consumer for candidates in self._table.values() for candidate in candidates]
@@ -266,6 +285,12 @@ class Router:
             for name, (first, *_) in table.items()
             if first.consumer is not None and not first.filters and not first.prefixes
         }
+        for name, candidates in table.items():
+            wishes = {candidate.requeue for candidate in _of_project(candidates)}
+            if len(wishes) > 1:
+                raise ImproperlyConfigured(
+                    f"the routes of {name!r} disagree about requeue: give all of them the same requeue=True or False"
+                )
         self._table = table
 
 
@@ -293,7 +318,8 @@ def _compile(routes: Iterable[Routable]) -> Table:
         if _is_plain(item):
             own = item._table
         else:
-            own = {normalise_re_arg(name): (Candidate((), (), None, custom=item),) for name in item.channel_names()}
+            candidate = Candidate((), (), None, requeue=getattr(item, "requeue", None), custom=item)
+            own = {normalise_re_arg(name): (candidate,) for name in item.channel_names()}
         for name, candidates in own.items():
             table.setdefault(name, []).extend(candidates)
     return {name: tuple(candidates) for name, candidates in table.items()}
@@ -363,6 +389,21 @@ def _check_ordered(ordered: object, channels: Sequence[str]) -> None:
         )
 
 
+def _check_requeue(requeue: object, channels: Sequence[str]) -> None:
+    if not isinstance(requeue, bool | None):
+        raise ImproperlyConfigured(f"the route of {_listed(channels)}: requeue must be True or False, not {requeue!r}")
+    if requeue and "http.request" in channels:
+        raise ImproperlyConfigured(
+            "the route of http.request: requeue=True is not possible, because part of the answer may have left; "
+            "the client gets 502 if the process dies"
+        )
+
+
+def _of_project(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return the candidates without the server's own, which are added last and may get a message twice."""
+    return [candidate for candidate in candidates if candidate.consumer not in (null_consumer, connect_consumer)]
+
+
 def _import(path: str, place: str, cure: str) -> Any:
     try:
         return import_string(path)
@@ -387,7 +428,7 @@ def _first_match(candidates: Iterable[Candidate], message: Message) -> Match | N
     content = message.content
     tried: Patterns | None = None
     prefixed: tuple[dict[str, str], dict[str, Any]] | None = None
-    for prefixes, filters, consumer, _, custom in candidates:
+    for prefixes, filters, consumer, _, _, custom in candidates:
         if prefixes is not tried:
             tried, prefixed = prefixes, _cut_prefixes(prefixes, content)
         if prefixed is None:

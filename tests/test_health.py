@@ -47,7 +47,8 @@ class HealthTests(ServerTestCase):
             figures,
             {
                 "status": "ready", "connections": 2, "websockets": 1, "threads": 2, "busy": 0, "queues": queues,
-                "oldest": 0.0, "held_back": 0, "refused": {}, "streams": 0, "coroutines": 0, "loop_lag": 0.0,
+                "oldest": 0.0, "held_back": 0, "refused": {}, "lost": {}, "streams": 0, "coroutines": 0,
+                "loop_lag": 0.0,
             },
         )  # fmt: skip
         with Raw(server.port) as raw:

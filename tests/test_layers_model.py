@@ -18,9 +18,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.layers import ChannelFull, InMemoryChannelLayer
+from channelserver.layers.losses import DropCounter
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import Delivery, WorkQueues
-from channelserver.layers.throttled_log import DropCounter
 
 SETTINGS = settings(
     deadline=None,

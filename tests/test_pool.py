@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from channelserver.layers.losses import DropCounter
 from channelserver.layers.queues import Delivery, WorkQueues
-from channelserver.layers.throttled_log import DropCounter
 from channelserver.workers import pool as pool_module
 from channelserver.workers.pool import WorkerPool
 from tests.fakes import PATIENCE, StrictTestCase

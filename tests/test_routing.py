@@ -184,6 +184,29 @@ class OrderedTests(RoutingTestCase):
         self.assertRefused(lambda: route("own", first, ordered="no"), "own", "ordered", "'no'")
 
 
+class RequeueTests(RoutingTestCase):
+    """``requeue``: the messages of a channel are repeated when a process dies with them."""
+
+    def test_requeued(self) -> None:
+        """A route says so, or leaves it to the server's default; never for requests."""
+        routes = [
+            route("yes", first, requeue=True), route("no", first, requeue=False), route("open", first),
+            route("both", first, text="^a", requeue=True), include([route("both", second, requeue=True)], path="^/"),
+            route("websocket.receive", first, requeue=True), route_class(OwnConsumer, requeue=True),
+        ]  # fmt: skip
+        router = Router(routes)
+        router.check_default()
+        self.assertEqual(router.requeued(), {"yes", "both", "own", "websocket.receive"})
+        others = {"open", "websocket.connect", "websocket.disconnect", "http.disconnect"}
+        self.assertEqual(router.requeued(True), {*router.requeued(), *others})
+
+    def test_wrong(self) -> None:
+        """Routes of one channel that disagree, requests and other values are refused."""
+        self.assertRefused(lambda: Router([route("a", first, text="x", requeue=True), route("a", first)]), "'a'")
+        self.assertRefused(lambda: route("http.request", first, requeue=True), "http.request", "502")
+        self.assertRefused(lambda: route("own", first, requeue="yes"), "own", "requeue", "'yes'")
+
+
 class ConsumerTests(RoutingTestCase):
     def test_a_dotted_name_is_resolved(self) -> None:
         self.assertRoutes(Router({"chat": "tests.test_routing.first"}), message("chat"), first)

@@ -26,6 +26,7 @@ from channelserver.binding.channels1 import BindingMetaclass as BindingMetaclass
 from channelserver.binding.channels1 import ChangeReceivers
 from channelserver.binding.fields import Assignment, InvalidInput, chosen_fields, may_be_set, read, said_by
 from channelserver.binding.outgoing import guarded, send_later
+from channelserver.layers.losses import Reason
 from channelserver.message import Message
 from channelserver.sessions import channel_session
 
@@ -343,7 +344,7 @@ class Binding(ChangeReceivers):
             cls.get_handler()(message, **kwargs)
         except InvalidInput as error:
             hint = f"{cls.__name__}: a client's message is ignored: {error}"
-            message.channel_layer.drops.record("bad client message", message.channel_name or "", hint=hint)
+            message.channel_layer.drops.record(Reason.BAD_CLIENT, message.channel_name or "", hint=hint)
 
     @classmethod
     def trigger_inbound(cls, message: Message, **kwargs: Any) -> None:

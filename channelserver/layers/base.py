@@ -13,8 +13,8 @@ from fnmatch import translate
 from typing import Any, ClassVar, Protocol
 
 from channelserver.layers.content import Content, copy_content
+from channelserver.layers.losses import DropCounter
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
-from channelserver.layers.throttled_log import DropCounter
 from channelserver.layers.turns import Client
 
 #: The key of a reply that stands for a missing answer. Its value is the HTTP status for the client.
@@ -135,6 +135,9 @@ class BaseChannelLayer:
         self.capacity = capacity
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
         self.drops = DropCounter(clock)
+        #: Channels whose messages are given to another worker if the process dies that consumes them, at most three
+        #: times.
+        self.requeued: frozenset[str] = frozenset()
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 

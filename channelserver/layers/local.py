@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from channelserver.layers.base import FAILED, BaseChannelLayer, Outlet, RemoteOutlet
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
+from channelserver.layers.losses import Reason
 from channelserver.layers.names import check_channel_name, local_prefix
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.turns import Client
@@ -117,7 +118,9 @@ class LocalLayer(BaseChannelLayer):
 
     def _crowded_out(self, delivery: Delivery) -> None:
         """A message made room for another client's: answer 503."""
-        self.drops.record("crowded out", delivery.channel, hint="its client had more waiting than others; answered 503")
+        self.drops.record(
+            Reason.CROWDED_OUT, delivery.channel, hint="its client had more waiting than others; answered 503"
+        )
         if delivery.attachment is not None:
             delivery.attachment.close()
         reply, outlet = self._outlet_of_reply(delivery.content)

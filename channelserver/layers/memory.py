@@ -12,6 +12,7 @@ from typing import Any
 from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet, RemoteOutlet
 from channelserver.layers.content import Content, copy_content
 from channelserver.layers.local import LocalLayer
+from channelserver.layers.losses import Reason
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.layers.turns import Client
 
@@ -165,7 +166,7 @@ class InMemoryChannelLayer(LocalLayer):
             try:
                 self.queues.put(channel, copy_content(content))
             except ChannelFull as error:
-                self.drops.record("channel full", channel, hint=f"{error}; it is a member of group {group!r}")
+                self.drops.record(Reason.FULL, channel, hint=f"{error}; it is a member of group {group!r}")
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         outlet = self.outlet_of(channel)

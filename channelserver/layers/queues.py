@@ -31,8 +31,8 @@ from typing import Any, Protocol
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.chains import Chain, Chains
 from channelserver.layers.content import Content
+from channelserver.layers.losses import DropCounter, Reason
 from channelserver.layers.names import local_prefix
-from channelserver.layers.throttled_log import DropCounter
 from channelserver.layers.turns import Client, Threads, Turns
 
 Callback = Callable[[], object]
@@ -59,13 +59,15 @@ class Delivery:
     ``attachment`` is an object that travels beside the content within a process (a spooled request body). ``ticket`` is
     set if another process owns the message; see :mod:`channelserver.processes.tickets`. ``plan`` caches what the
     workers know of a waiting message. ``client`` is set on channels whose clients are served in turn.
+    ``deaths`` counts the processes that have died with it.
     """
 
     #: Whether another process or host has seen to the order.
     foreign = False
 
     __slots__ = (
-        "attachment", "channel", "client", "content", "expires", "lane", "plan", "sent", "size", "ticket", "tries",
+        "attachment", "channel", "client", "content", "deaths", "expires", "lane", "plan", "sent", "size", "ticket",
+        "tries",
     )  # fmt: skip
 
     def __init__(self, channel: str, content: Content, sent: float, expires: float, attachment: Any = None) -> None:
@@ -78,7 +80,7 @@ class Delivery:
         self.lane: _Lane | Chain[Delivery] | None = None
         self.plan: Any = None
         self.ticket: Any = None
-        self.tries = 0
+        self.tries = self.deaths = 0
         #: Bytes of memory for its large values, until it is finished.
         self.size = 0
 
@@ -281,6 +283,15 @@ class WorkQueues:
         :param deliveries: in the order in which they were taken.
         """
         self._return(reversed(tuple(deliveries)), True)
+
+    def requeue(self, deliveries: Iterable[Delivery]) -> None:
+        """Like :meth:`restore`, for messages with which a process died: they expire as if sent now."""
+        deliveries = tuple(deliveries)
+        for delivery in deliveries:
+            delivery.deaths += 1
+            delivery.plan = None
+            delivery.expires = max(delivery.expires, self._clock() + self._expiry)
+        self.restore(deliveries)
 
     def _return(self, deliveries: Iterable[Delivery], first: bool) -> None:
         """Put taken messages back into their channels: before all others, or behind them."""
@@ -588,7 +599,7 @@ class WorkQueues:
             self._lighten(delivery, lane, calls)
         if lane is not None:
             self._advance(lane, calls)
-        return lambda: self._drops.record("expired", delivery.channel, hint="no consumer took it in time")
+        return lambda: self._drops.record(Reason.EXPIRED, delivery.channel, hint="no consumer took it in time")
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 

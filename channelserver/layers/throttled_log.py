@@ -5,11 +5,8 @@ Safe from any thread: one lock, held for moments. Owns the counters.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
-
-logger = logging.getLogger("channelserver.layers")
 
 #: Seconds between two lines about the same thing.
 QUIET_SECONDS = 60.0
@@ -54,11 +51,6 @@ class ThrottledLog:
                 recent[:] = now, 0
         self._write(printable(self._line(kind, name, number, since, text)))
 
-    def add(self, kind: str, number: int) -> None:
-        """Count events which the caller logs."""
-        with self._lock:
-            self._totals[kind] = self._totals.get(kind, 0) + number
-
     def flush(self) -> None:
         """Log the sums that are due. Call it every few seconds."""
         now = self._now()
@@ -83,29 +75,6 @@ class ThrottledLog:
 
     def _line(self, kind: str, name: str, number: int, since: float, text: str) -> str:
         return f"{kind}: {number} more in {since:.0f} s" if since else f"{kind}: {text}"
-
-
-class DropCounter(ThrottledLog):
-    """Counts lost messages by reason, and logs them by reason and channel or group.
-
-    :param now: returns seconds, monotonic.
-    """
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        super().__init__(now, logger.warning)
-
-    def record(self, reason: str, name: str, number: int = 1, hint: str = "") -> None:
-        """Count `number` messages as lost.
-
-        :param reason: a short phrase, one of a few; also the name of the counter.
-        :param name: the channel or group.
-        :param hint: for the log: more about the reason, or the cure.
-        """
-        self.count(reason, hint, name, number)
-
-    def _line(self, kind: str, name: str, number: int, since: float, text: str) -> str:
-        period = f" in {since:.0f} s" if since else ""
-        return f"{number} message(s) to {name!r} lost{period}: {kind}{f'; {text}' if text else ''}"
 
 
 def printable(text: str) -> str:

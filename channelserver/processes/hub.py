@@ -27,6 +27,8 @@ from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
+from channelserver.layers.losses import MOST_REQUEUES, Reason
+from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import MAX_IN_HAND, Delivery
 from channelserver.layers.turns import Client
 from channelserver.processes.figures import add_up
@@ -265,7 +267,7 @@ class Peer:
             )  # fmt: skip
         except (MessageTooLarge, OSError, ValueError) as problem:
             self._free.append(slot)
-            self._layer.drops.record("too large for another process", delivery.channel, hint=str(problem))
+            self._layer.drops.record(Reason.TOO_LARGE, delivery.channel, hint=str(problem))
             self._give_up(delivery)
             return
         self.in_hand[number] = delivery
@@ -321,18 +323,33 @@ class Peer:
         self._hub.look()
 
     def close(self) -> None:
-        """Count the messages it had started as lost; return the others to the queue. The process has left."""
+        """The process has left. Return messages that it had not started, or that may come twice, to the queue;
+        count the others as lost.
+        """
         untouched: list[Delivery] = []
-        lost: list[Delivery] = []
+        begun: list[Delivery] = []
         for number, delivery in self.in_hand.items():
             slot = self.slots.get(number)  # None: a released message, which has begun
-            begun = slot is None or self._ledger is None or self._ledger.begun(slot, number)
-            (lost if begun else untouched).append(delivery)
+            has_begun = slot is None or self._ledger is None or self._ledger.begun(slot, number)
+            (begun if has_begun else untouched).append(delivery)
         self.in_hand.clear()
-        self._layer.queues.restore(untouched)
-        for channel, count in Counter(delivery.channel for delivery in lost).items():
-            self._layer.drops.record("its worker process ended", channel, count, f"it was process {self.pid}")
-        for delivery in lost:
+        layer = self._layer
+        layer.queues.restore(untouched)
+        may_repeat = [delivery for delivery in begun if local_prefix(delivery.channel) in layer.requeued]
+        again = [delivery for delivery in may_repeat if delivery.deaths < MOST_REQUEUES]
+        layer.queues.requeue(again)
+        if again:
+            channels = ", ".join(sorted({delivery.channel for delivery in again}))
+            _log.warn(
+                "{count} message(s) of process {pid}, which has ended, go to other workers: {channels}",
+                count=len(again), pid=self.pid, channels=channels,
+            )  # fmt: skip
+        for delivery in again:
+            begun.remove(delivery)
+        lost = [(Reason.DIED_AGAIN if one in may_repeat else Reason.DIED, one.channel) for one in begun]
+        for (reason, channel), count in Counter(lost).items():
+            layer.drops.record(reason, channel, count, f"it was process {self.pid}")
+        for delivery in begun:
             self._give_up(delivery)
         if self._ledger is not None:
             self._ledger.close()
@@ -355,7 +372,7 @@ class Peer:
         try:
             self._layer.dispatch(channel, content)
         except ChannelFull as error:
-            self._layer.drops.record("channel full", channel, hint=str(error))
+            self._layer.drops.record(Reason.FULL, channel, hint=str(error))
 
     def _send_patiently(self, channel: str, content: Content) -> None:
         """Put a message into a channel as soon as the channel has room; later messages wait behind it."""
@@ -370,7 +387,7 @@ class Peer:
 
     def _sent_patiently(self, result: Any, channel: str) -> None:
         if result is not True:
-            self._layer.drops.record("channel full", channel, hint=f"tried again for {PATIENCE:.0f} s")
+            self._layer.drops.record(Reason.FULL, channel, hint=f"tried again for {PATIENCE:.0f} s")
         for content in self._lines.pop(channel):
             self._send_patiently(channel, content)
 

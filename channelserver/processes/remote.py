@@ -23,6 +23,7 @@ from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.base import ReactorBridge
 from channelserver.layers.content import Content
 from channelserver.layers.local import SERVER_CHANNELS
+from channelserver.layers.losses import Reason
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.layers.queues import Delivery
 from channelserver.processes.connectors import Connector
@@ -164,11 +165,11 @@ class RemoteLayer(InMemoryChannelLayer):
     def _note_now(self, name: str, arguments: tuple[Any, ...]) -> None:
         try:
             if self._link is None:
-                self.drops.record("no server", arguments[0], hint=_NO_SERVER)
+                self.drops.record(Reason.NO_SERVER, arguments[0], hint=_NO_SERVER)
             else:
                 self._link.note(name, *arguments)
         except MessageTooLarge as problem:
-            self.drops.record("too large for another process", arguments[0], hint=str(problem))
+            self.drops.record(Reason.TOO_LARGE, arguments[0], hint=str(problem))
 
     def _ask(self, name: str, *arguments: Any, patience: float = 0.0, size: int = 0) -> Any:
         """Send a request to the other process and wait for the answer; not for the reactor thread.

@@ -13,7 +13,7 @@ from typing import Any
 from channelserver.bridge import Bridge
 from channelserver.layers import MessageTooLarge
 from channelserver.layers.content import Content
-from channelserver.layers.throttled_log import DropCounter
+from channelserver.layers.losses import DropCounter, Reason
 from channelserver.processes.link import Link, ask
 
 
@@ -76,7 +76,7 @@ class RemoteProcess:
         try:
             self._note(call, *arguments)
         except MessageTooLarge as problem:
-            self._drops.record("too large for another process", name, hint=str(problem))
+            self._drops.record(Reason.TOO_LARGE, name, hint=str(problem))
 
     def _note(self, call: str, *arguments: Any) -> None:
         if self._link.connected:

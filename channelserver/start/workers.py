@@ -129,6 +129,7 @@ def make_workers(
     """
     queues = wrapper.queues
     queues.chains.unordered |= wrapper.router.unordered
+    wrapper.channel_layer.requeued = wrapper.router.requeued(values.requeue)
     if not values.threads:
         return NoWorkers()
     django_cleanup.keep_caches()

@@ -14,6 +14,7 @@ from contextvars import ContextVar, Token
 
 from channelserver.layers.base import BaseChannelLayer, ChannelFull
 from channelserver.layers.content import Content
+from channelserver.layers.losses import Reason
 
 logger = logging.getLogger("channelserver.outbox")
 
@@ -153,7 +154,7 @@ class _Flush:
                 if not give_up and error.retry:
                     return False
                 hint = f"{error}; tried again for {RETRY_SECONDS:.0f} s" if error.retry else str(error)
-                layer.drops.record("channel full" if error.retry else "unknown", name, hint=hint)
+                layer.drops.record(Reason.FULL if error.retry else Reason.UNKNOWN, name, hint=hint)
             except Exception:
                 logger.exception("cannot send to %r", name)
             entries.popleft()

@@ -17,6 +17,7 @@ from asgiref.sync import iscoroutinefunction
 
 from channelserver.exceptions import BadClientMessage, ChannelSocketException, ConsumeLater, DenyConnection
 from channelserver.layers.base import FAILED
+from channelserver.layers.losses import Reason
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
 from channelserver.sessions import forget_channel_session, has_channel_session
@@ -168,7 +169,7 @@ class Worker:
             self._reply(message, {"accept": False})
             return
         if isinstance(error, BadClientMessage):
-            self._layer.drops.record("bad client message", channel, hint=str(error))
+            self._layer.drops.record(Reason.BAD_CLIENT, channel, hint=str(error))
         elif isinstance(error, ChannelSocketException):
             try:
                 error.run(message)

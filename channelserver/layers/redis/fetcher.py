@@ -16,13 +16,13 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from channelserver.layers.content import Content
+from channelserver.layers.losses import DropCounter, Reason
 from channelserver.layers.queues import MAX_IN_HAND
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.errors import DeliveryUnknown
 from channelserver.layers.redis.seal import Sealer, SealError
 from channelserver.layers.redis.shard import Shard
 from channelserver.layers.redis.work import Fetched, FetchedQueues
-from channelserver.layers.throttled_log import DropCounter
 
 logger = logging.getLogger("channelserver.layers.redis")
 
@@ -51,7 +51,7 @@ def lane_of(channel: str, reply: str) -> str:
 def record_expired(drops: DropCounter, gone: list[Any]) -> None:
     """Count the expired messages that a script has dropped: channels, each with a number."""
     for channel, number in zip(gone[::2], gone[1::2], strict=True):
-        drops.record("expired", channel.decode(), number, "no consumer took it in time")
+        drops.record(Reason.EXPIRED, channel.decode(), number, "no consumer took it in time")
 
 
 class Fetcher:
@@ -169,7 +169,7 @@ class Fetcher:
         try:
             content = content_of(self._sealer, channel, data)
         except (SealError, ValueError) as error:
-            self._drops.record("rejected", channel, hint=f"a message in Redis was rejected: {error}")
+            self._drops.record(Reason.REJECTED, channel, hint=f"a message in Redis was rejected: {error}")
             if claim is not None:
                 self._finished.setdefault(shard, []).append(claim[1])
                 self._report_soon()

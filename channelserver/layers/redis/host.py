@@ -25,6 +25,7 @@ from channelserver.layers.base import FAILED, ChannelFull, Outlet, ReactorBridge
 from channelserver.layers.chains import UNORDERED
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
+from channelserver.layers.losses import DropCounter, Reason
 from channelserver.layers.names import local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import Address
@@ -33,7 +34,7 @@ from channelserver.layers.redis.ring import Ring
 from channelserver.layers.redis.seal import Sealer, SealError
 from channelserver.layers.redis.shard import ANSWER_SECONDS, Shard
 from channelserver.layers.redis.work import FetchedQueues
-from channelserver.layers.throttled_log import DropCounter, ThrottledLog
+from channelserver.layers.throttled_log import ThrottledLog
 
 logger = logging.getLogger("channelserver.layers.redis")
 
@@ -212,7 +213,7 @@ class Host:
                 "no subscription to Redis %s for %.1f s: messages from other hosts to connections here are lost",
                 shard.address, seconds,
             )  # fmt: skip
-            self.layer.drops.add("gap", 1)
+            self.layer.drops.add(Reason.GAP)
         if self.fetcher is not None:
             self.fetcher.ready(shard)
 
@@ -288,7 +289,7 @@ class Host:
             answer = self._shard(queue).run(scripts.PUSH, queue, capacity, lifetime, "p", channel, data)
         done, gone = await answer
         if gone:
-            layer.drops.record("expired", queue, gone, "no consumer took it in time")
+            layer.drops.record(Reason.EXPIRED, queue, gone, "no consumer took it in time")
         if not done:
             raise ChannelFull(
                 f"channel {queue!r} is full: {capacity} messages wait in Redis, or in the lane of one socket"
@@ -312,7 +313,7 @@ class Host:
                 if error.retry and self.reactor.seconds() < ends:
                     await task.deferLater(self.reactor, 0.2)
                     continue
-                self.layer.drops.record("channel full" if error.retry else "unknown", channel, hint=str(error))
+                self.layer.drops.record(Reason.FULL if error.retry else Reason.UNKNOWN, channel, hint=str(error))
             except Exception:
                 logger.exception("cannot send to %r", channel)
             waiting.pop(0)
@@ -329,9 +330,9 @@ class Host:
         """Send to a reply channel of another host; count it if it does not arrive."""
         try:
             if not await self.tell(token_of(channel), "r", channel, content):
-                self.layer.drops.record("host gone", "replies", hint=f"no host has {channel!r} any more")
+                self.layer.drops.record(Reason.HOST_GONE, "replies", hint=f"no host has {channel!r} any more")
         except ChannelFull as error:
-            self.layer.drops.record("unknown" if not error.retry else "no Redis", "replies", hint=str(error))
+            self.layer.drops.record(Reason.NO_REDIS if error.retry else Reason.UNKNOWN, "replies", hint=str(error))
 
     async def reply_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """Send to a reply channel of another host when its client has room; return whether that succeeded."""
@@ -405,13 +406,13 @@ class Host:
                 scripts.SEND_GROUP, group, self.name, int(layer.expiry * 1000), int(LIFETIME * 1000), data, reply
             )
         except ChannelFull as error:
-            reason = "no Redis" if error.retry else "unknown"
+            reason = Reason.NO_REDIS if error.retry else Reason.UNKNOWN
             layer.drops.record(reason, group, hint=f"members on other hosts: {error}")
             return
         if deaf:
-            layer.drops.record("host deaf", group, deaf, "a host with members does not listen")
+            layer.drops.record(Reason.HOST_DEAF, group, deaf, "a host with members does not listen")
         for channel in full:
-            layer.drops.record("channel full", channel.decode(), hint=f"it is a member of group {group!r}")
+            layer.drops.record(Reason.FULL, channel.decode(), hint=f"it is a member of group {group!r}")
         record_expired(layer.drops, gone)
 
     # -- messages of other hosts ---------------------------------------------------------------------------------------
@@ -431,7 +432,9 @@ class Host:
             else:
                 raise SealError("its first letter is unknown")
         except SealError as error:
-            self.layer.drops.record("rejected", "this host", hint=f"something published in Redis was rejected: {error}")
+            self.layer.drops.record(
+                Reason.REJECTED, "this host", hint=f"something published in Redis was rejected: {error}"
+            )
         except Exception:
             logger.exception("error in a message of another host")
 

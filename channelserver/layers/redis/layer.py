@@ -24,6 +24,7 @@ from channelserver.layers.base import ChannelFull, Outlet, Reactor, ReactorBridg
 from channelserver.layers.content import Content, size_of_reply
 from channelserver.layers.groups import Groups
 from channelserver.layers.local import ORDERED_CHANNELS, SERVER_CHANNELS, LocalLayer
+from channelserver.layers.losses import Reason
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix, new_host_name
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import read_hosts
@@ -212,7 +213,7 @@ class RedisChannelLayer(LocalLayer):
             try:
                 self._ask(call)
             except RedisUnavailable as error:
-                self.drops.record("no Redis", "groups and replies", hint=str(error))
+                self.drops.record(Reason.NO_REDIS, "groups and replies", hint=str(error))
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 
@@ -244,7 +245,7 @@ class RedisChannelLayer(LocalLayer):
                         channel = taken[0].decode()
                         return channel, content_of(self.sealer, channel, taken[1])
                     except (SealError, ValueError) as error:
-                        self.drops.record("rejected", names[0], hint=f"a message in Redis was rejected: {error}")
+                        self.drops.record(Reason.REJECTED, names[0], hint=f"a message in Redis was rejected: {error}")
                         continue
                 left = ends - time.monotonic()
                 if left <= 0:
@@ -281,7 +282,7 @@ class RedisChannelLayer(LocalLayer):
             try:
                 await (host.join_other if token_of(channel) else host.join_queue)(group, channel, begins)
             except RedisUnavailable as error:
-                self.drops.record("no Redis", group, hint=f"a change of its members: {error}")
+                self.drops.record(Reason.NO_REDIS, group, hint=f"a change of its members: {error}")
 
         self._post(join)
 

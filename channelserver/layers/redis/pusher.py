@@ -18,6 +18,7 @@ from twisted.internet import defer, task
 
 from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
+from channelserver.layers.losses import Reason
 from channelserver.layers.queues import Delivery
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
 from channelserver.layers.redis.host import Host
@@ -93,7 +94,7 @@ class Pusher:
                 content = {**content, "body_channel": await self._move_body(delivery.attachment)}
             await self._host.push(channel, content, urgent)
         except DeliveryUnknown as error:
-            self._drops.record("unknown", channel, hint=str(error))
+            self._drops.record(Reason.UNKNOWN, channel, hint=str(error))
             self._answer(delivery, 503)
         except ChannelFull as error:
             if channel in _ANSWERED:

@@ -185,6 +185,11 @@ class Settings:
     reject_unrouted: bool = option(
         False, "answer 404 to a WebSocket whose path no route matches, instead of accepting it"
     )
+    requeue: bool = option(
+        False,
+        "give a message to another worker if its process dies, at most 3 times, so consumers must bear doubles; "
+        "route(..., requeue=False) makes an exception",
+    )
     allowed_origin: tuple[str, ...] = option(
         (), "origin of WebSockets to allow, beside the site itself and ALLOWED_HOSTS; * for any"
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IWriteDescriptor
 
+from channelserver.layers.losses import Reason
 from channelserver.server.common.account import Account
 from channelserver.server.common.sending import OBJECT_BYTES, SocketSend
 from channelserver.server.common.transport import Transport
@@ -173,7 +174,7 @@ class Outgoing(_FanOutFields):
             "slow reader",
             f"{self.path!r}: closed with 1013, the client does not read: {self._waiting_bytes} bytes were waiting",
         )
-        self.site.layer.drops.record("slow reader", "websocket.send", len(self._waiting or ()))
+        self.site.layer.drops.record(Reason.SLOW_READER, "websocket.send", len(self._waiting or ()))
         self._drop_waiting()
         self.close(CloseCode.TRY_AGAIN_LATER, "too slow")
         self.unblock()

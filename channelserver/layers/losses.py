@@ -1,0 +1,87 @@
+"""Why messages are lost: the one list of reasons, and their counters.
+
+Safe from any thread: one lock, held for moments. Owns the counters of a layer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+
+from channelserver.layers.throttled_log import ThrottledLog
+
+logger = logging.getLogger("channelserver.layers")
+
+#: Channels that the log names in a sum.
+NAMED = 3
+
+#: A message of a route with ``requeue`` is given to another worker after a death at most so often.
+MOST_REQUEUES = 3
+
+
+class Reason(Enum):
+    """A reason: its value is the counter's name, its ``text`` the explanation in the documentation."""
+
+    text: str
+
+    def __new__(cls, value: str, text: str) -> Reason:
+        reason = object.__new__(cls)
+        reason._value_ = value
+        reason.text = text
+        return reason
+
+    EXPIRED = "expired", "No consumer took the message within ``expiry`` seconds."
+    FULL = "channel full", "The channel held as many messages as its capacity allows."
+    CROWDED_OUT = "crowded out", "The channel was full; the message made room for another client's. Its client got 503."
+    SLOW_READER = "slow reader", "The client did not read, so the server closed its socket."
+    RAISED = "consumer raised", "The consumer raised; the log has the traceback. Its held-back messages count, too."
+    TOO_OFTEN = "ConsumeLater too often", "The consumer raised ``ConsumeLater`` 11 times."
+    NO_ROUTE = "no route", "No route matched the message."
+    BAD_CLIENT = "bad client message", "A client sent what a ``WebsocketBinding`` or a demultiplexer cannot read."
+    DIED = "its worker process ended", "The process died while its consumer was running."
+    DIED_AGAIN = "its worker processes ended", "``requeue`` is on, and four processes died while consuming the message."
+    STOPPED = "server stopped", "The message was waiting when the server stopped."
+    NO_SERVER = "no server", "The worker process had no connection to its server."
+    TOO_LARGE = "too large for another process", "The message does not fit into 16 MiB."
+    NO_REDIS = "no Redis", "Redis was unreachable or refused the message."
+    UNKNOWN = "unknown", "The connection broke while the message was in transit; it may have arrived."
+    GAP = "gap", "A connection to Redis was down. The counter counts gaps, not messages."
+    HOST_GONE = "host gone", "The host with the reply channel is no longer there."
+    HOST_DEAF = "host deaf", "A host with members of the group does not listen. The counter counts hosts."
+    REJECTED = "rejected", "What came from Redis was no message, or was altered."
+    ERROR = "error", "The send failed for another reason; the log has the traceback."
+
+
+class DropCounter(ThrottledLog):
+    """Counts lost messages by reason. Logs the first of a reason at once, further ones as a sum once a minute.
+
+    :param now: returns seconds, monotonic.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now, logger.warning)
+        self._names: dict[str, set[str]] = {}
+
+    def record(self, reason: Reason, name: str, number: int = 1, hint: str = "") -> None:
+        """Count `number` messages as lost.
+
+        :param name: the channel or group.
+        :param hint: for the log: more about the reason, or the cure.
+        """
+        if number > 0:
+            names = self._names.setdefault(reason.value, set())
+            if len(names) < NAMED:
+                names.add(name)
+            self.count(reason.value, hint, number=number)
+
+    def add(self, reason: Reason, number: int = 1) -> None:
+        """Count messages which the caller logs."""
+        with self._lock:
+            self._totals[reason.value] = self._totals.get(reason.value, 0) + number
+
+    def _line(self, kind: str, name: str, number: int, since: float, text: str) -> str:
+        names = self._names.pop(kind, set())
+        listed = ", ".join(map(repr, sorted(names))) + (", …" if len(names) >= NAMED else "")
+        period = f" in {since:.0f} s" if since else ""
+        return f"{number} message(s) to {listed} lost{period}: {kind}{f'; {text}' if text else ''}"

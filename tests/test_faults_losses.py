@@ -1,0 +1,82 @@
+"""Nothing is lost in silence: what faults of processes and disks do to messages (docs/losses.rst)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+
+from tests.process import TIMEOUT, project, wait_until
+from tests.test_runworker import WorkerProcessTestCase
+
+
+class LossesTestCase(WorkerProcessTestCase):
+    """A project whose consumers end their processes."""
+
+    files = project("lab", "faults_losses")
+
+    def lost(self) -> dict[str, int]:
+        """Return the counters of lost messages."""
+        assert self.server is not None
+        lost: dict[str, int] = requests.get(self.server.url("/-/health"), timeout=TIMEOUT).json()["lost"]
+        return lost
+
+
+class RequeueTests(LossesTestCase):
+    """``route(..., requeue=True)``, ``--requeue``."""
+
+    def workers(self, number: int) -> list[Any]:
+        return [self.worker("--threads", "1") for _ in range(number)]
+
+    def test_given_to_others(self) -> None:
+        """A message whose process dies goes to another worker, also a coroutine's; without requeue it is lost."""
+        server = self.start("--threads", "0")
+        workers = self.workers(5)
+        self.send("again", {"number": 1, "deaths": 2})
+        self.send("again.async", {"number": 2, "deaths": 1})
+        self.wait_for_notes("work", 2)
+        server.wait_for(r"1 message\(s\) of process \d+, which has ended, go to other workers: again")
+        self.assertEqual(self.lost(), {})
+        self.send("once", {"number": 3, "deaths": 1})
+        server.wait_for(r"1 message\(s\) to 'once' lost: its worker process ended")
+        self.assertEqual(self.lost(), {"its worker process ended": 1})
+        self.assertEqual(sum(worker.process.poll() is None for worker in workers), 1)
+        self.assertEqual(sorted(note["number"] for note in self.notes("work")), [1, 2])
+
+    def test_at_most_three_times(self) -> None:
+        """A message that ends each process is lost with the fourth, and counted under a reason of its own."""
+        server = self.start("--threads", "0")
+        self.workers(5)
+        self.send("again", {"number": 1, "deaths": 9})
+        server.wait_for(r"1 message\(s\) to 'again' lost: its worker processes ended")
+        self.assertEqual(self.lost(), {"its worker processes ended": 1})
+        self.assertEqual(len(self.notes("death-1")), 4)
+        self.send("again", {"number": 2, "deaths": 0})
+        self.wait_for_notes("work")
+
+    def test_socket(self) -> None:
+        """A socket's message that comes again comes in its place."""
+        server = self.start("--threads", "1")
+        self.workers(1)
+        with server.connect("/") as websocket:
+            for text in ("one", "die", "two"):
+                websocket.send(text)
+            self.assertEqual([websocket.recv(TIMEOUT) for _ in range(3)], ["one", "die", "two"])
+        self.assertEqual(self.lost(), {})
+
+    def test_option(self) -> None:
+        """--requeue is the default of all routes."""
+        self.start("--threads", "0", "--requeue")
+        self.workers(2)
+        self.send("once", {"number": 1, "deaths": 1})
+        self.wait_for_notes("work")
+
+    def test_siblings(self) -> None:
+        """What a sibling had in its hands goes to the other processes, too."""
+        server = self.start("--processes", "2", "--threads", "1")
+        server.wait_for("process 2 serves, too")
+        for number in range(20):
+            self.send("sibling", {"number": number, "first": server.process.pid})
+        wait_until(lambda: len({note["number"] for note in self.notes("work")}) == 20)
+        server.wait_for("process 2 has ended")
+        self.assertEqual(self.lost(), {})

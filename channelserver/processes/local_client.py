@@ -124,6 +124,9 @@ class LocalSocketLayer(BaseChannelLayer):
     def forget(self, channel: str) -> None:
         self._call("forget", channel)
 
+    def session_stored(self, channel: str) -> None:
+        self._call("session_stored", channel)
+
     def close(self) -> None:
         """Close the idle connections; the next call opens a new one."""
         with self._lock:

@@ -73,10 +73,12 @@ def decorate(func: Callable[P, R], *arounds: Around) -> Callable[P, R]:
             async with _InThread(message_in(args), arounds):
                 return await cast(Any, func)(*args, **kwargs)
 
+        cast(Any, coroutine).uses_sessions = True
         return coroutine  # type: ignore[return-value]
 
     for around in reversed(arounds):
         func = _decorate_function(func, around)
+    cast(Any, func).uses_sessions = True  # for the check at the start
     return func
 
 

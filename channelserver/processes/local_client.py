@@ -158,7 +158,7 @@ class LocalSocketLayer(BaseChannelLayer):
         except OSError as error:
             raise NoServerError(
                 f"no server of this project answers on {self.path!r} ({error.strerror or error}); start one with "
-                "'twistd channelserver', or name its --local-socket in the setting CHANNELSERVER['local_socket']"
+                "'channelserver serve', or name its --local-socket in the setting CHANNELSERVER['local_socket']"
             ) from error
         self._keep(connection)
         problem, result = answer

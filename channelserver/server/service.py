@@ -103,6 +103,8 @@ class ServerService(service.Service):
         self._ports: list[Any] = []  # IListeningPort lacks the factory and the descriptor
         #: Called when a listener cannot be opened; does not return.
         self.on_listen_error: Callable[[ListenError], object] = self._raise
+        #: Called, after `started`, with the same lines.
+        self.on_listening: Callable[[list[str]], object] = lambda lines: None
         self._local: tuple[str, LocalFactory] | None = None
         #: The certificate, if there is one.
         self.tls = tls
@@ -190,7 +192,9 @@ class ServerService(service.Service):
             first: Any = results[0].value
             self.on_listen_error(first.subFailure.value)
         else:
-            self._started([line for line in results[0] if line is not None])
+            lines = [line for line in results[0] if line is not None]
+            self._started(lines)
+            self.on_listening(lines)
 
     def _secured(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
         return endpoint if self.tls is None else TLSEndpoint(endpoint, self.tls, self._site, self._reactor)

@@ -47,6 +47,7 @@ class Reason(Enum):
     NO_REDIS = "no Redis", "Redis was unreachable or refused the message."
     UNKNOWN = "unknown", "The connection broke while the message was in transit; it may have arrived."
     GAP = "gap", "A connection to Redis was down. The counter counts gaps, not messages."
+    PROCESS_GONE = "process gone", "The connection was that of one of ``--processes``, which had ended."
     HOST_GONE = "host gone", "The host with the reply channel is no longer there."
     HOST_DEAF = "host deaf", "A host with members of the group does not listen. The counter counts hosts."
     REJECTED = "rejected", "What came from Redis was no message, or was altered."

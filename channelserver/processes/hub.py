@@ -33,7 +33,7 @@ from channelserver.layers.queues import MAX_IN_HAND, Delivery
 from channelserver.layers.turns import Client
 from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, ask
-from channelserver.processes.remote_process import RemoteProcess
+from channelserver.processes.remote_process import Gone, RemoteProcess
 from channelserver.processes.tickets import Ledger
 from channelserver.processes.waits import Waits
 
@@ -41,6 +41,8 @@ _log = Logger("channelserver.processes.hub")
 
 #: Seconds that a message of an outbox (:mod:`channelserver.workers.outbox`) waits for room in its channel.
 PATIENCE = 2.0
+#: Kinds of connections of processes that have ended for which messages are still counted.
+REMEMBERED = 100
 #: Seconds in which a sibling must send its figures.
 ANSWER_SECONDS = 1.0
 
@@ -63,6 +65,7 @@ class Hub:
         self._listening: tuple[str, ...] = ()
         self._looking = False
         self._idle_callbacks: list[Callable[[], object]] = []
+        self._gone: deque[str] = deque()
         layer.queues.threads.holders.append(self._held)
         #: Functions that return this process's figures, by name.
         self.figures: dict[str, Callable[..., Any]] = {
@@ -90,6 +93,13 @@ class Hub:
             _log.info("worker process {pid} has left", pid=peer.pid)
         peer.close()
         self.changed()
+
+    def remember(self, prefix: str) -> None:
+        """Count what is sent to the connections of a process that has ended; the last :data:`REMEMBERED` such."""
+        self._gone.append(prefix)
+        self.layer.attach(prefix, Gone(self.layer.drops))
+        if len(self._gone) > REMEMBERED:
+            self.layer.detach(self._gone.popleft())
 
     def changed(self) -> None:
         """React to a process that serves other channels than before, or has left."""
@@ -356,6 +366,7 @@ class Peer:
         for prefix in self._prefixes:
             self._layer.detach(prefix)
             self._layer.groups.drop_prefix(prefix)
+            self._hub.remember(prefix)
 
     def _give_up(self, delivery: Delivery) -> None:
         """Tell the client that its message is lost, and free the lane."""
@@ -434,6 +445,5 @@ def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> d
         "group_channels": layer.group_channels,
         "forget": layer.forget,
         "flush": layer.flush,
-        "session_stored": layer.session_stored,
         **statistics,
     }

@@ -9,7 +9,9 @@ descriptor.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +53,8 @@ class IReactor(
 
 class ILinkTransport(IUNIXTransport, ITCPTransport):
     """Twisted's connected Unix socket; for type checkers."""
+
+    socket: socket.socket
 
 
 @implementer(IFileDescriptorReceiver)
@@ -167,7 +171,14 @@ class Link(Int32StringReceiver):
     # -- the connection ------------------------------------------------------------------------------------------------
 
     def fileDescriptorReceived(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
         self._descriptors.append(descriptor)  # arrives before its note
+
+    def hang_up(self) -> None:
+        """The other process has ended: read what it has sent, then close. A child of it may keep its end open."""
+        if self.connected:
+            with contextlib.suppress(OSError):
+                self.transport.socket.shutdown(socket.SHUT_RD)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = False

@@ -1,4 +1,4 @@
-"""The connections of another process, as an outlet of this process's layer.
+"""The connections of another process, as an outlet of this process's layer: while it runs, and afterwards.
 
 The methods of the outlet run in any thread; the bridge takes their calls to the reactor thread. Owns nothing: the other
 process has the connections, and knows which of them are in which groups.
@@ -73,14 +73,45 @@ class RemoteProcess:
         self._bridge.post_data(size_of(content), self._note_message, name, call, arguments)
 
     def _note_message(self, name: str, call: str, arguments: tuple[Any, ...]) -> None:
+        if not self._link.connected:
+            self._drops.record(Reason.PROCESS_GONE, name)
+            return
         try:
-            self._note(call, *arguments)
+            self._link.note(call, *arguments)
         except MessageTooLarge as problem:
             self._drops.record(Reason.TOO_LARGE, name, hint=str(problem))
 
     def _note(self, call: str, *arguments: Any) -> None:
         if self._link.connected:
             self._link.note(call, *arguments)
+
+
+class Gone:
+    """An outlet in the place of the connections of a process that has ended: counts what is sent to them as lost."""
+
+    def __init__(self, drops: DropCounter) -> None:
+        self._drops = drops
+
+    def __contains__(self, channel: object) -> bool:
+        return False
+
+    def client_of(self, channel: str) -> Any:
+        return None
+
+    def deliver(self, channel: str, content: Content) -> None:
+        self._drops.record(Reason.PROCESS_GONE, channel)
+
+    def deliver_group(self, channels: Collection[str], content: Content) -> None:
+        for channel in channels:
+            self.deliver(channel, content)
+
+    def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
+        self.deliver(channel, content)
+        return False
+
+    def deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
+        self.deliver(channel, content)
+        done(False)
 
 
 def size_of(content: Content) -> int:

@@ -1,61 +1,95 @@
-"""The number of connections of each process of a server, in shared memory.
+"""What each process of a server tells the others in shared memory: its connections, and that its reactor runs.
 
-Runs in the reactor thread of each process; owns that process's own number.
+Runs in the reactor thread of each process; owns that process's own numbers. A process that is stopped or whose reactor
+hangs cannot send anything; that it no longer writes here, the others see at once and without asking it.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import time
+from collections.abc import Callable
 
+#: The numbers of a process: its connections, and when its reactor last ran, in ms of the monotonic clock (0: it has not
+#: yet), which all processes share.
+_NUMBERS = ("connections", "beat")
 #: Bytes of a number.
 _SIZE = 8
-#: Stands for a process that is not running.
+#: Stands for the connections of a process that is not running.
 _ABSENT = 2**64 - 1
 
 #: A process with more than this many connections more than another one leaves the next connection to that one.
 SLACK = 1
+#: Seconds between two beats, and those after which a process counts as silent.
+BEAT, SILENT = 1.0, 3.0
 
 
 class Shares:
-    """The number of connections of each process.
+    """The numbers of all processes.
 
     :param descriptor: of the shared memory; stays open.
     :param number: which of them this is, from 1.
+    :param now: returns seconds of the system's monotonic clock.
     """
 
-    def __init__(self, descriptor: int, processes: int, number: int) -> None:
+    def __init__(self, descriptor: int, processes: int, number: int, now: Callable[[], float] = time.monotonic) -> None:
         self.descriptor = descriptor
-        self._number = number
+        self.number = number
+        self.processes = processes
+        self._now = now
         self._others = [other for other in range(1, processes + 1) if other != number]
-        self._counts = memoryview(mmap.mmap(descriptor, processes * _SIZE)).cast("Q")
+        memory = memoryview(mmap.mmap(descriptor, processes * len(_NUMBERS) * _SIZE)).cast("Q")
+        self._counts, self._beats = memory[:processes], memory[processes:]
 
     @classmethod
-    def make(cls, processes: int) -> Shares:
+    def make(cls, processes: int, now: Callable[[], float] = time.monotonic) -> Shares:
         """Return the shares of the first process; the others are not running yet."""
         descriptor = os.memfd_create("channelserver-shares")
-        os.ftruncate(descriptor, processes * _SIZE)
-        shares = cls(descriptor, processes, 1)
+        os.ftruncate(descriptor, processes * len(_NUMBERS) * _SIZE)
+        shares = cls(descriptor, processes, 1, now)
         for number in range(2, processes + 1):
             shares.gone(number)
         return shares
 
     def count(self, connections: int) -> None:
         """Set the number of connections of this process."""
-        self._counts[self._number - 1] = connections
+        self._counts[self.number - 1] = connections
 
     def gone(self, number: int) -> None:
         """Note that a process is not running."""
         self._counts[number - 1] = _ABSENT
+        self._beats[number - 1] = 0
 
     def total(self) -> int:
         """Return the sum over all processes."""
-        return sum(self._present([self._number, *self._others]))
+        return sum(count for count in self._counts if count != _ABSENT)
 
     def ahead(self) -> bool:
-        """Whether another process should take the next connection."""
-        others = self._present(self._others)
-        return bool(others) and self._counts[self._number - 1] > min(others) + SLACK
+        """Whether another process should take the next connection; one that is silent would not."""
+        own, counts = self._counts[self.number - 1], self._counts
+        for number in self._others:
+            if own > counts[number - 1] + SLACK and not self.silent(number):
+                return True
+        return False
 
-    def _present(self, numbers: list[int]) -> list[int]:
-        return [count for number in numbers if (count := self._counts[number - 1]) != _ABSENT]
+    # -- who is alive --------------------------------------------------------------------------------------------------
+
+    def beat(self) -> None:
+        """Note that the reactor of this process runs."""
+        self._beats[self.number - 1] = int(self._now() * 1000) or 1
+
+    def last_beat(self, number: int) -> int:
+        """Return the time of a process's last beat; 0: it does not serve yet, or is not running."""
+        return self._beats[number - 1]
+
+    def silent(self, number: int) -> bool:
+        """Whether a process is not there, or has not moved for :data:`SILENT` seconds."""
+        return self._now() * 1000 - self._beats[number - 1] > SILENT * 1000
+
+    def states(self) -> dict[str, str]:
+        """Return for each process, by its number: ``serving``, ``silent`` or ``absent`` (not running, or starting)."""
+        return {
+            str(number): ("absent" if not self._beats[number - 1] else "silent" if self.silent(number) else "serving")
+            for number in range(1, self.processes + 1)
+        }

@@ -3,12 +3,18 @@
 Runs in the reactor thread of the first process; owns the others.
 
 A sibling is a new interpreter, not a fork. It inherits file descriptors: a pipe with its configuration, a pipe for its
-log, one end of a socket pair to this process, and the listening sockets. This process logs what a sibling logs, with
-the sibling's number; what a sibling prints goes where this process prints.
+log, one end of a socket pair to this process, the lifeline, and the listening sockets. This process logs what a sibling
+logs, with the sibling's number; what a sibling prints goes where this process prints.
+
+The *lifeline* is a socket pair whose other end nobody but this process has. A byte tells the sibling that all processes
+serve, so that it may accept connections; the end of the lifeline, that this process has ended. In the other direction,
+each process notes in shared memory that its reactor runs (:mod:`channelserver.processes.shares`). One that does not is
+killed and started again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,20 +29,26 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
 from twisted.python.failure import Failure
 
+from channelserver.processes import descriptors
 from channelserver.processes.connectors import adopt
 from channelserver.processes.hub import Hub
-from channelserver.processes.link import IReactor
-from channelserver.processes.shares import Shares
+from channelserver.processes.link import IReactor, Link
+from channelserver.processes.shares import BEAT, Shares
 
 _log = Logger("channelserver.processes.siblings")
 
 #: File descriptors in a sibling; high, so that they do not collide with those that options name. The listening sockets
 #: come last.
-CONFIG, LOG, LINK, SHARES, LISTENERS = 200, 201, 202, 203, 204
+CONFIG, LOG, LINK, SHARES, LIFELINE, LISTENERS = 200, 201, 202, 203, 204, 205
 
 #: Seconds before a process that has died is started again: at first, and at most. More than STEADY seconds of life
 #: reset the back-off.
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.5, 30.0, 10.0
+
+#: Seconds for which the start waits until all processes serve, and between two looks whether they do.
+START_SECONDS, LOOK_SECONDS = 10.0, 0.05
+#: Seconds that a process has at least until it serves.
+LONGEST_START = 120.0
 
 #: Longest event in a sibling's log, in bytes; a longer one is dropped.
 LONGEST_EVENT = 1024 * 1024
@@ -57,6 +69,8 @@ class Siblings:
     :param config: configures a sibling; its keys are described in :mod:`channelserver.start.sibling`.
     :param listeners: returns the descriptors of the listening sockets.
     :param hub: they join it; None: they share the layer by other means.
+    :param hang_timeout: seconds without a sign of life after which one is killed; 0: none ever is.
+    :param listen: called when all serve: this process may accept connections, too.
     """
 
     def __init__(
@@ -67,23 +81,70 @@ class Siblings:
         listeners: Callable[[], list[int]],
         hub: Hub | None,
         shares: Shares,
+        hang_timeout: float,
+        listen: Callable[[], object],
     ) -> None:
         self.reactor = reactor
         self.config = config
         self.listeners = listeners
         self.hub = hub
         self.shares = shares
+        self.hang_timeout = hang_timeout
+        #: Whether all processes may accept connections.
+        self.listening = False
+        #: How many processes have been replaced, by reason.
+        self.replaced: dict[str, int] = {}
+        self._listen = listen
         self._number = number
         self._all: list[Sibling] = []
         self._ended: defer.Deferred[None] | None = None
+        self._looked = 0.0
 
     def start(self) -> None:
         self._all = [Sibling(self, number) for number in range(2, self._number + 2)]
         self.reactor.callWhenRunning(self._start_all)
 
     def _start_all(self) -> None:
+        descriptors.sockets.watch(self.reactor, self)
         for sibling in self._all:
             sibling.start()
+        self._looked = began = self.reactor.seconds()
+        self._await_all(began)
+        self._look()
+
+    def _await_all(self, began: float) -> None:
+        """Have all processes accept connections as soon as all serve: the first would get all clients of a server that
+        has been started again, and keep them.
+        """
+        late = [sibling.number for sibling in self._all if not self.shares.last_beat(sibling.number)]
+        waited = self.reactor.seconds() - began
+        if self.stopping:
+            return
+        if late and waited < START_SECONDS:
+            self.reactor.callLater(LOOK_SECONDS, self._await_all, began)
+            return
+        if late:
+            _log.warn(
+                "accepting connections without process {late}, which does not serve after {waited:.0f} s",
+                late=", ".join(map(str, late)), waited=waited,
+            )  # fmt: skip
+        self.listening = True
+        for sibling in self._all:
+            sibling.let_listen()
+        self._listen()
+
+    def _look(self) -> None:
+        """Look who is hung. What this process has missed itself, stopped or suspended, counts as one beat."""
+        now = self.reactor.seconds()
+        elapsed, self._looked = min(now - self._looked, 2 * BEAT), now
+        if not self.stopping:
+            for sibling in self._all:
+                sibling.look(elapsed)
+            self.reactor.callLater(BEAT, self._look)
+
+    def sockets(self) -> list[socket.socket]:
+        """Return the lifelines, which forked children must not keep."""
+        return [sibling.lifeline for sibling in self._all if sibling.lifeline is not None]
 
     def signal(self, number: int) -> None:
         for sibling in self._all:
@@ -118,11 +179,17 @@ class Sibling:
     def __init__(self, siblings: Siblings, number: int) -> None:
         self._siblings = siblings
         self._reactor = siblings.reactor
-        self._number = number
+        self.number = number
+        #: This process's end of the lifeline.
+        self.lifeline: socket.socket | None = None
+        self._link: Link | None = None
         self._pause = FIRST_PAUSE
         self._began = 0.0
         self._transport: IProcessTransport | None = None
+        self._beat = 0
+        self._silence = 0.0  # seconds for which it has not moved
         self._restart: IDelayedCall | None = None
+        self._reason = "ended"  # why it is going to be replaced
 
     @property
     def running(self) -> bool:
@@ -133,21 +200,26 @@ class Sibling:
         if self._siblings.stopping:
             return
         self._began = self._reactor.seconds()
+        self._beat, self._silence = 0, 0.0
         ours, theirs = socket.socketpair(socket.AF_UNIX)
-        with ours, theirs, open(os.devnull, "rb") as stdin:
+        self.lifeline, theirs_too = socket.socketpair(socket.AF_UNIX)
+        with ours, theirs, theirs_too, open(os.devnull, "rb") as stdin:
             try:
-                pid = self._spawn(theirs.fileno(), stdin.fileno())
+                pid = self._spawn(theirs.fileno(), theirs_too.fileno(), stdin.fileno())
             except OSError as problem:
-                _log.error("process {number} cannot be started: {problem}", number=self._number, problem=problem)
+                _log.error("process {number} cannot be started: {problem}", number=self.number, problem=problem)
                 self._start_later()
                 return
+            if self._siblings.listening:
+                self.let_listen()
             hub = self._siblings.hub
             if hub is not None:
-                hub.join(adopt(self._reactor, os.dup(ours.fileno())), pid, sibling=True)
+                self._link = adopt(self._reactor, os.dup(ours.fileno()))
+                hub.join(self._link, pid, sibling=True)
 
-    def _spawn(self, link: int, stdin: int) -> int:
+    def _spawn(self, link: int, lifeline: int, stdin: int) -> int:
         listeners = self._siblings.listeners()
-        files: dict[int, int | str] = {0: stdin, 1: 1, 2: 2, CONFIG: "w", LOG: "r"}
+        files: dict[int, int | str] = {0: stdin, 1: 1, 2: 2, CONFIG: "w", LOG: "r", LIFELINE: lifeline}
         files[SHARES] = self._siblings.shares.descriptor
         if self._siblings.hub is not None:
             files[LINK] = link
@@ -155,13 +227,40 @@ class Sibling:
         config = self._siblings.config
         files.update(dict.fromkeys(config["named"], listeners[0]))
         files.update(enumerate(listeners, LISTENERS))
-        config = {**config, "number": self._number, "listeners": len(listeners), "link": LINK in files}
-        self._transport = transport = self._reactor.spawnProcess(
-            _Watch(self), sys.executable, [sys.executable, "-c", _PROGRAM], os.environ.copy(), childFDs=files
-        )
+        config = {
+            **config, "parent": os.getpid(), "number": self.number, "listeners": len(listeners), "link": LINK in files
+        }  # fmt: skip
+        with descriptors.sockets.kept():
+            self._transport = transport = self._reactor.spawnProcess(
+                _Watch(self), sys.executable, [sys.executable, "-c", _PROGRAM], os.environ.copy(), childFDs=files
+            )
         transport.writeToChild(CONFIG, json.dumps(config).encode())
         transport.closeChildFD(CONFIG)
         return int(transport.pid)
+
+    def let_listen(self) -> None:
+        """Tell the process that it may accept connections."""
+        if self.lifeline is not None:
+            with contextlib.suppress(OSError):  # it has ended
+                self.lifeline.send(b"l")
+
+    def look(self, elapsed: float) -> None:
+        """Kill the process if it is hung.
+
+        :param elapsed: seconds since the last call.
+        """
+        siblings = self._siblings
+        beat = siblings.shares.last_beat(self.number)
+        if self._transport is None or beat != self._beat:
+            self._beat, self._silence = beat, 0.0
+            return
+        self._silence += elapsed
+        limit = siblings.hang_timeout if beat else max(siblings.hang_timeout, LONGEST_START)
+        if siblings.hang_timeout and self._silence > limit:
+            self._silence = 0.0
+            _log.error("process {number} has not moved for {limit:g} s; killing it", number=self.number, limit=limit)
+            self._reason = "hung"
+            self.signal(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
         if self._transport is not None:
@@ -178,18 +277,26 @@ class Sibling:
         self.signal(signal.SIGTERM)
 
     def ended(self, reason: Failure) -> None:
-        """Replace the process, which has ended."""
+        """Replace the process, which has ended. Its children may still have its descriptors."""
         self._transport = None
+        if self.lifeline is not None:
+            self.lifeline.close()
+            self.lifeline = None
+        link, self._link = self._link, None
+        if link is not None:
+            link.hang_up()
         siblings = self._siblings
-        siblings.shares.gone(self._number)
+        siblings.shares.gone(self.number)
+        why, self._reason = self._reason, "ended"
         if siblings.stopping:
             siblings.check_ended()
             return
+        siblings.replaced[why] = siblings.replaced.get(why, 0) + 1
         if self._reactor.seconds() - self._began > STEADY:
             self._pause = FIRST_PAUSE
         _log.error(
             "process {number} has ended: {how}; a new one starts in {pause:g} s",
-            number=self._number, how=_how(reason.value), pause=self._pause,
+            number=self.number, how=_how(reason.value), pause=self._pause,
         )  # fmt: skip
         self._start_later()
 
@@ -202,10 +309,10 @@ class Sibling:
         try:
             event = eventFromJSON(line.decode("utf-8"))
         except Exception:
-            _log.warn("process {number}: {line}", number=self._number, line=line[:200])
+            _log.warn("process {number}: {line}", number=self.number, line=line[:200])
             return
         level = getattr(event.get("log_level"), "name", "info")
-        event["log_system"] = f"{event.get('log_namespace')}#{level},{self._number}"
+        event["log_system"] = f"{event.get('log_namespace')}#{level},{self.number}"
         globalLogPublisher(event)
 
 
@@ -224,7 +331,8 @@ class _Watch(ProcessProtocol):
         if len(self._rest) > LONGEST_EVENT:
             self._rest = b""
 
-    def processEnded(self, reason: Failure) -> None:
+    def processExited(self, reason: Failure) -> None:
+        # Not processEnded, which comes when the pipes are closed: children of the process may have them, too.
         self._sibling.ended(reason)
 
 

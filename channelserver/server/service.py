@@ -31,6 +31,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from channelserver.processes import descriptors
 from channelserver.processes.hub import Hub
 from channelserver.processes.link import IReactor
 from channelserver.processes.local import LocalFactory
@@ -103,8 +104,6 @@ class ServerService(service.Service):
         self._ports: list[Any] = []  # IListeningPort lacks the factory and the descriptor
         #: Called when a listener cannot be opened; does not return.
         self.on_listen_error: Callable[[ListenError], object] = self._raise
-        #: Called, after `started`, with the same lines.
-        self.on_listening: Callable[[list[str]], object] = lambda lines: None
         self._local: tuple[str, LocalFactory] | None = None
         #: The certificate, if there is one.
         self.tls = tls
@@ -113,13 +112,14 @@ class ServerService(service.Service):
         self.siblings: Siblings | None = None
         self.hub: Hub | None = None
         self._listener = Listening(reactor)
+        self._lines: list[str] = []
 
     @property
     def draining(self) -> bool:
         return self._site.draining
 
     def share(self, shares: Shares, descriptors: Iterable[int] | None = None) -> None:
-        """Share the listeners with other processes.
+        """Share the listeners with other processes. None accepts a connection before :meth:`listen` is called.
 
         :param descriptors: of the listeners, if this process inherits them.
         """
@@ -130,7 +130,7 @@ class ServerService(service.Service):
         """Return the descriptors of the listening sockets, in the order in which they were opened; without the local
         socket's.
         """
-        return [port.fileno() for port in self._ports if not isinstance(port.factory, LocalFactory)]
+        return [port.fileno() for port in self._shared_ports()]
 
     @property
     def port(self) -> int:
@@ -192,9 +192,24 @@ class ServerService(service.Service):
             first: Any = results[0].value
             self.on_listen_error(first.subFailure.value)
         else:
-            lines = [line for line in results[0] if line is not None]
-            self._started(lines)
-            self.on_listening(lines)
+            self._lines = [line for line in results[0] if line is not None]
+            if self._site.shares is None:
+                self._started(self._lines)
+
+    def listen(self) -> None:
+        """Accept connections from now on: all processes that share the listeners serve."""
+        if self.draining:
+            return
+        for port in self._shared_ports():
+            port.startReading()
+        self._started(self._lines)
+
+    def _shared_ports(self) -> list[Any]:
+        return [port for port in self._ports if not isinstance(port.factory, LocalFactory)]
+
+    def sockets(self) -> list[socket.socket]:
+        """Return the listening sockets, which forked children must not keep."""
+        return [port.socket for port in self._ports if port.connected]
 
     def _secured(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
         return endpoint if self.tls is None else TLSEndpoint(endpoint, self.tls, self._site, self._reactor)
@@ -208,6 +223,8 @@ class ServerService(service.Service):
         except Exception as problem:
             raise ListenError(f"cannot listen on {description}: {_reason(problem)}{_CURE}") from problem
         self._ports.append(port)
+        if self._site.shares is not None and not isinstance(factory, LocalFactory):
+            port.stopReading()
         watch_accepting(port, self._site.throttled_log, self._reactor)
         if isinstance(endpoint, TLSEndpoint):
             self._https_port = port.getHost().port
@@ -221,8 +238,7 @@ class ServerService(service.Service):
         """Start the worker threads: after the process has become a daemon, for threads do not survive that."""
         super().startService()
         self._site.start()
-        if self._site.shares is not None:
-            self._site.shares.count(len(self._site.connections))
+        descriptors.sockets.watch(self._reactor, self)
         self._site.layer.open(self._reactor, self._site.bridge)
         self._workers.start()
         if self.siblings is not None:

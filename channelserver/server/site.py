@@ -15,11 +15,10 @@ from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
 from channelserver.layers import BaseChannelLayer, ChannelFull
-from channelserver.layers.base import SESSION_CHANNEL
 from channelserver.layers.content import Content
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.layers.turns import Client
-from channelserver.processes.shares import Shares
+from channelserver.processes.shares import BEAT, Shares
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.account import ClientMemory
 from channelserver.server.common.limits import Admission, descriptors_short
@@ -58,6 +57,17 @@ class Connection(Protocol):
 
     def abort(self) -> None:
         """Close at once."""
+
+
+class Pulse:
+    """Tells the other processes that this one's reactor runs."""
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+
+    def on_tick(self, now: float) -> float:
+        self._shares.beat()
+        return now + BEAT - 0.5  # the wheel adds up to half a second
 
 
 class Site:
@@ -99,9 +109,8 @@ class Site:
         if queues is not None:
             queues.max_bytes = self.memory.limit // 2
             self.memory.queued = lambda: queues.bytes
-        self.replies = Replies(bridge, self.wheel.now)
+        self.replies = Replies(bridge)
         self.replies.forget = layer.forget
-        self.replies.settle_session = self._settle_session
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             layer.attach(prefix, self.replies)
         self.root_path = options.root_path.rstrip("/")
@@ -117,8 +126,12 @@ class Site:
         self._date_field = (b"", b"", b"")
 
     def start(self) -> None:
-        """Start to sweep the layer every few seconds."""
+        """Start to sweep the layer every few seconds, and to tell other processes that this one moves."""
         self.wheel.add(self, self.wheel.now() + SWEEP_SECONDS)
+        if self.shares is not None:
+            self.shares.count(len(self.connections))
+            self.shares.beat()
+            self.wheel.add(Pulse(self.shares), self.wheel.now())
 
     def stop(self) -> None:
         """Cancel all deadlines and stop receiving replies."""
@@ -170,12 +183,7 @@ class Site:
         """Drop expired messages of the layer; log the sums of throttled events."""
         self.layer.sweep()
         self.throttled_log.flush()
-        self.replies.renew_sessions(now)
         return now + SWEEP_SECONDS
-
-    def _settle_session(self, name: str, is_open: bool) -> None:
-        """Have a worker renew or delete a channel session. Workers have stored it, so they bound the messages."""
-        self.layer.submit(SESSION_CHANNEL, {"reply_channel": name, "open": is_open}, urgent=True)
 
     def submit(
         self, channel: str, content: Content, attachment: Any = None, client: Client = None, size: int | None = None

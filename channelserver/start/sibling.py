@@ -3,6 +3,8 @@
 Runs in the main thread, which becomes the reactor thread. :mod:`channelserver.processes.siblings` starts the process
 and sends it ``config``:
 
+``parent``
+    process ID of the first process.
 ``number``, ``processes``
     the number of this process (the first process has 1), and how many there are.
 ``settings``, ``path``
@@ -25,28 +27,56 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.logger import Logger, globalLogBeginner, jsonFileLogObserver
 
 from channelserver.asgi import channel_layers
 from channelserver.processes.connectors import InheritedConnector
+from channelserver.processes.descriptors import close_on_exec, end_with_parent
 from channelserver.processes.shares import Shares
-from channelserver.processes.siblings import LINK, LISTENERS, LOG, SHARES
+from channelserver.processes.siblings import LIFELINE, LINK, LISTENERS, LOG, SHARES
 from channelserver.server.common.limits import raise_descriptor_limit
 from channelserver.server.common.options import Settings
 from channelserver.server.common.reactor import install
 from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, use_remote_layer
+from channelserver.start.command import access_log
 from channelserver.start.log_stream import protect_standard_streams
-from channelserver.start.logs import access_log, join_logs
+from channelserver.start.logs import join_logs
 from channelserver.start.signals import other_signals
 
 _log = Logger("channelserver.sibling")
 
 
+class Lifeline(FileDescriptor):
+    """This process's end of the lifeline to the first process.
+
+    :param descriptor: of the socket.
+    :param listen: called when all processes serve.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int, listen: Callable[[], object]) -> None:
+        super().__init__(reactor)
+        self._descriptor = descriptor
+        self._listen = listen
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def doRead(self) -> None:
+        if os.read(self._descriptor, 100):
+            self._listen()
+        else:
+            os._exit(1)  # as the kernel would have it: the first process has ended, and the next needs the sockets
+
+
 def main(config: dict[str, Any]) -> None:
     """Serve until the first process sends SIGTERM or ends."""
+    end_with_parent(config["parent"])
+    close_on_exec()
     protect_standard_streams()
     globalLogBeginner.beginLoggingTo(
         [jsonFileLogObserver(open(LOG, "w", buffering=1, encoding="utf-8"), recordSeparator="")],
@@ -80,21 +110,22 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
     project.load(config["settings"], root_path=values.root_path)
     join_logs()
     raise_descriptor_limit(values.max_connections)
-    service: Any = None
 
     def lost() -> None:
-        """End, too: a restarted first process needs the listening sockets."""
-        if service.draining:
-            os._exit(1)
-        _log.error("process {number} ends because the first process has ended", number=config["number"])
-        reactor.stop()
+        """The layer is gone, mostly because the first process has ended. If it has not, it starts another sibling."""
+        if not service.draining:
+            _log.error("process {number} ends: it has lost the layer of the first process", number=config["number"])
+        os._exit(1)
 
+    service: Any = None
     if config["link"]:
         use_remote_layer(values.layer, InheritedConnector(LINK, lost))
     install_shortcuts(values)
     service = make_server(values, reactor, access_log(values, config["daemon"]), number=config["number"])
     shares = Shares(SHARES, config["processes"], config["number"])
     service.share(shares, range(LISTENERS, LISTENERS + config["listeners"]))
+    lifeline = Lifeline(reactor, LIFELINE, service.listen)
+    reactor.callWhenRunning(lifeline.startReading)
     service.privilegedStartService()
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)

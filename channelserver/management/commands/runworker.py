@@ -19,6 +19,7 @@ from channelserver.asgi import channel_layers, local_socket_path
 from channelserver.bridge import Bridge
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.message import Message
+from channelserver.processes import descriptors
 from channelserver.processes.connectors import SocketConnector
 from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
@@ -140,6 +141,7 @@ class WorkerProcess:
         self._reactor.run()
 
     def _start(self) -> None:
+        descriptors.sockets.watch(self._reactor)
         self.wrapper.channel_layer.open(self._reactor, self._bridge)
         self.pool.start()
         worker_process_ready.send_robust(sender=self.pool.worker)

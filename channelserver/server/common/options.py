@@ -175,6 +175,13 @@ class Settings:
     processes: int = option(
         1, "processes that share the listeners and one channel layer, each with its own worker threads", low=1, high=64
     )
+    hang_timeout: float = option(
+        30.0,
+        "time without a sign of life after which one of --processes is killed and started again, and with all worker "
+        "threads on the same job after which the health check is no longer ready; 0 = never",
+        unit="seconds",
+        low=0,
+    )
     layer: str = option("default", "which of CHANNEL_LAYERS")
     root_path: str = option(
         "", "path under which the site is mounted, e.g. /app; default: the setting FORCE_SCRIPT_NAME"

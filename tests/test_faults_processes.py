@@ -1,0 +1,222 @@
+"""``--processes``: one of them is late, dies, is stopped or hangs (part 7)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+import requests
+
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
+from tests.redis_server import RedisServer
+
+#: A sibling waits for a file before it has imported the settings.
+LATE = """
+import sys, time
+while "channelserver.start.sibling" in sys.modules and not (BASE_DIR / "go").exists():
+    time.sleep(0.005)
+"""
+
+REDIS = """
+CHANNEL_LAYERS["default"]["BACKEND"] = "channelserver.layers.redis.RedisChannelLayer"
+CHANNEL_LAYERS["default"]["CONFIG"] = {{"hosts": ["{url}"]}}
+"""
+
+
+class FaultsTestCase(ServerTestCase):
+    """A server of two processes."""
+
+    files = project("faults_processes")
+    extra_settings = """
+        from channelserver.server.common import listening
+        listening.COURTESY = 0.05
+        MIDDLEWARE = []
+    """
+
+    def append(self, text: str) -> None:
+        """Add to the settings."""
+        with open(self.folder / "settings.py", "a") as stream:
+            stream.write(text)
+
+    def use_redis(self) -> None:
+        """Use a layer over Redis."""
+        redis = RedisServer()
+        self.addCleanup(redis.remove)
+        self.append(REDIS.format(url=redis.url))
+
+    def start_two(self, *arguments: str, port: int = 0) -> Server:
+        """Start the server; wait until both serve."""
+        server = self.start("--processes", "2", "--threads", "2", *arguments, port=port)
+        server.wait_for("process 2 serves, too")
+        return server
+
+    def ask_until(self, server: Server, path: str, wanted: Callable[[str], bool]) -> requests.Session:
+        """Ask on new connections, which stay open, until an answer is wanted; return that connection."""
+        found: list[requests.Session] = []
+
+        def ask() -> bool:
+            session = requests.Session()
+            self.addCleanup(session.close)
+            found.append(session)
+            return wanted(session.get(server.url(path), timeout=TIMEOUT).text)
+
+        wait_until(ask, f"an answer of {path} that is wanted")
+        return found[-1]
+
+    def both(self, server: Server) -> tuple[requests.Session, requests.Session, int]:
+        """Return a connection to the first process, one to the other, and the other's process ID."""
+        first = self.ask_until(server, "/where/", lambda text: text == str(server.process.pid))
+        other = self.ask_until(server, "/where/", lambda text: text != str(server.process.pid))
+        return first, other, int(other.get(server.url("/where/"), timeout=TIMEOUT).text)
+
+
+class StartTests(FaultsTestCase):
+    """Nobody listens until all serve."""
+
+    def test_clients_that_come_back_at_once(self) -> None:
+        """Clients that hammer a server which starts are shared out, and all are served."""
+        self.append(LATE)
+        port = free_port()
+        server = self.run_process(
+            self.twistd("--settings", "settings", "--port", str(port), "--processes", "2", "--threads", "2")
+        )
+        sessions = [requests.Session() for _ in range(60)]
+        answers: list[str] = []
+
+        def ask(session: requests.Session) -> None:
+            while True:
+                try:
+                    answers.append(session.get(f"http://127.0.0.1:{port}/where/", timeout=TIMEOUT).text)
+                    return
+                except requests.ConnectionError:
+                    pass  # nobody listens yet
+
+        clients = [Thread(target=ask, args=(session,), daemon=True) for session in sessions]
+        for client in clients:
+            client.start()
+        wait_until(lambda: _queued(port) == len(sessions), "that all clients wait")
+        self.assertEqual(answers, [])
+        self.assertNotIn("listening on", server.output)
+        (self.folder / "go").touch()
+        for client in clients:
+            client.join(TIMEOUT)
+        server.wait_for("listening on")
+        for session in sessions:
+            session.close()
+        self.assertEqual(len(answers), 60)
+        first = answers.count(str(server.process.pid))
+        self.assertGreaterEqual(min(first, 60 - first), 20, answers)
+
+    def test_a_process_that_does_not_start(self) -> None:
+        """It is not waited for for ever; and it serves when it is there."""
+        self.append(LATE + "from channelserver.processes import siblings\nsiblings.START_SECONDS = 0.3\n")
+        server = self.start("--processes", "2", "--threads", "2")
+        server.wait_for(r"accepting connections without process 2, which does not serve after \d+ s")
+        self.assertEqual(server.get("/where/").text, str(server.process.pid))
+        (self.folder / "go").touch()
+        server.wait_for("process 2 serves, too")
+        self.both(server)
+        self.assertEqual(server.stop(), 0)
+
+
+class EndTests(FaultsTestCase):
+    """Who has ended is known, whatever its children keep."""
+
+    def first_dies(self, *options: str, arrangement: tuple[str, ...] = ("--processes", "2", "--threads", "2")) -> None:
+        """Kill the first process, whose children live on; start the server again on the same port."""
+        port = free_port()
+        for _ in range(2):
+            server = self.start(*arrangement, *options, port=port)
+            if "--processes" in arrangement:
+                server.wait_for("process 2 serves, too")
+                _, _, other = self.both(server)
+                for pid in (server.process.pid, other):
+                    self.ask_until(server, "/fork/", lambda text, pid=pid: text == str(pid))
+                server.process.kill()
+                wait_until(lambda other=other: not _alive(other), "the end of the other process")
+            else:
+                server.get("/fork/")
+                server.process.kill()
+            server.process.wait(TIMEOUT)
+        self.assertNotIn("address already in use", server.output)
+
+    def test_first_dies_in_memory(self) -> None:
+        """In memory."""
+        self.first_dies()
+
+    def test_first_dies_over_redis(self) -> None:
+        """Over Redis, where nothing else ends the others."""
+        self.use_redis()
+        self.first_dies()
+
+    def test_only_process_dies(self) -> None:
+        """A server of one process, with a local socket and a Unix socket."""
+        self.first_dies("--unix-socket", str(self.folder / "site.sock"), arrangement=())
+
+    def test_first_dies_while_the_other_is_stopped(self) -> None:
+        """Even a stopped process sets the port free."""
+        port = free_port()
+        server = self.start_two(port=port)
+        _, _, other = self.both(server)
+        os.kill(other, signal.SIGSTOP)
+        server.process.kill()
+        wait_until(lambda: not _alive(other), "the end of the other process")
+        self.start_two(port=port)
+
+    def test_a_process_with_children_dies(self) -> None:
+        """It is started again at once; its sockets are no members any more, and what is sent to them is counted."""
+        server = self.start_two()
+        first, _, other = self.both(server)
+        self.ask_until(server, "/fork/", lambda text: text == str(other))
+        sockets: dict[int, list[str]] = {server.process.pid: [], other: []}
+        while not all(sockets.values()):
+            websocket = self.enterContext(server.connect("/"))
+            pid, channel = str(websocket.recv(TIMEOUT)).split()
+            sockets[int(pid)].append(channel)
+        mine = len(sockets[server.process.pid])
+        os.kill(other, signal.SIGKILL)
+        server.wait_for("process 2 has ended: by signal SIGKILL")
+        wait_until(lambda: sum("process 2 serves, too" in line for line in server.lines) == 2, "its successor")
+        self.assertEqual(first.get(server.url("/group/"), timeout=TIMEOUT).text, str(mine))
+        for _ in range(3):
+            first.get(server.url(f"/send/?channel={sockets[other][0]}"), timeout=TIMEOUT)
+        figures = first.get(server.url("/statistics/"), timeout=TIMEOUT).json()
+        self.assertEqual(figures["lost"], {"process gone": 3})
+        server.wait_for(r"1 message\(s\) to 'websocket.send.*' lost: process gone")
+        report = first.get(server.url("/-/health"), timeout=TIMEOUT).json()
+        self.assertEqual(report["threads"], 4)
+
+
+class HangTests(FaultsTestCase):
+    """Who does not move is noticed."""
+
+    def test_stopped(self) -> None:
+        """A stopped process is killed, counted and replaced."""
+        server = self.start_two("--hang-timeout", "2")
+        _, _, other = self.both(server)
+        os.kill(other, signal.SIGSTOP)
+        server.wait_for("process 2 has not moved for 2 s; killing it")
+        server.wait_for("process 2 has ended: by signal SIGKILL")
+        wait_until(lambda: sum("process 2 serves, too" in line for line in server.lines) == 2, "its successor")
+        self.assertFalse(_alive(other))
+        self.both(server)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def _queued(port: int) -> int:
+    """Return how many connections to a listening socket wait to be accepted."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, queues, *_ = line.split()
+        if state == "0A" and int(local.rpartition(":")[2], 16) == port:
+            return int(queues.rpartition(":")[2], 16)
+    return 0

@@ -22,6 +22,8 @@ _log = Logger("channelserver.bridge")
 
 #: Bytes that may be queued before a thread that sends more waits, and the longest wait in seconds.
 HEAVY, PATIENCE = 1024 * 1024, 2.0
+#: A post of so many bytes counts for its own thread only: a page of megabytes holds up nobody's small answer.
+LARGE = 64 * 1024
 #: Seconds after which the rest of a batch waits for the reactor's next iteration.
 TURN = 0.01
 #: Seconds for which the event loop, which has more to do, may put off waking the reactor.
@@ -48,7 +50,8 @@ class Bridge:
         self._deferred = 0.0  # when the loop's thread put off waking the reactor; 0: it did not
         self._batch: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # being drained
         self._batch_weight = 0
-        self._weight = 0  # bytes in _items and in the batch being drained
+        self._weight = 0  # bytes in _items and in the batch being drained, but for large posts
+        self._large: dict[int, int] = {}  # bytes in the large posts of each thread
         self._lighter = threading.Condition(self._lock)
         self._thread: int | None = None  # the reactor thread, known from the first drain on
         #: Returns the identifier of another thread that must not wait: the event loop's.
@@ -100,10 +103,30 @@ class Bridge:
 
         :param size: bytes of data in `arguments`.
         """
-        self._put(size, function, arguments)
-        if self._weight > HEAVY and threading.get_ident() not in (self._thread, self.loop_thread()):
+        thread = threading.get_ident()
+        if size >= LARGE:
+            with self._lock:
+                self._large[thread] = self._large.get(thread, 0) + size
+            self._put(0, self._call_large, (thread, size, function, arguments))
+        else:
+            self._put(size, function, arguments)
+        if self._heavy(thread) and thread not in (self._thread, self.loop_thread()):
             with self._lighter:
-                self._lighter.wait_for(lambda: self._weight <= HEAVY, PATIENCE)
+                self._lighter.wait_for(lambda: not self._heavy(thread), PATIENCE)
+
+    def _heavy(self, thread: int) -> bool:
+        """Whether so much waits that this thread must wait before it sends more."""
+        return self._weight + self._large.get(thread, 0) > HEAVY
+
+    def _call_large(self, thread: int, size: int, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        try:
+            function(*arguments)
+        finally:
+            with self._lock:
+                rest = self._large.pop(thread) - size
+                if rest:
+                    self._large[thread] = rest
+                self._lighter.notify_all()
 
     def call_later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
         """Call ``function(*arguments)`` in the reactor thread after `seconds`."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import Bridge
+from channelserver.server.common import continuations
+from channelserver.server.common.continuations import Continuations
+from channelserver.server.common.listening import ACCEPTS_A_TURN, limit_accepting
 from channelserver.server.http.connection import CHATTER_BURST, READ_AHEAD
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.reader import CHUNKED_SLICE, MAX_EMPTY_LINES, RequestReader
@@ -208,3 +212,80 @@ class BatchTests(StrictTestCase):
             function(*arguments, **named)
             turns.append(list(done))
         self.assertEqual(turns, [[0], [0, 1], [0, 1, 2], [0, 1, 2, 10]])
+
+
+class ContinuationTests(StrictTestCase):
+    """What connections have still to do."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.reactor = FakeReactor()
+        self.continuations = Continuations(Bridge(self.reactor))
+        self.done: list[str] = []
+
+    def turn(self) -> list[str]:
+        """Do one turn; return what was done so far."""
+        function, arguments, named = self.reactor._from_threads.popleft()
+        function(*arguments, **named)
+        return list(self.done)
+
+    def test_addresses_in_turn(self) -> None:
+        """A new address does not wait for those that have much to do; one call too long for a turn ends it."""
+        self.patch(continuations, "SLICE", -1.0)
+        for number in range(3):
+            self.continuations.add("1.2.3.4", partial(self.done.append, f"a{number}"))
+        self.assertEqual(self.turn(), ["a0"])
+        self.continuations.add("2001:db8::1", partial(self.done.append, "b0"))
+        self.continuations.add("2001:db8::2", partial(self.done.append, "b1"))  # the same by its first half
+        self.assertEqual([self.turn()[-1] for _ in range(4)], ["a1", "b0", "a2", "b1"])
+        self.assertFalse(self.reactor._from_threads)
+
+    def test_once_a_turn(self) -> None:
+        """What is added by a call waits for the next turn, and an error ends nothing."""
+        self.patch(continuations, "SLICE", 60.0)
+
+        def again() -> None:
+            self.done.append("again")
+            self.continuations.add(None, again)
+            raise ValueError
+
+        self.continuations.add(None, again)
+        self.assertEqual(self.turn(), ["again"])
+        self.assertEqual(self.turn(), ["again"] * 2)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+        self.assertEqual(len(self.logged), 2)
+        self.logged.clear()
+
+    def test_at_once_in_a_short_turn(self) -> None:
+        """What may be done now is, unless the turn is long already, or others wait."""
+        self.patch(continuations, "SLICE", 60.0)
+        self.continuations.run(None, partial(self.done.append, "now"))
+        self.assertEqual(self.done, ["now"])
+        self.continuations.add(None, partial(self.done.append, "first"))
+        self.continuations.run(None, partial(self.done.append, "second"))
+        self.assertEqual(self.done, ["now"])
+        self.assertEqual(self.turn(), ["now", "first", "second"])
+        self.patch(continuations, "SLICE", -1.0)
+        self.continuations.run(None, partial(self.done.append, "later"))
+        self.assertEqual(self.done, ["now", "first", "second"])
+
+
+class AcceptTests(StrictTestCase):
+    """New connections."""
+
+    def test_so_many_a_turn(self) -> None:
+        """A port does not accept more and more in one turn, however many wait."""
+
+        class Port:
+            numberAccepts = 100
+
+            def doRead(self) -> None:
+                accepted.append(self.numberAccepts)
+                self.numberAccepts += 20
+
+        accepted: list[int] = []
+        port = Port()
+        limit_accepting(port)
+        for _ in range(3):
+            port.doRead()
+        self.assertEqual(accepted, [ACCEPTS_A_TURN] * 3)

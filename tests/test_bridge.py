@@ -286,6 +286,18 @@ class HeavyDataTests(TestCase):
             self.assertEqual(self.calls, [HEAVY - 1, 1])
             del self.calls[:]
 
+    def test_large_data_of_others(self) -> None:
+        """However much other threads have under way in large pieces, one with a small answer goes on."""
+        large = self.in_thread(10 * HEAVY)
+        self.assertTrue(self.waits.wait(PATIENCE))
+        self.waits.clear()
+        self.in_thread(100).join(PATIENCE)
+        self.assertEqual(self.calls, ["sent"])
+        self.assertFalse(self.waits.is_set())
+        while large.is_alive():
+            self.reactor.turn()
+        self.assertEqual(self.calls[1:3], [10 * HEAVY, 100])
+
     def test_reactor_thread_never_waits(self) -> None:
         """The reactor's own thread does not wait: nobody else would take what it sends."""
         self.bridge.post(self.calls.append, "known")

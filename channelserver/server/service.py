@@ -37,7 +37,7 @@ from channelserver.processes.link import IReactor
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
-from channelserver.server.common.listening import SharedListening, watch_accepting
+from channelserver.server.common.listening import BACKLOG, SharedListening, limit_accepting, watch_accepting
 from channelserver.server.common.options import Settings
 from channelserver.server.common.unix import Listening, OccupiedError, clear_stale_socket
 from channelserver.server.edge.redirect import RedirectFactory
@@ -48,9 +48,6 @@ from channelserver.server.websocket.frames import CloseCode
 
 _log = Logger("channelserver.server")
 
-#: Connections that the kernel queues until we accept them. If the queue is full, a client tries again after a second;
-#: after a restart all clients connect at once.
-BACKLOG = 1024
 #: WebSockets closed in one go, and the seconds between two goes.
 DRAIN_BATCH, DRAIN_PAUSE = 100, 0.05
 #: Seconds which a sibling gets beside its own time-out, to end.
@@ -225,6 +222,7 @@ class ServerService(service.Service):
         self._ports.append(port)
         if self._site.shares is not None and not isinstance(factory, LocalFactory):
             port.stopReading()
+        limit_accepting(port)
         watch_accepting(port, self._site.throttled_log, self._reactor)
         if isinstance(endpoint, TLSEndpoint):
             self._https_port = port.getHost().port
@@ -333,7 +331,7 @@ def endpoints(
     found: list[tuple[str, IStreamServerEndpoint]] = []
     for description in options.endpoint:
         try:
-            found.append((f"endpoint {description!r}", serverFromString(reactor, description)))
+            found.append((f"endpoint {description!r}", serverFromString(reactor, _with_backlog(description))))
         except TypeError as problem:
             raise ListenError(
                 f"--endpoint {description!r} lacks something, perhaps its port; write for example tcp:8000"
@@ -356,6 +354,14 @@ def endpoints(
         simple = _tcp_endpoint(reactor, options.bind, options.port)
         found.append((f"port {options.port} of {options.bind}", secured(simple)))
     return found
+
+
+def _with_backlog(description: str) -> str:
+    """Return an endpoint's description with our backlog, unless it has one or is of a kind that cannot have any."""
+    kind = description.removeprefix("haproxy:").partition(":")[0]
+    if kind not in ("tcp", "tcp6", "ssl", "unix") or ":backlog=" in description:
+        return description
+    return f"{description}:backlog={BACKLOG}"
 
 
 def _tcp_endpoint(reactor: Any, address: str, port: int) -> IStreamServerEndpoint:

@@ -21,6 +21,7 @@ from channelserver.layers.turns import Client
 from channelserver.processes.shares import BEAT, Shares
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.account import ClientMemory
+from channelserver.server.common.continuations import Continuations
 from channelserver.server.common.limits import Admission, descriptors_short
 from channelserver.server.common.options import Settings
 from channelserver.server.common.wheel import Wheel
@@ -94,6 +95,8 @@ class Site:
         self.options = options
         self.bridge = bridge
         self.wheel = Wheel(clock)
+        #: What connections have still to do.
+        self.continuations = Continuations(bridge)
         #: What is kept for all clients of this process, which has its share of the option.
         self.memory = ClientMemory(options.client_memory // options.processes, self.wheel, bridge.post)
         self.origins = origins

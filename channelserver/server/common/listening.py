@@ -46,6 +46,11 @@ if not _KNOWN:
 COURTESY = 0.005
 #: Seconds until a port accepts again when the system had no room for a connection.
 ACCEPT_PAUSE = 0.5
+#: Connections that the kernel queues until they are accepted; a client beyond it tries again after a second. Twisted's
+#: default is 50.
+BACKLOG = 1024
+#: Connections that a port accepts in one turn of the reactor; Twisted has no limit.
+ACCEPTS_A_TURN = 20
 
 
 if TYPE_CHECKING:
@@ -90,6 +95,22 @@ class InheritedUNIXPort(UNIXPort):
     def connectionLost(self, reason: Failure) -> None:
         """Close the port, but keep the file, which ``unix.Port`` would remove."""
         tcp.Port.connectionLost(self, reason)
+
+
+def limit_accepting(port: Any) -> None:
+    """Have a listening port accept no more than :data:`ACCEPTS_A_TURN` connections in one turn of the reactor.
+
+    :param port: one without Twisted's ``numberAccepts``, a private name, stays as it is.
+    """
+    if not hasattr(port, "numberAccepts"):
+        return
+    accept = port.doRead
+
+    def accept_some() -> None:
+        port.numberAccepts = min(port.numberAccepts, ACCEPTS_A_TURN)
+        accept()
+
+    port.doRead = accept_some
 
 
 def watch_accepting(port: Any, log: ThrottledLog, clock: IReactorTime) -> None:

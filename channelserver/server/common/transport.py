@@ -23,7 +23,9 @@ class Transport(Protocol):
 
 
 class TLSTransport(Transport, Protocol):
-    """The same inside TLS (``TLSMemoryBIOProtocol``)."""
+    """The same inside TLS (:class:`channelserver.server.edge.tls.PacedTLS`)."""
+
+    def handshake_done(self) -> None: ...
 
     #: What carries the encrypted bytes.
     transport: Transport

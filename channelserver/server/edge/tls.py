@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from OpenSSL import SSL
 from twisted.internet import interfaces
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from channelserver.processes.link import IReactor
@@ -277,6 +277,7 @@ class Negotiation(Connection):
             successor: Connection = HTTP2Connection(site, self.peer, self._http1.dispatcher)
         else:
             successor = self._http1.make(self.peer)
+        transport.handshake_done()
         transport.wrappedProtocol = successor
         successor.makeConnection(transport)
         self.connectionLost(None)
@@ -289,6 +290,48 @@ class Negotiation(Connection):
         # Under load its bytes may be here, unread; between this look and the next the reactor reads them.
         self._overdue = True
         return now
+
+
+class PacedTLS(BufferingTLSTransport):
+    """TLS on a transport. Of each turn of the reactor handshakes get a slice, and client addresses are served in turn:
+    a handshake costs half a millisecond or more, and thousands can begin at the same moment.
+    """
+
+    factory: TLSFactory
+    transport: Any
+    wrappedProtocol: Any
+
+    def makeConnection(self, transport: Any) -> None:
+        self._early: list[bytes] = []
+        self.dataReceived = self._put_off  # type: ignore[method-assign]  # until the end of the handshake
+        super().makeConnection(transport)
+
+    def handshake_done(self) -> None:
+        """From now on data is read as it comes."""
+        self.__dict__.pop("dataReceived", None)
+
+    def _put_off(self, data: bytes) -> None:
+        self._early.append(data)
+        if len(self._early) == 1:
+            self.transport.pauseProducing()
+            self.factory.continuations.run(self.wrappedProtocol.peer, self._shake)
+
+    def _shake(self) -> None:
+        data = b"".join(self._early)
+        self._early.clear()
+        if self.connected:
+            self.transport.resumeProducing()
+            super().dataReceived(data)
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """Makes connections with TLS."""
+
+    protocol = PacedTLS
+
+    def __init__(self, tls: ServerTLS, factory: ConnectionFactory, clock: IReactor) -> None:
+        super().__init__(tls, False, factory, clock)
+        self.continuations = factory.site.continuations
 
 
 @implementer(interfaces.IStreamServerEndpoint)
@@ -305,4 +348,4 @@ class TLSEndpoint:
 
     def listen(self, factory: HTTPFactory) -> Any:  # type: ignore[override]  # it makes the protocols for HTTP/1.1
         negotiations = ConnectionFactory(self._site, lambda peer: Negotiation(self._site, peer, factory))
-        return self._endpoint.listen(TLSMemoryBIOFactory(self._tls, False, negotiations, self._reactor))
+        return self._endpoint.listen(TLSFactory(self._tls, negotiations, self._reactor))

@@ -209,7 +209,7 @@ class HTTPConnection(Connection):
         if not self._continues:
             self._continues = True
             self.reading(len(self._reader.buffer) <= READ_AHEAD)
-            self.site.bridge.post(self._advance)
+            self.site.continuations.add(self.peer, self._advance)
 
     def _begin(self, head: RequestHead) -> None:
         self._begun = False

@@ -47,7 +47,7 @@ FLUSH = 64 * 1024
 #: Bytes written to a transport that is full, as answers to pings and the like; with more, nothing is read.
 BACKLOG = 64 * 1024
 #: Frames handled in one turn of the reactor; a request counts as several.
-FRAMES_A_TURN, FRAMES_A_REQUEST = 128, 8
+FRAMES_A_TURN, FRAMES_A_REQUEST = 32, 8
 #: A request that the reactor answers by itself and nobody logs (health) counts as so many pings.
 QUIET_WEIGHT = 20
 
@@ -129,7 +129,7 @@ class HTTP2Connection(Connection):
                 left -= FRAMES_A_REQUEST if kind == frames.HEADERS else 1
                 if left <= 0:
                     self._unfinished_turn = True
-                    self.site.bridge.post(self._go_on)
+                    self.site.continuations.add(self.peer, self._go_on)
                     break
         except Violation as violation:
             self._end(violation)

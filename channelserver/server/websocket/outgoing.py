@@ -31,6 +31,7 @@ class Wire(Protocol):
     """What a WebSocket asks of the HTTP connection that carries it."""
 
     site: Site
+    peer: str | None
     transport: Transport
     account: Account
 

@@ -232,7 +232,7 @@ class WebSocket(Outgoing):
                 # Mostly the heads of frames: as much work as a megabyte of others.
                 self._continues = True
                 self.wire.reading(False)
-                self.site.bridge.post(self._continue)
+                self.site.continuations.add(self.wire.peer, self._continue)
         if not self._blocked and not self._continues:
             self.wire.reading(True)
 

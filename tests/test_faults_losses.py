@@ -80,3 +80,34 @@ class RequeueTests(LossesTestCase):
         wait_until(lambda: len({note["number"] for note in self.notes("work")}) == 20)
         server.wait_for("process 2 has ended")
         self.assertEqual(self.lost(), {})
+
+
+class SendTests(LossesTestCase):
+    """Sends that do not arrive."""
+
+    def test_server_is_gone(self) -> None:
+        """Held-back sends of a worker process whose server has gone are counted, in a line and a sum, no traceback."""
+        server = self.start("--threads", "0")
+        worker = self.worker("--threads", "1")
+        self.send("held", {})
+        self.wait_for_notes("at gate")
+        server.kill()
+        worker.wait_for("waiting for one")
+        self.open_gate("held")
+        worker.wait_for(r"1 message\(s\) to 'other' lost: no server")
+        self.assertEqual(worker.stop(), 0)
+        self.assertIn("1 message(s) to 'group' lost", worker.output)
+        self.assertNotIn("Traceback", worker.output)
+
+    def test_counted(self) -> None:
+        """A consumer that raises, a channel without a route, and what waits at the end: each has its counter."""
+        server = self.start("--threads", "1")
+        self.send("raises", {})
+        self.send("asgi.delay", {})
+        server.wait_for("ValueError: on purpose")
+        wait_until(lambda: self.lost() == {"consumer raised": 1, "no route": 1})
+        self.send("nobody", {})
+        self.send("nobody", {})
+        self.assertEqual(server.stop(), 0)
+        self.assertIn("2 message(s) to 'nobody' lost: server stopped", server.output)
+        self.assertEqual(self.notes("other"), [])

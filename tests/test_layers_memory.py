@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from channelserver.layers import ChannelFull, InMemoryChannelLayer, conformance, queues
 from channelserver.layers.groups import Groups
 from channelserver.layers.losses import DropCounter, Reason
-from channelserver.layers.queues import LANE_BYTES, Delivery, WorkQueues
+from channelserver.layers.past_counts import KEPT as PAST_KEPT
+from channelserver.layers.queues import LANE_BYTES, SWEPT_AT_ONCE, Delivery, WorkQueues
 from tests.fakes import PATIENCE, StrictTestCase
 
 CONNECT, RECEIVE, DISCONNECT = "websocket.connect", "websocket.receive", "websocket.disconnect"
@@ -358,6 +359,52 @@ class StatisticsTests(LayerTestCase):
         self.assertIn("once", layer.queues.names())
         layer.sweep()
         self.assertEqual(layer.queues.names(), ["kept"])
+
+    def test_counters_are_kept(self) -> None:
+        """No counter goes back when a queue is forgotten, or all are; they go on when the channel is used again."""
+        layer = self.make(capacity=1)
+        single = layer.new_channel("single?")
+        for channel in ("once", single):
+            layer.send(channel, {})
+            self.assertRaises(ChannelFull, layer.send, channel, {})
+            layer.receive([channel])
+        before = layer.channel_statistics("once"), layer.global_statistics()
+        for _ in range(3):
+            layer.sweep()
+        self.assertEqual(layer.queues.names(), [])
+        self.assertEqual((layer.channel_statistics("once"), layer.global_statistics()), before)
+        layer.send("once", {})
+        layer.flush()
+        figures = layer.channel_statistics("once")
+        self.assertEqual((figures["messages_count"], figures["channel_full_count"]), (2, 1))
+        figures = layer.global_statistics()
+        self.assertEqual((figures["messages_count"], figures["channel_full_count"]), (3, 2))
+        for number in range(PAST_KEPT + 10):  # its own memory is limited
+            layer.queues._past.keep(f"name.{number}", 1, 0)
+        self.assertLessEqual(len(layer.queues._past._messages), PAST_KEPT)
+
+    def test_many_channels_are_swept_in_parts(self) -> None:
+        """However many channels, messages or members expire together: a part at a time, and a line or two."""
+        for names in (5000, 1):
+            layer = self.make(capacity=10_000, expiry=10, group_expiry=10)
+            for number in range(5000):
+                layer.send(f"many.{number % names}", {})
+                layer.group_add(f"group.{number % names}", f"many.{number}")
+            self.clock.advance(11)
+            lost = parts = 0
+            more = True
+            while more:
+                more = layer.sweep()
+                before, lost = lost, layer.drops.totals().get("expired", 0)
+                parts += 1
+                self.assertLessEqual(lost - before, 2 * SWEPT_AT_ONCE)
+            self.assertGreaterEqual(parts, 5)
+            self.assertEqual((lost, layer.global_statistics()["messages_pending"]), (5000, 0))
+            self.assertEqual(layer.global_statistics()["group_members"], 0)
+            self.expect_logged("1 message(s) to 'many.", "expired")
+            self.clock.advance(60)
+            layer.sweep()
+            self.expect_logged("4999 message(s) to 'many.", "60 s: expired")
 
     def test_queues_in_use_are_not_forgotten(self) -> None:
         """A queue that was used between two sweeps is kept."""

@@ -17,6 +17,7 @@ from django.utils import timezone
 from channelserver.delay.timer import DelayTimer
 from channelserver.exceptions import ConsumeLater
 from channelserver.layers.content import copy_content
+from channelserver.layers.losses import Reason
 from channelserver.layers.names import check_channel_name
 from channelserver.layers.queues import WorkQueues
 from channelserver.message import Message
@@ -149,6 +150,7 @@ def _parts(content: dict[str, Any]) -> tuple[str, dict[str, Any], float]:
 def refuse(message: Message, **kwargs: Any) -> None:
     """Consumer of ``asgi.delay`` in a project without the application."""
     logger.error("a message to %r from %r is dropped: %s", message.get("channel"), DELAY_CHANNEL, MISSING)
+    message.channel_layer.drops.add(Reason.NO_ROUTE)
 
 
 def add_delay(wrapper: Any) -> Delays | None:

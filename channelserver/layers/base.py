@@ -13,7 +13,7 @@ from fnmatch import translate
 from typing import Any, ClassVar, Protocol
 
 from channelserver.layers.content import Content, copy_content
-from channelserver.layers.losses import DropCounter
+from channelserver.layers.losses import DropCounter, Reason
 from channelserver.layers.names import check_channel_name, check_group_name, local_prefix
 from channelserver.layers.turns import Client
 
@@ -30,10 +30,14 @@ class ChannelFull(Exception):
 
     #: Whether the message may be sent again: it did not arrive.
     retry = True
+    #: Under which the message counts as lost if nobody sends it again.
+    reason = Reason.FULL
 
 
 class MessageTooLarge(Exception):
     """The message is larger than the layer can carry (asgiref 1: ``BaseChannelLayer.MessageTooLarge``)."""
+
+    reason = Reason.TOO_LARGE
 
 
 class Reactor(Protocol):
@@ -250,8 +254,12 @@ class BaseChannelLayer:
         """End all memberships of `channel`: its connection has closed."""
         raise NotImplementedError(f"{type(self).__name__}.forget")
 
-    def sweep(self) -> None:
-        """Drop what has expired. The server calls it every few seconds."""
+    def sweep(self) -> bool:
+        """Drop what has expired, or a part of it. The server calls it every few seconds.
+
+        :returns: whether there is more to do: then the server calls it again in its next turn.
+        """
+        return False
 
     # -- in a process that has a reactor and worker threads: the server, a worker process ------------------------------
 

@@ -26,6 +26,9 @@ class Members(tuple[str, ...]):
 #: The members of a group for a send: by outlet, and those that are ordinary channels.
 Targets = tuple[tuple[tuple[Outlet, Members], ...], tuple[str, ...]]
 
+#: Groups, and members, that one call of :meth:`Groups.sweep` deals with, or one group's: the reactor waits meanwhile.
+SWEPT_AT_ONCE = 1000
+
 _NOBODY: Targets = ((), ())
 
 
@@ -53,6 +56,7 @@ class Groups:
         self._lock = threading.Lock()
         self._groups: dict[str, _Group] = {}
         self._groups_of: dict[str, set[str]] = {}
+        self._unswept: list[str] = []
 
     def add(self, group: str, channel: str) -> bool:
         """Make `channel` a member of `group`, or renew its membership.
@@ -129,11 +133,20 @@ class Groups:
                 entry.targets = tuple((outlet, Members(names)) for outlet, names in by_outlet.values()), tuple(ordinary)
             return entry.targets
 
-    def sweep(self) -> None:
-        """End expired memberships. Call it every few seconds."""
+    def sweep(self) -> bool:
+        """End expired memberships. Call it every few seconds.
+
+        :returns: whether there is more to do: then call it again soon.
+        """
         with self._lock:
-            for group in tuple(self._groups):
-                self._current(group)
+            if not self._unswept:
+                self._unswept = list(self._groups)
+            ends = len(self._groups_of) - SWEPT_AT_ONCE
+            for _ in range(SWEPT_AT_ONCE):
+                if not self._unswept or len(self._groups_of) < ends:
+                    break
+                self._current(self._unswept.pop())
+            return bool(self._unswept)
 
     def regroup(self) -> None:
         """Forget the cached lists, because an outlet has been attached or detached."""

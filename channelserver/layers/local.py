@@ -78,12 +78,9 @@ class LocalLayer(BaseChannelLayer):
 
     def own_global_statistics(self) -> dict[str, Any]:
         """Return the figures of this process, with those of groups and lost messages."""
-        figures = [self.queues.statistics(name) for name in self.queues.names()]
         groups = self.groups.counts()
         return {
-            "messages_count": sum(figure["messages_count"] for figure in figures),
-            "channel_full_count": sum(figure["channel_full_count"] for figure in figures),
-            "messages_pending": sum(figure["messages_pending"] for figure in figures),
+            **self.queues.totals(),
             "groups": len(groups),
             "group_members": sum(groups.values()),
             "lost": self.drops.totals(),
@@ -131,7 +128,8 @@ class LocalLayer(BaseChannelLayer):
         reply = content.get("reply_channel")
         return (reply, self.outlet_of(reply)) if isinstance(reply, str) else ("", None)
 
-    def sweep(self) -> None:
-        self.queues.sweep()
-        self.groups.sweep()
+    def sweep(self) -> bool:
+        more = self.queues.sweep()
+        more = self.groups.sweep() or more
         self.drops.flush()
+        return more

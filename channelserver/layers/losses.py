@@ -35,7 +35,7 @@ class Reason(Enum):
     FULL = "channel full", "The channel held as many messages as its capacity allows."
     CROWDED_OUT = "crowded out", "The channel was full; the message made room for another client's. Its client got 503."
     SLOW_READER = "slow reader", "The client did not read, so the server closed its socket."
-    RAISED = "consumer raised", "The consumer raised; the log has the traceback. Its held-back messages count, too."
+    RAISED = "consumer raised", "The consumer raised, and nobody waits for an answer; the log has the traceback."
     TOO_OFTEN = "ConsumeLater too often", "The consumer raised ``ConsumeLater`` 11 times."
     NO_ROUTE = "no route", "No route matched the message."
     BAD_CLIENT = "bad client message", "A client sent what a ``WebsocketBinding`` or a demultiplexer cannot read."

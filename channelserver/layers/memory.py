@@ -131,6 +131,12 @@ class InMemoryChannelLayer(LocalLayer):
         if outlet in self._remote and outlet not in self._outlets.values():
             del self._remote[outlet]
 
+    def close(self) -> Any:
+        """Count what waits for consumers of this process, which ends."""
+        for channel, number in self.queues.pending().items():
+            self.drops.record(Reason.STOPPED, channel, number)
+        self.drops.flush(due=True)
+
     def submit(
         self, channel: str, content: Content, attachment: Any = None, urgent: bool = False,
         client: Client = None, size: int | None = None,

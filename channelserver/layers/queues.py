@@ -33,6 +33,7 @@ from channelserver.layers.chains import Chain, Chains
 from channelserver.layers.content import Content
 from channelserver.layers.losses import DropCounter, Reason
 from channelserver.layers.names import local_prefix
+from channelserver.layers.past_counts import PastCounts
 from channelserver.layers.turns import Client, Threads, Turns
 
 Callback = Callable[[], object]
@@ -50,6 +51,8 @@ MOST_LAST = 10_000
 
 #: Seconds between two looks for expired messages in a channel with many clients.
 LOOK_SECONDS = 1.0
+#: Channels, and expired messages, that one call of :meth:`WorkQueues.sweep` deals with: the reactor waits meanwhile.
+SWEPT_AT_ONCE = 1000
 
 
 class Delivery:
@@ -193,6 +196,8 @@ class WorkQueues:
         self._want_bytes: list[Callback] = []  # senders of messages for which there were too many
         self._lock = threading.Lock()
         self._queues: dict[str, _Queue] = {}
+        self._past = PastCounts()
+        self._unswept: list[_Queue] = []
         self._lanes: dict[str, _Lane] = {}
         #: The order of the other channels.
         self.chains = Chains[Delivery]()
@@ -349,6 +354,7 @@ class WorkQueues:
         if queue is None:
             ready: deque[Any] | Turns = Turns(name, self.threads) if name in self._in_turn else deque()
             queue = self._queues[name] = _Queue(name, self._capacity_of(name), ready)
+            queue.count, queue.full_count = self._past.take(name)
             self._rows.clear()
         return queue
 
@@ -575,14 +581,15 @@ class WorkQueues:
             self._lanes.pop(lane.key, None)
 
     def _expire(self, queue: _Queue, now: float, calls: list[Callback]) -> None:
-        """Drop the expired messages at the head of a queue."""
+        """Drop the expired messages at the head of a queue, or a part of them if there are many."""
+        limit = len(calls) + SWEPT_AT_ONCE
         ready = queue.ready
         if isinstance(ready, Turns):
             if now < queue.looked + LOOK_SECONDS:
                 return
             queue.looked = now
         gone = True
-        while gone:
+        while gone and len(calls) < limit:
             gone = False
             for item in ready.heads() if isinstance(ready, Turns) else tuple(islice(ready, 1)):
                 first = item.waiting[0] if isinstance(item, _Lane) else item
@@ -644,25 +651,44 @@ class WorkQueues:
 
     # -- housekeeping --------------------------------------------------------------------------------------------------
 
-    def sweep(self) -> None:
-        """Drop expired messages and forget queues that have been empty for a while. Call it every few seconds."""
+    def sweep(self) -> bool:
+        """Drop expired messages and forget queues that have been empty for a while. Call it every few seconds.
+
+        :returns: whether there is more to do: then call it again soon.
+        """
         now = self._clock()
         calls: list[Callback] = []
         with self._lock:
-            for delivery in self.chains.expire(now):
-                queue = self._queue(local_prefix(delivery.channel))
-                queue.size -= 1
-                self._call_queue(queue, calls)
-                calls.append(self._drop_expired(delivery, calls))
-            for queue in list(self._queues.values()):
-                self._expire(queue, now, calls)
-                if not queue.size and not queue.wants_room:
-                    if queue.idle:
-                        del self._queues[queue.name]
-                        self._rows.clear()
-                    queue.idle = True
+            if not self._unswept:
+                self._unswept = list(self._queues.values())
+                for delivery in self.chains.expire(now):
+                    queue = self._queue(local_prefix(delivery.channel))
+                    queue.size -= 1
+                    self._call_queue(queue, calls)
+                    calls.append(self._drop_expired(delivery, calls))
+            for _ in range(SWEPT_AT_ONCE):
+                if not self._unswept or len(calls) >= SWEPT_AT_ONCE:
+                    break
+                queue = self._unswept.pop()
+                if self._queues.get(queue.name) is queue:
+                    self._sweep(queue, now, calls)
         for call in calls:
             call()
+        return bool(self._unswept)
+
+    def _sweep(self, queue: _Queue, now: float, calls: list[Callback]) -> None:
+        self._expire(queue, now, calls)
+        if len(calls) >= SWEPT_AT_ONCE:
+            self._unswept.append(queue)
+        elif not queue.size and not queue.wants_room:
+            if queue.idle:
+                self._forget(queue)
+                self._rows.clear()
+            queue.idle = True
+
+    def _forget(self, queue: _Queue) -> None:
+        del self._queues[queue.name]
+        self._past.keep(queue.name, queue.count, queue.full_count)
 
     def flush(self) -> None:
         """Forget all waiting messages. Messages already taken are not affected."""
@@ -677,10 +703,26 @@ class WorkQueues:
             for delivery in waiting + self.chains.flush():
                 self._lighten(delivery, delivery.lane, calls)
             self._lanes = {key: lane for key, lane in self._lanes.items() if lane.busy}
-            self._queues.clear()
+            for queue in tuple(self._queues.values()):
+                self._forget(queue)
             self._rows.clear()
         for call in calls:
             call()
+
+    def totals(self) -> dict[str, int]:
+        """Return the figures of all channels together: messages so far, refused ones, and those that wait."""
+        with self._lock:
+            queues = self._queues.values()
+            return {
+                "messages_count": self._past.messages + sum([queue.count for queue in queues]),
+                "channel_full_count": self._past.refused + sum([queue.full_count for queue in queues]),
+                "messages_pending": sum([queue.size for queue in queues]),
+            }
+
+    def pending(self) -> dict[str, int]:
+        """Return how many messages wait, by channel."""
+        with self._lock:
+            return {queue.name: queue.size for queue in self._queues.values() if queue.size}
 
     def statistics(self, name: str) -> dict[str, float]:
         """Return one channel's figures: messages so far, refused, waiting, and the age in seconds of the oldest waiting
@@ -690,7 +732,10 @@ class WorkQueues:
         with self._lock:
             queue = self._queues.get(name)
             if queue is None:
-                return {"messages_count": 0, "channel_full_count": 0, "messages_pending": 0, "messages_max_age": 0.0}
+                count, full = self._past.look(name)
+                return {
+                    "messages_count": count, "channel_full_count": full, "messages_pending": 0, "messages_max_age": 0.0,
+                }  # fmt: skip
             firsts = [item for item in queue.ready if isinstance(item, Delivery)]
             firsts += [item for lane in self._lanes.values() for item in lane.waiting if item.channel == name]
             firsts += self.chains.waiting(name)

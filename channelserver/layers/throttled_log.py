@@ -51,21 +51,21 @@ class ThrottledLog:
                 recent[:] = now, 0
         self._write(printable(self._line(kind, name, number, since, text)))
 
-    def flush(self) -> None:
-        """Log the sums that are due. Call it every few seconds."""
+    def flush(self, due: bool = False) -> None:
+        """Log the sums that are due, or all of them. Call it every few seconds."""
         now = self._now()
-        due: list[tuple[str, str, int, float]] = []
+        sums: list[tuple[str, str, int, float]] = []
         with self._lock:
             for (kind, name), recent in tuple(self._recent.items()):
                 since = now - recent[0]
-                if since < QUIET_SECONDS:
+                if since < QUIET_SECONDS and not (due and recent[1]):
                     continue
                 if recent[1]:
-                    due.append((kind, name, int(recent[1]), since))
+                    sums.append((kind, name, int(recent[1]), since))
                     recent[:] = now, 0
                 else:
                     del self._recent[kind, name]
-        for kind, name, number, since in due:
+        for kind, name, number, since in sums:
             self._write(self._line(kind, name, number, since, ""))
 
     def totals(self) -> dict[str, int]:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from channelserver.layers.base import BaseChannelLayer
 from channelserver.layers.content import Content
+from channelserver.layers.losses import Reason
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
 from channelserver.processes import wire
 
@@ -31,6 +32,8 @@ KEPT = 8
 
 class NoServerError(ConnectionError):
     """No server of this project is running on this machine, or it does not answer."""
+
+    reason = Reason.NO_SERVER
 
 
 class LocalSocketLayer(BaseChannelLayer):

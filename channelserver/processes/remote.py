@@ -113,6 +113,7 @@ class RemoteLayer(InMemoryChannelLayer):
             self._link.note("retire")
 
     def close(self) -> Any:
+        self.drops.flush(due=True)
         self._close_descriptor()
         return self._connector.close()
 

@@ -184,9 +184,13 @@ class Site:
 
     def on_tick(self, now: float) -> float | None:
         """Drop expired messages of the layer; log the sums of throttled events."""
-        self.layer.sweep()
+        self._sweep()
         self.throttled_log.flush()
         return now + SWEEP_SECONDS
+
+    def _sweep(self) -> None:
+        if self.layer.sweep() and not self.draining:
+            self.bridge.post(self._sweep)
 
     def submit(
         self, channel: str, content: Content, attachment: Any = None, client: Client = None, size: int | None = None

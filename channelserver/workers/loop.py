@@ -26,6 +26,8 @@ from typing import Any
 from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync
 
+from channelserver.workers.outbox import own_thread
+
 logger = logging.getLogger("channelserver.loop")
 
 #: Seconds after which a loop that runs nothing but one step counts as stalled.
@@ -191,7 +193,7 @@ class EventLoop:
         self._items, self._awake, self._tasks = [], False, set()
         loop = self._loop = asyncio.new_event_loop()
         loop.set_default_executor(_DaemonExecutor())
-        self._thread = threading.Thread(target=self._run, args=(loop,), name="event-loop", daemon=True)
+        self._thread = own_thread("event-loop", self._run, loop)
         self._thread.start()
         self.thread_id = self._thread.ident
         return loop
@@ -333,7 +335,7 @@ class _DaemonExecutor(ThreadPoolExecutor):
         self._calls.put((future, lambda: fn(*args, **kwargs)))
         if not self._free.acquire(blocking=False) and self._count < MAX_THREADS:
             self._count += 1
-            threading.Thread(target=self._work, name=f"to-thread-{self._count}", daemon=True).start()
+            own_thread(f"to-thread-{self._count}", self._work).start()
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

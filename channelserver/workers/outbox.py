@@ -1,16 +1,19 @@
 """Holds back what a consumer sends until it has ended normally (Channels 1: "pending message store").
 
 An outbox belongs to the thread that runs the consumer, and to coroutines that run on its behalf: a context variable
-holds it. After :meth:`Outbox.flush` it may go on in the reactor thread, which then owns it alone.
+holds it. A thread that a consumer starts has no part in it, even if it inherits the context (Python 3.14): nobody waits
+for its end. After :meth:`Outbox.flush` it may go on in the reactor thread, which then owns it alone.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from concurrent.futures import thread as executor_threads
+from contextvars import Context, ContextVar, Token
 
 from channelserver.layers.base import BaseChannelLayer, ChannelFull
 from channelserver.layers.content import Content
@@ -37,7 +40,7 @@ class Outbox:
     :param call_later: ``call_later(seconds, function)`` runs the function in the reactor thread.
     """
 
-    __slots__ = ("_at_end", "_call_later", "_entries", "_flush", "_token", "closed")
+    __slots__ = ("_at_end", "_call_later", "_entries", "_flush", "_token", "closed", "thread")
 
     def __init__(self, call_later: CallLater) -> None:
         self._call_later = call_later
@@ -47,8 +50,10 @@ class Outbox:
         self._token: Token[Outbox | None]
         #: The consumer has ended: what is left of it, such as a task, sends at once.
         self.closed = False
+        self.thread = threading.get_ident()
 
     def __enter__(self) -> Outbox:
+        self.thread = threading.get_ident()
         self._token = _current.set(self)
         return self
 
@@ -154,9 +159,14 @@ class _Flush:
                 if not give_up and error.retry:
                     return False
                 hint = f"{error}; tried again for {RETRY_SECONDS:.0f} s" if error.retry else str(error)
-                layer.drops.record(Reason.FULL if error.retry else Reason.UNKNOWN, name, hint=hint)
-            except Exception:
-                logger.exception("cannot send to %r", name)
+                layer.drops.record(error.reason, name, hint=hint)
+            except Exception as error:
+                reason = getattr(error, "reason", Reason.ERROR)
+                if reason is Reason.ERROR:
+                    logger.exception("cannot send to %r", name)
+                    layer.drops.add(reason)
+                else:
+                    layer.drops.record(reason, name, hint=str(error))
             entries.popleft()
         return True
 
@@ -189,10 +199,45 @@ def _send(layer: BaseChannelLayer, is_group: bool, name: str, content: Content) 
     (layer.dispatch_group if is_group else layer.dispatch)(name, content)
 
 
+class _Thread(threading.local):
+    """Whether the calling thread is one of the server's, which run parts of consumers only."""
+
+    is_own = False
+
+
+_thread = _Thread()
+
+
+def own_thread(name: str, function: Callable[..., object], *arguments: object) -> threading.Thread:
+    """Return a daemon thread of the server's, not started. It inherits no context, and sends on behalf of the consumer
+    whose context it is given.
+    """
+
+    def run() -> None:
+        _thread.is_own = True
+        function(*arguments)
+
+    return threading.Thread(target=Context().run, args=(run,), name=name, daemon=True)
+
+
+def _works_for(outbox: Outbox) -> bool:
+    """Whether the calling thread, not the consumer's, runs a part of it: a thread of the server, or of an executor."""
+    if _thread.is_own:
+        return True
+    thread = threading.current_thread()
+    inherited: Context | None = getattr(thread, "_context", None)  # Python 3.14
+    if inherited is not None and inherited.get(_current) is outbox:
+        return False
+    runs = getattr(thread, "_target", None)
+    return runs is not None and runs is getattr(executor_threads, "_worker", None)
+
+
 def current() -> Outbox | None:
     """Return the outbox of the running consumer, or None outside a consumer."""
     outbox = _current.get()
-    return None if outbox is None or outbox.closed else outbox
+    if outbox is None or outbox.closed:
+        return None
+    return outbox if outbox.thread == threading.get_ident() or _works_for(outbox) else None
 
 
 def hold_back(layer: BaseChannelLayer, is_group: bool, name: str, content: Content, immediately: bool) -> None:

@@ -28,6 +28,7 @@ from typing import Any
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.turns import Client
 from channelserver.workers.loop import adopt_thread
+from channelserver.workers.outbox import own_thread
 from channelserver.workers.relief import HOG_SECONDS, Relief
 from channelserver.workers.streams import Streams
 
@@ -167,7 +168,7 @@ class WorkerPool:
 
     def _start_thread(self, state: WorkerThread) -> None:
         self._count += 1
-        state.thread = threading.Thread(target=self._run, args=(state,), name=f"worker-{self._count}", daemon=True)
+        state.thread = own_thread(f"worker-{self._count}", self._run, state)
         state.thread.start()
 
     # -- threads that stream, or wait for a coroutine, in the thread itself --------------------------------------------

@@ -180,6 +180,8 @@ class Worker:
                 "%s raised %s on %r", name_that_thing(consumer), type(error).__name__, channel,
                 exc_info=(type(error), error, error.__traceback__),
             )  # fmt: skip
+            if not connecting and channel != "http.request":
+                self._layer.drops.add(Reason.RAISED)
         if connecting or channel == "http.request":
             self.fail(message, 500)  # no effect if the client has its answer already
 
@@ -192,6 +194,7 @@ class Worker:
                 RETRIES + 1,
                 delivery.channel,
             )
+            self._layer.drops.add(Reason.TOO_OFTEN)
             self.fail(message, 503)
             return False
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**delivery.tries)
@@ -214,6 +217,7 @@ class Worker:
             self.fail(message, 404)
         elif channel not in ("websocket.receive", "websocket.disconnect", "websocket.refused", "http.disconnect"):
             logger.error("no route matches a message from %r; dropped", channel)
+            self._layer.drops.add(Reason.NO_ROUTE)
 
     # -- around it -----------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,13 @@ Runs in any thread; owns nothing.
 from __future__ import annotations
 
 from channelserver.layers.base import ChannelFull
+from channelserver.layers.losses import Reason
 
 
 class RedisUnavailable(ChannelFull):
     """Redis cannot be reached, or refuses the message; the text says why. Try again later."""
+
+    reason = Reason.NO_REDIS
 
 
 class DeliveryUnknown(RedisUnavailable):
@@ -18,3 +21,4 @@ class DeliveryUnknown(RedisUnavailable):
     """
 
     retry = False
+    reason = Reason.UNKNOWN

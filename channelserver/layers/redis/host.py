@@ -313,9 +313,10 @@ class Host:
                 if error.retry and self.reactor.seconds() < ends:
                     await task.deferLater(self.reactor, 0.2)
                     continue
-                self.layer.drops.record(Reason.FULL if error.retry else Reason.UNKNOWN, channel, hint=str(error))
+                self.layer.drops.record(error.reason, channel, hint=str(error))
             except Exception:
                 logger.exception("cannot send to %r", channel)
+                self.layer.drops.add(Reason.ERROR)
             waiting.pop(0)
         del self._later[channel]
 
@@ -332,7 +333,7 @@ class Host:
             if not await self.tell(token_of(channel), "r", channel, content):
                 self.layer.drops.record(Reason.HOST_GONE, "replies", hint=f"no host has {channel!r} any more")
         except ChannelFull as error:
-            self.layer.drops.record(Reason.NO_REDIS if error.retry else Reason.UNKNOWN, "replies", hint=str(error))
+            self.layer.drops.record(error.reason, "replies", hint=str(error))
 
     async def reply_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """Send to a reply channel of another host when its client has room; return whether that succeeded."""
@@ -406,7 +407,7 @@ class Host:
                 scripts.SEND_GROUP, group, self.name, int(layer.expiry * 1000), int(LIFETIME * 1000), data, reply
             )
         except ChannelFull as error:
-            reason = Reason.NO_REDIS if error.retry else Reason.UNKNOWN
+            reason = error.reason
             layer.drops.record(reason, group, hint=f"members on other hosts: {error}")
             return
         if deaf:

@@ -173,6 +173,7 @@ class RedisChannelLayer(LocalLayer):
             self._host.retire()
 
     def close(self) -> Any:
+        self.drops.flush(due=True)
         with self._lock:
             host, self._host = self._host, None
         if host is None or self._owner != os.getpid():
@@ -412,9 +413,9 @@ class RedisChannelLayer(LocalLayer):
         self._engine().bridge.call_later(0.2, callback)
         return False
 
-    def sweep(self) -> None:
-        super().sweep()
+    def sweep(self) -> bool:
         self.refusals.flush()
+        return super().sweep()
 
 
 class RedisSentinelChannelLayer(RedisChannelLayer):

@@ -103,7 +103,7 @@ class WorkerProcess:
     def __init__(self, values: Settings, only: list[str], exclude: list[str]) -> None:
         self._reactor = install()
         self._bridge = Bridge(self._reactor)
-        self._sweeping = task.LoopingCall(lambda: self.wrapper.channel_layer.sweep())
+        self._sweeping = task.LoopingCall(self._sweep)
         path = values.local_socket if values.local_socket is not None else local_socket_path()
         use_remote_layer(values.layer, SocketConnector(os.path.abspath(path), values.layer, self._configure))
         self.wrapper = load_layer(values.layer, values.local_socket)
@@ -132,6 +132,10 @@ class WorkerProcess:
         worker = self.pool.worker
         worker.auto_accept = options.get("auto_accept", worker.auto_accept)
         worker.reject_unrouted = options.get("reject_unrouted", worker.reject_unrouted)
+
+    def _sweep(self) -> None:
+        if self.wrapper.channel_layer.sweep() and self._sweeping.running:
+            self._bridge.post(self._sweep)
 
     def run(self) -> None:
         """Work until a signal arrives; then finish the messages in hand."""

@@ -527,6 +527,22 @@ class OddFrameTests(StrictTestCase):
         self.assertEqual(len(transport.received) - before, 1100 * 17)
         transport.client_leaves()
 
+    def test_records(self) -> None:
+        """That holds for all that one read from the socket brings, also if it comes in many small TLS records."""
+        server = self.make_server()
+        transport = self.connect(server)
+        server.reactor.turn_began = 1.0
+        for _ in range(1000):
+            transport.protocol.dataReceived(frame(6, 0, 0, b"12345678"))
+        self.assertEqual(len(transport._under_way), FRAMES_A_TURN * 17)
+        before = len(transport.received)
+        server.turn()
+        self.assertEqual(len(transport.received) - before, 1000 * 17)
+        server.reactor.turn_began = 2.0
+        transport.protocol.dataReceived(frame(6, 0, 0, b"12345678"))
+        self.assertEqual(len(transport._under_way), 17)
+        transport.client_leaves()
+
     def test_kept(self) -> None:
         """What a connection keeps is in its account, and out of it when it is not kept any more."""
         server = self.make_server()

@@ -56,8 +56,8 @@ class HTTP2Connection(Connection):
     """The protocol of one connection."""
 
     __slots__ = (
-        "_backlog", "_begun", "_frames", "_h2", "_last", "_reading", "_scheduled", "_streams", "_unfinished_turn",
-        "_unflushed", "_work", "dispatcher", "memory", "requests", "uploads", "waiting",
+        "_backlog", "_begun", "_frames", "_frames_left", "_h2", "_last", "_reading", "_scheduled", "_streams", "_turn",
+        "_unfinished_turn", "_unflushed", "_work", "dispatcher", "memory", "requests", "uploads", "waiting",
     )  # fmt: skip
 
     def __init__(self, site: Site, peer: str | None, dispatcher: Dispatcher) -> None:
@@ -82,7 +82,8 @@ class HTTP2Connection(Connection):
         #: The windows for request bodies.
         self.uploads = Uploads(self._h2)
         self._reading = True  # we read from the transport
-        self._unfinished_turn = False  # whole frames wait for the next turn of the reactor
+        self._unfinished_turn = False  # whole frames wait for a later turn of the reactor
+        self._turn, self._frames_left = 0.0, 0  # when the turn began, and frames that may still be handled in it
         self._backlog = 0  # bytes written since the transport is full
         self._scheduled = False
         self._unflushed = 0
@@ -107,7 +108,9 @@ class HTTP2Connection(Connection):
         if not self._frames.unfinished:
             self._begun = now
         self._scheduled = True  # what is to be sent is sent below
-        left = FRAMES_A_TURN
+        turn = self.site.bridge.turn_began()
+        # One read from the socket may bring hundreds of TLS records, each a call of this method.
+        left = self._frames_left if turn == self._turn else FRAMES_A_TURN
         try:
             for kind, frame in self._frames.feed(data, now):
                 if kind != frames.CONTINUATION:
@@ -143,6 +146,7 @@ class HTTP2Connection(Connection):
             self.memory.unread = self._frames.kept
         else:
             self.memory.unread = 0
+        self._turn, self._frames_left = turn, left
         self._pump()
         if self._unfinished_turn or not self._reading:
             self._read_on()
@@ -150,6 +154,7 @@ class HTTP2Connection(Connection):
     def _go_on(self) -> None:
         """Handle further frames that came in an earlier turn."""
         self._unfinished_turn = False
+        self._frames_left = FRAMES_A_TURN
         self.dataReceived(b"")
 
     def connectionLost(self, reason: Failure | None) -> None:

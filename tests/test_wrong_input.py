@@ -269,7 +269,8 @@ class TwistdTests(WrongInputTestCase):
         self.assert_no_complaints()
 
     def test_no_settings_at_all(self) -> None:
-        """Neither flag nor environment say where the settings are, or the environment says something wrong."""
+        """Neither flag, environment nor ``manage.py`` say where they are, or the environment says something wrong."""
+        (self.folder / "manage.py").unlink()
         case = Case(("--settings", "DJANGO_SETTINGS_MODULE"))
         self.wrong += self.problems(*self.run_to_end(self.twistd()), case)
         case = Case(("'nosuch.settings'", "--settings"))

@@ -445,5 +445,6 @@ def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> d
         "group_channels": layer.group_channels,
         "forget": layer.forget,
         "flush": layer.flush,
+        "session_stored": layer.session_stored,
         **statistics,
     }

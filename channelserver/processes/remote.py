@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
-from channelserver.layers.base import ReactorBridge
+from channelserver.layers.base import SESSION, ReactorBridge
 from channelserver.layers.content import Content
 from channelserver.layers.local import SERVER_CHANNELS
 from channelserver.layers.losses import Reason
@@ -272,6 +272,12 @@ class RemoteLayer(InMemoryChannelLayer):
             self._note("send_patiently", channel, content, size=size_of(content))
         else:
             self._ask("send", channel, content, size=size_of(content))
+
+    def session_stored(self, channel: str) -> None:
+        if self.outlet_of(channel) is not None:
+            super().session_stored(channel)
+        elif _is_reply_channel(channel) and self._link is not None:  # else its connection has closed
+            self._note("reply", channel, {SESSION: True})
 
     def dispatch_group(self, group: str, content: Content) -> None:
         self.broadcast(group, content)

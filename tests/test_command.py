@@ -34,7 +34,7 @@ ROUTING = """
 class CommandTestCase(ServerTestCase):
     """A project whose ``manage.py`` names its settings."""
 
-    files = {"urls.py": URLS, "routing.py": ROUTING}
+    files = {"urls.py": URLS, "routing.py": ROUTING, "settings_of/wsgi.py": "application = None.__class__\n"}
 
     def done(self, *arguments: str, **variables: str) -> tuple[int, str]:
         """Run the command to its end; return its exit code, and what it has printed."""
@@ -160,6 +160,37 @@ class SettingsTests(CommandTestCase):
                 self.assertRegex(output, rf"channelserver: the demo .* leave {option} out")
 
 
+class EnvironmentTests(CommandTestCase):
+    """Variables ``CHANNELSERVER_…``, and what other servers call the options."""
+
+    def test_variables(self) -> None:
+        """The server and ``manage.py send`` read the same; a misspelt one is told."""
+        variables = {"CHANNELSERVER_LOCAL_SOCKET": str(self.folder / "other.sock"), "CHANNELSERVER_PROT": "80"}
+        server = self.run_process(
+            self.command("serve"), **variables, CHANNELSERVER_SETTINGS="settings", CHANNELSERVER_PORT="0",
+            CHANNELSERVER_LOG_FORMAT="text", DJANGO_SETTINGS_MODULE="nosuch",
+        ).wait_until_up()  # fmt: skip
+        server.wait_for("CHANNELSERVER_PROT sets no option; did you mean CHANNELSERVER_PORT?")
+        with server.connect("/") as socket:
+            for command in (self.command("send"), [sys.executable, "manage.py", "send"]):
+                sender = self.run_process([*command, "--group", "chat", '{"text": "hello"}'], **variables)
+                self.assertEqual(sender.wait(), 0, sender.output)
+                self.assertEqual(socket.recv(TIMEOUT), "hello")
+        self.assertEqual(server.stop(), 0)
+
+    def test_words_of_other_servers(self) -> None:
+        """They are understood, and the log says what they are called here."""
+        command = self.command(
+            "serve", "settings_of.wsgi:application", "--host", "127.0.0.1:0", "--workers", "1", "--log-format", "text",
+            "--forwarded-allow-ips", "127.0.0.1,unix", "--settings", "settings",
+        )  # fmt: skip
+        server = self.run_process(command).wait_until_up()
+        for line in ("--host is taken as --bind", "--workers is taken as --processes", "--port 0",
+                     "settings_of.wsgi:application is taken as --app settings_of.wsgi:application"):  # fmt: skip
+            server.wait_for(line)
+        self.assertEqual(server.stop(), 0)
+
+
 class DemoTests(CommandTestCase):
     """``channelserver demo``."""
 
@@ -212,7 +243,9 @@ class TwistdTests(CommandTestCase):
 
     def test_stale_pid_file(self) -> None:
         """One of a process that runs something else, that began later, or is this one; or an empty one."""
-        stranger = subprocess.Popen([sys.executable, "-c", "input()  # channelserver", ""], stdin=subprocess.PIPE)
+        stranger = subprocess.Popen(
+            [sys.executable, "-c", "import sys; sys.stdin.read()  # channelserver", ""], stdin=subprocess.PIPE
+        )
         self.addCleanup(stranger.wait)
         self.addCleanup(lambda: stranger.stdin and stranger.stdin.close())
         path = self.folder / "twistd.pid"

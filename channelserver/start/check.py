@@ -24,7 +24,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.checks import static_problem
-from channelserver.server.common.options import Settings
+from channelserver.server.common.options import Settings, unknown_variables
 from channelserver.server.common.reactor import install
 from channelserver.server.service import endpoints
 from channelserver.start.application import make_server
@@ -55,6 +55,7 @@ def look(values: Settings, production: bool) -> int:
     if production:
         found += [*of_settings(values), *of_database(layer), *_of_redis(layer)]
     failed = bool(found)
+    found += unknown_variables(os.environ)
     if service.tls is not None and service.tls.gap:
         found.append(f"{service.tls.gap}; clients that use these names refuse to connect")
     odd = odd_files() if values.static else ""

@@ -6,6 +6,7 @@ Runs in the main thread. Each command imports what it needs: ``send`` is for cro
 from __future__ import annotations
 
 import difflib
+import os
 import platform
 import sys
 from argparse import ArgumentParser
@@ -27,7 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name == "help" and rest:
         name, rest = rest[0], ["--help"]
     if name in COMMANDS:
-        COMMANDS[name][0](rest)
+        try:
+            COMMANDS[name][0](rest)
+            sys.stdout.flush()
+        except BrokenPipeError:  # channelserver serve --help | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(1) from None
         return
     from channelserver.start.parser import WRONG, die
 
@@ -134,7 +140,10 @@ def _manage(name: str, arguments: Arguments, shown: str = "") -> None:
     place, rest = parser.parse_known_args(arguments)
     if not {"-h", "--help"}.intersection(rest):
         try:
-            project.set_up(place.settings, place.pythonpath)
+            where = os.environ.get
+            project.set_up(
+                place.settings or where("CHANNELSERVER_SETTINGS"), place.pythonpath or where("CHANNELSERVER_PYTHONPATH")
+            )
         except project.StartError as error:
             die(str(error))
     load_command_class("channelserver", name).run_from_argv(["channelserver", shown or name, *rest])

@@ -18,7 +18,7 @@ from channelserver.processes.descriptors import close_on_exec
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
 from channelserver.server.common.limits import raise_descriptor_limit
-from channelserver.server.common.options import BY_NAME, Settings, resolve
+from channelserver.server.common.options import BY_NAME, Settings, read_environment, resolve, unknown_variables
 from channelserver.server.common.reactor import install
 from channelserver.server.service import ServerService
 from channelserver.start import project
@@ -77,13 +77,14 @@ def set_up(given: dict[str, Any]) -> Settings:
     :raises StartError, OptionError: something is missing or wrong.
     """
     channel_layers.host()
-    if given.get("demo") or given.get("demo_data"):
+    where = {**read_environment(os.environ), **given}
+    if where.get("demo") or where.get("demo_data"):
         other = next((BY_NAME[name].flag for name in ("settings", "app", "pythonpath") if given.get(name)), None)
         if other:
             raise StartError(f"the demo is a project of its own, and {other} names another one; leave {other} out")
-        prepare(given.get("demo_data"))
+        prepare(where.get("demo_data"))
     else:
-        project.set_up(given.get("settings"), given.get("pythonpath"), given.get("app"), given.get("root_path"))
+        project.set_up(where.get("settings"), where.get("pythonpath"), where.get("app"), where.get("root_path"))
     return resolve(given, project.configured("CHANNELSERVER", {}))
 
 
@@ -99,6 +100,8 @@ def make_service(given: dict[str, Any], daemon: bool = False, reactor_name: str 
     values = set_up(given)
     reactor = install()
     join_logs()
+    for line in unknown_variables(os.environ):
+        _log.warn("{line}", line=line)
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)

@@ -83,7 +83,7 @@ class LocalLayer(BaseChannelLayer):
             **self.queues.totals(),
             "groups": len(groups),
             "group_members": sum(groups.values()),
-            "lost": self.drops.totals(),
+            "lost": self.drops.lost(),
         }
 
     def attach(self, prefix: str, outlet: Outlet) -> None:

@@ -55,6 +55,7 @@ class RemoteLayer(InMemoryChannelLayer):
         self._link: Link | None = None
         self._served: tuple[list[str], int] | None = None
         self._descriptor: int | None = None
+        self._counted: dict[str, int] = {}  # the losses that the other process has counted, too
         self._handlers: dict[str, Callable[..., Any]] = {
             "take": self._taken,
             "reply": super().dispatch,
@@ -86,6 +87,7 @@ class RemoteLayer(InMemoryChannelLayer):
         # The other process takes back what it had handed over, or counts it as lost.
         if self._link is link:
             self._link = None
+            self._counted = self.drops.totals()
             self.queues.lose(link)
 
     def serve(self, channels: Collection[str], threads: int) -> None:
@@ -99,7 +101,9 @@ class RemoteLayer(InMemoryChannelLayer):
             return
         channels, threads = self._served
         self._close_descriptor()
-        self.queues.ledger, self._descriptor = Ledger.make(threads)
+        self.queues.ledger, self._descriptor = Ledger.make()
+        if not self._outlets:  # a sibling has other memory for that
+            self.drops.keep_in(self.queues.ledger.losses, self._counted)
         self._link.note("serve", channels, threads, descriptor=self._descriptor)
 
     def _close_descriptor(self) -> None:

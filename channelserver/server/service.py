@@ -123,6 +123,9 @@ class ServerService(service.Service):
         :param descriptors: of the listeners, if this process inherits them.
         """
         self._site.shares = shares
+        drops = self._site.layer.drops
+        drops.keep_in(shares.losses, {})
+        drops.all_totals = shares.lost
         self._listener = SharedListening(self._reactor, shares, descriptors)
 
     def descriptors(self) -> list[int]:

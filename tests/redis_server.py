@@ -186,7 +186,10 @@ class Watched:
 
 
 class Proxy:
-    """Passes bytes on to a port; what comes back, only up to a limit, then it hangs up."""
+    """Passes bytes on to a port; what comes back, only up to a limit, then it hangs up.
+
+    It can also swallow what the connections that are open then carry, in either direction or both, without a word.
+    """
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -195,6 +198,7 @@ class Proxy:
         #: How often it has hung up.
         self.cuts = 0
         self._pairs: list[socket.socket] = []
+        self._swallowed: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -203,6 +207,15 @@ class Proxy:
         """Let so many more bytes through."""
         with self._lock:
             self._left = number
+
+    def swallow(self, there: bool = True, back: bool = True) -> None:
+        """Swallow what the present connections carry from now on.
+
+        :param there: what goes to the port.
+        :param back: what comes back.
+        """
+        clients, servers = self._pairs[::2], self._pairs[1::2]
+        self._swallowed.update(clients if there else [], servers if back else [])
 
     def _accept(self) -> None:
         while True:
@@ -224,7 +237,8 @@ class Proxy:
                         data = data[: self._left]
                         self._left -= len(data)
                         last = self._left == 0
-                sink.sendall(data)
+                if source not in self._swallowed:
+                    sink.sendall(data)
                 if last:
                     self.cuts += 1
                     break

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import time
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.layers import RedisChannelLayer
+from channelserver.layers.redis import emptied, shard
 from channelserver.layers.redis.replies import ReplyReader
+from tests.process import wait_until
+from tests.redis_server import Proxy
+from tests.test_redis_failures import FailureTestCase
+from tests.test_redis_hosts import RedisServerTestCase
 
 
 class CountingReader(ReplyReader):
@@ -42,3 +51,209 @@ class LongReplyTests(SynchronousTestCase):
         self.assertEqual(values[1:], ["OK", None, []])
         with self.assertRaisesRegex(ValueError, "nested"):
             reader.feed(b"*1\r\n" * 20)
+
+
+class FaultTestCase(FailureTestCase):
+    """Layers of this process, and what they log."""
+
+    def setUp(self) -> None:
+        """Listen to the log."""
+        self.records: list[logging.LogRecord] = []
+        handler = logging.Handler()
+        handler.emit = self.records.append  # type: ignore[method-assign]
+        logger = logging.getLogger("channelserver.layers")
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+
+    def logged(self, pattern: str) -> list[logging.LogRecord]:
+        """Return the lines of the log that match."""
+        return [record for record in self.records if re.search(pattern, record.getMessage())]
+
+    @staticmethod
+    def lost(*layers: RedisChannelLayer) -> dict[str, int]:
+        """Return how many messages some layers have counted as lost, by reason."""
+        total: dict[str, int] = {}
+        for layer in layers:
+            for reason, number in layer.drops.totals().items():
+                total[reason] = total.get(reason, 0) + number
+        return total
+
+
+class EmptiedTests(FaultTestCase):
+    """Redis is emptied while all connections stay up."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.redis()
+        self.first, self.outlet, self.socket = self.member("first", self.server.url)
+        self.second, self.other, _ = self.member("second", self.server.url)
+        self.first.group_add("g", self.socket)
+        wait_until(lambda: self.second.group_channels("g") == [self.socket], "the member")
+        # Old books: messages to groups go only to hosts with members.
+        begun = str((int(time.time()) - 60) * 1_000_000)
+        self.server.command("HSET", "channelserver:books", "epoch", begun)
+        wait_until(lambda: all(self.epoch(layer) == int(begun) for layer in (self.first, self.second)), "the old books")
+        for layer in (self.first, self.second):
+            layer.drops._totals.clear()
+        del self.records[:]
+
+    @staticmethod
+    def epoch(layer: RedisChannelLayer) -> int:
+        """Return the epoch of the books that a layer knows."""
+        books = layer._engine().shards[0].books
+        return books.epoch if books else 0
+
+    def test_groups_lose_nothing(self) -> None:
+        """A message sent right after it arrives, whoever has noticed; then the memberships are there again."""
+        self.server.command("FLUSHDB")
+        for number in range(20):
+            self.second.send_group("g", {"number": number})
+        wait_until(lambda: len(self.outlet.arrived) == 20, "all messages")
+        self.assertEqual([content["number"] for _, content in self.outlet.arrived], list(range(20)))
+        self.assertEqual(self.other.arrived, [])
+        wait_until(lambda: self.second.group_channels("g") == [self.socket], "the member's return")
+        wait_until(lambda: self.lost(self.first, self.second) == {"gap": 2}, "a gap for each host")
+        self.assertEqual(len(self.logged("was emptied")), 2)
+
+    def test_waiting_messages_are_counted_once(self) -> None:
+        """They are counted by one host, however many there are, as the last change had left them."""
+        self.patch(emptied, "TOLD", 1.5)
+        for number in range(12):
+            (self.first if number % 2 else self.second).send("a", {"number": number})
+        for number in range(2):
+            self.assertEqual(self.second.receive(["a"])[1], {"number": number})
+        self.server.command("FLUSHDB")
+        wait_until(lambda: self.lost(self.first, self.second) == {"gap": 2}, "the gaps")
+        self.server.command("FLUSHDB")  # what the hosts have told each other is gone, too
+        wait_until(lambda: self.lost(self.first, self.second) == {"gap": 4, "Redis emptied": 10}, "the count")
+        self.assertEqual(len(self.logged("lost: Redis emptied")), 1)
+        self.first.send("a", {"value": 1})
+        self.assertEqual(self.second.receive(["a"]), ("a", {"value": 1}))
+        self.assertEqual(self.second.receive(["a"]), (None, None))
+
+
+class EmptiedServersTests(RedisServerTestCase):
+    """The same with servers that consume."""
+
+    def quick(self, *arguments: str) -> Any:
+        """Start a server that does not look for lost work."""
+        path = self.folder / "settings.py"
+        text = path.read_text()
+        if "SEARCH_EVERY" not in text:
+            path.write_text(f"{text}\nfrom channelserver.layers.redis import host\nhost.SEARCH_EVERY = 10**9\n")
+        return self.start(*arguments)
+
+    def test_work_is_found(self) -> None:
+        """Messages to idle servers are consumed, although Redis has forgotten who is idle."""
+        server = self.quick("--threads", "2")
+        front = self.quick("--threads", "0")
+        wait_until(lambda: front.get("/body/").status_code == 200, "an answer")
+        for number in range(3):
+            wait_until(lambda: self.redis.command("SCARD", "channelserver:idle:work") == b":1\r\n", "an idle server")
+            self.redis.command("FLUSHDB")
+            self.shell(f"from channelserver import Channel; Channel('work').send({{'number': {number}}})")
+            wait_until(lambda: len(self.notes("work")) == number + 1, "the work")  # noqa: B023
+            self.redis.command("FLUSHDB")
+            self.assertEqual(front.get("/body/").status_code, 200)
+        server.wait_for("was emptied")
+        self.assertNotIn(" lost: ", server.output + front.output)
+
+
+class DeathTests(RedisServerTestCase):
+    """Processes are killed with messages in their hands."""
+
+    def hold(self, number: int) -> None:
+        """Let all threads of all workers have a message, and as many wait."""
+        (self.folder / "hold").touch()
+        code = (
+            f"from channelserver import Channel\nfor n in range({number}): Channel('work').send({{'number': 300 + n}})"
+        )
+        self.shell(code)
+
+    def test_survivors_count(self) -> None:
+        """One of the survivors counts and logs what is lost, once; the rest is consumed."""
+        workers = [self.worker(2) for _ in range(3)]
+        self.hold(10)
+        wait_until(lambda: len(self.notes("work")) == 6, "busy workers")
+        workers[0].kill()
+        pattern = r"2 message.s. to 'work' lost: its worker process ended; it was host "
+        wait_until(lambda: any(re.search(pattern, worker.output) for worker in workers[1:]), "the log")
+        (self.folder / "hold").unlink()
+        wait_until(lambda: len(self.notes("work")) == 10, "the rest")
+        for worker in workers[1:]:
+            self.assertEqual(worker.stop(), 0)
+        self.assertEqual(sum(len(re.findall(" lost: ", worker.output)) for worker in workers), 1)
+
+    def test_next_start_counts(self) -> None:
+        """If there are no survivors, the next process to start counts."""
+        worker = self.worker(2)
+        self.hold(3)
+        wait_until(lambda: len(self.notes("work")) == 2, "a busy worker")
+        worker.kill()
+        (self.folder / "hold").unlink()
+        following = self.worker(1)
+        following.wait_for(r"2 message.s. to 'work' lost: its worker process ended")
+        wait_until(lambda: len(self.notes("work")) == 3, "the rest")
+        self.assertEqual(following.stop(), 0)
+        self.assertEqual(following.output.count(" lost: "), 1)
+
+    def test_requeue(self) -> None:
+        """With it, others consume what the dead process had begun, before what came later; nothing is lost."""
+        path = self.folder / "settings.py"
+        path.write_text(path.read_text() + "\nCHANNELSERVER = {'requeue': True}\n")
+        dying = self.worker(2)
+        self.hold(2)
+        wait_until(lambda: len(self.notes("work")) == 2, "a busy worker")
+        following = self.worker(2)
+        dying.kill()
+        following.wait_for(r"2 message.s. to 'work' of host .*, which has ended, go to others")
+        wait_until(lambda: sorted(self.notes("work")) == ["300", "300", "301", "301"], "the second try")
+        (self.folder / "hold").unlink()
+        self.assertEqual(following.stop(), 0)
+        self.assertNotIn(" lost: ", following.output)
+
+
+class SilentNetworkTests(FaultTestCase):
+    """Connections to Redis that carry nothing any more, and do not end."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.redis()
+        self.proxy = Proxy(self.server.port)
+        self.addCleanup(self.proxy.close)
+        self.patch(shard, "ANSWER_SECONDS", 1.0)
+
+    def check(self, **directions: bool) -> None:
+        """Let the connections carry nothing; see that the log tells how long that was so."""
+        layer, outlet, channel = self.member("first", f"redis://127.0.0.1:{self.proxy.port}/0")
+        other = self.layer(self.server.url)
+        layer.group_add("g", channel)
+        wait_until(lambda: other.group_channels("g") == [channel], "the member")
+        self.proxy.swallow(**directions)
+        began = time.time()
+        wait_until(lambda: self.logged("no subscription"), "the gap")
+        (given_up,) = self.logged(r"has not answered .*\(subscription\)")
+        (gap,) = self.logged("no subscription")
+        told = re.search("for ([0-9.]+) s", gap.getMessage())
+        assert told is not None
+        # Not less than from the cut to the moment when the connection was given up; told with one digit.
+        self.assertGreaterEqual(float(told[1]) + 0.1, given_up.created - began)
+        self.assertEqual(layer.drops.totals().get("gap"), 1)
+
+        def arrived() -> bool:
+            other.send_group("g", {"text": "again"})
+            return bool(outlet.arrived)
+
+        wait_until(arrived, "a message")
+
+    def test_half_open(self) -> None:
+        """Nothing passes in either direction."""
+        self.check()
+
+    def test_one_way(self) -> None:
+        """Nothing comes back."""
+        self.check(there=False)
+
+    def test_other_way(self) -> None:
+        """Nothing arrives."""
+        self.check(back=False)

@@ -182,7 +182,7 @@ class SilentHostTests(FailureTestCase):
         layer, outlet, channel = self.member("first", redis.url)
         for name in ("gone", "slow"):
             redis.command("ZADD", "channelserver:hosts", str((seconds - 5) * 1000), name)
-            redis.command("HSET", f"channelserver:held:{name}", channel, "http.request")
+            redis.command("HSET", f"channelserver:held:{name}", "1", f"http.request {channel}")
         layer.send("a", {})  # it connects
         wait_until(lambda: outlet.arrived, "the news")
         self.assertEqual(outlet.arrived, [(channel, {FAILED: 502})])

@@ -73,9 +73,33 @@ class ScriptTestCase(SynchronousTestCase):
             raise answer
         return answer
 
+    #: What the last script of these told of the books: epoch, last change, waiting messages.
+    books: tuple[bytes, int, int] = (b"", 0, 0)
+    booked = frozenset({scripts.PUSH, scripts.PUSH_LANE, scripts.POP, scripts.SEND_GROUP, scripts.BEAT, scripts.SWEEP})
+
     def run_script(self, script: str, *arguments: str | int | bytes) -> Any:
-        """Return the script's answer."""
-        return self.command("EVAL", script, 2, self.prefix, f"{self.prefix}meta:", self.late, *arguments)
+        """Return the script's answer, without the books."""
+        answer = self.command("EVAL", script, 2, self.prefix, f"{self.prefix}meta:", self.late, *arguments)
+        if script in self.booked:
+            *answer, self.books = answer
+        return answer
+
+    def held(self, host: str) -> dict[str, str]:
+        """Return what a host holds: id by channel, a space, and lane or reply channel."""
+        words = [word.decode() for word in self.command("HGETALL", f"{self.prefix}held:{host}")]
+        return dict(zip(words[1::2], words[::2], strict=True))
+
+    def finish(self, host: str, lane: str, mark: str = "") -> None:
+        """Let a host report that it has consumed the message of a lane."""
+        ids = [number for what, number in self.held(host).items() if what.partition(" ")[2] == lane]
+        self.run_script(scripts.FINISH, host, *(mark + number for number in ids))
+
+    def age(self) -> None:
+        """Let the books be old."""
+        begun = int(self.command("TIME")[0]) - 60
+        self.command(
+            "HSET", f"{self.prefix}books", "epoch", begun * 1_000_000, "serial", begun * 1_000_000, "waiting", 0
+        )
 
     def listen(self, host: str) -> Listener:
         """Let a host listen, to the end of the test."""
@@ -107,9 +131,13 @@ class ScriptTestCase(SynchronousTestCase):
 
     def pop(self, *channels: str, host: str = "one", number: int = 1, wake: int = 0) -> list[bytes]:
         """Take messages of which none has expired; return what was sent."""
-        items, gone = self.run_script(scripts.POP, host, number, wake, *(channels or ("work",)))
+        items, gone = self.take(*channels, host=host, number=number, wake=wake)
         self.assertEqual(gone, [])
-        return list(items[3::4])
+        return list(items[3::5])
+
+    def take(self, *channels: str, host: str = "one", number: int = 1, wake: int = 0, holds: int = 1) -> Any:
+        """Return all that POP tells."""
+        return self.run_script(scripts.POP, host, number, wake, holds, *(channels or ("work",)))
 
     def statistics(self, channel: str = "work") -> list[int]:
         """Return messages so far, refused ones and waiting ones."""
@@ -144,10 +172,10 @@ class QueueScriptTests(ScriptTestCase):
         self.push("a")
         self.push_request("b")
         self.late = 10 * SECOND
-        items, _ = self.run_script(scripts.POP, "one", 5, 0, "work", "http.request")
+        items, _ = self.take("work", "http.request", number=5)
         self.assertEqual((items[0], items[2], items[3]), (b"work", b"", b"a"))
-        self.assertEqual((items[4], items[6], items[7]), (b"http.request", REPLY.encode(), b"b"))
-        for left in (items[1], items[5]):
+        self.assertEqual((items[5], items[7], items[8]), (b"http.request", REPLY.encode(), b"b"))
+        for left in (items[1], items[6]):
             self.assertTrue(40 * SECOND < int(left) <= 50 * SECOND, left)
 
     def test_channels_take_turns(self) -> None:
@@ -181,19 +209,19 @@ class QueueScriptTests(ScriptTestCase):
         self.push("b")
         self.late = MINUTE + SECOND
         self.push("c")
-        self.assertEqual(self.run_script(scripts.POP, "one", 5, 0, "work")[1], [b"work", 2])
+        self.assertEqual(self.take(number=5)[1], [b"work", 2])
 
     def test_parts_of_a_channel(self) -> None:
         """Channels with the same part up to "!" share a queue; each message keeps its full name."""
         self.push("a", "own!", name="own!x")
         self.push("b", "own!", name="own!y")
-        items, _ = self.run_script(scripts.POP, "one", 5, 0, "own!")
-        self.assertEqual((items[0], items[4]), (b"own!x", b"own!y"))
+        items, _ = self.take("own!", number=5)
+        self.assertEqual((items[0], items[5]), (b"own!x", b"own!y"))
 
     def test_moved_by_hand(self) -> None:
         """A message that somebody has moved to another channel does not claim to be from the first."""
         self.push("a", "work", name="other")
-        self.assertEqual(self.run_script(scripts.POP, "one", 5, 0, "work")[0][0], b"work")
+        self.assertEqual(self.take(number=5)[0][0], b"work")
 
     def test_statistics(self) -> None:
         """Messages so far, refused, waiting, and what the oldest has left; -1 without one that waits."""
@@ -269,7 +297,7 @@ class WakingScriptTests(ScriptTestCase):
         self.pop("websocket.receive", host="one", wake=1)
         self.push_lane("b")
         self.assertEqual(self.woken(), [[], []])
-        self.run_script(scripts.FINISH, "two", SOCKET)
+        self.finish("two", SOCKET)
         self.assertEqual(self.woken(), [[b"wwebsocket.receive"], []])
 
 
@@ -286,11 +314,11 @@ class LaneScriptTests(ScriptTestCase):
         self.assertEqual(self.receive(), [b"a"])
         self.push_lane("c")
         self.assertEqual(self.receive("two"), [])
-        self.run_script(scripts.FINISH, "one", SOCKET)
+        self.finish("one", SOCKET)
         self.assertEqual(self.receive("two"), [b"b"])
-        self.run_script(scripts.FINISH, "one", SOCKET)
+        self.finish("one", SOCKET)
         self.assertEqual(self.receive(), [], "another host has said that it is finished")
-        self.run_script(scripts.FINISH, "two", SOCKET)
+        self.finish("two", SOCKET)
         self.assertEqual(self.receive(), [b"c"])
 
     def test_full_channel(self) -> None:
@@ -312,8 +340,8 @@ class LaneScriptTests(ScriptTestCase):
         self.push_lane("a")
         self.late = MINUTE + SECOND
         self.push_lane("b")
-        items, gone = self.run_script(scripts.POP, "one", 5, 0, "websocket.receive")
-        self.assertEqual((items[3::4], gone), ([b"b"], [b"websocket.receive", 1]))
+        items, gone = self.take("websocket.receive", number=5)
+        self.assertEqual((items[3::5], gone), ([b"b"], [b"websocket.receive", 1]))
         self.assertEqual(self.statistics("websocket.receive"), [2, 0, 0])
 
     def test_lanes_take_turns(self) -> None:
@@ -321,7 +349,7 @@ class LaneScriptTests(ScriptTestCase):
         for data, lane in (("a", SOCKET), ("b", SOCKET), ("c", OTHER)):
             self.push_lane(data, lane=lane)
         self.assertEqual(self.pop("websocket.receive"), [b"a"])
-        self.run_script(scripts.FINISH, "one", SOCKET)
+        self.finish("one", SOCKET)
         self.assertEqual(self.receive(), [b"c", b"b"])
 
     def test_expired_ones_make_room(self) -> None:
@@ -335,7 +363,7 @@ class LaneScriptTests(ScriptTestCase):
         self.assertEqual(self.push_lane("e", capacity=4), [1, 3])
         self.assertEqual(self.statistics("websocket.receive"), [5, 0, 2])
         self.assertEqual(self.receive(), [b"d"])
-        self.run_script(scripts.FINISH, "one", SOCKET)
+        self.finish("one", SOCKET)
         self.assertEqual(self.receive(), [b"e"])
         self.assertEqual(self.command("HEXISTS", f"{self.prefix}size", "websocket.receive"), 0)
 
@@ -343,19 +371,46 @@ class LaneScriptTests(ScriptTestCase):
         """When the host that had a socket's last message is gone, the next one can be taken."""
         self.push_lane("a")
         self.receive("two")
-        self.run_script(scripts.RECLAIM, "two")
+        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 0), [b"websocket.receive"])
         self.push_lane("b")
         self.assertEqual(self.receive(), [b"b"])
 
     def test_what_is_held(self) -> None:
-        """A host holds requests and messages of lanes, but not plain messages."""
+        """A host holds each message, and those of some channels are kept."""
         self.push("a")
         self.push_request("b")
         self.push_lane("c")
-        self.pop("work", "http.request", "websocket.receive", host="two", number=9)
-        held = self.command("HGETALL", f"{self.prefix}held:two")
-        pairs = {REPLY.encode(): b"http.request", SOCKET.encode(): b"websocket.receive"}
-        self.assertEqual(dict(zip(held[::2], held[1::2], strict=True)), pairs)
+        items, _ = self.take("+work", "http.request", "websocket.receive", host="two", number=9)
+        ids = [word.decode() for word in items[4::5]]
+        whats = ["work ", f"http.request {REPLY}", f"websocket.receive {SOCKET}"]
+        self.assertEqual(self.held("two"), dict(zip(whats, ids, strict=True)))
+        kept = self.command("HGETALL", f"{self.prefix}kept:two")
+        self.assertEqual((kept[0].decode(), kept[1][-1:]), (ids[0], b"a"))
+        self.run_script(scripts.FINISH, "two", *ids)
+        self.assertEqual(self.command("EXISTS", f"{self.prefix}held:two", f"{self.prefix}kept:two"), 0)
+
+    def test_not_held(self) -> None:
+        """A taker that will not report holds nothing; the lane goes on."""
+        self.push_lane("a")
+        self.push_lane("b")
+        for data in (b"a", b"b"):
+            items, _ = self.take("+websocket.receive", holds=0)
+            self.assertEqual(items[3], data)
+        self.assertEqual(self.held("one"), {})
+
+    def test_a_lane_goes_on_before_its_message(self) -> None:
+        """The host says so; it still holds the message, whose end does not concern the lane any more."""
+        self.push_lane("a")
+        self.push_lane("b")
+        self.push_lane("c")
+        self.receive()
+        (number,) = self.held("one").values()
+        self.finish("one", SOCKET, "~")
+        self.assertEqual(self.receive("two"), [b"b"])
+        self.assertEqual(self.held("one"), {"websocket.receive ": number})
+        self.run_script(scripts.FINISH, "one", number)
+        self.assertEqual(self.receive(), [])
+        self.assertEqual(self.held("one"), {})
 
     def test_reclaim(self) -> None:
         """What a host that was cut off does not hold is lost: the lane goes on, the client of a request hears it."""
@@ -365,10 +420,12 @@ class LaneScriptTests(ScriptTestCase):
         self.push_lane("c")
         self.push_lane("d")
         self.assertEqual(self.pop("http.request", "websocket.receive", host="two", number=9), [b"a", b"c", b"b"])
-        self.run_script(scripts.RECLAIM, "two", REPLY)
+        what = f"http.request {REPLY}"
+        lost = self.run_script(scripts.RECLAIM, "two", 0, self.held("two")[what], what)
+        self.assertEqual(sorted(lost), [b"http.request", b"websocket.receive"])
         self.assertEqual(listener.heard(), [b"fhttp.response.one!4"])
         self.assertEqual(self.receive(), [b"d"])
-        self.run_script(scripts.RECLAIM, "two")
+        self.run_script(scripts.RECLAIM, "two", 0)
         self.assertEqual(listener.heard(), [b"f" + REPLY.encode()])
 
     def test_finished_ones_are_not_reclaimed(self) -> None:
@@ -376,9 +433,19 @@ class LaneScriptTests(ScriptTestCase):
         listener = self.listen("one")
         self.push_request("a")
         self.pop("http.request", host="two")
-        self.run_script(scripts.FINISH, "two", REPLY)
-        self.run_script(scripts.RECLAIM, "two")
+        self.finish("two", REPLY)
+        self.run_script(scripts.RECLAIM, "two", 0)
         self.assertEqual(listener.heard(), [])
+
+    def test_reclaim_when_emptied(self) -> None:
+        """A Redis that has been emptied is told what a host holds: the lane stays busy until it is consumed."""
+        words = ("17", f"websocket.receive {SOCKET}", "18", "work ")
+        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 1, *words), [])
+        self.assertEqual(self.held("two"), dict(zip(words[1::2], words[::2], strict=True)))
+        self.push_lane("b")
+        self.assertEqual(self.receive(), [])
+        self.run_script(scripts.FINISH, "two", "17")
+        self.assertEqual(self.receive(), [b"b"])
 
 
 class GroupScriptTests(ScriptTestCase):
@@ -386,8 +453,21 @@ class GroupScriptTests(ScriptTestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        self.age()
         self.beat("one")
         self.beat("two")
+
+    def test_young_books(self) -> None:
+        """Soon after Redis was emptied, all hosts hear a message, and who sent it."""
+        self.command("DEL", f"{self.prefix}books")
+        everyone = Listener(f"{self.prefix}everyone")
+        self.addCleanup(everyone.close)
+        two = self.listen("two")
+        self.join(OTHER, "two")
+        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10)
+        self.assertEqual(self.send("one"), [0, [], []])
+        self.assertEqual((two.heard(), everyone.heard()), ([], [b"eone hello"]))
+        self.assertEqual(self.pop(), [b"hello"])
 
     def join(self, channel: str, host: str, begins: int = 1, has_members: int = 1) -> None:
         self.run_script(scripts.JOIN, "group", host, MINUTE, has_members, channel, begins)
@@ -396,7 +476,7 @@ class GroupScriptTests(ScriptTestCase):
         return sorted(self.run_script(scripts.MEMBERS, "group", 20 * SECOND))
 
     def send(self, sender: str = "one", data: str = "hello", reply: str = "") -> Any:
-        return self.run_script(scripts.SEND_GROUP, "group", sender, MINUTE, 20 * SECOND, data, reply)
+        return self.run_script(scripts.SEND_GROUP, "group", sender, MINUTE, 20 * SECOND, data, reply, 3 * SECOND)
 
     def test_join(self) -> None:
         """Members begin and end."""
@@ -473,10 +553,10 @@ class GroupScriptTests(ScriptTestCase):
         self.assertEqual(self.send(data="d"), [0, [b"work"], []])
         self.assertEqual(self.push_lane("e", "work", capacity=3, lane="work x"), [0, 0])
         self.assertEqual(self.pop(number=5), [b"a", b"c"])
-        self.run_script(scripts.FINISH, "one", f"work {REPLY}")
+        self.finish("one", f"work {REPLY}")
         self.assertEqual(self.pop(number=5), [b"b"])
         self.assertEqual(self.pop("own!", number=5), [b"b", b"d"])
-        self.run_script(scripts.FINISH, "one", f"work {REPLY}")
+        self.finish("one", f"work {REPLY}")
         self.assertEqual(self.statistics("work"), [3, 2, 0])
         self.assertEqual(self.command("EXISTS", f"{self.prefix}size"), 0)
 
@@ -518,7 +598,7 @@ class ExpiryTests(ScriptTestCase):
         self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10)
         keys = {key.decode().removeprefix(self.prefix) for key in self.command("KEYS", f"{self.prefix}*")}
         lasting = {key for key in keys if self.command("PTTL", self.prefix + key) < 0}
-        self.assertEqual(lasting, {"busy", "size", "held:two", "joined:one"})
+        self.assertEqual(lasting, {"books", "busy", "channels", "size", "held:two", "joined:one"})
         self.assertEqual(keys - lasting, {
             "q:work", "q:websocket.receive", f"lane:{OTHER}", "group:group", "queued:group", "reach:group",
             "meta:work:messages_count", "meta:websocket.receive:messages_count",
@@ -539,7 +619,18 @@ class DeadHostScriptTests(ScriptTestCase):
         self.assertEqual(self.pop("websocket.receive", "http.request", host="two", number=5), [b"a", b"c"])
 
     def remove(self, *hosts: str) -> list[bytes | int]:
-        return list(self.run_script(scripts.REMOVE_DEAD, 20 * SECOND, 2 * SECOND, *hosts))
+        return list(self.run_script(scripts.REMOVE_DEAD, 20 * SECOND, 2 * SECOND, MINUTE, 3, *hosts))
+
+    def assert_two(self, removed: list[Any]) -> None:
+        """Assert that "two" was removed, with a message of each of two channels."""
+        (name, rows) = removed
+        self.assertEqual(name, b"two")
+        self.assert_lost(rows)
+
+    def assert_lost(self, rows: list[Any]) -> None:
+        """Assert that a message of each of two channels is lost."""
+        found = {rows[at]: rows[at + 1 : at + 4] for at in range(0, len(rows), 4)}
+        self.assertEqual(found, {b"http.request": [1, 0, 0], b"websocket.receive": [1, 0, 0]})
 
     def assert_removed(self, listener: Listener) -> None:
         """Assert that nothing of "two" is left: the client has its answer, the socket's next message can be taken."""
@@ -556,7 +647,7 @@ class DeadHostScriptTests(ScriptTestCase):
         self.assertEqual(self.remove("two", "nobody"), [])
         self.late = 3 * SECOND
         self.beat("one")
-        self.assertEqual(self.remove("one", "two", "nobody"), [b"two", 2])
+        self.assert_two(self.remove("one", "two", "nobody"))
         self.assert_removed(listener)
         self.assertEqual(self.remove("two"), [], "removed twice")
 
@@ -568,11 +659,89 @@ class DeadHostScriptTests(ScriptTestCase):
         self.assertEqual(self.remove("two"), [])
         self.late = 21 * SECOND
         self.beat("one")
-        self.assertEqual(self.remove("one", "two"), [b"two", 2])
+        self.assert_two(self.remove("one", "two"))
         self.assert_removed(listener)
 
     def test_leave(self) -> None:
         """It is removed at once."""
         listener = self.listen("one")
-        self.assertEqual(self.run_script(scripts.LEAVE, "two"), 2)
+        self.assert_lost(self.run_script(scripts.LEAVE, "two", MINUTE, 3))
         self.assert_removed(listener)
+
+    def test_again(self) -> None:
+        """Kept messages go to another worker, before all others, with new time; after three deaths they are lost."""
+        self.pop("websocket.receive", "http.request", number=9, host="two")
+        for data in "xyz":
+            self.push(data)
+        self.push_lane("k", "own", lane=f"own {REPLY}")
+        self.push_lane("l", "own", lane=f"own {REPLY}")
+        self.late = 50 * SECOND
+        before = self.run_script(scripts.BEAT, "two", 2 * SECOND) and self.books[2]
+        for deaths in range(3):
+            items, _ = self.take("+work", "+own", host=f"h{deaths}", number=3)
+            self.assertEqual(items[3::5], [b"x", b"k", b"y"])
+            rows = self.run_script(scripts.LEAVE, f"h{deaths}", MINUTE, 3)
+            self.assertEqual(sorted(rows[at : at + 4] for at in (0, 4)), [[b"own", 0, 0, 1], [b"work", 0, 0, 2]])
+            self.run_script(scripts.BEAT, "two", 2 * SECOND)
+            self.assertEqual(self.books[2], before)
+        items, _ = self.take("+work", "+own", host="last", number=3)
+        self.assertEqual(items[3::5], [b"x", b"k", b"y"])
+        self.assertGreater(int(items[1]), 50 * SECOND)
+        rows = self.run_script(scripts.LEAVE, "last", MINUTE, 3)
+        self.assertEqual(sorted(rows[at : at + 4] for at in (0, 4)), [[b"own", 1, 1, 0], [b"work", 2, 2, 0]])
+        self.assertEqual(self.pop("work", "own", number=9), [b"z", b"l"])
+
+
+class BooksScriptTests(ScriptTestCase):
+    """What is known of the queues, and what of it outlives an emptied Redis: BEAT, EMPTIED, SWEEP."""
+
+    def test_changes(self) -> None:
+        """Each script that changes a queue tells how many messages wait in all; later changes have higher numbers."""
+        numbers, waiting = [], []
+        for change in (
+            lambda: self.push("a"), lambda: self.push_lane("b"), lambda: self.push("c", "other"),
+            lambda: self.pop(), lambda: self.pop("websocket.receive", "other", number=5), lambda: self.push("d"),
+        ):  # fmt: skip
+            change()
+            numbers.append(self.books[1])
+            waiting.append(self.books[2])
+        self.assertEqual(waiting, [1, 2, 3, 2, 0, 1])
+        self.assertEqual(numbers, sorted(set(numbers)))
+        self.late = 2 * MINUTE
+        self.assertEqual(self.take()[1], [b"work", 1])
+        self.assertEqual(self.books[2], 0)
+
+    def test_emptied(self) -> None:
+        """The books begin anew, with higher numbers; the host that made the last change is believed, one is to ask."""
+        self.push("a")
+        first = self.books
+        self.push("b")
+        last = self.books
+        self.command("DEL", *self.command("KEYS", f"{self.prefix}*"))
+        added, silent = self.run_script(scripts.BEAT, "one", 2 * SECOND)
+        self.assertEqual((added, silent, self.books[2]), (1, [], 0))
+        self.assertGreater(int(self.books[0]), int(last[0]))
+        self.assertGreater(self.books[1], last[1])
+        told = [self.run_script(scripts.EMPTIED, *words) for words in (("", *first), ("one", *last), ("two", *first))]
+        self.assertEqual([answer[:2] for answer in told], [[b"", 1], [b"one", 2], [b"one", 2]])
+        self.assertTrue(all(0 <= answer[2] < MINUTE for answer in told))
+
+    def test_silent(self) -> None:
+        """A sign of life tells which hosts give none."""
+        self.run_script(scripts.BEAT, "one", 2 * SECOND)
+        self.late = 3 * SECOND
+        self.assertEqual(self.run_script(scripts.BEAT, "two", 2 * SECOND), [1, [b"one"]])
+        self.assertEqual(self.run_script(scripts.BEAT, "two", 2 * SECOND)[0], 0)
+
+    def test_sweep(self) -> None:
+        """Expired messages that nobody takes are counted, too, once."""
+        self.push("a")
+        self.push("b", "other")
+        self.push_lane("c", "other", lane=f"other {REPLY}")
+        self.late = MINUTE + SECOND
+        self.push("d")
+        ((*gone,),) = self.run_script(scripts.SWEEP, 100_000)
+        self.assertEqual(dict(zip(gone[::2], gone[1::2], strict=True)), {b"work": 1, b"other": 2})
+        self.assertEqual(self.books[2], 1)
+        self.assertEqual(self.run_script(scripts.SWEEP, 100_000), [[]])
+        self.assertEqual(self.command("SMEMBERS", f"{self.prefix}channels"), [b"work"])

@@ -299,7 +299,7 @@ class ReactorTests(SynchronousTestCase):
         printed = self.run_code(
             """
             import sys
-            import channelserver.start.twistd
+            import channelserver.start.command
             print("twisted.internet.reactor" in sys.modules)
             """
         )

@@ -24,12 +24,6 @@ FILE = "channelserver.file"
 #: A reply with this key begins an event stream. Its value: milliseconds after which clients come back, or None.
 EVENTS = "channelserver.events"
 
-#: A reply with this key says that the channel session of its connection has been stored.
-SESSION = "channelserver.session"
-#: The server's own messages about channel sessions: each has a ``reply_channel``, and ``open``: whether its connection
-#: is open, so that the session is to be renewed, or has closed, so that it is to be deleted.
-SESSION_CHANNEL = "websocket.session"
-
 
 class ChannelFull(Exception):
     """The channel holds as many messages as its capacity allows (asgiref 1: ``BaseChannelLayer.ChannelFull``)."""
@@ -259,12 +253,6 @@ class BaseChannelLayer:
     def forget(self, channel: str) -> None:
         """End all memberships of `channel`: its connection has closed."""
         raise NotImplementedError(f"{type(self).__name__}.forget")
-
-    def session_stored(self, channel: str) -> None:
-        """Tell the process that has the connection behind `channel` that its channel session was stored.
-
-        For worker threads. Default: there is no connection, so nobody deletes the session.
-        """
 
     def sweep(self) -> bool:
         """Drop what has expired, or a part of it. The server calls it every few seconds.

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-#: What each process knows of all of them: the total is the largest, for it may have grown between two answers.
-_COMMON = frozenset({"lost"})
 #: Ages, and the largest of something: the total is the largest.
 _LARGEST = frozenset({"oldest", "messages_max_age", "loop_lag", "largest"})
 
@@ -18,10 +16,7 @@ def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
     total: dict[str, Any] = {}
     for figures in all_figures:
         for name, value in figures.items():
-            if name in _COMMON:
-                known = total.get(name, {})
-                total[name] = {key: max(known.get(key, 0), value.get(key, 0)) for key in {**known, **value}}
-            elif isinstance(value, dict):
+            if isinstance(value, dict):
                 total[name] = add_up([total.get(name, {}), value])
             elif isinstance(value, (int, float)) and not isinstance(value, bool):
                 total[name] = max(total.get(name, 0), value) if name in _LARGEST else total.get(name, 0) + value

@@ -13,7 +13,6 @@ threads do not serve them. A *sibling* (``--processes``) shares them.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -28,14 +27,14 @@ from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
-from channelserver.layers.losses import BY_NAME, MOST_REQUEUES, Reason, named
+from channelserver.layers.losses import MOST_REQUEUES, Reason
 from channelserver.layers.names import local_prefix
-from channelserver.layers.queues import Delivery
+from channelserver.layers.queues import MAX_IN_HAND, Delivery
 from channelserver.layers.turns import Client
 from channelserver.processes.figures import add_up
 from channelserver.processes.link import Link, ask
 from channelserver.processes.remote_process import Gone, RemoteProcess
-from channelserver.processes.tickets import SLOTS, Ledger
+from channelserver.processes.tickets import Ledger
 from channelserver.processes.waits import Waits
 
 _log = Logger("channelserver.processes.hub")
@@ -68,7 +67,6 @@ class Hub:
         self._idle_callbacks: list[Callable[[], object]] = []
         self._gone: deque[str] = deque()
         layer.queues.threads.holders.append(self._held)
-        layer.drops.collect = self._count_losses
         #: Functions that return this process's figures, by name.
         self.figures: dict[str, Callable[..., Any]] = {
             "channel_statistics": layer.own_channel_statistics,
@@ -145,7 +143,7 @@ class Hub:
 
     def _held(self, channel: str) -> tuple[list[Client], int]:
         peers = [peer for peer in self._peers if channel in peer.channels]
-        clients = [peer.in_hand[number].client for peer in peers for number in tuple(peer.occupying)]
+        clients = [peer.in_hand[number].client for peer in peers for number in tuple(peer.slots)]
         return clients, sum(peer.places for peer in peers)
 
     def client_gone(self, reply_channel: str) -> None:
@@ -177,10 +175,6 @@ class Hub:
         ]
 
     # -- figures -------------------------------------------------------------------------------------------------------
-
-    def _count_losses(self) -> None:
-        for peer in tuple(self._peers):
-            peer.count_losses()
 
     def gather(self, name: str, *arguments: Any) -> Deferred[list[Any]]:
         """Collect figures of this process and its siblings.
@@ -229,11 +223,8 @@ class Peer:
         #: The messages it has not finished, by number, oldest first.
         self.in_hand: dict[int, Delivery] = {}
         self.places = 0  # how many messages it takes at a time
-        self.occupying: set[int] = set()  # those that may occupy a thread
-        self._slots: dict[int, int] = {}  # in the ledger
-        self._free = list(range(SLOTS))
-        self._losses: dict[str, int] = {}  # that are counted here
-        self._counting = threading.Lock()
+        self.slots: dict[int, int] = {}  # of those that may occupy a thread
+        self._free: list[int] = []
         self._number = 0
         self._ledger: Ledger | None = None
         self._prefixes: list[str] = []
@@ -267,7 +258,7 @@ class Peer:
     @property
     def room(self) -> int:
         """How many more messages it can take."""
-        return min(self.places - len(self.occupying), len(self._free))
+        return min(len(self._free), MAX_IN_HAND - len(self.in_hand))
 
     def hand_over(self, delivery: Delivery) -> None:
         """Give it a message; one that is too large is counted as lost."""
@@ -290,13 +281,14 @@ class Peer:
             self._give_up(delivery)
             return
         self.in_hand[number] = delivery
-        self._slots[number] = slot
-        self.occupying.add(number)
+        self.slots[number] = slot
 
     def _serve(self, channels: list[str], number: int) -> None:
         ledger = self.link.take_descriptor()
-        self._ledger = Ledger(ledger)
-        self.places = number = max(1, min(number, SLOTS))
+        number = max(1, min(number, MAX_IN_HAND))
+        self._ledger = Ledger(ledger, number)
+        self._free = list(range(number))
+        self.places = number
         self.channels = tuple(channels)
         if not self.sibling:
             _log.info(
@@ -306,18 +298,20 @@ class Peer:
         self._hub.changed()
 
     def _retire(self) -> None:
-        self.channels, self.places = (), 0
+        self.channels, self._free = (), []
         self._hub.changed()
 
     def _take_back(self, number: int) -> Delivery | None:
-        self.occupying.discard(number)
-        slot = self._slots.pop(number, None)
-        if slot is not None:
-            self._free.append(slot)
+        self._free_slot(number)
         return self.in_hand.pop(number, None)
 
+    def _free_slot(self, number: int) -> None:
+        slot = self.slots.pop(number, None)
+        if slot is not None and self.channels:
+            self._free.append(slot)
+
     def _release(self, number: int) -> None:
-        self.occupying.discard(number)
+        self._free_slot(number)
         self._hub.look()
 
     def _finish(self, number: int) -> None:
@@ -340,18 +334,16 @@ class Peer:
 
     def close(self) -> None:
         """The process has left. Return messages that it had not started, or that may come twice, to the queue;
-        count the others as lost, unless their consumers have ended.
+        count the others as lost.
         """
         untouched: list[Delivery] = []
         begun: list[Delivery] = []
-        ended: list[Delivery] = []
-        ledger, layer = self._ledger, self._layer
         for number, delivery in self.in_hand.items():
-            assert ledger is not None
-            slot = self._slots[number]
-            state = begun if ledger.begun(slot, number) else ended if ledger.ended(slot, number) else untouched
-            state.append(delivery)
+            slot = self.slots.get(number)  # None: a released message, which has begun
+            has_begun = slot is None or self._ledger is None or self._ledger.begun(slot, number)
+            (begun if has_begun else untouched).append(delivery)
         self.in_hand.clear()
+        layer = self._layer
         layer.queues.restore(untouched)
         may_repeat = [delivery for delivery in begun if local_prefix(delivery.channel) in layer.requeued]
         again = [delivery for delivery in may_repeat if delivery.deaths < MOST_REQUEUES]
@@ -367,26 +359,14 @@ class Peer:
         lost = [(Reason.DIED_AGAIN if one in may_repeat else Reason.DIED, one.channel) for one in begun]
         for (reason, channel), count in Counter(lost).items():
             layer.drops.record(reason, channel, count, f"it was process {self.pid}")
-        for delivery in begun + ended:
+        for delivery in begun:
             self._give_up(delivery)
-        self.count_losses()
-        with self._counting:
-            self._ledger = None
-        if ledger is not None:
-            ledger.close()
+        if self._ledger is not None:
+            self._ledger.close()
         for prefix in self._prefixes:
             self._layer.detach(prefix)
             self._layer.groups.drop_prefix(prefix)
             self._hub.remember(prefix)
-
-    def count_losses(self) -> None:
-        """Count here what the process has lost itself; any thread. A sibling's losses are in other memory."""
-        with self._counting:
-            if self._ledger is not None:
-                found = named(self._ledger.losses)
-                for reason, number in found.items():
-                    self._layer.drops.add(BY_NAME[reason], number - self._losses.get(reason, 0))
-                self._losses = found
 
     def _give_up(self, delivery: Delivery) -> None:
         """Tell the client that its message is lost, and free the lane."""
@@ -465,6 +445,5 @@ def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> d
         "group_channels": layer.group_channels,
         "forget": layer.forget,
         "flush": layer.flush,
-        "session_stored": layer.session_stored,
         **statistics,
     }

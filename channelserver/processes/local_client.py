@@ -127,9 +127,6 @@ class LocalSocketLayer(BaseChannelLayer):
     def forget(self, channel: str) -> None:
         self._call("forget", channel)
 
-    def session_stored(self, channel: str) -> None:
-        self._call("session_stored", channel)
-
     def close(self) -> None:
         """Close the idle connections; the next call opens a new one."""
         with self._lock:
@@ -161,7 +158,7 @@ class LocalSocketLayer(BaseChannelLayer):
         except OSError as error:
             raise NoServerError(
                 f"no server of this project answers on {self.path!r} ({error.strerror or error}); start one with "
-                "'channelserver serve', or name its --local-socket in the setting CHANNELSERVER['local_socket']"
+                "'twistd channelserver', or name its --local-socket in the setting CHANNELSERVER['local_socket']"
             ) from error
         self._keep(connection)
         problem, result = answer

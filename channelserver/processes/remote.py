@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
-from channelserver.layers.base import SESSION, ReactorBridge
+from channelserver.layers.base import ReactorBridge
 from channelserver.layers.content import Content
 from channelserver.layers.local import SERVER_CHANNELS
 from channelserver.layers.losses import Reason
@@ -55,7 +55,6 @@ class RemoteLayer(InMemoryChannelLayer):
         self._link: Link | None = None
         self._served: tuple[list[str], int] | None = None
         self._descriptor: int | None = None
-        self._counted: dict[str, int] = {}  # the losses that the other process has counted, too
         self._handlers: dict[str, Callable[..., Any]] = {
             "take": self._taken,
             "reply": super().dispatch,
@@ -87,7 +86,6 @@ class RemoteLayer(InMemoryChannelLayer):
         # The other process takes back what it had handed over, or counts it as lost.
         if self._link is link:
             self._link = None
-            self._counted = self.drops.totals()
             self.queues.lose(link)
 
     def serve(self, channels: Collection[str], threads: int) -> None:
@@ -101,9 +99,7 @@ class RemoteLayer(InMemoryChannelLayer):
             return
         channels, threads = self._served
         self._close_descriptor()
-        self.queues.ledger, self._descriptor = Ledger.make()
-        if not self._outlets:  # a sibling has other memory for that
-            self.drops.keep_in(self.queues.ledger.losses, self._counted)
+        self.queues.ledger, self._descriptor = Ledger.make(threads)
         self._link.note("serve", channels, threads, descriptor=self._descriptor)
 
     def _close_descriptor(self) -> None:
@@ -276,12 +272,6 @@ class RemoteLayer(InMemoryChannelLayer):
             self._note("send_patiently", channel, content, size=size_of(content))
         else:
             self._ask("send", channel, content, size=size_of(content))
-
-    def session_stored(self, channel: str) -> None:
-        if self.outlet_of(channel) is not None:
-            super().session_stored(channel)
-        elif _is_reply_channel(channel) and self._link is not None:  # else its connection has closed
-            self._note("reply", channel, {SESSION: True})
 
     def dispatch_group(self, group: str, content: Content) -> None:
         self.broadcast(group, content)

@@ -30,8 +30,7 @@ from channelserver.processes.local import LocalFactory
 from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
 from channelserver.server.common.access import AccessLog
-from channelserver.server.common.option import OptionError
-from channelserver.server.common.options import Settings, resolve
+from channelserver.server.common.options import OptionError, Settings, resolve
 from channelserver.server.edge.health import Health
 from channelserver.server.edge.tls import server_tls
 from channelserver.server.http.proxy import ProxyPolicy

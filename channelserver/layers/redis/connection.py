@@ -43,7 +43,7 @@ class RedisConnection(Generic[P]):
     :param make: ``make(seconds, lost)`` returns a new protocol.
     :param prepare: called with each new protocol, before it is used; may return a Deferred.
     :param up: called when the connection can be used.
-    :param down: called when an established connection is lost.
+    :param down: called when an established connection is lost, with the time when the server was last heard.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RedisConnection(Generic[P]):
         make: Callable[[Callable[[], float], Callable[[P, Failure], object]], P],
         prepare: Callable[[P], defer.Deferred[Any] | None] = lambda protocol: None,
         up: Callable[[], object] = lambda: None,
-        down: Callable[[], object] = lambda: None,
+        down: Callable[[float], object] = lambda heard: None,
     ) -> None:
         self._reactor = reactor
         self._address = address
@@ -74,7 +74,7 @@ class RedisConnection(Generic[P]):
         self._timer: IDelayedCall | None = None
         self._trying: defer.Deferred[None] | None = None
         self._current: P | None = None
-        self._lost_at: float | None = None
+        self._lost_at: float | None = None  # when the server was last heard on a connection that was lost
         self._logged = ("", 0.0)
         self._waiting: list[defer.Deferred[None]] = []
 
@@ -144,8 +144,8 @@ class RedisConnection(Generic[P]):
         if self.state == "closed":
             return
         self.state = "down"
-        self._lost_at = self._reactor.seconds()
-        self._down()
+        self._lost_at = protocol.heard
+        self._down(protocol.heard)
         self._again(why)
 
     def _again(self, why: Failure) -> None:

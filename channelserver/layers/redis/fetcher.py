@@ -10,6 +10,7 @@ There is no polling: Redis has a list of idle hosts, and each new message wakes 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from twisted.python.failure import Failure
 
 from channelserver.layers.content import Content
 from channelserver.layers.losses import DropCounter, Reason
+from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import MAX_IN_HAND
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.errors import DeliveryUnknown
@@ -58,6 +60,7 @@ class Fetcher:
     """Takes messages from all servers in turn.
 
     :param threads: how many messages this process may hold, besides those that occupy no thread.
+    :param requeued: returns the channels whose messages go to another worker if this process dies with them.
     :param soon: ``soon(function)`` runs it in the next turn of the reactor.
     """
 
@@ -70,6 +73,7 @@ class Fetcher:
         threads: int,
         sealer: Sealer,
         drops: DropCounter,
+        requeued: Callable[[], frozenset[str]],
         soon: Callable[[Callable[[], object]], object],
     ) -> None:
         self._host = host
@@ -78,6 +82,7 @@ class Fetcher:
         self._threads = max(1, threads)
         self._sealer = sealer
         self._drops = drops
+        self._requeued = requeued
         self._soon = soon
         self._outstanding: set[Fetched] = set()
         self._released: set[Fetched] = set()  # those of them that occupy no thread
@@ -87,21 +92,30 @@ class Fetcher:
         self._finished: dict[Shard, list[str]] = {}
         self._reporting = False
 
-    def connected(self, shard: Shard) -> None:
-        """There is a new connection to a server. What was being sent over the last one did not arrive."""
-        claims = [delivery.claim for delivery in self._outstanding if delivery.claim is not None]
-        replies = [reply for where, reply in claims if where is shard]
-        shard.run(scripts.RECLAIM, self._host, *replies).addErrback(lambda failure: None)
+    def connected(self, shard: Shard, emptied: bool = False) -> None:
+        """There is a new connection to a server. What was being sent over the last one did not arrive.
+
+        :param emptied: the server has forgotten what this process holds.
+        """
+        held = [word for where, *claim in (one.claim for one in self._outstanding) if where is shard for word in claim]
+        reclaimed = shard.run(scripts.RECLAIM, self._host, int(emptied), *held)
+        reclaimed.addCallbacks(self._not_arrived, lambda failure: None)
         self.ready(shard)
+
+    def _not_arrived(self, channels: list[bytes]) -> None:
+        for channel, number in Counter(channels).items():
+            self._drops.record(
+                Reason.UNKNOWN, channel.decode(), number, "the connection broke while it was being fetched"
+            )
 
     def ready(self, shard: Shard) -> None:
         """There may be work on a server."""
         if self._stopped:
-            self._report()
+            self.report()
             return
         if shard not in self._promising:
             self._promising.append(shard)
-        self._report()  # first: RECLAIM and FINISH must come before the next message of the same lane
+        self.report()  # first: RECLAIM and FINISH must come before the next message of the same lane
         self._go()
 
     def search(self, shard: Shard, prefix: str) -> None:
@@ -142,9 +156,10 @@ class Fetcher:
             return
         self._promising.remove(shard)
         self._asking = True
-        channels = self._channels
-        channels.append(channels.pop(0))  # in turn
-        asked = shard.run(scripts.POP, self._host, free, 1, *channels)
+        self._channels.append(self._channels.pop(0))  # in turn
+        kept = self._requeued()
+        channels = [f"+{channel}" if channel in kept else channel for channel in self._channels]
+        asked = shard.change(scripts.POP, self._host, free, 1, 1, *channels)
         asked.addCallback(self._taken, shard, free)
         asked.addErrback(self._not_taken, shard)
 
@@ -152,27 +167,24 @@ class Fetcher:
         self._asking = False
         items, gone = answer
         record_expired(self._drops, gone)
-        for index in range(0, len(items), 4):
-            self._take(shard, *items[index : index + 4])
-        if len(items) == asked * 4 and shard not in self._promising:
+        for index in range(0, len(items), 5):
+            self._take(shard, *items[index : index + 5])
+        if len(items) == asked * 5 and shard not in self._promising:
             self._promising.append(shard)
         self._go()
 
-    def _take(self, shard: Shard, name: bytes, left: bytes, reply: bytes, data: bytes) -> None:
+    def _take(self, shard: Shard, name: bytes, left: bytes, reply: bytes, data: bytes, number: bytes) -> None:
         channel = name.decode()
         lane = reply.decode()
-        claim = (shard, lane) if lane else None
+        claim = shard, number.decode(), f"{local_prefix(channel)} {lane}"
         if channel in self._queues.chains.unordered and lane.startswith(channel + " "):
-            self._finished.setdefault(shard, []).append(lane)  # the next one need not wait for this one
-            self._report_soon()
-            claim = None
+            claim = shard, claim[1], f"{channel} "
+            self._finish(shard, f"~{claim[1]}")  # the next one need not wait for this one
         try:
             content = content_of(self._sealer, channel, data)
         except (SealError, ValueError) as error:
             self._drops.record(Reason.REJECTED, channel, hint=f"a message in Redis was rejected: {error}")
-            if claim is not None:
-                self._finished.setdefault(shard, []).append(claim[1])
-                self._report_soon()
+            self._finish(shard, claim[1])
             return
         # Counted before it can be finished.
         delivery = self._queues.put_fetched(channel, content, int(left) / 1000, claim)
@@ -183,7 +195,7 @@ class Fetcher:
         if shard not in self._promising:
             self._promising.append(shard)
         if failure.check(DeliveryUnknown):
-            logger.warning("the connection to Redis was lost while fetching work; a message may be lost with it")
+            logger.warning("the connection to Redis was lost while fetching work; messages may be lost with it")
         # It goes on with the next connection or heartbeat.
 
     # -- finishing -----------------------------------------------------------------------------------------------------
@@ -197,24 +209,22 @@ class Fetcher:
     def done(self, delivery: Fetched) -> None:
         self._outstanding.discard(delivery)
         self._released.discard(delivery)
-        if delivery.claim is not None:
-            shard, reply = delivery.claim
-            self._finished.setdefault(shard, []).append(reply)
-            self._report_soon()
+        self._finish(*delivery.claim[:2])
         self._go()
 
-    def _report_soon(self) -> None:
+    def _finish(self, shard: Shard, number: str) -> None:
+        self._finished.setdefault(shard, []).append(number)
         if not self._reporting:
             self._reporting = True
-            self._soon(self._report)
+            self._soon(self.report)
 
-    def _report(self) -> None:
+    def report(self) -> None:
         """Report to the servers which messages have been consumed."""
         self._reporting = False
         for shard in [shard for shard in self._finished if shard.is_up]:
-            replies = self._finished.pop(shard)
-            finished = shard.run(scripts.FINISH, self._host, *replies)
-            finished.addErrback(self._not_reported, shard, replies)
+            numbers = self._finished.pop(shard)
+            finished = shard.run(scripts.FINISH, self._host, *numbers)
+            finished.addErrback(self._not_reported, shard, numbers)
 
-    def _not_reported(self, failure: Failure, shard: Shard, replies: list[str]) -> None:
-        self._finished.setdefault(shard, [])[:0] = replies  # reported by the next connection
+    def _not_reported(self, failure: Failure, shard: Shard, numbers: list[str]) -> None:
+        self._finished.setdefault(shard, [])[:0] = numbers  # reported by the next connection

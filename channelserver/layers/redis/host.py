@@ -7,7 +7,8 @@ A host has a name, the random token in the names of its reply channels, and one 
 messages. A message begins with a letter: ``s`` a sealed list whose first item is its kind (``r`` a reply, ``w`` a reply
 whose sender waits for room, ``k`` the answer to that, ``!g`` a message to a group, ``a`` and ``d`` the beginning and
 end of a membership); ``w`` and a channel: there is work; ``f`` and a reply channel: no answer will come, because the
-host of the worker is dead.
+host of the worker is dead. All hosts hear ``e``, the name of a host and a message to a group, as in ``s``: soon after
+Redis was emptied, it does not know which hosts have members.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from twisted.internet import defer, task
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from channelserver.layers.base import FAILED, SESSION, ChannelFull, Outlet, ReactorBridge
+from channelserver.layers.base import FAILED, ChannelFull, Outlet, ReactorBridge
 from channelserver.layers.chains import UNORDERED
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
-from channelserver.layers.losses import DropCounter, Reason
+from channelserver.layers.losses import MOST_REQUEUES, DropCounter, Reason
 from channelserver.layers.names import local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import Address
+from channelserver.layers.redis.emptied import Emptied
 from channelserver.layers.redis.fetcher import GROUP, Fetcher, lane_of, record_expired
 from channelserver.layers.redis.ring import Ring
 from channelserver.layers.redis.seal import Sealer, SealError
-from channelserver.layers.redis.shard import ANSWER_SECONDS, Shard
+from channelserver.layers.redis.shard import ANSWER_SECONDS, Books, Shard
 from channelserver.layers.redis.work import FetchedQueues
 from channelserver.layers.throttled_log import ThrottledLog
 
@@ -40,10 +42,12 @@ logger = logging.getLogger("channelserver.layers.redis")
 
 #: Seconds between two heartbeats, and until a host without one is dead: if it does not listen, and in any case.
 BEAT, SILENCE, LIFETIME = 1.0, 2.0, 20.0
-#: Heartbeats between two searches for dead hosts; together three commands in two seconds.
-SEARCH_DEAD_EVERY = 2
 #: Seconds after connecting until dead hosts are removed: after an outage of Redis, others may still be connecting.
 GRACE = 4.0
+#: Seconds after which all hosts are known to a Redis that was emptied; until then, group messages go to all of them.
+YOUNG = 3.0
+#: Heartbeats between two searches for expired messages.
+SWEEP_EVERY = 10
 #: Heartbeats between two searches for work that no host was woken for. There should be none.
 SEARCH_EVERY = 30
 #: Seconds for which a message is tried again whose sender cannot wait.
@@ -77,6 +81,7 @@ class HostLayer(Protocol):
     queues: FetchedQueues
     groups: Groups
     drops: DropCounter
+    requeued: frozenset[str]
     refusals: ThrottledLog
 
     def get_capacity(self, channel: str) -> int: ...
@@ -99,14 +104,17 @@ class Host:
         self.fetcher: Fetcher | None = None
         self.shards = [
             Shard(
-                reactor, address, (layer.prefix, layer.stats_prefix), f"{layer.prefix}host:{name}", self._received,
-                self._ready, self._hearing, layer.refusals, lambda: layer.time_offset,
+                reactor, address, (layer.prefix, layer.stats_prefix),
+                [f"{layer.prefix}host:{name}", f"{layer.prefix}everyone"], self._received,
+                self._ready, self._hearing, self._emptied, layer.refusals, lambda: layer.time_offset,
             )
             for address in layer.addresses
         ]  # fmt: skip
         self._shard = Ring(self.shards, lambda shard: shard.address.name).find
         self._timer: IDelayedCall | None = None
         self._looks = 0
+        self._looked = reactor.seconds()
+        self._former = Emptied(reactor, name if member else "", layer.drops)
         # Memberships end in Redis; those of open connections are renewed in time.
         self._renew_every = max(1, int(layer.group_expiry / RENEWALS / BEAT))
         self._closed = False
@@ -125,9 +133,21 @@ class Host:
         self._closed = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        left = [shard.run(scripts.LEAVE, self.name) for shard in self.shards if self.member and shard.is_up]
-        done = defer.DeferredList(left, consumeErrors=True).addTimeout(1.0, self.reactor)
-        return done.addBoth(self._end)
+        left: defer.Deferred[None] = defer.Deferred()
+        self.bridge.post(self._leave, left)  # behind what workers have finished
+        return left.addTimeout(1.0, self.reactor).addBoth(self._end)
+
+    def _leave(self, left: defer.Deferred[None]) -> None:
+        if self.fetcher is not None:
+            self.fetcher.report()
+        told = [
+            shard.run(scripts.LEAVE, self.name, int(self.layer.expiry * 1000), MOST_REQUEUES).addCallback(
+                self._lost_with, self.name
+            )
+            for shard in self.shards
+            if self.member and shard.is_up
+        ]
+        defer.DeferredList(told, consumeErrors=True).addCallback(lambda _: None if left.called else left.callback(None))
 
     def _end(self, _: object) -> None:
         for shard in self.shards:
@@ -155,42 +175,70 @@ class Host:
     def _look(self) -> None:
         self._timer = self.reactor.callLater(BEAT, self._look)
         self._looks += 1
+        looked, self._looked = self._looked, self.reactor.seconds()
+        late = self._looked - looked > 2 * BEAT  # this process stood still: answers may wait to be read
         for shard in self.shards:
             try:
-                shard.look()
+                if not late:
+                    shard.look()
                 if self.member and shard.is_up:
                     self._beat(shard)
                     if self._looks % self._renew_every == 0:
                         self._send_all(shard)
-                    if self._looks % SEARCH_DEAD_EVERY == 0 and shard.commands.age() > GRACE:
-                        self._search_dead(shard)
+                    if self._looks % SWEEP_EVERY == 0:
+                        self._sweep(shard)
                 if self.fetcher is not None and self._looks % SEARCH_EVERY == 0:
                     self.fetcher.search(shard, self.layer.prefix)
             except Exception:
                 logger.exception("error in the heartbeat to Redis %s", shard.address)
 
     def _beat(self, shard: Shard, first: bool = False) -> None:
-        alive = shard.command("ZADD", f"{self.layer.prefix}hosts", int(shard.now()), self.name)
+        alive = shard.change(scripts.BEAT, self.name, int(SILENCE * 1000))
         alive.addCallbacks(self._beaten, _ignore, callbackArgs=(shard, first))
 
-    def _search_dead(self, shard: Shard) -> None:
-        latest = int(shard.now() - SILENCE * 1000)
-        silent = shard.command("ZRANGEBYSCORE", f"{self.layer.prefix}hosts", "-inf", latest)
-        silent.addCallbacks(self._remove_dead, _ignore, callbackArgs=(shard,))
-
-    def _beaten(self, added: int, shard: Shard, first: bool) -> None:
+    def _beaten(self, answer: list[Any], shard: Shard, first: bool) -> None:
+        added, silent = answer
         if added and not first:
             self._send_all(shard)  # Redis has lost its data, or another host took this one for dead
-
-    def _remove_dead(self, silent: list[bytes], shard: Shard) -> None:
-        if silent:
-            removed = shard.run(scripts.REMOVE_DEAD, int(LIFETIME * 1000), int(SILENCE * 1000), *silent)
+        if silent and shard.commands.age() > GRACE:
+            removed = shard.run(
+                scripts.REMOVE_DEAD, int(LIFETIME * 1000), int(SILENCE * 1000), int(self.layer.expiry * 1000),
+                MOST_REQUEUES, *silent,
+            )  # fmt: skip
             removed.addCallbacks(self._removed, _ignore)
 
-    @staticmethod
-    def _removed(answer: list[Any]) -> None:
-        for name, held in zip(answer[::2], answer[1::2], strict=True):
-            logger.warning("host %s is dead; %d message(s) of connections are lost with it", name.decode(), held)
+    def _removed(self, answer: list[Any]) -> None:
+        for name, rows in zip(answer[::2], answer[1::2], strict=True):
+            logger.warning("host %s is dead", name.decode())
+            self._lost_with(rows, name.decode())
+
+    def _lost_with(self, rows: list[Any], name: str) -> None:
+        """Count the messages that a host had started when it ended."""
+        for at in range(0, len(rows), 4):
+            channel, lost, twice, again = rows[at].decode(), *rows[at + 1 : at + 4]
+            for reason, number in ((Reason.DIED, lost - twice), (Reason.DIED_AGAIN, twice)):
+                self.layer.drops.record(reason, channel, number, f"it was host {name}")
+            if again:
+                logger.warning("%d message(s) to %r of host %s, which has ended, go to others", again, channel, name)
+
+    def _sweep(self, shard: Shard) -> None:
+        """Drop expired messages that nobody takes."""
+        swept = shard.change(scripts.SWEEP, int((SWEEP_EVERY - 1) * BEAT * 1000))
+        swept.addCallbacks(lambda answer: record_expired(self.layer.drops, answer[0]), _ignore)
+
+    def _emptied(self, shard: Shard, old: Books, new: Books) -> None:
+        """Redis has lost what it knew: tell it again, and count what waited in it."""
+        ago = max(0.0, shard.now() - self.layer.time_offset - new.epoch / 1000) / 1000
+        if self.member:
+            logger.warning(
+                "Redis %s was emptied %.1f s ago: lost are messages that waited in it, and memberships of channels "
+                "that are no connections", shard.address, ago,
+            )  # fmt: skip
+            self.layer.drops.add(Reason.GAP)
+            self._send_all(shard)
+        if self.fetcher is not None:
+            self.fetcher.connected(shard, emptied=True)
+        self._former.tell(shard, old)
 
     def _ready(self, shard: Shard) -> None:
         if self.member:
@@ -222,9 +270,10 @@ class Host:
     def serve(self, channels: Sequence[str], threads: int) -> None:
         layer = self.layer
         self.member = True
+        self._former.host = self.name
         fetcher = self.fetcher = Fetcher(
             self.name, self.shards, layer.queues, channels, threads, layer.sealer, layer.drops,
-            lambda function: self.reactor.callLater(0, function),
+            lambda: layer.requeued, lambda function: self.reactor.callLater(0, function),
         )  # fmt: skip
         layer.queues.on_done = lambda delivery: self.bridge.post(fetcher.done, delivery)
         layer.queues.on_release = lambda delivery: self.bridge.post(fetcher.release, delivery)
@@ -249,13 +298,10 @@ class Host:
         :param waiting: wake this host when one arrives, if there is none.
         """
         for shard in self.shards:
-            (items, gone), claim = await shard.run(scripts.POP, self.name, 1, int(waiting), *channels), None
+            items, gone = await shard.change(scripts.POP, self.name, 1, int(waiting), 0, *channels)
             record_expired(self.layer.drops, gone)
             if items:
-                name, _, claim, data = items
-                if claim:
-                    await shard.run(scripts.FINISH, self.name, claim)
-                return name, data
+                return items[0], items[3]
         return None
 
     async def push(self, channel: str, content: Content, urgent: bool = False) -> None:
@@ -279,14 +325,14 @@ class Host:
         lifetime = int((86400 if urgent else layer.expiry) * 1000)
         if reply and channel in layer.ordered:
             limit = -1 if urgent else layer.lane_limit
-            answer = self._shard(reply).run(scripts.PUSH_LANE, channel, capacity, lifetime, reply, limit, data)
+            answer = self._shard(reply).change(scripts.PUSH_LANE, channel, capacity, lifetime, reply, limit, data)
         elif reply and channel in UNORDERED:
-            answer = self._shard(reply).run(scripts.PUSH, queue, capacity, lifetime, "t", reply, data)
+            answer = self._shard(reply).change(scripts.PUSH, queue, capacity, lifetime, "t", reply, data)
         elif reply and "?" not in channel and "!" not in channel:
             lane = lane_of(channel, reply)
-            answer = self._shard(queue).run(scripts.PUSH_LANE, channel, capacity, lifetime, lane, capacity, data)
+            answer = self._shard(queue).change(scripts.PUSH_LANE, channel, capacity, lifetime, lane, capacity, data)
         else:
-            answer = self._shard(queue).run(scripts.PUSH, queue, capacity, lifetime, "p", channel, data)
+            answer = self._shard(queue).change(scripts.PUSH, queue, capacity, lifetime, "p", channel, data)
         done, gone = await answer
         if gone:
             layer.drops.record(Reason.EXPIRED, queue, gone, "no consumer took it in time")
@@ -334,13 +380,6 @@ class Host:
                 self.layer.drops.record(Reason.HOST_GONE, "replies", hint=f"no host has {channel!r} any more")
         except ChannelFull as error:
             self.layer.drops.record(error.reason, "replies", hint=str(error))
-
-    async def tell_session(self, channel: str) -> None:
-        """Tell another host that it has the connection of a stored session; if it has gone, so has the connection."""
-        try:
-            await self.tell(token_of(channel), "r", channel, {SESSION: True})
-        except ChannelFull:
-            pass
 
     async def reply_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """Send to a reply channel of another host when its client has room; return whether that succeeded."""
@@ -410,9 +449,10 @@ class Host:
         """
         layer = self.layer
         try:
-            deaf, full, gone = await self._shard(group).run(
-                scripts.SEND_GROUP, group, self.name, int(layer.expiry * 1000), int(LIFETIME * 1000), data, reply
-            )
+            deaf, full, gone = await self._shard(group).change(
+                scripts.SEND_GROUP, group, self.name, int(layer.expiry * 1000), int(LIFETIME * 1000), data, reply,
+                int(YOUNG * 1000),
+            )  # fmt: skip
         except ChannelFull as error:
             reason = error.reason
             layer.drops.record(reason, group, hint=f"members on other hosts: {error}")
@@ -430,6 +470,10 @@ class Host:
             kind, rest = data[:1], data[1:]
             if kind == b"s":
                 self._act(*self.layer.sealer.unseal(rest))
+            elif kind == b"e":
+                sender, _, sealed = rest.partition(b" ")
+                if sender.decode() != self.name:
+                    self._act(*self.layer.sealer.unseal(sealed))
             elif kind == b"w":
                 self._woken(rest.decode())
             elif kind == b"f":

@@ -35,10 +35,13 @@ class _Watched:
         self._lost = lost
         self._reader = ReplyReader()
         self._asked: deque[float] = deque()
+        #: When something was last heard of the server.
+        self.heard = seconds()
         #: Why the connection has ended.
         self.end: BaseException | None = None
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        self.heard = self._seconds()
         try:
             values = self._reader.feed(data)
         except ValueError:

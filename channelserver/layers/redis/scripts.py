@@ -6,25 +6,33 @@ arguments from ``ARGV[2]`` on. Time is Redis's own, so hosts need not agree on i
 
 Keys, after the prefix:
 
-=============== ========== =====================================================================================
-``q:CHANNEL``   list       messages that wait in a channel, and tokens of lanes that are ready
-``lane:LANE``   list       the messages of one lane: a socket's (its reply channel names the lane), or those of one
-                           reply channel on an ordinary channel (``CHANNEL REPLY``)
-``busy``        hash       lane to the host that consumes its message
-``size``        hash       channel to the number of messages in lanes; with a space behind it, to that of
-                           tokens (not for sockets)
-``idle:CHANNEL`` set       hosts with an idle thread, to be woken by new messages
-``held:HOST``   hash       messages that a host is consuming: lane or reply channel, to channel
-``hosts``       sorted set host to the time of its last heartbeat
-``group:NAME``  sorted set members that are reply channels, to the end of their membership
-``queued:NAME`` hash       members that are ordinary channels, to the end of their membership and the capacity
-``reach:NAME``  sorted set hosts that have members in a group, to the end of the last membership
-``joined:HOST`` set        groups in which a host has members
-``host:HOST``   (pub/sub)  messages to a host
-=============== ========== =====================================================================================
+================= ========== ===================================================================================
+``q:CHANNEL``     list       messages that wait in a channel, and tokens of lanes that are ready
+``lane:LANE``     list       the messages of one lane: a socket's (its reply channel names the lane), or those of one
+                             reply channel on an ordinary channel (``CHANNEL REPLY``)
+``busy``          hash       lane to the id of its message that is being consumed
+``size``          hash       channel to the number of messages in lanes; with a space behind it, to that of
+                             tokens (not for sockets)
+``idle:CHANNEL``  set        hosts with an idle thread, to be woken by new messages
+``held:HOST``     hash       messages that a host is consuming: id to channel, space, lane or reply channel, if any
+``kept:HOST``     hash       those of them that go to another worker if the host dies: id to item
+``channels``      set        channels in which messages may wait
+``books``         hash       when Redis was first used since it was last emptied (``epoch``), the number of the last
+                             change of a queue (``serial``; also the source of ids), how many messages wait
+``emptied:EPOCH`` hash       what the hosts knew of books that are gone; for a minute
+``swept``         string     a host has dropped expired messages a moment ago
+``hosts``         sorted set host to the time of its last heartbeat
+``group:NAME``    sorted set members that are reply channels, to the end of their membership
+``queued:NAME``   hash       members that are ordinary channels, to the end of their membership and the capacity
+``reach:NAME``    sorted set hosts that have members in a group, to the end of the last membership
+``joined:HOST``   set        groups in which a host has members
+``host:HOST``     (pub/sub)  messages to a host
+``everyone``      (pub/sub)  group messages to all hosts, while Redis may not know which of them have members
+================= ========== ===================================================================================
 
-An item of a queue is one letter (``p`` plain, ``t`` with a reply channel, ``L`` the token of a lane), then, except
-for tokens, 15 digits of the time when it expires, 3 digits of the length of a name, the name, and the sealed message.
+An item of a queue is one letter (``p`` plain, ``t`` with a reply channel, ``l`` in a lane, ``L`` the token of a lane),
+then, except for tokens, 15 digits of the time when it expires, 1 digit that counts the hosts that died with it, 3
+digits of the length of a name, the name, and the sealed message.
 """
 
 from __future__ import annotations
@@ -54,3 +62,6 @@ SEND_GROUP = _script("send_group")
 REMOVE_DEAD = _script("remove_dead")
 LEAVE = _script("leave")
 STATISTICS = _script("statistics")
+BEAT = _script("beat")
+EMPTIED = _script("emptied")
+SWEEP = _script("sweep")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import txredisapi
 from twisted.internet import defer
@@ -25,18 +25,31 @@ logger = logging.getLogger("channelserver.layers.redis")
 
 #: Seconds within which Redis has to answer.
 ANSWER_SECONDS = 4.0
-#: One in so many calls of :meth:`Shard.look` pings the subscriber's connection and asks for Redis's time on the other.
-PING_EVERY = 10
+#: One in so many calls of :meth:`Shard.look` pings the subscriber's connection, and asks for Redis's time on the other.
+PING_EVERY, TIME_EVERY = 2, 10
+
+
+class Books(NamedTuple):
+    """What Redis knows of its queues, which it forgets when it is emptied; see ``prelude.lua``."""
+
+    #: When these books were begun, in microseconds.
+    epoch: int
+    #: The number of the last change.
+    serial: int
+    #: How many messages wait.
+    waiting: int
 
 
 class Shard:
     """One server.
 
     :param prefixes: of the keys, and of the statistics.
-    :param channel: the pub/sub channel to subscribe to.
+    :param channels: the pub/sub channels to subscribe to.
     :param received: called with each message that is published there.
     :param ready: called with each new connection for commands.
-    :param hearing: called when both connections are up, with the seconds without a subscription; None at the start.
+    :param hearing: called when both connections are up, with the seconds since the server was last heard if the
+        subscription was lost; None at the start.
+    :param emptied: called with the former books and the new ones when Redis has lost what it knew.
     :param refusals: the log of commands that Redis refused.
     :param offset: returns milliseconds to be added to the server's clock.
     """
@@ -46,10 +59,11 @@ class Shard:
         reactor: IReactorTime,
         address: Address,
         prefixes: tuple[str, str],
-        channel: str,
+        channels: list[str],
         received: Callable[[bytes], object],
         ready: Callable[[Shard], object],
         hearing: Callable[[Shard, float | None], object],
+        emptied: Callable[[Shard, Books, Books], object],
         refusals: ThrottledLog,
         offset: Callable[[], int],
     ) -> None:
@@ -58,6 +72,8 @@ class Shard:
         self._prefixes = prefixes
         self._ready = ready
         self._hearing = hearing
+        self._emptied = emptied
+        self.books: Books | None = None
         self._refusals = refusals
         self._offset = offset
         self._deaf_since: float | None = None
@@ -69,7 +85,7 @@ class Shard:
         )
         self.subscriber = RedisConnection[SubscriberProtocol](
             reactor, address, "subscription", lambda seconds, lost: SubscriberProtocol(seconds, lost, received),
-            lambda protocol: protocol.subscribe(channel), self._subscriber_up, self._deaf,
+            lambda protocol: protocol.subscribe(channels), self._subscriber_up, self._deaf,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -107,6 +123,19 @@ class Shard:
     def run(self, script: str, *arguments: Any) -> defer.Deferred[Any]:
         """Run a script; return a Deferred of its answer, or of :class:`RedisUnavailable`."""
         return self._ask(lambda protocol: protocol.eval(script, self._prefixes, (self._offset(), *arguments)))
+
+    def change(self, script: str, *arguments: Any) -> defer.Deferred[list[Any]]:
+        """Run a script whose answer ends with the books; return a Deferred of the answer without them."""
+        return self.run(script, *arguments).addCallback(self._booked)
+
+    def _booked(self, answer: list[Any]) -> list[Any]:
+        *rest, (epoch, serial, waiting) = answer
+        old, new = self.books, Books(int(epoch), serial, waiting)
+        if old is None or new.epoch != old.epoch or new.serial > old.serial:
+            self.books = new
+            if old is not None and new.epoch != old.epoch:
+                self._emptied(self, old, new)
+        return rest
 
     def command(self, *words: Any) -> defer.Deferred[Any]:
         """Send one command; return a Deferred of the answer, or of :class:`RedisUnavailable`."""
@@ -174,8 +203,9 @@ class Shard:
         since, self._deaf_since = self._deaf_since, None
         self._hearing(self, None if since is None else self._reactor.seconds() - since)
 
-    def _deaf(self) -> None:
-        self._deaf_since = self._reactor.seconds()
+    def _deaf(self, heard: float) -> None:
+        if self._deaf_since is None:
+            self._deaf_since = heard
 
     # -- upkeep --------------------------------------------------------------------------------------------------------
 
@@ -184,12 +214,10 @@ class Shard:
         self.commands.look(ANSWER_SECONDS)
         self.subscriber.look(ANSWER_SECONDS)
         self._looks += 1
-        if self._looks % PING_EVERY:
-            return
         try:
-            if self.subscriber.protocol is not None:
+            if self._looks % PING_EVERY == 0 and self.subscriber.protocol is not None:
                 self.subscriber.protocol.execute_command("PING").addErrback(lambda failure: None)
-            if self.commands.protocol is not None:
+            if self._looks % TIME_EVERY == 0 and self.commands.protocol is not None:
                 self._synchronize(self.commands.protocol).addErrback(lambda failure: None)
         except txredisapi.RedisError:
             pass  # lost a moment ago; connectionLost() follows

@@ -11,21 +11,21 @@ from channelserver.layers.content import Content
 from channelserver.layers.queues import Callback, Delivery, WorkQueues
 from channelserver.layers.redis.shard import Shard
 
-#: The server and the reply channel.
-Claim = tuple[Shard, str]
+#: Where Redis holds a message: the server, the message's id, and what ``held`` tells of it (see :mod:`.scripts`).
+Claim = tuple[Shard, str, str]
 
 
 class Fetched(Delivery):
     """A message that came from Redis.
 
-    ``claim`` says what to report to Redis when it has been consumed; None: nothing.
+    ``claim`` says what to report to Redis when it has been consumed.
     """
 
     foreign = True
 
     __slots__ = ("claim", "done")
 
-    def __init__(self, channel: str, content: Content, sent: float, expires: float, claim: Claim | None) -> None:
+    def __init__(self, channel: str, content: Content, sent: float, expires: float, claim: Claim) -> None:
         super().__init__(channel, content, sent, expires)
         self.claim = claim
         self.done = False
@@ -39,7 +39,7 @@ class FetchedQueues(WorkQueues):
     #: Called with each one that no longer occupies a thread, from any thread.
     on_release: Callable[[Fetched], object] = staticmethod(lambda delivery: None)
 
-    def put_fetched(self, channel: str, content: Content, seconds: float, claim: Claim | None) -> Fetched:
+    def put_fetched(self, channel: str, content: Content, seconds: float, claim: Claim) -> Fetched:
         """Let a message from Redis wait for a worker, whatever the capacity: a thread is idle.
 
         :param seconds: until it expires.

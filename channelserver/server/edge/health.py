@@ -117,7 +117,7 @@ class Health:
             "held_back": site.held_back,
             "oldest": round(max((figures["messages_max_age"] for figures in queues.values()), default=0.0), 3),
             "refused": site.throttled_log.totals(),
-            "lost": site.layer.drops.lost(),
+            "lost": site.layer.drops.totals(),
             **({"redis": problem} if (problem := site.layer.problem()) else {}),
         }
 

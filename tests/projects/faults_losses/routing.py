@@ -4,10 +4,6 @@ import signal
 import lab
 
 from channelserver import Channel, Group, route
-from channelserver.exceptions import ConsumeLater
-from channelserver.signals import consumer_finished
-
-last = []
 
 
 def die(message):
@@ -39,20 +35,6 @@ def receive(message):
     message.reply_channel.send({"text": message["text"]})
 
 
-def end(**kwargs):
-    """End the process when a consumer has returned, before it can say so."""
-    if last:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-consumer_finished.connect(end)
-
-
-def ends(message):
-    last.append(True)
-    lab.note("work", pid=os.getpid(), number=message["number"])
-
-
 def held(message):
     """Hold back sends of each kind until the test says so."""
     Channel("other").send({})
@@ -61,9 +43,7 @@ def held(message):
 
 
 def raises(message):
-    if message.get("not") == os.getpid():  # another process must take it
-        raise ConsumeLater
-    lab.note("raising", pid=os.getpid())
+    Channel("other").send({})
     raise ValueError("on purpose")
 
 
@@ -76,7 +56,6 @@ channel_routing = [
     route("again.async", die_later, requeue=True),
     route("sibling", sibling, requeue=True),
     route("once", die),
-    route("ends", ends),
     route("held", held),
     route("raises", raises),
     route("other", other),

@@ -1,10 +1,14 @@
 -- Takes messages.
--- Arguments: host, how many, 1 to wake the host later if there are fewer, channels...
--- Returns a list of messages, four items each (channel, milliseconds left, reply channel or nothing, sealed message),
--- and a list of channels with the number of expired messages it dropped there.
-local host, wanted = ARGV[2], tonumber(ARGV[3])
-local out, gone, taken = {}, {}, 0
-local function take(channel)
+-- Arguments: host, how many, 1 to wake the host later if there are fewer, 1 if the host will report what it has
+-- consumed, channels... A "+" before a channel: keep its messages until then, for another worker if the host dies.
+-- Returns a list of messages, five items each (channel, milliseconds left, lane or reply channel or nothing, sealed
+-- message, id); a list of channels with the number of expired messages it dropped there; and the books.
+local host, wanted, holds = ARGV[2], tonumber(ARGV[3]), ARGV[5] == '1'
+local out, gone, taken, dropped = {}, {}, 0, 0
+epoch()
+local id = redis.call('HINCRBY', B, 'serial', wanted) - wanted
+local function take(word)
+  local channel = string.gsub(word, '^%+', '')
   while true do
     local item = redis.call('LPOP', P .. 'q:' .. channel)
     if not item then return false end
@@ -20,21 +24,29 @@ local function take(channel)
       local left = ends_of(item) - now
       if left <= 0 then
         gone[channel] = (gone[channel] or 0) + 1
+        dropped = dropped + 1
         if lane then advance(lane) end
       else
         local name = name_of(item)
-        if lane then
-          redis.call('HSET', P .. 'busy', lane, host)
-        elseif string.sub(item, 1, 1) == 't' then
+        if string.sub(item, 1, 1) == 't' then
           reply, name = name, channel
         end
         -- Moved here from elsewhere by hand: whoever opens it will find another name in it.
         if (string.match(name, '^[^!]+!') or name) ~= channel then name = channel end
-        if reply ~= '' then redis.call('HSET', P .. 'held:' .. host, reply, channel) end
+        id = id + 1
+        local number = string.format('%.0f', id)
+        if holds then
+          redis.call('HSET', P .. 'held:' .. host, number, channel .. ' ' .. reply)
+          if lane then redis.call('HSET', P .. 'busy', lane, number) end
+          if word ~= channel then redis.call('HSET', P .. 'kept:' .. host, number, item) end
+        elseif lane then
+          advance(lane)
+        end
         out[#out + 1] = name
         out[#out + 1] = string.format('%.0f', left)
         out[#out + 1] = reply
         out[#out + 1] = rest_of(item)
+        out[#out + 1] = number
         return true
       end
     end
@@ -43,19 +55,20 @@ end
 local any = true
 while any and taken < wanted do
   any = false
-  for i = 5, #ARGV do
+  for i = 6, #ARGV do
     if taken < wanted and take(ARGV[i]) then
       taken = taken + 1
       any = true
     end
   end
 end
+if taken + dropped > 0 then shift(-taken - dropped) end
 if taken < wanted and ARGV[4] == '1' then
-  for i = 5, #ARGV do redis.call('SADD', P .. 'idle:' .. ARGV[i], host) end
+  for i = 6, #ARGV do redis.call('SADD', P .. 'idle:' .. string.gsub(ARGV[i], '^%+', ''), host) end
 end
 local lost = {}
 for channel, number in pairs(gone) do
   lost[#lost + 1] = channel
   lost[#lost + 1] = number
 end
-return {out, lost}
+return {out, lost, books()}

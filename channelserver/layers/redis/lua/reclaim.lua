@@ -1,12 +1,24 @@
 -- A host that was cut off holds these messages only; all others sent to it did not arrive.
--- Arguments: host, reply channels...
-local host, has = ARGV[2], {}
-for i = 3, #ARGV do has[ARGV[i]] = true end
-local held = redis.call('HGETALL', P .. 'held:' .. host)
-for i = 1, #held, 2 do
-  if not has[held[i]] then
-    redis.call('HDEL', P .. 'held:' .. host, held[i])
-    drop(host, held[i], held[i + 1])
+-- Arguments: host, 1 if Redis has been emptied, so that it does not know of them; then id and channel, a space, and lane
+-- or reply channel...
+-- Returns the channels of messages that did not arrive.
+local held, has, lost = P .. 'held:' .. ARGV[2], {}, {}
+for i = 4, #ARGV, 2 do
+  has[ARGV[i]] = true
+  if ARGV[3] == '1' then
+    local _, lane = split(ARGV[i + 1])
+    redis.call('HSET', held, ARGV[i], ARGV[i + 1])
+    if lane ~= '' then redis.call('HSETNX', P .. 'busy', lane, ARGV[i]) end
   end
 end
-return 1
+local known = redis.call('HGETALL', held)
+for i = 1, #known, 2 do
+  if not has[known[i]] then
+    local channel, lane = split(known[i + 1])
+    redis.call('HDEL', held, known[i])
+    redis.call('HDEL', P .. 'kept:' .. ARGV[2], known[i])
+    lost[#lost + 1] = channel
+    drop(known[i], channel, lane)
+  end
+end
+return lost

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import shlex
+import shutil
 import socket
+import subprocess
 import sys
 import threading
+import unittest
 from typing import Any
 
-from tests.process import ROOT, TIMEOUT, Server, ServerTestCase, wait_until
+from tests.process import ROOT, TIMEOUT, Server, ServerTestCase, free_port, wait_until
 from tests.raw import Raw, head
 
 DEPLOY = ROOT / "examples" / "deploy"
@@ -32,8 +36,20 @@ ACTIVATED = """
 import os, sys
 os.dup2(int(sys.argv.pop(1)), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="channelserver.socket")
-from twisted.scripts.twistd import run
-run()
+from channelserver.start.cli import main
+main()
+"""
+
+#: Twisted wants the sockets to have names, as those of systemd have.
+ACTIVATE = ["systemd-socket-activate", "--fdname=channelserver.socket", "--setenv=PYTHONPATH"]
+
+ROUTING = """
+    from channelserver import Group
+
+    def connect(message):
+        Group("chat").add(message.reply_channel)
+
+    channel_routing = {"websocket.connect": connect}
 """
 
 #: Clients at the same time, and answers at least of each process.
@@ -54,18 +70,25 @@ class SystemdTests(ServerTestCase):
     files = {"urls.py": URLS}
 
     def arguments(self) -> list[str]:
-        """Return the options in the unit's command line, with this test's settings and local socket."""
+        """Return the unit's command line, without the program."""
         command = shlex.split(unit("channelserver.service")["Service"]["ExecStart"])
-        self.assertEqual(command[0].rpartition("/")[2], "twistd")
-        command = command[command.index("-n") :]
-        command[command.index("--settings") + 1] = "settings"
-        command[command.index("--local-socket") + 1] = str(self.folder / "local.sock")
-        return command
+        self.assertEqual(command[0], "/srv/site/.venv/bin/channelserver")
+        return command[1:]
 
     def activate(self, listener: socket.socket) -> Server:
         """Start the server on a listening socket of ours."""
         number = listener.fileno()
-        command = [sys.executable, "-c", ACTIVATED, str(number), *self.arguments(), "--access-log", ""]
+        command = [
+            sys.executable,
+            "-c",
+            ACTIVATED,
+            str(number),
+            *self.arguments(),
+            "--access-log",
+            "",
+            "--log-format",
+            "text",
+        ]
         server = self.run_process(command, pass_fds=(number,))
         server.wait_for("listening on http://127.0.0.1:")
         return server
@@ -130,15 +153,65 @@ class SystemdTests(ServerTestCase):
         drain = float(arguments[arguments.index("--drain-timeout") + 1])
         self.assertGreater(float(service["Service"]["TimeoutStopSec"]), drain)
 
+    def site(self) -> dict[str, str]:
+        """Make the folder of this test what the unit's folder is; return its files: the units, with its path."""
+        programs = self.folder / ".venv" / "bin"
+        programs.mkdir(parents=True)
+        program = programs / "channelserver"
+        program.write_text(f"#!{sys.executable}\nfrom channelserver.start.cli import main\nmain()\n")
+        program.chmod(0o755)
+        return {path.name: path.read_text().replace("/srv/site", str(self.folder)) for path in DEPLOY.glob("*.s*")}
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "there is no systemd-analyze")
+    def test_systemd_analyze(self) -> None:
+        """Systemd accepts the units as printed, and calls the service safe."""
+        units = self.site()
+        self.write({f"units/{name}": text for name, text in units.items()})
+        paths = [str(self.folder / "units" / name) for name in units]
+        done = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True, timeout=TIMEOUT)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        command = ["systemd-analyze", "security", "--offline=true", "--threshold=40", "--no-pager"]
+        path = str(self.folder / "units" / "channelserver.service")
+        done = subprocess.run([*command, path], capture_output=True, text=True, timeout=TIMEOUT)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    @unittest.skipUnless(shutil.which("systemd-socket-activate"), "there is no systemd-socket-activate")
+    def test_socket_activation(self) -> None:
+        """The unit's command line, as printed; ``send`` beside it finds the server."""
+        self.write({"routing.py": ROUTING})
+        parser = configparser.ConfigParser(strict=False, interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        parser.read_string(self.site()["channelserver.service"])
+        command = shlex.split(parser["Service"]["ExecStart"])
+        port = free_port()
+        server = self.run_process([*ACTIVATE, "--listen", f"127.0.0.1:{port}", *command])
+        server.wait_for("Listening on")
+        server.port = port
+        self.assertTrue(server.get().text.isdigit())
+        with server.connect("/") as client:
+            for sender in (command[:1], [sys.executable, "manage.py"]):
+                done = self.run_process([*sender, "send", "--group", "chat", '{"text": "hello"}'])
+                self.assertEqual(done.wait(), 0, done.output)
+                self.assertEqual(client.recv(TIMEOUT), "hello")
+        self.assertEqual(server.stop(), 0)
+
     def test_container(self) -> None:
-        """The container's command is one the server understands, and its health check succeeds."""
+        """The container's command as printed, with its variables; ``manage.py send`` beside it; the health check."""
         lines = (DEPLOY / "Containerfile").read_text().splitlines()
         command = json.loads(next(line for line in lines if line.startswith("CMD "))[4:])
         check = json.loads(next(line for line in lines if line.startswith("HEALTHCHECK CMD "))[16:])
-        self.assertEqual(command[:3], ["twistd", "-n", "--pidfile="])
-        command = command[4:]
-        command[command.index("--local-socket") + 1] = str(self.folder / "local.sock")
-        server = self.start(*command)
+        variables = dict(word.split("=") for line in lines if line.startswith("ENV ") for word in line.split()[1:])
+        variables["CHANNELSERVER_LOCAL_SOCKET"] += str(os.getpid())  # other tests may run on this machine
+        self.assertEqual(command[:2], ["channelserver", "serve"])
+        self.write({"routing.py": ROUTING})
+        more = {"CHANNELSERVER_PORT": "0", "CHANNELSERVER_LOG_FORMAT": "text"}
+        server = self.run_process(self.command(*command[1:]), **variables, **more).wait_until_up()
+        with server.connect("/") as client:
+            done = self.run_process(
+                [sys.executable, "manage.py", "send", "--group", "chat", '{"text": "hello"}'], **variables
+            )
+            self.assertEqual(done.wait(), 0, done.output)
+            self.assertEqual(client.recv(TIMEOUT), "hello")
         check[0] = sys.executable
         check[-1] = check[-1].replace(":8000/", f":{server.port}/")
         wait_until(lambda: self.run_process(check).wait() == 0, "the health check")  # it has little patience itself

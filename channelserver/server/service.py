@@ -332,6 +332,11 @@ def endpoints(
     for description in options.endpoint:
         try:
             found.append((f"endpoint {description!r}", serverFromString(reactor, _with_backlog(description))))
+        except IndexError as problem:
+            raise ListenError(
+                f"--endpoint {description!r}: systemd has passed no such socket; start the socket's unit instead of "
+                "the service's, or give systemd-socket-activate the option --fdname"
+            ) from problem
         except TypeError as problem:
             raise ListenError(
                 f"--endpoint {description!r} lacks something, perhaps its port; write for example tcp:8000"

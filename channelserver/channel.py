@@ -13,6 +13,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
+from channelserver.delay.due import due_in
 from channelserver.layers.base import BaseChannelLayer
 from channelserver.layers.content import copy_content
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
@@ -57,7 +58,12 @@ class _Destination:
             return self._channel_layer
         return channel_layers[self._alias]  # type: ignore[return-value]
 
-    def _send(self, content: Any, immediately: bool, on_commit: bool | str, delay: float | None) -> None:
+    def _send(
+        self, content: Any, immediately: bool, on_commit: bool | str, delay: float | None, durable: bool = False
+    ) -> None:
+        if durable:
+            _call(partial(at_end, self._keeping(content, delay), immediately), on_commit)
+            return
         if delay is not None and delay != 0:
             _call(partial(at_end, self._storing(content, delay), immediately), on_commit)
             return
@@ -67,6 +73,25 @@ class _Destination:
         else:
             hold_back(*arguments)
 
+    def _keeping(self, content: dict[str, Any], delay: float | None) -> Callable[[], object]:
+        """Return a function that stores a message as a job."""
+        if not apps.is_installed("channelserver.jobs"):
+            raise ImproperlyConfigured(
+                f"{type(self).__name__}({self.name!r}).send(..., durable=True) needs "
+                '"channelserver.jobs" in INSTALLED_APPS; add it, and run manage.py migrate'
+            )
+        if "!" in self.name or "?" in self.name:
+            raise ValueError(
+                f"{self.name!r} is the reply channel of one connection; a durable message needs one that outlives it"
+            )
+        from channelserver.jobs.durable import storing
+
+        due = due_in(0 if delay is None else delay)
+        return storing(self._layer_alias(), self.name, copy_content(content), due if delay else None)
+
+    def _layer_alias(self) -> str:
+        return self._alias if self._channel_layer is None else channel_layers.alias_of(self._channel_layer)
+
     def _storing(self, content: dict[str, Any], delay: float) -> Callable[[], object]:
         """Return a function that stores a message in the table of delayed messages."""
         if not apps.is_installed("channelserver.delay"):
@@ -74,10 +99,9 @@ class _Destination:
                 f"{type(self).__name__}({self.name!r}).send(..., delay={delay!r}) needs "
                 '"channelserver.delay" in INSTALLED_APPS; add it, and run manage.py migrate'
             )
-        from channelserver.delay.models import due_in, storing
+        from channelserver.delay.models import storing
 
-        alias = self._alias if self._channel_layer is None else channel_layers.alias_of(self._channel_layer)
-        return storing(alias, self.name, copy_content(content), due_in(delay), self._is_group)
+        return storing(self._layer_alias(), self.name, copy_content(content), due_in(delay), self._is_group)
 
     def __str__(self) -> str:
         return self.name
@@ -111,6 +135,7 @@ class Channel(_Destination):
         immediately: bool = False,
         on_commit: bool | str = False,
         delay: float | None = None,
+        durable: bool = False,
     ) -> None:
         """Send a message.
 
@@ -122,12 +147,16 @@ class Channel(_Destination):
             alias of a database may be given instead of True.
         :param delay: keep the message in the database, and send it after so many seconds. Stored inside a database
             transaction, it is gone if that is rolled back. None or 0: no delay.
+        :param durable: keep the message as a job (:mod:`channelserver.jobs`) until its consumer has ended normally: it
+            survives the end of the server, is tried again if the consumer raises, and may be consumed twice after a
+            crash. Not for reply channels.
         :raises TypeError: `content` is no dict, or holds what a message cannot carry; or `delay` is no number.
-        :raises ValueError: `delay` is negative, or beyond the calendar.
+        :raises ValueError: `delay` is negative, or beyond the calendar; or a reply channel with `durable`.
         :raises ChannelFull: the message went out at once, and the channel is at its capacity.
-        :raises ImproperlyConfigured: with `delay`: ``"channelserver.delay"`` is not in ``INSTALLED_APPS``.
+        :raises ImproperlyConfigured: with `delay`: ``"channelserver.delay"`` is not in ``INSTALLED_APPS``; with
+            `durable`: ``"channelserver.jobs"`` is not, or no backend in ``TASKS`` is its own.
         """
-        self._send(content, immediately, on_commit, delay)
+        self._send(content, immediately, on_commit, delay, durable)
 
 
 class Group(_Destination):

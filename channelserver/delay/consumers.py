@@ -74,7 +74,8 @@ class Delays:
 
         :raises ConsumeLater: the database is not available.
         """
-        from channelserver.delay.models import DelayedMessage, due_in, storing
+        from channelserver.delay.due import due_in
+        from channelserver.delay.models import DelayedMessage, storing
 
         try:
             try:

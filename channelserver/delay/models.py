@@ -15,6 +15,7 @@ from django.db import connections, models, router, transaction
 from django.utils import timezone
 
 from channelserver.delay import timer
+from channelserver.delay.due import due_in
 from channelserver.delay.text import from_text, to_text
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.content import Content, copy_content
@@ -130,22 +131,6 @@ class DelayedMessage(models.Model):
             logger.error(
                 "delayed message %s to %r cannot be sent and is set aside: %s", self.pk, self.channel_name, problem
             )
-
-
-def due_in(seconds: float) -> datetime:
-    """Return the time `seconds` from now.
-
-    :raises TypeError: `seconds` is no number.
-    :raises ValueError: it is negative, or beyond the calendar.
-    """
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"a delay must be a number, not {seconds!r}")
-    try:
-        if not seconds >= 0:
-            raise ValueError
-        return timezone.now() + timedelta(seconds=seconds)
-    except (ValueError, OverflowError):
-        raise ValueError(f"a delay must be a number from 0 to some thousand years, not {seconds!r}") from None
 
 
 def storing(layer: str, name: str, content: Content, due: datetime, to_group: bool = False) -> Callable[[], object]:

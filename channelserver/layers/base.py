@@ -34,12 +34,6 @@ class ChannelFull(Exception):
     reason = Reason.FULL
 
 
-class DeliveryUnknown(ChannelFull):
-    """Another process, or Redis, did not answer: the message may have arrived. Sent again, it might arrive twice."""
-
-    retry = False
-
-
 class MessageTooLarge(Exception):
     """The message is larger than the layer can carry (asgiref 1: ``BaseChannelLayer.MessageTooLarge``)."""
 
@@ -219,12 +213,6 @@ class BaseChannelLayer:
     def dispatch_group(self, group: str, content: Content) -> None:
         """Like ``send_group``, without checks and without a copy."""
         raise NotImplementedError(f"{type(self).__name__}.dispatch_group")
-
-    def dispatch_unasked(self, channel: str, content: Content) -> None:
-        """Like :meth:`dispatch`, for a consumer that has ended: do not wait for the answer of another process, which
-        counts what is lost.
-        """
-        self.dispatch(channel, content)
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """Like :meth:`dispatch`, but wait up to `timeout` seconds for room; the calling thread waits.

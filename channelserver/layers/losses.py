@@ -49,7 +49,6 @@ class Reason(Enum):
     GAP = "gap", "A connection to Redis was down, or Redis was emptied. The counter counts gaps, not messages."
     EMPTIED = "Redis emptied", "The message was waiting in Redis when that was emptied or restarted."
     PROCESS_GONE = "process gone", "The connection was that of one of ``--processes``, which had ended."
-    PROCESS_DEAF = "process does not read", "32 MiB waited for one of the server's processes, which did not read."
     HOST_GONE = "host gone", "The host with the reply channel is no longer there."
     HOST_DEAF = "host deaf", "A host with members of the group does not listen. The counter counts hosts."
     REJECTED = "rejected", "What came from Redis was no message, or was altered."

@@ -9,11 +9,6 @@ from typing import Any
 
 #: Ages, and the largest of something: the total is the largest.
 _LARGEST = frozenset({"oldest", "messages_max_age", "loop_lag", "largest"})
-#: Figures that only grow, beside the lost messages: they count on when their process has ended.
-_COUNTERS = frozenset({"messages_count", "channel_full_count", "refused"})
-
-#: The figure that says how many processes did not answer; of these, only counters of an earlier answer are in the sums.
-UNANSWERED = "unanswered"
 
 
 def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
@@ -28,8 +23,3 @@ def add_up(all_figures: list[dict[str, Any]]) -> dict[str, Any]:
             else:
                 total.setdefault(name, value)
     return total
-
-
-def counters(figures: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the figures that only grow."""
-    return {name: value for name, value in figures.items() if name in _COUNTERS}

@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -31,8 +31,8 @@ from channelserver.layers.losses import MOST_REQUEUES, Reason
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import MAX_IN_HAND, Delivery
 from channelserver.layers.turns import Client
-from channelserver.processes.figures import UNANSWERED, add_up, counters
-from channelserver.processes.link import Link, ask_within
+from channelserver.processes.figures import add_up
+from channelserver.processes.link import Link, ask
 from channelserver.processes.remote_process import Gone, RemoteProcess
 from channelserver.processes.tickets import Ledger
 from channelserver.processes.waits import Waits
@@ -43,8 +43,6 @@ _log = Logger("channelserver.processes.hub")
 PATIENCE = 2.0
 #: Kinds of connections of processes that have ended for which messages are still counted.
 REMEMBERED = 100
-#: Questions about figures whose answers are kept.
-QUESTIONS = 1000
 #: Seconds in which a sibling must send its figures.
 ANSWER_SECONDS = 1.0
 
@@ -76,14 +74,11 @@ class Hub:
         }
         #: Called with the channels that worker processes serve whenever these may have changed. Default: no-op.
         self.when_taken_over: Callable[[frozenset[str]], object] = lambda channels: None
-        #: Whether the sibling of that number does not move, so that there is no use in asking it.
-        self.silent: Callable[[int], bool] = lambda number: False
-        self._past: dict[tuple[Any, ...], dict[str, Any]] = {}  # counters of processes that have ended, by question
 
-    def join(self, link: Link, pid: int, sibling: int = 0) -> dict[str, Any]:
+    def join(self, link: Link, pid: int, sibling: bool = False) -> dict[str, Any]:
         """Let a process join.
 
-        :param sibling: the number of a sibling, which serves connections, too; 0: it is a worker process.
+        :param sibling: whether it serves connections, too.
         :returns: the options for its consumers.
         """
         peer = Peer(self, link, pid, sibling)
@@ -185,35 +180,14 @@ class Hub:
         """Collect figures of this process and its siblings.
 
         :param name: ``figures``, ``channel_statistics`` or ``global_statistics``.
-        :returns: a Deferred of a list, an entry for each process that answers within :data:`ANSWER_SECONDS`; for the
-            others, the counters they had.
+        :returns: a Deferred of a list, an entry for each process that answers within :data:`ANSWER_SECONDS`.
         """
-        question = (name, *arguments)
-        siblings = [peer for peer in self._peers if peer.sibling]
-        answers = [
-            fail(TimeoutError())
-            if self.silent(peer.sibling)
-            else ask_within(ANSWER_SECONDS, self.clock, peer.link, "own_" + name, *arguments)
-            for peer in siblings
-        ]
+        answers = [ask(peer.link, "own_" + name, *arguments) for peer in self._peers if peer.sibling]
+        for answer in answers:
+            answer.addTimeout(ANSWER_SECONDS, self.clock)
+        gathered = DeferredList(answers, consumeErrors=True)
         own = self.figures[name](*arguments)
-
-        def collect(results: list[tuple[bool, Any]]) -> list[Any]:
-            found = [own, self._past.get(question, {})]
-            for peer, (success, result) in zip(siblings, results, strict=True):
-                if success:
-                    peer.answered(question, result)
-                    found.append(result)
-                else:
-                    found.append({**peer.counters.get(question, {}), UNANSWERED: 1})
-            return found
-
-        return DeferredList(answers, consumeErrors=True).addCallback(collect)
-
-    def keep_counters(self, counted: dict[tuple[Any, ...], dict[str, Any]]) -> None:
-        """Let the counters of a process that has ended count on."""
-        for question, figures in counted.items():
-            remember(self._past, question, add_up([self._past.get(question, {}), figures]))
+        return gathered.addCallback(lambda results: [own, *(result for success, result in results if success)])
 
     def add_up(self, name: str, *arguments: Any) -> Deferred[dict[str, Any]]:
         """Like :meth:`gather`, with the answers added up."""
@@ -236,10 +210,10 @@ class Hub:
 class Peer:
     """One joined process.
 
-    :param sibling: the number of a sibling, which serves connections, too; 0: it is a worker process.
+    :param sibling: whether it serves connections, too.
     """
 
-    def __init__(self, hub: Hub, link: Link, pid: int, sibling: int) -> None:
+    def __init__(self, hub: Hub, link: Link, pid: int, sibling: bool) -> None:
         self._hub = hub
         self._layer = layer = hub.layer
         self.link = link
@@ -254,10 +228,8 @@ class Peer:
         self._number = 0
         self._ledger: Ledger | None = None
         self._prefixes: list[str] = []
-        self._outlet = RemoteProcess(link, hub.bridge, hub.clock, layer.drops)
-        #: The counters it has answered last, by question.
-        self.counters: dict[tuple[Any, ...], dict[str, Any]] = {}
-        self._lines: dict[str, deque[tuple[Content, float]]] = {}
+        self._outlet = RemoteProcess(link, hub.bridge, layer.drops)
+        self._lines: dict[str, deque[Content]] = {}
         self._calls: dict[str, Callable[..., Any]] = {
             **layer_calls(layer, hub.waits, hub),
             "serve": self._serve,
@@ -395,15 +367,6 @@ class Peer:
             self._layer.detach(prefix)
             self._layer.groups.drop_prefix(prefix)
             self._hub.remember(prefix)
-        layer.drops.record(
-            Reason.PROCESS_GONE, "its connections", self.link.unread_messages, f"it was process {self.pid}"
-        )
-        if self.sibling:
-            self._hub.keep_counters(self.counters)
-
-    def answered(self, question: tuple[Any, ...], figures: dict[str, Any]) -> None:
-        """Keep the counters of an answer."""
-        remember(self.counters, question, counters(figures))
 
     def _give_up(self, delivery: Delivery) -> None:
         """Tell the client that its message is lost, and free the lane."""
@@ -424,28 +387,20 @@ class Peer:
 
     def _send_patiently(self, channel: str, content: Content) -> None:
         """Put a message into a channel as soon as the channel has room; later messages wait behind it."""
-        self._put_patiently(channel, content, self._hub.clock.seconds() + PATIENCE)
-
-    def _put_patiently(self, channel: str, content: Content, ends: float) -> None:
         line = self._lines.get(channel)
         if line is not None:
-            line.append((content, ends))
+            line.append(content)
             return
-        result = self._hub.waits.put(channel, content, max(0.0, ends - self._hub.clock.seconds()))
+        result = self._hub.waits.put(channel, content, PATIENCE)
         if isinstance(result, Deferred):
             self._lines[channel] = deque()
             result.addBoth(self._sent_patiently, channel)
-        elif result is not True:
-            self._count_full(channel)
 
     def _sent_patiently(self, result: Any, channel: str) -> None:
         if result is not True:
-            self._count_full(channel)
-        for content, ends in self._lines.pop(channel):
-            self._put_patiently(channel, content, ends)
-
-    def _count_full(self, channel: str) -> None:
-        self._layer.drops.record(Reason.FULL, channel, hint=f"tried again for {PATIENCE:.0f} s")
+            self._layer.drops.record(Reason.FULL, channel, hint=f"tried again for {PATIENCE:.0f} s")
+        for content in self._lines.pop(channel):
+            self._send_patiently(channel, content)
 
     def _send_group(self, group: str, content: Content) -> None:
         self._layer.broadcast(group, content, self._outlet)
@@ -470,13 +425,6 @@ class Peer:
             self._layer.groups.discard(group, channel)
         else:
             self._layer.group_discard(group, channel)
-
-
-def remember(kept: dict[tuple[Any, ...], Any], question: tuple[Any, ...], answer: Any) -> None:
-    """Keep the answer to a question; forget that to the oldest of too many."""
-    kept[question] = answer
-    if len(kept) > QUESTIONS:
-        del kept[next(iter(kept))]
 
 
 def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> dict[str, Callable[..., Any]]:

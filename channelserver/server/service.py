@@ -70,6 +70,9 @@ class Workers(Protocol):
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Call back, from any thread, when there is nothing to do."""
 
+    def drain(self) -> None:
+        """The server stops: begin nothing that no client waits for."""
+
     def stop(self) -> None:
         """Take no more work."""
 
@@ -252,6 +255,7 @@ class ServerService(service.Service):
         ends = seconds() + site.options.drain_timeout
         site.draining = True
         site.layer.retire()
+        self._workers.drain()
         others = self.siblings.stop() if self.siblings is not None else defer.succeed(None)
         yield defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in self._ports], consumeErrors=True)
         if site.connections:

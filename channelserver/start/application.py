@@ -127,12 +127,11 @@ def make_server(
         site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
         if isinstance(pool, Workers):
             health.stalled = pool.stalled
-            if values.hang_timeout:
-                health.hung = partial(pool.stalled, values.hang_timeout)
             health.further = lambda: {
                 "streams": len(pool.streams) + len(site.replies.events),
                 "coroutines": len(event_loop),
                 "loop_lag": round(event_loop.lag, 3),
+                **pool.job_figures(),
             }
         if isinstance(wrapper.channel_layer, RemoteLayer):
             wrapper.channel_layer.provide_figures(health.figures)
@@ -144,8 +143,6 @@ def make_server(
         hub.layer.gather = lambda *name: add_up(hub.gather_from_thread(*name))
     service = ServerService(site, workers, reactor, started, server_tls(values, hosts))
     service.hub = hub
-    if site.health is not None:
-        health.replaced = lambda: {} if service.siblings is None else dict(service.siblings.replaced)
     if hub is not None:
         factory = LocalFactory(hub.layer, wrapper.alias, bridge, reactor, hub)
         _serve_locally(service, factory, values, development)

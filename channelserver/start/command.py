@@ -159,8 +159,6 @@ def _make_service(command_line: Options) -> Any:
         config = sibling_config(values, daemon, parent.get("reactor"))
         shares = Shares.make(values.processes)
         service.share(shares)
-        if service.hub is not None:
-            service.hub.silent = shares.silent
         service.siblings = Siblings(
             reactor, values.processes - 1, config, service.descriptors, service.hub, shares, values.hang_timeout,
             service.listen,

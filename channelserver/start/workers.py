@@ -5,8 +5,10 @@ Made before the reactor, in the main thread; started and stopped in the reactor 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
@@ -19,14 +21,20 @@ from channelserver.processes.hub import Hub
 from channelserver.server.common.options import Settings
 from channelserver.server.site import SWEEP_SECONDS
 from channelserver.signals import worker_ready
+from channelserver.start.jobs import make_claimers
 from channelserver.workers import django_cleanup
 from channelserver.workers.coroutines import Coroutines
 from channelserver.workers.loop import event_loop
 from channelserver.workers.pool import WorkerPool
 from channelserver.workers.worker import Worker, may_be_coroutine
 
+if TYPE_CHECKING:
+    from channelserver.jobs.claimer import Claimer
+
 #: Seconds which cancelled coroutines have to end.
 CANCEL_SECONDS = 1.0
+#: Seconds which a claimer has to store how its jobs ended.
+STORE_SECONDS = 5.0
 
 #: Channels of the server which are served whether or not a route names them; see :meth:`Worker.consume`.
 ALWAYS_SERVED = ("http.disconnect", *ORDERED_CHANNELS)
@@ -41,7 +49,7 @@ class NoWorkers:
     def _nothing(self, *_: Any) -> list[str]:
         return []
 
-    start = stop = join = busy = leave = _nothing
+    start = stop = join = busy = leave = drain = _nothing
 
 
 class Workers(WorkerPool):
@@ -50,9 +58,13 @@ class Workers(WorkerPool):
     worker: Worker
     coroutines: Coroutines
     delay_timer: DelayTimer | None = None
+    #: Who runs the project's jobs.
+    claimers: Sequence[Claimer] = ()
 
     def start(self) -> None:
         super().start()
+        for claimer in self.claimers:
+            claimer.start()
         # Each process looks for delayed messages by itself, so looks are not fetched from elsewhere.
         self.worker.channel_layer.serve([name for name in self.channels if name != LOOK_CHANNEL], self.threads)
         if self.delay_timer is not None and LOOK_CHANNEL in self.channels:
@@ -65,7 +77,15 @@ class Workers(WorkerPool):
         def threads_idle() -> None:
             event_loop.when_idle(lambda: super(Workers, self).when_idle(callback))
 
-        super().when_idle(threads_idle)
+        after_jobs: Callable[[], object] = lambda: super(Workers, self).when_idle(threads_idle)  # noqa: E731
+        for claimer in self.claimers:
+            after_jobs = partial(claimer.when_idle, after_jobs)
+        after_jobs()
+
+    def drain(self) -> None:
+        """Start no more jobs: the server stops."""
+        for claimer in self.claimers:
+            claimer.drain()
 
     def stop(self) -> None:
         """Take no more work; cancel the coroutines, whose synchronous parts need the threads."""
@@ -73,6 +93,20 @@ class Workers(WorkerPool):
             self.delay_timer.stop()
         event_loop.stop(CANCEL_SECONDS)
         super().stop()
+
+    def join(self, timeout: float) -> list[str]:
+        """Wait for the threads to end, then give back the jobs that have not; return a line for each unfinished job."""
+        lines = list(super().join(timeout))
+        for claimer in self.claimers:
+            lines += claimer.stop(STORE_SECONDS)
+        return lines
+
+    def job_figures(self) -> dict[str, int]:
+        """Return what the claimers have counted, for ``/-/health``."""
+        figures: Counter[str] = Counter()
+        for claimer in self.claimers:
+            figures.update(claimer.figures())
+        return dict(figures)
 
 
 class LoopWatch:
@@ -95,7 +129,7 @@ class AllWorkers:
         self._hub = hub
         self._bridge = bridge
         hub.when_taken_over = pool.leave
-        self.start, self.stop, self.busy = pool.start, pool.stop, pool.busy
+        self.start, self.stop, self.busy, self.drain = pool.start, pool.stop, pool.busy, pool.drain
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Call `callback`, from any thread, when neither this process nor another one has work."""
@@ -153,6 +187,7 @@ def make_workers(
         pool.when_stuck = coroutines.look_soon
     bridge.loop_thread = lambda: event_loop.thread_id
     bridge.at_end_of_loop_turn = event_loop.at_end_of_turn
+    pool.claimers = make_claimers(values.threads, values.job_threads, bridge.call_later, pool.context.copy)
     if wrapper.delays is not None:
         pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
     return pool

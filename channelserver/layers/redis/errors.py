@@ -5,7 +5,6 @@ Runs in any thread; owns nothing.
 
 from __future__ import annotations
 
-from channelserver.layers import base
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.losses import Reason
 
@@ -16,7 +15,7 @@ class RedisUnavailable(ChannelFull):
     reason = Reason.NO_REDIS
 
 
-class DeliveryUnknown(RedisUnavailable, base.DeliveryUnknown):
+class DeliveryUnknown(RedisUnavailable):
     """The connection to Redis was lost while a message was being sent: it may have arrived. Sent again, it might
     arrive twice.
     """

@@ -158,6 +158,7 @@ class WorkerProcess:
         if self._sweeping.running:
             self._sweeping.stop()
         self.wrapper.channel_layer.retire()
+        self.pool.drain()
         idle: Any = defer.Deferred()
         self.pool.when_idle(lambda: self._bridge.post(idle.callback, None))
         self._reactor.callLater(self._drain_timeout, event_loop.cancel)

@@ -166,6 +166,13 @@ class Settings:
         low=0,
         high=1000,
     )
+    job_threads: int | None = option(
+        None,
+        "threads that run jobs, beside --threads; 0: this process runs none; default: half as many as --threads, "
+        "if the project has jobs",
+        low=0,
+        high=1000,
+    )
     max_streams: int = option(
         50,
         "responses with plain iterators that are streamed at a time, in threads beside --threads; as many more wait",

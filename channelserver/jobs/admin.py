@@ -1,0 +1,138 @@
+"""The admin pages of the jobs: look at them, run them again, cancel them, pause a queue, change a schedule.
+
+Runs in worker threads; owns nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.forms import ModelForm
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.functional import cached_property
+
+from channelserver.jobs import store
+from channelserver.jobs.marks import check_cron
+from channelserver.jobs.models import ENDED, Job, JobError, JobQueue, JobServer, Schedule
+from channelserver.jobs.schedules import next_time
+from channelserver.jobs.wake import announce_change
+
+#: Rows that a list counts: counting a hundred thousand takes longer than showing a page of them.
+MOST_COUNTED = 10_000
+
+
+class CappedPaginator(Paginator):  # type: ignore[type-arg]
+    """Counts up to :data:`MOST_COUNTED` rows."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: Any = self.object_list
+        return int(rows.order_by().values("pk")[:MOST_COUNTED].count())
+
+
+class _Errors(admin.TabularInline):  # type: ignore[type-arg]
+    model = JobError
+    extra = 0
+    can_delete = False
+    fields = readonly_fields = ("attempt", "at", "exception_class", "traceback")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class _ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Rows that only the server writes."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Job)
+class JobAdmin(_ReadOnly):
+    """Jobs. The dead ones are a click on "Dead" away."""
+
+    list_display = ("task", "id", "queue", "state", "attempt", "priority", "run_at", "finished_at")
+    list_filter = ("state",)  # with an index; a filter by queue or task would read the whole table
+    search_fields = ("=id",)
+    search_help_text = "the identifier of a job"
+    ordering = ("-id",)
+    show_full_result_count = False
+    paginator = CappedPaginator
+    inlines = (_Errors,)
+    actions = ("run_again", "run_now", "cancel")
+
+    def has_manage_permission(self, request: HttpRequest) -> bool:
+        """Whether a user may run jobs again and cancel them; looking at them is another permission."""
+        return request.user.has_perm("channelserver_jobs.manage_job")  # type: ignore[union-attr]
+
+    @admin.action(description="Run again", permissions=["manage"])
+    def run_again(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
+        self._done(request, store.retry(jobs.db, jobs.filter(state__in=ENDED)), "will run again", jobs.db)
+
+    @admin.action(description="Run now", permissions=["manage"])
+    def run_now(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
+        self._done(request, store.run_now(jobs.db, jobs), "will run now", jobs.db)
+
+    @admin.action(description="Cancel", permissions=["manage"])
+    def cancel(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
+        cancelled, asked = store.cancel(jobs.db, jobs)
+        self._done(request, cancelled, "cancelled", jobs.db)
+        if asked:
+            self.message_user(request, f"{asked} running: asked to end", messages.INFO)
+
+    def _done(self, request: HttpRequest, count: int, what: str, using: str) -> None:
+        announce_change(using)
+        self.message_user(request, f"{count} {what}", messages.SUCCESS if count else messages.WARNING)
+
+
+class _ScheduleForm(ModelForm):  # type: ignore[type-arg]
+    def clean_cron(self) -> str:
+        cron: str = self.cleaned_data["cron"]
+        try:
+            check_cron(cron)
+        except ValueError as error:
+            raise ValidationError(str(error)) from error
+        return cron
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Schedules. Of one that stands in the code, only ``enabled`` can be changed here."""
+
+    form = _ScheduleForm
+    list_display = ("name", "task", "cron", "tz", "enabled", "next_at", "in_code")
+    readonly_fields = ("next_at",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        if obj is not None and obj.in_code:
+            return ("name", "task", "cron", "tz", "catch_up", "next_at")
+        return self.readonly_fields
+
+    def save_model(self, request: HttpRequest, obj: Schedule, form: Any, change: bool) -> None:
+        obj.next_at = next_time(obj.cron, obj.tz, timezone.now())
+        super().save_model(request, obj, form, change)
+
+
+@admin.register(JobQueue)
+class JobQueueAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Paused queues."""
+
+    list_display = ("name", "paused")
+
+
+@admin.register(JobServer)
+class JobServerAdmin(_ReadOnly):
+    """The processes that run jobs."""
+
+    list_display = ("id", "host", "pid", "started")
+
+
+__all__ = ["JobAdmin", "JobQueueAdmin", "JobServerAdmin", "ScheduleAdmin"]

@@ -1,0 +1,146 @@
+"""How a claimer waits: for its own process, for others of this machine, and for others over PostgreSQL.
+
+Runs in the claimer's thread, :meth:`Bell.ring` in any; owns an eventfd, and what it has asked of the connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from typing import Any
+
+from channelserver.jobs.presence import Presence
+
+#: The PostgreSQL channel (``LISTEN``) of the jobs; the database is its scope.
+NOTIFY_CHANNEL = "channelserver_jobs"
+#: Seconds after which a silent server on another host is dead, though its connection seems to be there.
+SILENT_SECONDS = 30.0
+#: Seconds for which a server must have been without its lock: it may be connecting again.
+UNLOCKED_SECONDS = 2.0
+
+
+class Bell:
+    """Wakes the claimer.
+
+    :param presence: its socket hears the other processes of this machine.
+    """
+
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
+        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._rung = False
+        self._closed = False
+
+    def ring(self) -> None:
+        """Wake it, or keep it from falling asleep. Any thread."""
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(OSError):
+                if not self._closed:
+                    os.eventfd_write(self._descriptor, 1)
+
+    def wait(self, seconds: float, connection: Any = None) -> bool:
+        """Wait; return whether another process has called.
+
+        :param connection: Django's, to a PostgreSQL that notifies; None: there is none.
+        """
+        sources = [self._descriptor]
+        if self._presence.socket is not None:
+            sources.append(self._presence.socket.fileno())
+        database = _descriptor_of(connection)
+        if database is not None:
+            sources.append(database)
+        poll = select.poll()
+        for source in sources:
+            poll.register(source, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
+        self._rung = False
+        if self._descriptor in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._descriptor)
+        called = False
+        if self._presence.socket is not None and self._presence.socket.fileno() in ready:
+            called = True
+            with contextlib.suppress(OSError):
+                while self._presence.socket.recv(64):
+                    pass
+        if database is not None and database in ready:
+            called = True
+            _take_notifications(connection)
+        return called
+
+    def close(self) -> None:
+        self._closed = True
+        os.close(self._descriptor)
+
+
+def _descriptor_of(connection: Any) -> int | None:
+    raw = None if connection is None else connection.connection
+    if raw is None:
+        return None
+    try:
+        descriptor: int = raw.fileno()
+    except Exception:  # it is closed
+        return None
+    return descriptor
+
+
+def _take_notifications(connection: Any) -> None:
+    """Read what PostgreSQL has sent; raise what the driver raises if the connection is gone."""
+    raw = connection.connection
+    pgconn = getattr(raw, "pgconn", None)
+    if pgconn is None:  # psycopg2
+        raw.poll()
+        raw.notifies.clear()
+        return
+    pgconn.consume_input()
+    while pgconn.notifies() is not None:
+        pass
+
+
+def key_of(owner: str) -> int:
+    """Return the number of the advisory lock of a server."""
+    return int(owner[:15], 16)
+
+
+class PostgreSQL:
+    """What a claimer does with a connection to PostgreSQL beside its queries.
+
+    :param connection: Django's; the claimer's thread owns it.
+    """
+
+    def __init__(self, connection: Any, owner: str) -> None:
+        self._connection = connection
+        self._owner = owner
+        self._prepared: Any = None
+        self._unlocked: dict[str, float] = {}
+
+    def prepare(self) -> None:
+        """Listen, and lock the lock that says this process is alive, unless this connection does already."""
+        self._connection.ensure_connection()
+        if self._prepared is self._connection.connection:
+            return
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"LISTEN {NOTIFY_CHANNEL}")
+            cursor.execute("SELECT pg_advisory_lock(%s)", [key_of(self._owner)])
+        self._prepared = self._connection.connection
+
+    def are_dead(self, owners: set[str], silent: dict[str, float], now: float) -> tuple[set[str], bool]:
+        """Return which servers of other hosts have ended, and whether others may have and want a second look.
+
+        :param silent: for how many seconds each has been silent, where that is known.
+        :param now: on the monotonic clock.
+        """
+        dead = {owner for owner in owners if silent.get(owner, 0.0) > SILENT_SECONDS}
+        self._unlocked = {owner: since for owner, since in self._unlocked.items() if owner in owners}
+        for owner in owners - dead:
+            with self._connection.cursor() as cursor:
+                cursor.execute("SELECT pg_try_advisory_lock(%s)", [key_of(owner)])
+                if not cursor.fetchone()[0]:
+                    self._unlocked.pop(owner, None)
+                    continue
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [key_of(owner)])
+            if now - self._unlocked.setdefault(owner, now) >= UNLOCKED_SECONDS:
+                dead.add(owner)
+        return dead, bool(self._unlocked.keys() - dead)

@@ -1,0 +1,176 @@
+"""The tables of the jobs.
+
+Runs in any thread that may use the database; owns those tables.
+
+A job **waits** until its time, is **ready**, **runs**, and is then **done**, **dead** (it failed and will not be run
+again) or **cancelled**. Django's four states are fewer: see :data:`STATUS`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+
+class State(models.TextChoices):
+    """The state of a job."""
+
+    WAITING = "waiting", "Waiting for its time"
+    READY = "ready", "Ready"
+    RUNNING = "running", "Running"
+    DONE = "done", "Done"
+    DEAD = "dead", "Dead"
+    CANCELLED = "cancelled", "Cancelled"
+
+
+#: The states in which nothing more happens to a job.
+ENDED = (State.DONE, State.DEAD, State.CANCELLED)
+#: What stands before a channel's name in the place of a task's path, for a durable message; no module is named so.
+CHANNEL = "channel:"
+#: The state in the words of ``django.tasks``.
+STATUS = {
+    State.WAITING: "READY",
+    State.READY: "READY",
+    State.RUNNING: "RUNNING",
+    State.DONE: "SUCCESSFUL",
+    State.DEAD: "FAILED",
+    State.CANCELLED: "FAILED",
+}
+
+_lock = threading.Lock()
+_last = 0  # microseconds in the last identifier
+
+
+def new_id() -> str:
+    """Return a new identifier: 32 hexadecimal digits, the time first, so later ones sort behind (as UUID 7)."""
+    global _last
+    with _lock:
+        _last = microseconds = max(time.time_ns() // 1000, _last + 1)
+    return f"{microseconds:014x}{secrets.token_hex(9)}"
+
+
+class Job(models.Model):
+    """One job: a task, its arguments, and how far it is.
+
+    ``attempt`` counts the starts, ``failures`` the exceptions, ``deaths`` the processes that died while it ran.
+    ``owner`` is the server process that runs it. ``unique_key`` is None once another job may have the same.
+    """
+
+    id: models.CharField[str, str] = models.CharField(primary_key=True, max_length=32, default=new_id, editable=False)
+    backend: models.CharField[str, str] = models.CharField(max_length=64, default="default")
+    queue: models.CharField[str, str] = models.CharField(max_length=64, default="default")
+    task: models.CharField[str, str] = models.CharField(max_length=512)
+    args: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    priority: models.SmallIntegerField[int, int] = models.SmallIntegerField(default=0)
+    run_at: models.DateTimeField[Any, Any] = models.DateTimeField(default=timezone.now)
+    state: models.CharField[str, str] = models.CharField(max_length=10, choices=State.choices, default=State.READY)
+    attempt: models.IntegerField[int, int] = models.IntegerField(default=0)
+    failures: models.IntegerField[int, int] = models.IntegerField(default=0)
+    deaths: models.IntegerField[int, int] = models.IntegerField(default=0)
+    owner: models.CharField[str, str] = models.CharField(max_length=32, blank=True, default="")
+    worker_ids: models.TextField[str, str] = models.TextField(blank=True, default="")
+    unique_key: models.CharField[Any, Any] = models.CharField(max_length=255, null=True, blank=True, unique=True)
+    unique_until: models.DateTimeField[Any, Any] = models.DateTimeField(null=True, blank=True)
+    concurrency_key: models.CharField[str, str] = models.CharField(max_length=255, blank=True, default="")
+    concurrency: models.IntegerField[int, int] = models.IntegerField(default=0)
+    cancel_requested: models.BooleanField[bool, bool] = models.BooleanField(default=False)
+    overdue: models.BooleanField[bool, bool] = models.BooleanField(default=False)
+    result: models.JSONField[Any, Any] = models.JSONField(null=True, blank=True)
+    created_at: models.DateTimeField[Any, Any] = models.DateTimeField(default=timezone.now)
+    started_at: models.DateTimeField[Any, Any] = models.DateTimeField(null=True, blank=True)
+    last_attempted_at: models.DateTimeField[Any, Any] = models.DateTimeField(null=True, blank=True)
+    finished_at: models.DateTimeField[Any, Any] = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("-id",)
+        permissions = (("manage_job", "Can run jobs again and cancel them"),)
+        indexes = (
+            # Of the ready rows only, so that the time of a claim does not depend on how many jobs have ended.
+            models.Index(fields=["-priority", "id"], condition=Q(state="ready"), name="csjobs_ready"),
+            models.Index(fields=["run_at"], condition=Q(state="waiting"), name="csjobs_waiting"),
+            models.Index(fields=["owner", "concurrency_key"], condition=Q(state="running"), name="csjobs_running"),
+            models.Index(fields=["state", "finished_at"], name="csjobs_ended"),
+            models.Index(fields=["state", "-id"], name="csjobs_list"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.id}"
+
+
+class JobError(models.Model):
+    """What went wrong in one attempt."""
+
+    job: models.ForeignKey[Job, Job] = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="errors")
+    attempt: models.IntegerField[int, int] = models.IntegerField()
+    at: models.DateTimeField[Any, Any] = models.DateTimeField(default=timezone.now)
+    exception_class: models.CharField[str, str] = models.CharField(max_length=512)
+    traceback: models.TextField[str, str] = models.TextField()
+
+    class Meta:
+        ordering = ("id",)
+
+    def __str__(self) -> str:
+        return f"{self.exception_class} at attempt {self.attempt}"
+
+
+class JobServer(models.Model):
+    """A server process that runs jobs. For people to read; nothing depends on a row being here."""
+
+    id: models.CharField[str, str] = models.CharField(primary_key=True, max_length=32)
+    host: models.CharField[str, str] = models.CharField(max_length=255)
+    pid: models.IntegerField[int, int] = models.IntegerField()
+    started: models.DateTimeField[Any, Any] = models.DateTimeField(default=timezone.now)
+    seen: models.DateTimeField[Any, Any] = models.DateTimeField(default=timezone.now)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+
+class Schedule(models.Model):
+    """A task that runs at the times of a cron expression.
+
+    ``in_code``: the row follows :func:`channelserver.jobs.schedule`; others are kept in the admin pages.
+    """
+
+    name: models.CharField[str, str] = models.CharField(max_length=512, unique=True)
+    task: models.CharField[str, str] = models.CharField(max_length=512)
+    cron: models.CharField[str, str] = models.CharField(max_length=255)
+    tz: models.CharField[str, str] = models.CharField(max_length=64, blank=True, default="")
+    catch_up: models.CharField[str, str] = models.CharField(
+        max_length=4, default="last", choices=[(value, value) for value in ("last", "all", "none")]
+    )
+    enabled: models.BooleanField[bool, bool] = models.BooleanField(default=True)
+    in_code: models.BooleanField[bool, bool] = models.BooleanField(default=False, editable=False)
+    next_at: models.DateTimeField[Any, Any] = models.DateTimeField(null=True, blank=True, db_index=True)
+
+    class Meta:
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.cron}"
+
+
+class JobQueue(models.Model):
+    """A queue that somebody has paused. A queue without a row runs."""
+
+    name: models.CharField[str, str] = models.CharField(primary_key=True, max_length=64)
+    paused: models.BooleanField[bool, bool] = models.BooleanField(default=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JobOnce(models.Model):
+    """A key of :func:`channelserver.jobs.once` that was used."""
+
+    key: models.CharField[str, str] = models.CharField(primary_key=True, max_length=255)
+    at: models.DateTimeField[Any, Any] = models.DateTimeField(default=timezone.now, db_index=True)
+
+    def __str__(self) -> str:
+        return self.key

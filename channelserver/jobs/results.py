@@ -1,0 +1,56 @@
+"""Rows as the results of ``django.tasks``, and the task of a row.
+
+Runs in any thread; owns nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from channelserver.jobs.compat import Task, TaskError, TaskResult, TaskResultStatus
+from channelserver.jobs.models import STATUS, Job, State
+
+
+def task_of(job: Job) -> Any:
+    """Return the task of a row, with the queue, priority and time of that row.
+
+    :raises ImportError: there is no such task any more.
+    """
+    found = import_string(job.task)
+    if not isinstance(found, Task):
+        raise ImportError(f"{job.task!r} is no task, but {found!r}; decorate it with @task")
+    run_after = job.run_at if job.run_at != job.created_at else None
+    return found.using(priority=job.priority, queue_name=job.queue, backend=job.backend, run_after=run_after)
+
+
+def result_of(job: Job, task: Any = None, errors: Any = None) -> Any:
+    """Return a row as a ``TaskResult``.
+
+    :param task: its task, if that is known.
+    :param errors: its rows of errors, if they are known.
+    :raises ImportError: there is no such task any more.
+    """
+    if errors is None:
+        errors = job.errors.all()  # type: ignore[attr-defined]
+    shown = [TaskError(exception_class_path=row.exception_class, traceback=row.traceback) for row in errors]
+    if job.state == State.CANCELLED and not shown:
+        shown.append(TaskError(exception_class_path="channelserver.jobs.marks.Cancel", traceback="cancelled\n"))
+    result = TaskResult(
+        task=task if task is not None else task_of(job),
+        id=job.pk,
+        status=TaskResultStatus(STATUS[State(job.state)]),
+        enqueued_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        last_attempted_at=job.last_attempted_at,
+        args=job.args["args"],
+        kwargs=job.args["kwargs"],
+        backend=job.backend,
+        errors=shown,
+        worker_ids=job.worker_ids.split(),
+    )
+    if job.state == State.DONE:
+        object.__setattr__(result, "_return_value", job.result)
+    return result

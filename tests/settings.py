@@ -13,8 +13,11 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "channelserver.delay",
+    "channelserver.jobs",
     "tests.places",
 ]
+# django.tasks reads it from Django 6 on; before that, the package django-tasks does.
+TASKS = {"default": {"BACKEND": "channelserver.jobs.JobBackend", "QUEUES": []}}
 
 DATABASES = {
     "default": {
@@ -24,7 +27,13 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 # Tables are made straight from the models: no test is about migrations, and it is quicker.
-MIGRATION_MODULES = {"auth": None, "contenttypes": None, "sessions": None, "channelserver_delay": None}
+MIGRATION_MODULES = {
+    "auth": None,
+    "contenttypes": None,
+    "sessions": None,
+    "channelserver_delay": None,
+    "channelserver_jobs": None,
+}
 
 # A real hash takes as long as a hundred tests.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,0 +1,14 @@
+from work.tasks import note
+
+from channelserver import route
+
+
+def durable(message):
+    """Fail the first time."""
+    key = message.content["key"]
+    note(key)
+    if sum(line.startswith(f"{key} ") for line in open("effects.txt")) < 2:
+        raise ValueError("the first time")
+
+
+channel_routing = [route("durable", durable)]

@@ -1,0 +1,107 @@
+"""Jobs of all kinds."""
+
+import asyncio
+import os
+import time
+
+from channelserver.jobs import Cancel, Retry, job, once, schedule
+from channelserver.jobs.compat import task
+from work.models import Effect
+
+
+def note(key):
+    """Leave a line in a file of this project, which no transaction takes back."""
+    with open("effects.txt", "a") as stream:
+        stream.write(f"{key} {os.getpid()}\n")
+
+
+@task
+def effect(key):
+    note(key)
+    return key
+
+
+@task
+@job(retries=0, atomic=True)
+def row(key):
+    Effect.objects.create(key=key, pid=os.getpid())
+
+
+@task
+@job(retries=2, backoff=0)
+def failing(key):
+    note(key)
+    raise ValueError(key)
+
+
+@task
+def sleeping(key, seconds):
+    note(f"{key}-begins")
+    time.sleep(seconds)
+    note(key)
+
+
+@task
+async def waiting(key, seconds):
+    note(f"{key}-begins")
+    await asyncio.sleep(seconds)
+    note(key)
+    return key
+
+
+@task
+@job(retries=0, timeout=0.2)
+async def late(key):
+    await asyncio.sleep(600)
+
+
+@task(takes_context=True)
+@job(timeout=0.2)
+def looping(context, key):
+    note(f"{key}-begins")
+    while not context.cancelled:
+        time.sleep(0.01)
+    note(key)
+
+
+@task
+def poison(key):
+    note(key)
+    os._exit(1)
+
+
+@task
+@job(unique=True)
+def alone(key):
+    note(key)
+
+
+@task
+@job(concurrency=("two", 2), retries=0)
+def two(key):
+    note(f"{key}-begins")
+    time.sleep(0.05)
+    note(f"{key}-ends")
+
+
+@task
+@job(retries=3)
+def first_time(key):
+    with once(key) as first:
+        if first:
+            note(f"{key}-once")
+    note(key)
+    raise Retry(in_=0) if sum(line.startswith(f"{key} ") for line in open("effects.txt")) < 3 else Cancel("enough")
+
+
+if os.environ.get("TICKING"):
+
+    @schedule("* * * * *", name="minutes")
+    @task
+    def minutes():
+        note("minute")
+
+
+@task
+def sees(key):
+    note(f"{key}-{Effect.objects.filter(key=key).count()}")

@@ -1,0 +1,539 @@
+"""Jobs without a server: what is stored, what a task says of itself, and what the helpers for tests run."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from typing import Any
+from unittest import mock
+from zoneinfo import ZoneInfo
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from twisted.trial.unittest import SynchronousTestCase
+
+from channelserver import Channel
+from channelserver.jobs import Cancel, JobBackend, Retry, captured_jobs, job, once, run_jobs, schedule, schedules, store
+from channelserver.jobs.compat import (
+    IN_DJANGO,
+    InvalidTask,
+    TaskResultDoesNotExist,
+    task,
+    task_backends,
+    task_finished,
+    task_started,
+)
+from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, planned
+from channelserver.jobs.models import Job, JobError, JobQueue, Schedule, State
+from channelserver.jobs.runner import current
+from tests import DatabaseTestCase
+
+done: list[Any] = []
+#: Where Django's tasks log the end of a job.
+LOGGER = "django.tasks" if IN_DJANGO else "django_tasks"
+
+
+@task
+def add(a: int, b: int) -> int:
+    """A task as in Django's documentation."""
+    return a + b
+
+
+@task(priority=5)
+@job(retries=2)
+def failing(text: str) -> None:
+    """A task that fails, and is tried again."""
+    raise ValueError(text)
+
+
+@task
+def failing_once_for_all() -> None:
+    """A task that says nothing of itself, and fails."""
+    raise LookupError
+
+
+@task
+@job(retries=5, give_up_on=[KeyError], retry_on=[LookupError])
+def choosy(name: str) -> None:
+    """A task that is tried again after some errors only."""
+    raise {"key": KeyError, "index": IndexError, "value": ValueError}[name]
+
+
+@task(takes_context=True)
+def context_of(context: Any) -> list[Any]:
+    """A task that looks at its context."""
+    return [context.attempt, context.cancelled, context.task_result.id, current() is not None]
+
+
+@task
+async def slowly(value: int) -> int:
+    """A coroutine."""
+    await asyncio.sleep(0)
+    return value * 2
+
+
+@task
+@job(unique=True)
+def one(value: int) -> None:
+    """One for each argument."""
+    done.append(value)
+
+
+@task
+@job(unique="all", unique_for=timedelta(hours=1))
+def hourly() -> None:
+    """One an hour."""
+    done.append("hourly")
+
+
+@task
+@job(concurrency=2, key=lambda shop, number: shop)
+def of_shop(shop: str, number: int) -> None:
+    """Two for each shop."""
+
+
+@task
+@job(retries=1)
+def asks(again: bool) -> None:
+    """A task that says itself how it goes on."""
+    raise Retry(in_=60) if again else Cancel("no more")
+
+
+@task
+def odd() -> Any:
+    """A task whose result is no JSON."""
+    return object()
+
+
+@task
+def sends() -> None:
+    """A task that enqueues another."""
+    add.enqueue(1, 1)
+
+
+class MarkTests(SynchronousTestCase):
+    """What a task says of itself."""
+
+    def test_wrong_values(self) -> None:
+        """A value that makes no sense is an error where it stands."""
+        for wrong in (
+            {"retries": -1}, {"retries": True}, {"backoff": "quadratic"}, {"backoff": []}, {"timeout": 0},
+            {"timeout": "1"}, {"concurrency": 0}, {"concurrency": ("key", 0)}, {"unique_for": timedelta(0)},
+        ):  # fmt: skip
+            with self.assertRaises(ValueError, msg=str(wrong)) as caught:
+                job(**wrong)  # type: ignore[arg-type]
+            self.assertIn(next(iter(wrong)), str(caught.exception))
+
+    def test_order_of_decorators(self) -> None:
+        """``@job`` above ``@task`` says where it stands."""
+        self.assertIn("below @task", str(self.assertRaises(TypeError, job(), add)))
+
+    def test_wrong_schedules(self) -> None:
+        """A schedule that can never be is an error where it stands."""
+        for cron, kwargs in (
+            ("* * * *", {}), ("61 * * * *", {}), ("0 0 31 2 *", {}), ("@daily", {"tz": "Mars/Olympus"}),
+            ("0 0 * * *", {"tz": "Mars/Olympus"}), ("0 0 * * *", {"catch_up": "some"}),
+        ):  # fmt: skip
+            self.assertRaises(ValueError, schedule, cron, **kwargs)
+
+    def test_pauses(self) -> None:
+        """Pauses grow, at most a quarter more at random, and never above an hour."""
+        error = ValueError()
+        exponential = JobOptions(retries=20)
+        for failures in range(1, 12):
+            least = min(LONGEST_RETRY, FIRST_RETRY * 2 ** (failures - 1))
+            self.assertEqual(exponential.pause(failures, error, lambda: 0.0), least)
+            most = exponential.pause(failures, error, lambda: 1.0)
+            self.assertEqual(most, min(LONGEST_RETRY, least * (1 + JITTER)))
+        self.assertEqual(JobOptions(backoff="linear").pause(3, error, lambda: 0.0), 45.0)
+        self.assertEqual(JobOptions(backoff=7).pause(3, error), 7.0)
+        self.assertEqual([JobOptions(backoff=(1, 5)).pause(n, error) for n in (1, 2, 3)], [1.0, 5.0, 5.0])
+        self.assertEqual(JobOptions(backoff=lambda failures: failures * 2).pause(3, error), 6.0)
+        self.assertEqual(JobOptions().pause(1, Retry(in_=timedelta(minutes=1))), 60.0)
+
+    def test_long_keys(self) -> None:
+        """A key of any length fits the column, and stays a key."""
+        options = JobOptions(unique=True)
+        first, second = (options.unique_key("tasks.one", ["x" * 1000 + end], {}) for end in "ab")
+        self.assertNotEqual(first, second)
+        self.assertLessEqual(len(first or ""), 255)
+
+
+class BackendTests(DatabaseTestCase):
+    """Jobs in the table, run by the helpers for tests."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        done.clear()
+        self.later = timezone.now() + timedelta(days=1)
+
+    def test_result(self) -> None:
+        """A job is stored, runs, and keeps its result."""
+        result = add.enqueue(1, b=2)
+        self.assertEqual((result.status, result.attempts), ("READY", 0))
+        (ran,) = run_jobs()
+        result.refresh()
+        self.assertEqual((result.status, result.return_value, result.attempts), ("SUCCESSFUL", 3, 1))
+        self.assertEqual(ran, result)
+        self.assertEqual(add.get_result(result.id), result)
+        self.assertEqual(run_jobs(), [])
+
+    def test_unknown_result(self) -> None:
+        """There is an error for what does not exist."""
+        self.assertRaises(TaskResultDoesNotExist, add.get_result, "0" * 32)
+        self.assertRaises(TaskResultDoesNotExist, add.get_result, "no such job")
+
+    def test_coroutine_and_context(self) -> None:
+        """Coroutines run; a task sees its context."""
+        results = [slowly.enqueue(4), context_of.enqueue()]
+        run_jobs()
+        for result in results:
+            result.refresh()
+        self.assertEqual(results[0].return_value, 8)
+        self.assertEqual(results[1].return_value, [1, False, results[1].id, True])
+
+    def test_retries(self) -> None:
+        """A job is run again as often as it says; all errors are kept; a task that says nothing is not."""
+        result = failing.enqueue("bad")
+        with mock.patch("channelserver.jobs.marks.random.random", return_value=0.0):
+            run_jobs()
+        row = Job.objects.get()
+        self.assertEqual((row.state, row.failures), (State.WAITING, 1))
+        self.assertAlmostEqual((row.run_at - timezone.now()).total_seconds(), FIRST_RETRY * (1 + JITTER), delta=5)
+        result.refresh()
+        self.assertEqual(result.status, "READY")
+        self.assertEqual(run_jobs(), [])
+        with self.assertLogs(LOGGER, "ERROR"):
+            run_jobs(until=self.later)
+        result.refresh()
+        self.assertEqual((result.status, result.attempts, len(result.errors)), ("FAILED", 3, 3))
+        self.assertEqual({error.exception_class for error in result.errors}, {ValueError})
+        self.assertIn("raise ValueError(text)", result.errors[0].traceback)
+        plain = failing_once_for_all.enqueue()
+        with self.assertLogs(LOGGER, "ERROR"):
+            run_jobs(until=self.later)
+        plain.refresh()
+        self.assertEqual((plain.status, plain.attempts), ("FAILED", 1))
+
+    def test_errors_that_end_a_job(self) -> None:
+        """``give_up_on`` and ``retry_on`` decide which errors do."""
+        results = {name: choosy.enqueue(name) for name in ("key", "index", "value")}
+        run_jobs()
+        for result in results.values():
+            result.refresh()
+        self.assertEqual(
+            {name: result.status for name, result in results.items()},
+            {"key": "FAILED", "index": "READY", "value": "FAILED"},
+        )
+
+    def test_retry_and_cancel(self) -> None:
+        """A task can ask for another try, or end its job."""
+        again, never = asks.enqueue(True), asks.enqueue(False)
+        run_jobs()
+        again.refresh()
+        never.refresh()
+        self.assertEqual((again.status, never.status), ("READY", "FAILED"))
+        self.assertEqual(never.errors[0].exception_class, Cancel)
+        self.assertEqual(Job.objects.get(pk=never.id).state, State.CANCELLED)
+        run_jobs(until=self.later)
+        again.refresh()
+        self.assertEqual((again.status, again.attempts), ("FAILED", 2))
+
+    def test_signals(self) -> None:
+        """Django's signals are sent, those of the end once, when there is no further try."""
+        seen: list[tuple[str, str]] = []
+
+        def note(signal: Any, sender: Any, task_result: Any, **_: Any) -> None:
+            self.assertIs(sender, JobBackend)
+            seen.append(("started" if signal is task_started else "finished", task_result.status))
+
+        for signal in (task_started, task_finished):
+            signal.connect(note)
+            self.addCleanup(signal.disconnect, note)
+        failing.enqueue("x")
+        run_jobs(until=self.later)
+        self.assertEqual(seen, [("started", "RUNNING")] * 3 + [("finished", "FAILED")])
+
+    def test_unique(self) -> None:
+        """A second job with the same key is the first one, until that has ended."""
+        first, second, other = one.enqueue(1), one.enqueue(1), one.enqueue(2)
+        self.assertEqual(first.id, second.id)
+        self.assertNotEqual(first.id, other.id)
+        run_jobs()
+        self.assertEqual(done, [1, 2])
+        self.assertNotEqual(one.enqueue(1).id, first.id)
+
+    def test_unique_for_a_time(self) -> None:
+        """With ``unique_for`` the key stays when the job has ended, until its time is over."""
+        first = hourly.enqueue()
+        run_jobs()
+        self.assertEqual(hourly.enqueue().id, first.id)
+        self.assertEqual(hourly.enqueue().status, "SUCCESSFUL")
+        Job.objects.update(unique_until=timezone.now())
+        self.assertNotEqual(hourly.enqueue().id, first.id)
+
+    def test_concurrency(self) -> None:
+        """No more jobs of a key are claimed than may run; others are not held up by them."""
+        for number in range(5):
+            of_shop.enqueue("a", number)
+        of_shop.enqueue("b", 5)
+        add.enqueue(0, 0)
+        now = timezone.now()
+        found = store.claim("default", "x", 10, None, now)
+        self.assertEqual(len(found), 4)
+        self.assertEqual([row.args["args"] for row in found], [["a", 0], ["a", 1], ["b", 5], [0, 0]])
+        self.assertEqual(store.claim("default", "x", 10, None, now), [])
+        self.assertTrue(store.end("default", store.Outcome(found[0], State.DONE)))
+        self.assertEqual([row.args["args"] for row in store.claim("default", "x", 10, None, now)], [["a", 2]])
+
+    def test_order(self) -> None:
+        """The highest priority goes first, then the oldest job; a delayed one waits."""
+        ids = [
+            add.using(priority=priority, run_after=after).enqueue(0, 0).id
+            for priority, after in ((-5, None), (0, None), (100, self.later), (0, None), (7, None))
+        ]
+        found = store.claim("default", "x", 10, None, timezone.now())
+        self.assertEqual([row.pk for row in found], [ids[4], ids[1], ids[3], ids[0]])
+
+    def test_fence(self) -> None:
+        """An end is stored only by the attempt that owns the job."""
+        add.enqueue(1, 1)
+        (row,) = store.claim("default", "dead", 1, None, timezone.now())
+        self.assertEqual(store.rescue("default", "dead", None, timezone.now()), (1, []))
+        (again,) = store.claim("default", "other", 1, None, timezone.now())
+        self.assertFalse(store.end("default", store.Outcome(row, State.DONE, result=1)))
+        self.assertTrue(store.end("default", store.Outcome(again, State.DONE, result=2)))
+        self.assertEqual(Job.objects.get().result, 2)
+
+    def test_poison(self) -> None:
+        """A job at whose side three processes died is dead; its failures are counted apart."""
+        result = add.enqueue(1, 1)
+        for number in range(3):
+            (row,) = store.claim("default", f"p{number}", 1, None, timezone.now())
+            count, dead = store.rescue("default", f"p{number}", {row.pk}, timezone.now())
+        self.assertEqual((count, dead), (0, [row.pk]))
+        result.refresh()
+        self.assertEqual((result.status, result.attempts), ("FAILED", 3))
+        self.assertEqual(result.errors[0].exception_class.__name__, "WorkerDied")
+        self.assertEqual(store.retry("default", Job.objects.all()), 1)
+        self.assertEqual(Job.objects.get().deaths, 0)
+
+    def test_bystanders(self) -> None:
+        """A job that was taken but not under way is not blamed."""
+        ids = [add.enqueue(number, 0).id for number in range(2)]
+        for number in range(4):
+            store.claim("default", f"p{number}", 2, None, timezone.now())
+            store.rescue("default", f"p{number}", {ids[0]}, timezone.now())
+        states = dict(Job.objects.values_list("pk", "state"))
+        self.assertEqual(states, {ids[0]: State.DEAD, ids[1]: State.READY})
+
+    def test_ahead(self) -> None:
+        """A job whose process has died waits for no thread: it must not be blamed for another death."""
+        ids = [add.enqueue(number, 0).id for number in range(4)]
+        Job.objects.filter(pk__in=ids[2:3]).update(deaths=1)
+        found = store.claim("default", "x", 1, None, timezone.now(), ahead=3)
+        self.assertEqual([row.pk for row in found], [ids[0], ids[1], ids[3]])
+
+    def test_refund(self) -> None:
+        """A job that is given back has not spent a try."""
+        add.enqueue(1, 1)
+        (row,) = store.claim("default", "x", 1, None, timezone.now())
+        store.end("default", store.Outcome(row, State.READY, refund=True))
+        row = Job.objects.get()
+        self.assertEqual((row.state, row.attempt, row.worker_ids), (State.READY, 0, ""))
+
+    def test_transactions(self) -> None:
+        """A job belongs to the transaction in which it is enqueued."""
+        with self.assertRaises(LookupError), transaction.atomic():
+            add.enqueue(1, 1)
+            raise LookupError
+        self.assertFalse(Job.objects.exists())
+
+    def test_invalid(self) -> None:
+        """What cannot be stored is an error at once."""
+        self.assertRaises(TypeError, add.enqueue, object(), 1)
+        self.assertRaises(InvalidTask, task, lambda: None)
+        with self.assertRaises(ImproperlyConfigured) as caught:
+            JobBackend("default", {"OPTIONS": {"data_base": "default"}})
+        self.assertIn("data_base", str(caught.exception))
+
+    def test_results_that_are_no_json(self) -> None:
+        """A result that cannot be stored is a failure of the job."""
+        result = odd.enqueue()
+        with self.assertLogs(LOGGER, "ERROR"):
+            run_jobs()
+        result.refresh()
+        self.assertEqual((result.status, result.errors[0].exception_class), ("FAILED", TypeError))
+
+    def test_missing_task(self) -> None:
+        """A job whose task is gone is tried again, for another server may know it, and then dead."""
+        add.enqueue(1, 1)
+        Job.objects.update(task="tests.test_jobs.gone")
+        with mock.patch("channelserver.jobs.testing.store.promote", wraps=store.promote):
+            self.assertRaises(ImportError, run_jobs)
+        row = Job.objects.get()
+        self.assertEqual((row.state, JobError.objects.get().exception_class), (State.WAITING, "builtins.ImportError"))
+
+    def test_captured(self) -> None:
+        """What is enqueued is seen, also by a job."""
+        with captured_jobs() as jobs:
+            sends.enqueue()
+            self.assertEqual(len(run_jobs()), 2)
+        self.assertEqual([found.task.func for found in jobs], [sends.func, add.func])
+
+    def test_pause(self) -> None:
+        """A paused queue starts nothing."""
+        add.enqueue(1, 1)
+        JobQueue.objects.create(name="default")
+        self.assertEqual(run_jobs(), [])
+        JobQueue.objects.all().delete()
+        self.assertEqual(len(run_jobs()), 1)
+
+    def test_one_query(self) -> None:
+        """A look is one query."""
+        add.using(run_after=self.later).enqueue(1, 1)
+        with CaptureQueriesContext(connection) as queries:
+            found = store.look("default", None)
+        self.assertEqual(len(queries), 1)
+        self.assertEqual(found, store.Look(self.later, False, set(), {}, None))
+
+    def test_prune(self) -> None:
+        """Old jobs are deleted with their errors; waiting ones never."""
+        add.enqueue(1, 1)
+        asks.enqueue(False)
+        run_jobs()
+        add.enqueue(2, 2)
+        self.assertEqual(store.prune("default", timezone.now() - timedelta(days=1), timezone.now()), 0)
+        self.assertEqual(store.prune("default", timezone.now() + timedelta(days=1), timezone.now()), 2)
+        self.assertEqual((Job.objects.count(), JobError.objects.count()), (1, 0))
+
+    def test_once(self) -> None:
+        """A key is used once; a transaction that could take it back is refused."""
+        answers = []
+        for _ in range(2):
+            with once("key") as first:
+                answers.append(first)
+        self.assertEqual(answers, [True, False])
+        self.assertRaises(RuntimeError, once().__enter__)
+        with transaction.atomic():
+            with self.assertRaises(RuntimeError) as caught:
+                once("other").__enter__()
+            self.assertIn("atomic", str(caught.exception))
+
+    def test_durable_without_consumer(self) -> None:
+        """A durable message for which no consumer is routed is kept, and tried again."""
+        self.assertRaises(ValueError, Channel("websocket.send!abc").send, {}, durable=True)
+        Channel("nobody").send({"a": b"1"}, durable=True)
+        run_jobs()
+        self.assertEqual((Job.objects.get().state, Job.objects.get().failures), (State.WAITING, 1))
+
+    def test_command(self) -> None:
+        """``manage.py jobs`` lists, runs again, cancels, prunes, pauses."""
+
+        def manage(*arguments: str) -> str:
+            output = StringIO()
+            call_command("jobs", *arguments, stdout=output)
+            return output.getvalue()
+
+        result = asks.enqueue(False)
+        self.assertIn("1 ready", manage("list"))
+        run_jobs()
+        self.assertIn(result.id, manage("list", "--state", "cancelled"))
+        self.assertEqual(manage("retry", result.id), "1 will run again\n")
+        self.assertEqual(manage("cancel", "--state", "ready"), "1 cancelled\n")
+        self.assertIn("paused", manage("pause", "default"))
+        self.assertEqual(manage("resume", "default"), "queue default runs\n")
+        self.assertEqual(manage("prune", "--done-days", "0"), "1 deleted\n")
+        for wrong in (["retry"], ["cancel", "nothing"], ["--backend", "other", "list"]):
+            self.assertRaises(CommandError, manage, *wrong)
+
+    def test_checks(self) -> None:
+        """The system check names what is missing, and the cure."""
+        backend = JobBackend("default", {"OPTIONS": {"database": "none"}})
+        (message,) = backend.check()
+        self.assertIn("none", message.msg)
+        self.assertEqual(list(task_backends["default"].check()), [])
+
+
+class ScheduleTests(DatabaseTestCase):
+    """Schedules."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(planned.clear)
+        planned.clear()
+
+    def plan(self, cron: str, now: datetime, **kwargs: Any) -> None:
+        schedule(cron, **kwargs)(context_of)
+        schedules.store_planned("default", now)
+
+    def fire(self, now: datetime) -> list[datetime]:
+        """Make the jobs that are due; return their times."""
+        schedules.fire("default", now)
+        times = list(Job.objects.order_by("run_at").values_list("run_at", flat=True))
+        Job.objects.all().delete()
+        return times
+
+    def test_rows_follow_the_code(self) -> None:
+        """A schedule in the code is a row; it changes and goes with the code; enabled is the admin's."""
+        now = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+        self.plan("0 * * * *", now)
+        Schedule.objects.update(enabled=False)
+        row = Schedule.objects.get()
+        self.assertEqual((row.task, row.next_at), (f"{__name__}.context_of", datetime(2026, 1, 1, 13, tzinfo=UTC)))
+        self.plan("15 * * * *", now)
+        row.refresh_from_db()
+        self.assertEqual((row.next_at, row.enabled), (datetime(2026, 1, 1, 13, 15, tzinfo=UTC), False))
+        planned.clear()
+        schedules.store_planned("default", now)
+        self.assertFalse(Schedule.objects.exists())
+
+    def test_every_time_once(self) -> None:
+        """Over 200 days with both changes of the clock, each planned time fires once."""
+        begin = datetime(2026, 3, 1, tzinfo=UTC)
+        self.plan("30 2 * * *", begin, tz="Europe/Vienna")
+        fired: list[datetime] = []
+        now = begin
+        while now < begin + timedelta(days=260):
+            now += timedelta(hours=1)
+            fired += self.fire(now)
+        days = [at.astimezone(ZoneInfo("Europe/Vienna")).date() for at in fired]
+        self.assertEqual(len(days), len(set(days)))
+        self.assertEqual(days, [begin.date() + timedelta(days=n) for n in range(len(days))])
+        self.assertGreaterEqual(len(days), 259)
+
+    def test_doubled_hour(self) -> None:
+        """``*/20`` fires in both of the doubled hours."""
+        zone = ZoneInfo("Europe/Vienna")
+        now = datetime(2026, 10, 25, 1, 59, tzinfo=zone)
+        self.plan("*/20 * * * *", now, tz="Europe/Vienna")
+        fired = []
+        for minute in range(1, 200):
+            fired += self.fire((now + timedelta(0)).astimezone(UTC) + timedelta(minutes=minute))
+        hours = [at.astimezone(zone).hour for at in fired]
+        self.assertEqual(hours.count(2), 6)
+
+    def test_catch_up(self) -> None:
+        """After three hours without a server: once, three times, not at all."""
+        begin = datetime(2026, 1, 1, 11, 59, tzinfo=UTC)
+        for catch_up, expected in (("last", [15]), ("all", [12, 13, 14, 15]), ("none", [])):
+            planned.clear()
+            Schedule.objects.all().delete()
+            self.plan("0 * * * *", begin, catch_up=catch_up)
+            late = begin + timedelta(hours=3, minutes=31)
+            self.assertEqual([at.hour for at in self.fire(late)], expected, catch_up)
+            self.assertEqual(Schedule.objects.get().next_at, datetime(2026, 1, 1, 16, tzinfo=UTC))
+            self.assertEqual(self.fire(late), [])
+            self.assertEqual([at.hour for at in self.fire(datetime(2026, 1, 1, 16, 0, 1, tzinfo=UTC))], [16])
+
+    def test_broken(self) -> None:
+        """A row that somebody has broken by hand is turned off, and stops no other."""
+        now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        self.plan("0 * * * *", now)
+        Schedule.objects.create(name="broken", task="x.y", cron="nonsense", next_at=now)
+        self.assertEqual(len(self.fire(now + timedelta(hours=1))), 1)
+        self.assertFalse(Schedule.objects.get(name="broken").enabled)

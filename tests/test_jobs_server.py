@@ -1,0 +1,280 @@
+"""Jobs on real servers: killed, stopped, several at once, with real databases."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import sqlite3
+import time
+from collections import Counter
+from typing import Any
+
+from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
+
+#: Kills in the loops that kill servers: the long form takes minutes.
+KILLS = int(os.environ.get("CHANNELSERVER_TEST_KILLS", "10"))
+
+SETTINGS = """
+    INSTALLED_APPS += ["channelserver.jobs", "work"]
+    MIGRATION_MODULES = {"work": None}
+    TASKS = {"default": {"BACKEND": "channelserver.jobs.JobBackend", "QUEUES": []}}
+"""
+
+
+class JobsTestCase(ServerTestCase):
+    """A project with jobs."""
+
+    files = project("jobs")
+    extra_settings = SETTINGS
+
+    def setUp(self) -> None:
+        super().setUp()
+        (self.folder / "effects.txt").touch()
+        self.manage("migrate", "--run-syncdb", "--verbosity", "0")
+
+    def effects(self) -> Counter[str]:
+        """How often each thing has happened."""
+        lines = (self.folder / "effects.txt").read_text().splitlines()
+        return Counter(line.split()[0] for line in lines if line.endswith(tuple("0123456789")))
+
+    def enqueue(self, server: Server, name: str, *args: Any, n: int = 1) -> list[str]:
+        """Enqueue through a view; return the identifiers."""
+        text = "[" + ",".join(f'"{arg}"' if isinstance(arg, str) else str(arg) for arg in args) + "]"
+        ids: list[str] = server.get(f"/enqueue/{name}", params={"args": text, "n": n}).json()["ids"]
+        return ids
+
+    def result(self, server: Server, pk: str) -> dict[str, Any]:
+        found: dict[str, Any] = server.get(f"/result/{pk}").json()
+        return found
+
+    def rows(self, query: str = "SELECT state, count(*) FROM channelserver_jobs_job GROUP BY state") -> dict[Any, Any]:
+        """Ask the database without Django."""
+        connection = sqlite3.connect(self.folder / "db.sqlite3", timeout=30)
+        try:
+            return dict(connection.execute(query).fetchall())
+        finally:
+            connection.close()
+
+    def wait_until_done(self, total: int) -> None:
+        def ended() -> bool:
+            rows = self.rows()
+            return rows.get("ready", 0) + rows.get("running", 0) + rows.get("waiting", 0) == 0 and (
+                sum(rows.values()) >= total
+            )
+
+        wait_until(ended, "the end of all jobs")
+
+
+class OneServerTests(JobsTestCase):
+    """One server process."""
+
+    def test_ways(self) -> None:
+        """Jobs come from a view and from another process, run in threads and on the loop, fail and are told."""
+        server = self.start()
+        ids = {name: self.enqueue(server, name, name, *more)[0] for name, more in (
+            ("effect", ()), ("waiting", (0.01,)), ("failing", ()), ("late", ()), ("looping", ()), ("first_time", ()),
+        )}  # fmt: skip
+        self.manage("shell", "-c", "from work.tasks import effect; effect.enqueue('shell')")
+        wait_until(lambda: self.effects()["shell"], "the job of another process")
+        self.wait_until_done(len(ids) + 1)
+        found = {name: self.result(server, pk) for name, pk in ids.items()}
+        self.assertEqual(
+            {name: (result["status"], result["attempts"]) for name, result in found.items()},
+            {
+                "effect": ("SUCCESSFUL", 1), "waiting": ("SUCCESSFUL", 1), "failing": ("FAILED", 3),
+                "late": ("FAILED", 1), "looping": ("SUCCESSFUL", 1), "first_time": ("FAILED", 3),
+            },
+        )  # fmt: skip
+        self.assertEqual(self.effects()["first_time-once"], 1)
+        self.assertEqual(found["late"]["errors"], ["builtins.TimeoutError"])
+        self.assertRegex(server.output, "is overdue")
+        figures = server.get("/-/health").json()
+        self.assertEqual((figures["jobs_dead"], figures["jobs_overdue"], figures["jobs_running"]), (2, 1, 0))
+
+    def test_transactions(self) -> None:
+        """A job never starts before the commit of its transaction, and not at all if there is none."""
+        server = self.start()
+        for number in range(20):
+            server.get(f"/transaction/key{number}")
+            server.get(f"/transaction/back{number}?back")
+        self.wait_until_done(20)
+        self.assertEqual(self.effects(), Counter({f"key{number}-1": 1 for number in range(20)}))
+
+    def test_durable(self) -> None:
+        """A durable message is consumed until its consumer ends normally."""
+        server = self.start()
+        server.get("/durable/message")
+        wait_until(lambda: self.effects()["message"] == 1, "the first try")
+        wait_until(lambda: self.rows().get("waiting"), "the pause")
+        self.manage("jobs", "retry", "--task", "channel:durable")
+        wait_until(lambda: self.effects()["message"] == 2, "the second try")
+        self.wait_until_done(1)
+
+    def test_killed(self) -> None:
+        """A killed server's jobs run again within a second of the next start, and are none the worse for it."""
+        server = self.start()
+        (pk,) = self.enqueue(server, "sleeping", "long", 1)
+        wait_until(lambda: self.effects()["long-begins"], "the job")
+        server.kill()
+        server = self.start()
+        begins = time.monotonic()
+        wait_until(lambda: self.effects()["long-begins"] == 2, "the second try")
+        self.assertLess(time.monotonic() - begins, TIMEOUT / 4)  # not after a time-out of minutes
+        self.wait_until_done(1)
+        result = self.result(server, pk)
+        self.assertEqual((result["status"], result["attempts"], len(set(result["workers"]))), ("SUCCESSFUL", 2, 2))
+
+    def test_poison(self) -> None:
+        """A job that ends its process three times is dead; the others run."""
+        server = self.start("--job-threads", "1")
+        self.enqueue(server, "poison", "poison")
+        for _ in range(3):
+            server.wait()
+            server = self.start("--job-threads", "1")
+        self.enqueue(server, "effect", "other")
+        self.wait_until_done(2)
+        self.assertEqual((self.rows(), self.effects()["poison"]), ({"dead": 1, "done": 1}, 3))
+
+    def test_stop(self) -> None:
+        """A server that stops lets short jobs end, and gives long ones back without spending a try."""
+        server = self.start("--drain-timeout", "1", "--job-threads", "8")
+        for number in range(3):
+            self.enqueue(server, "sleeping", f"short{number}", 0.3)
+            self.enqueue(server, "sleeping", f"long{number}", 300)
+            self.enqueue(server, "waiting", f"loop{number}", 300)
+        wait_until(lambda: sum(key.endswith("-begins") for key in self.effects()) == 9, "all jobs")
+        self.assertEqual(server.stop(), 0)
+        self.assertEqual(self.rows(), {"done": 3, "ready": 6})
+        self.assertEqual(
+            self.rows("SELECT 'tries', max(attempt) FROM channelserver_jobs_job WHERE state='ready'"), {"tries": 0}
+        )
+
+    def test_locked(self) -> None:
+        """While somebody else locks the database, jobs wait; nothing is lost, and the log is short."""
+        server = self.start()
+        self.enqueue(server, "sleeping", "first", 0.5)
+        wait_until(lambda: self.effects()["first-begins"], "the job")
+        connection = sqlite3.connect(self.folder / "db.sqlite3", isolation_level=None)
+        connection.execute("BEGIN EXCLUSIVE")
+        wait_until(lambda: self.effects()["first"], "the end of the job")
+        time.sleep(float(os.environ.get("CHANNELSERVER_TEST_LOCKED", "1")))
+        connection.execute("COMMIT")
+        connection.close()
+        self.enqueue(server, "effect", "second")
+        self.wait_until_done(2)
+        self.assertEqual(self.rows(), {"done": 2})
+        self.assertNotIn("Traceback", server.output)
+
+    def test_idle(self) -> None:
+        """An idle server asks the database no more than once in five seconds."""
+        with open(self.folder / "settings.py", "a") as stream:
+            stream.write('DATABASES["default"]["ENGINE"] = "counting"\n')
+        self.write({
+            "counting/__init__.py": "",
+            "counting/base.py": """
+                from django.db.backends.sqlite3 import base
+
+                class DatabaseWrapper(base.DatabaseWrapper):
+                    def create_cursor(self, name=None):
+                        with open("queries.txt", "a") as stream:
+                            stream.write("query\\n")
+                        return super().create_cursor(name)
+            """,
+        })  # fmt: skip
+        server = self.start()
+        self.enqueue(server, "effect", "a")
+        self.wait_until_done(1)
+        time.sleep(1)  # for what belongs to the job
+        before = len((self.folder / "queries.txt").read_text().splitlines())
+        time.sleep(6)
+        after = len((self.folder / "queries.txt").read_text().splitlines())
+        self.assertLessEqual(after - before, 2)
+
+
+class ManyTests(JobsTestCase):
+    """Kills, and several processes."""
+
+    def enqueuer(self, name: str, count: int) -> Server:
+        """Another process that enqueues jobs, one after the other."""
+        code = (
+            f"from work import tasks\nimport time\nfor n in range({count}):\n"
+            f"    tasks.{name}.enqueue(f'k{{n}}')\n    time.sleep(0.005)\n"
+        )
+        return self.run_process([*self.twistd()[:1], "manage.py", "shell", "-c", code])
+
+    def kill_at_random(self, name: str, count: int) -> tuple[Server, int]:
+        """Kill and start servers while another process enqueues; return the last, and how often a job was run again."""
+        chance = random.Random(7)
+        enqueuer = self.enqueuer(name, count)
+        server = self.start()
+        for _ in range(KILLS):
+            time.sleep(chance.uniform(0.05, 0.4))
+            server.kill()
+            server = self.start()
+        self.assertEqual(enqueuer.wait(), 0)
+        self.wait_until_done(count)
+        return server, self.rows("SELECT 'again', sum(attempt - 1) FROM channelserver_jobs_job")["again"]
+
+    def test_kill_loop(self) -> None:
+        """Whatever is killed, each committed job runs; twice only if it was running at a kill."""
+        _, rescued = self.kill_at_random("effect", 200)
+        effects = self.effects()
+        self.assertEqual(set(effects), {f"k{number}" for number in range(200)})
+        self.assertLessEqual(sum(effects.values()) - 200, rescued)
+        self.assertEqual(self.rows(), {"done": 200})
+
+    def test_kill_loop_atomic(self) -> None:
+        """An effect in the database happens exactly once with ``atomic=True``."""
+        self.kill_at_random("row", 200)
+        found = self.rows("SELECT key, count(*) FROM work_effect GROUP BY key")
+        self.assertEqual(found, {f"k{number}": 1 for number in range(200)})
+
+    def test_processes(self) -> None:
+        """Several processes share the jobs; limits hold for all together; a killed one's jobs go on elsewhere."""
+        server = self.start("--processes", "2", "--job-threads", "3")
+        self.enqueue(server, "two", "limited", n=20)
+        for number in range(20):
+            self.enqueue(server, "sleeping", f"s{number}", 0.1)
+        self.wait_until_done(40)
+        lines = (self.folder / "effects.txt").read_text().splitlines()
+        running = most = 0
+        for line in lines:
+            if line.startswith("limited-"):
+                running += 1 if "begins" in line else -1
+                most = max(most, running)
+        self.assertEqual((self.effects()["limited-ends"], most), (20, 2))
+        pids = {line.split()[1] for line in lines}
+        self.assertEqual(len(pids), 2)
+        sibling = int(next(pid for pid in pids if int(pid) != server.process.pid))
+        for number in range(6):
+            self.enqueue(server, "sleeping", f"long{number}", 2)
+        wait_until(lambda: sum(key.startswith("long") for key in self.effects()) == 6, "all threads")
+        os.kill(sibling, signal.SIGKILL)
+        self.wait_until_done(46)
+        self.assertEqual(self.rows(), {"done": 46})
+
+    def test_worker_process(self) -> None:
+        """``manage.py runworker`` runs jobs, too; a server with ``--job-threads 0`` runs none."""
+        server = self.start("--job-threads", "0")
+        (pk,) = self.enqueue(server, "effect", "a")
+        worker = self.run_process([*self.twistd()[:1], "manage.py", "runworker"])
+        self.wait_until_done(1)
+        self.assertEqual(self.result(server, pk)["status"], "SUCCESSFUL")
+        self.assertEqual(worker.stop(signal.SIGTERM), 0)
+
+    def test_unique(self) -> None:
+        """Many threads of two processes that enqueue the same at once get one job."""
+        server = self.start("--processes", "2", "--job-threads", "0")
+        code = (
+            "import threading\nfrom django.db import connection\nfrom work.tasks import alone\nids = []\n"
+            "def run():\n    ids.append(alone.enqueue('x').id)\n    connection.close()\n"
+            "threads = [threading.Thread(target=run) for _ in range(25)]\n"
+            "[thread.start() for thread in threads]\n[thread.join() for thread in threads]\nprint('ids', *set(ids))\n"
+        )
+        processes = [self.run_process([*self.twistd()[:1], "manage.py", "shell", "-c", code]) for _ in range(2)]
+        found = {process.wait_for(r"^ids (\w+)$")[1] for process in processes}
+        self.assertEqual((len(found), self.rows()), (1, {"ready": 1}))
+        self.assertTrue(server.process.poll() is None)
+        self.assertTrue(re.fullmatch(r"\w{32}", found.pop()))

@@ -52,6 +52,7 @@ settings.configure(
         "django.contrib.contenttypes",
         "django.contrib.sessions",
         "channelserver.delay",
+        "channelserver.jobs",
     ],
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
     USE_TZ=True,
@@ -63,11 +64,11 @@ autodoc_typehints = "none"
 
 nitpick_ignore_regex = [
     # Other packages' names: their documentation is not at hand when these pages are built.
-    ("py:class", r"(collections\.abc|contextlib|django|threading|twisted|unittest)\..*"),
-    ("py:exc", "ImproperlyConfigured|SessionInterrupted|ValidationError"),
+    ("py:class", r"(collections\.abc|contextlib|django|django_tasks|threading|twisted|unittest)\..*"),
+    ("py:exc", "ImproperlyConfigured|InvalidTask|SessionInterrupted|TaskResultDoesNotExist|ValidationError"),
     # Inner parts, which docstrings name for those who read the code.
     ("py:class", r"channelserver\.(.*\._\w+|bridge\.Bridge|layers\.local\.LocalLayer|workers\.wrapped\.ReusesMatch)"),
-    ("py:mod", r"channelserver\.(delay\.text|layers\.queues|layers\.receive)"),
+    ("py:mod", r"channelserver\.(delay\.text|jobs|layers\.queues|layers\.receive)"),
 ]
 # An exception that is also an attribute of a class has two targets.
 suppress_warnings = ["ref.python"]

@@ -17,7 +17,13 @@ from django.contrib import auth
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from django.utils.functional import SimpleLazyObject
 
-from channelserver.sessions import AROUND_BOTH_SESSIONS, around_channel_session, around_http_session, decorate
+from channelserver.sessions import (
+    AROUND_BOTH_SESSIONS,
+    around_channel_session,
+    around_http_session,
+    decorate,
+    is_channel_session,
+)
 
 if TYPE_CHECKING:
     from django.contrib.sessions.backends.base import SessionBase
@@ -49,7 +55,9 @@ def channel_session_user(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.channel_session``, and the user logged in to it as ``message.user``.
 
     Somebody must have put the user there: :func:`channel_session_user_from_http` on the connect consumer, or
-    :func:`transfer_user`. Without, ``message.user`` is an ``AnonymousUser``.
+    :func:`transfer_user`. Without, ``message.user`` is an ``AnonymousUser``. A logout in the browser does not reach the
+    channel session. After a change of the password ``message.user`` is an ``AnonymousUser``: the login is removed from
+    the channel session, all else in it stays.
 
     :param func: a consumer, as for :func:`channelserver.sessions.channel_session`; the same errors.
     """
@@ -88,7 +96,9 @@ def channel_session_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
 def channel_and_http_session_user_from_http(func: Callable[P, R]) -> Callable[P, R]:
     """Like :func:`channel_session_user_from_http`, with ``message.http_session`` on a socket's later messages as well.
 
-    There the user is read from the HTTP session each time, so that it ends with a logout.
+    There the user is read from the HTTP session with each message: after a logout in the browser, or a change of the
+    password, ``message.user`` is an ``AnonymousUser``. Not so with sessions in signed cookies, which cannot be revoked.
+    The channel session keeps the user, for consumers with :func:`channel_session_user`.
 
     :param func: a consumer, as for :func:`channelserver.sessions.channel_and_http_session`; the same errors.
     """
@@ -117,5 +127,32 @@ def _user_of(session: SessionBase | None) -> Any:
     if session is None:
         return anonymous_user()
     # All that get_user() asks of a request is its session.
-    request: Any = SimpleNamespace(session=session)
+    request: Any = SimpleNamespace(session=_LoginOf(session))
     return SimpleLazyObject(functools.partial(auth.get_user, request))
+
+
+class _LoginOf:
+    """A session as Django's ``get_user()`` sees it, which may end the login, but not the session.
+
+    If the login is no longer valid (the password has changed), ``get_user()`` flushes the session. For a request that
+    comes before anything else happens. Here it would come in the middle of a consumer, and take what the application
+    keeps for the socket; and the browser's session is for Django's next request to end.
+    """
+
+    def __init__(self, session: SessionBase) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._session[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._session[key] = value
+
+    def flush(self) -> None:
+        """End the login in a channel session."""
+        if is_channel_session(self._session):
+            for key in _USER_KEYS:
+                self._session.pop(key, None)

@@ -17,7 +17,8 @@ from django.db import Error as DatabaseErrors
 from django.urls import get_resolver
 
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
-from channelserver.server.common.options import OptionError, resolve
+from channelserver.server.common.option import OptionError
+from channelserver.server.common.options import resolve
 from channelserver.utils import place_of
 
 

@@ -276,6 +276,8 @@ os.register_at_fork(after_in_child=channel_layers.forked)
 
 def local_socket_path() -> str:
     """Return the path of the server's Unix socket for other local processes; empty: there is none."""
+    if "CHANNELSERVER_LOCAL_SOCKET" in os.environ:
+        return os.environ["CHANNELSERVER_LOCAL_SOCKET"]
     configured = getattr(settings, "CHANNELSERVER", None)
     value = configured.get("local_socket") if isinstance(configured, dict) else None
     return os.path.join(project_folder(), SOCKET_NAME) if value is None else os.fspath(value)

@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -23,7 +23,7 @@ from django.contrib.sessions.backends.base import CreateError, SessionBase, Upda
 from django.contrib.sessions.backends.cached_db import SessionStore as CachedDatabaseStore
 from django.contrib.sessions.backends.db import SessionStore as DatabaseStore
 from django.contrib.sessions.backends.file import SessionStore as FileStore
-from django.db import router, transaction
+from django.db import connections, router, transaction
 
 #: How often a save is tried again after another process has saved first.
 TRIES = 20
@@ -128,6 +128,16 @@ class MergingStore(SessionBase):
         cache: Any = getattr(self, "_cache", None)
         if cache is not None:
             cache.set(self.cache_key, self._session_cache, self.get_expiry_age())  # type: ignore[attr-defined]
+
+    def when_committed(self, function: Callable[[], object]) -> None:
+        """Call `function` when what was saved last can be seen by others."""
+        using = None
+        if _is_database(type(self)):
+            using = router.db_for_write(self.get_model_class())  # type: ignore[attr-defined]
+        if using is not None and connections[using].in_atomic_block:
+            transaction.on_commit(function, using=using)
+        else:
+            function()
 
     def _write(self, create: bool, problem: Exception | None) -> None:
         if create and isinstance(problem, CreateError):

@@ -1,7 +1,8 @@
 """Sessions for consumers: one for each socket, and the browser's (Channels 1: ``channels.sessions``).
 
-The decorators run in worker threads, inside the consumer. The module owns the names of the reply channels whose session
-this process has stored, so that :func:`forget_channel_session` knows what to delete; a lock guards them.
+The decorators run in worker threads, inside the consumer; the module owns nothing. Each save of a channel session tells
+the process that has the connection (``BaseChannelLayer.session_stored``). When the connection has closed, or if it had
+closed before, that process has a worker delete the session; while it is open, a worker renews it once a day.
 
 A session is read when it is first used and written when the consumer has ended, if something was assigned to it. As in
 Django, altering a list *inside* a session goes unnoticed: assign it again, or set ``session.modified``.
@@ -12,9 +13,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import threading
+import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
@@ -23,13 +23,16 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.contrib.sessions.backends.file import SessionStore as FileStore
 from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookieStore
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
 
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.message import Message
+from channelserver.registry import InvalidChannelLayerError, channel_layers
 from channelserver.session_merge import MergingStore
 from channelserver.workers.request import AsgiRequest
 
@@ -40,14 +43,12 @@ R = TypeVar("R")
 
 S = TypeVar("S", bound="_PinnedStore")
 
-#: Names kept at most. Far more than there are sockets; what falls out is left to ``clearsessions``.
-MAX_STORED_NAMES = 200_000
+#: Seconds for which a channel session is kept after it was saved or renewed, if ``SESSION_COOKIE_AGE`` is not more.
+#: The server renews those of its open connections once a day; those of a server that was killed end with it.
+LEASE = 7 * 86400
 
 #: Sessions that could not be deleted: one line a minute at most.
 _not_deleted = ThrottledLog(time.monotonic, logger.error)
-
-_stored_names: OrderedDict[str, None] = OrderedDict()
-_stored_names_lock = threading.Lock()
 
 
 # -- decorators --------------------------------------------------------------------------------------------------------
@@ -72,10 +73,12 @@ def decorate(func: Callable[P, R], *arounds: Around) -> Callable[P, R]:
             async with _InThread(message_in(args), arounds):
                 return await cast(Any, func)(*args, **kwargs)
 
+        cast(Any, coroutine).uses_sessions = True
         return coroutine  # type: ignore[return-value]
 
     for around in reversed(arounds):
         func = _decorate_function(func, around)
+    cast(Any, func).uses_sessions = True  # for the check at the start
     return func
 
 
@@ -123,7 +126,8 @@ class _InThread:
 def channel_session(func: Callable[P, R]) -> Callable[P, R]:
     """Give the consumer ``message.channel_session``, a session of the socket (or other reply channel).
 
-    The session is saved when the consumer has ended, also when it raised, if it was modified; it ends with the socket.
+    The session is saved when the consumer has ended, also when it raised, if it was modified. It ends with the socket,
+    whatever ``SESSION_COOKIE_AGE`` says.
     A save writes the keys that this consumer has changed, so that consumers which run at the same time on other
     channels lose nothing. May be nested.
 
@@ -144,9 +148,7 @@ def around_channel_session(message: Any) -> Iterator[None]:
                 "No reply_channel sent to consumer; @channel_session can only be used on messages containing it."
             )
         message.channel_session = session_for_reply_channel(message.reply_channel.name)
-        if message.channel_name == "websocket.disconnect":
-            # The socket may have been served by another process until now.
-            _remember(message.reply_channel.name)
+        message.channel_session.channel_layer = message.channel_layer
     session = message.channel_session
     try:
         yield
@@ -288,18 +290,18 @@ def session_for_reply_channel(reply_channel: str) -> SessionBase:
     return store
 
 
+def is_channel_session(session: object) -> bool:
+    """Whether a session is one of :func:`session_for_reply_channel`."""
+    return isinstance(session, _ChannelStore)
+
+
 def forget_channel_session(reply_channel_name: str) -> None:
-    """Delete the session of a socket that has closed, if this process knows of one.
+    """Delete the session of a connection that has closed.
 
-    For the worker, after a ``websocket.disconnect`` message has been consumed, and whenever else a socket is known to
-    have ended. Never raises; what could not be deleted is logged, and left to ``clearsessions``.
+    For the worker. Never raises; what could not be deleted is logged, and left to ``clearsessions``.
 
-    :param reply_channel_name: the socket's reply channel.
+    :param reply_channel_name: the connection's reply channel.
     """
-    with _stored_names_lock:
-        if reply_channel_name not in _stored_names:
-            return
-        del _stored_names[reply_channel_name]
     try:
         session_for_reply_channel(reply_channel_name).delete()
     except DatabaseError as error:
@@ -309,16 +311,16 @@ def forget_channel_session(reply_channel_name: str) -> None:
         logger.exception("cannot delete the session of %s", reply_channel_name)
 
 
-def has_channel_session(reply_channel_name: str) -> bool:
-    """Whether this process knows of a session of this reply channel."""
-    return reply_channel_name in _stored_names
+def renew_channel_session(reply_channel_name: str) -> None:
+    """Begin a new lease of the session of an open connection; for the worker.
 
+    One that the application has given an expiry (``set_expiry``) ends then.
 
-def _remember(reply_channel_name: str) -> None:
-    with _stored_names_lock:
-        _stored_names[reply_channel_name] = None
-        if len(_stored_names) > MAX_STORED_NAMES:
-            _stored_names.popitem(last=False)
+    :param reply_channel_name: the connection's reply channel.
+    """
+    session = session_for_reply_channel(reply_channel_name)
+    if session.keys() and "_session_expiry" not in session:
+        session.save()
 
 
 class _PinnedStore(SessionBase):
@@ -378,12 +380,12 @@ class _ChannelStore(MergingStore, _PinnedStore):
     """The session of a reply channel."""
 
     reply_channel_name: str
+    #: That of the connection; None: the one that this process serves.
+    channel_layer: Any = None
 
-    def load(self) -> dict[str, Any]:
-        data = super().load()
-        if data:
-            _remember(self.reply_channel_name)
-        return data
+    def get_session_cookie_age(self) -> int:
+        """Return for how many seconds what is saved is kept."""
+        return max(super().get_session_cookie_age(), LEASE)
 
     def save(self, must_create: bool = False) -> None:
         """Store what was changed since the session was read, whether something was stored before or not.
@@ -395,7 +397,20 @@ class _ChannelStore(MergingStore, _PinnedStore):
             self._absent = False
         else:
             self.save_merged()
-        _remember(self.reply_channel_name)
+        if isinstance(self, FileStore):
+            # Django's clearsessions goes by the time of the file, and by SESSION_COOKIE_AGE.
+            ends = time.time() + self.get_session_cookie_age() - super().get_session_cookie_age()
+            os.utime(self._key_to_file(), (ends, ends))  # type: ignore[attr-defined]
+        self.when_committed(self._stored)
+
+    def _stored(self) -> None:
+        """Tell the process that has the connection."""
+        try:
+            layer = self.channel_layer or _served_layer()
+            if layer is not None:
+                layer.session_stored(self.reply_channel_name)
+        except Exception as error:  # there is no server, so there is no connection
+            logger.debug("nobody knows that the session of %s was stored: %s", self.reply_channel_name, error)
 
 
 class _HttpStore(_PinnedStore):
@@ -416,6 +431,15 @@ class _HttpStore(_PinnedStore):
             super().save()
         except UpdateError:
             raise SessionInterrupted("the HTTP session was deleted before the consumer ended") from None
+
+
+def _served_layer() -> Any:
+    """Return the layer that this process serves; None: there is none."""
+    alias = channel_layers.served or channel_layers.remote_alias or DEFAULT_CHANNEL_LAYER
+    try:
+        return channel_layers[alias].channel_layer
+    except InvalidChannelLayerError:
+        return None
 
 
 @functools.cache

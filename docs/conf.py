@@ -26,6 +26,8 @@ html_theme = "furo"
 html_title = f"channelserver {release}"
 html_show_sourcelink = False
 html_show_sphinx = False
+html_use_index = False
+html_domain_indices = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
@@ -60,11 +62,14 @@ settings.configure(
 django.setup()
 
 autodoc_default_options = {"members": True, "show-inheritance": True, "member-order": "bysource"}
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
 
 nitpick_ignore_regex = [
     # Other packages' names: their documentation is not at hand when these pages are built.
     ("py:class", r"(collections\.abc|contextlib|django|django_tasks|threading|twisted|unittest)\..*"),
+    ("py:class", r"(datetime|re)\..*|SessionBase"),
+    # Type variables and aliases, which signatures show.
+    ("py:class", r"P|(.*\.)?R|Patterns|Consumer"),
     ("py:exc", "ImproperlyConfigured|InvalidTask|SessionInterrupted|TaskResultDoesNotExist|ValidationError"),
     # Inner parts, which docstrings name for those who read the code.
     ("py:class", r"channelserver\.(.*\._\w+|bridge\.Bridge|layers\.local\.LocalLayer|workers\.wrapped\.ReusesMatch)"),
@@ -90,6 +95,19 @@ def _resolve(app, env, node, content):
     return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], place, node, content)
 
 
+def _level_of_captions(app, pagename, templatename, context, doctree):
+    """Say how deep the captions of the navigation are, which Sphinx makes headings."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
+def _public_bases(app, name, obj, options, bases):
+    """Do not show private classes as bases."""
+    bases[:] = [base for base in bases if not getattr(base, "__name__", "").startswith("_")] or [object]
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("missing-reference", _resolve)
+    app.connect("autodoc-process-bases", _public_bases)
+    app.connect("html-page-context", _level_of_captions, priority=900)

@@ -32,7 +32,9 @@ from typing import IO, Any
 MODULES = (
     "twisted.scripts.twistd",
     "channelserver.start.application",
-    "channelserver.start.command",
+    "channelserver.start.check",
+    "channelserver.start.cli",
+    "channelserver.start.twistd",
     "django.contrib.staticfiles.handlers",
     "django.core.management.commands.migrate",
     "django.db.backends.sqlite3.base",
@@ -41,6 +43,9 @@ MODULES = (
 
 #: The code of a command line with which ``twistd`` is started.
 TWISTD = "from twisted.scripts.twistd import run; run()"
+
+#: The same for ``channelserver``.
+COMMAND = "from channelserver.start.cli import main; main()"
 
 #: The first file descriptor of those that a fork receives, before they get the numbers they should have.
 HIGH = 500
@@ -133,7 +138,9 @@ def run(command: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: floa
 
 
 def _can_fork(command: Sequence[str]) -> bool:
-    return command[0] == sys.executable and (command[1].endswith(".py") or list(command[1:3]) == ["-c", TWISTD])
+    return command[0] == sys.executable and (
+        command[1].endswith(".py") or list(command[1:3]) in (["-c", TWISTD], ["-c", COMMAND])
+    )
 
 
 def _read_early(environment: Mapping[str, str]) -> dict[str, str]:

@@ -267,6 +267,10 @@ class ServerTestCase(SynchronousTestCase):
         """
         return [sys.executable, "-c", preloaded.TWISTD, *options, "channelserver", *arguments]
 
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of ``channelserver``."""
+        return [sys.executable, "-c", preloaded.COMMAND, *arguments]
+
     def run_process(self, command: list[str], pass_fds: tuple[int, ...] = (), **environment: str) -> Server:
         """Start any command in the project's folder.
 

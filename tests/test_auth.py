@@ -10,7 +10,6 @@ from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 from django.test import Client, override_settings
 
-from channelserver import sessions
 from channelserver.auth import (
     channel_and_http_session_user_from_http,
     channel_session_user,
@@ -20,7 +19,7 @@ from channelserver.auth import (
 )
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.message import Message
-from channelserver.sessions import channel_session, enforce_ordering, forget_channel_session, session_for_reply_channel
+from channelserver.sessions import enforce_ordering, forget_channel_session, session_for_reply_channel
 from tests import DatabaseTestCase
 
 LAYER = InMemoryChannelLayer()
@@ -48,7 +47,6 @@ def name_of_user(message: Message, **kwargs: Any) -> str:
 class AuthTestCase(DatabaseTestCase):
     def setUp(self) -> None:
         super().setUp()
-        self.addCleanup(sessions._stored_names.clear)
         self.user = get_user_model().objects.create_user("ada", password="secret")
         client = Client()
         client.force_login(self.user)
@@ -130,12 +128,20 @@ class HttpSessionUserTests(AuthTestCase):
         with self.assertNumQueries(2):  # session, user
             http_session_user(lambda message: (message.user.username, message.user.email))(one)
 
-    def test_after_a_change_of_password_elsewhere_the_user_is_anonymous_and_the_session_gone(self) -> None:
+    def test_after_a_change_of_password_elsewhere_the_user_is_anonymous(self) -> None:
+        """Django's next request ends the browser's session; a look at the user on a socket does not."""
+        session = self.http_session()
+        session["cart"] = 1
+        session.save()
         self.user.set_password("other")
         self.user.save()
-        self.assertEqual(http_session_user(name_of_user)(connect(self.key)), "")
-        self.assertFalse(SessionStore().exists(self.key))
-        self.assertEqual(Session.objects.count(), 0)
+
+        @http_session_user
+        def consumer(message: Message) -> tuple[str, int]:
+            return message.user.username, message.http_session["cart"]
+
+        self.assertEqual(consumer(connect(self.key)), ("", 1))
+        self.assertEqual(self.http_session()["cart"], 1)
 
     def test_with_a_replaced_secret_the_browser_stays_logged_in_under_its_key(self) -> None:
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["only for tests"]):
@@ -174,21 +180,23 @@ class ChannelSessionUserTests(AuthTestCase):
         self.user.delete()
         self.assertEqual(channel_session_user(name_of_user)(receive()), "")
 
-    def test_after_a_change_of_password_user_and_session_are_gone_and_the_key_stays(self) -> None:
+    def test_after_a_change_of_password_the_login_is_gone_and_all_else_stays(self) -> None:
+        """What the application keeps for the socket is there before and after a look at the user, and stored."""
         self.user.set_password("other")
         self.user.save()
 
         @channel_session_user
-        def consumer(message: Message) -> tuple[str, list[str], str]:
+        def consumer(message: Message) -> tuple[str, dict[str, str]]:
+            message.channel_session["before"] = "1"
             name = message.user.username
-            return name, list(message.channel_session.keys()), message.channel_session.session_key
+            message.channel_session["after"] = "2"
+            return name, dict(message.channel_session.items())
 
-        key = session_for_reply_channel(REPLY).session_key
-        self.assertEqual(consumer(receive()), ("", [], key))
-        self.assertFalse(SessionStore().exists(key))
-        # The socket is still open, and may start again.
-        channel_session(lambda message: message.channel_session.update({"room": "b"}))(receive())
-        self.assertEqual(dict(session_for_reply_channel(REPLY).items()), {"room": "b"})
+        kept = {"room": "a", "before": "1", "after": "2"}
+        self.assertEqual(consumer(receive()), ("", kept))
+        self.assertEqual(dict(session_for_reply_channel(REPLY).items()), kept)
+        with self.assertNumQueries(1):  # nobody is logged in, so no user is looked for
+            self.assertEqual(channel_session_user(name_of_user)(receive()), "")
 
     def test_with_a_replaced_secret_the_user_stays_and_so_does_the_session(self) -> None:
         with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["only for tests"]):
@@ -290,6 +298,19 @@ class ChannelAndHttpSessionUserFromHttpTests(AuthTestCase):
         self.consumer(connect(self.key))
         self.http_session().flush()
         self.assertEqual(self.consumer(receive()), "")
+
+    @override_settings(
+        SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
+        CHANNEL_SESSION_ENGINE="django.contrib.sessions.backends.db",
+    )
+    def test_signed_cookies_cannot_be_revoked(self) -> None:
+        """As the documentation says: the user stays after a logout."""
+        client = Client()
+        client.force_login(self.user)
+        key = client.cookies["sessionid"].value
+        self.assertEqual(self.consumer(connect(key)), "ada")
+        client.logout()
+        self.assertEqual(self.consumer(receive()), "ada")
 
     def test_later_messages_do_not_write(self) -> None:
         self.consumer(connect(self.key))

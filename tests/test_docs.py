@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from channelserver.server.common.options import resolve
-from channelserver.start.command import Options
+from channelserver.start.cli import COMMANDS
+from channelserver.start.parser import Options
 from tests import preloaded
 from tests.docs import PAGES, ROOT, Block, blocks
 from tests.process import ServerTestCase, project
@@ -300,12 +301,21 @@ class PageTestCase(ServerTestCase):
     def try_twistd(self, words: list[str]) -> None:
         split = words.index("channelserver")
         self.assertLessEqual(set(words[:split]), {"-n"})
+        self.try_channelserver(["serve", *words[split + 1 :]])
+
+    def try_channelserver(self, words: list[str]) -> None:
+        name, *rest = words
+        self.assertIn(name, COMMANDS)
+        if name in ("send", "work"):
+            self.try_python(["manage.py", {"work": "runworker"}.get(name, name), *rest])
+        if name not in ("serve", "demo", "check"):
+            return
         options = Options()
-        options.parseOptions(words[split + 1 :])
+        options.parseOptions(rest)
         given = options.given()
         resolve(given, {})
-        if given == {"settings": self.settings} and (self.folder / "manage.py").exists():
-            self.run_command(self.twistd(*words[split + 1 :], "--check"))
+        if name == "serve" and given in ({}, {"settings": self.settings}) and (self.folder / "manage.py").exists():
+            self.run_command(self.command("serve", *rest, "--check"))
 
 
 def is_python(text: str) -> bool:

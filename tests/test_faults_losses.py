@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import requests
@@ -82,6 +84,50 @@ class RequeueTests(LossesTestCase):
         self.assertEqual(self.lost(), {})
 
 
+class CountTests(LossesTestCase):
+    """Counters of processes that die."""
+
+    def test_ended(self) -> None:
+        """A message whose consumer has returned does not count as lost, although its process could not say so."""
+        self.start("--threads", "0")
+        worker = self.worker("--threads", "1")
+        self.send("ends", {"number": 1})
+        worker.wait()
+        self.worker("--threads", "1")
+        self.send("once", {"number": 2, "deaths": 0})
+        self.assertEqual([note["number"] for note in self.wait_for_notes("work", 2)], [1, 2])
+        self.assertEqual(self.lost(), {})
+
+    def test_worker_process(self) -> None:
+        """The server counts what a worker process has lost, and keeps the count when that has gone."""
+        server = self.start("--threads", "0")
+        worker = self.worker("--threads", "1")
+        self.send("raises", {}, {})
+        worker.wait_for("ValueError: on purpose")
+        wait_until(lambda: self.lost() == {"consumer raised": 2})
+        worker.kill()
+        server.wait_for(f"worker process {worker.process.pid} has left")
+        self.worker("--threads", "1")
+        self.assertEqual(self.lost(), {"consumer raised": 2})
+        self.send("raises", {})
+        wait_until(lambda: self.lost() == {"consumer raised": 3})
+
+    def test_sibling(self) -> None:
+        """A sibling's counts are those of the server, also when it has been killed, and replaced."""
+        server = self.start("--processes", "2", "--threads", "1")
+        server.wait_for("process 2 serves, too")
+        self.send("raises", {"not": server.process.pid})
+        pid = self.wait_for_notes("raising")[0]["pid"]
+        wait_until(lambda: self.lost() == {"consumer raised": 1})
+        os.kill(pid, signal.SIGKILL)
+        server.wait_for("process 2 has ended")
+        self.assertEqual(self.lost(), {"consumer raised": 1})
+        wait_until(lambda: sum("process 2 serves, too" in line for line in server.lines) == 2)
+        self.send("raises", {"not": server.process.pid})
+        self.wait_for_notes("raising", 2)
+        wait_until(lambda: self.lost() == {"consumer raised": 2})
+
+
 class SendTests(LossesTestCase):
     """Sends that do not arrive."""
 
@@ -106,8 +152,7 @@ class SendTests(LossesTestCase):
         self.send("asgi.delay", {})
         server.wait_for("ValueError: on purpose")
         wait_until(lambda: self.lost() == {"consumer raised": 1, "no route": 1})
-        self.send("nobody", {})
-        self.send("nobody", {})
+        self.send("nobody", {}, {})
         self.assertEqual(server.stop(), 0)
         self.assertIn("2 message(s) to 'nobody' lost: server stopped", server.output)
         self.assertEqual(self.notes("other"), [])

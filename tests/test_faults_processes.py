@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import requests
+from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.processes.shares import Shares
 from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
 from tests.redis_server import RedisServer
 
@@ -65,6 +69,14 @@ class FaultsTestCase(ServerTestCase):
 
         wait_until(ask, f"an answer of {path} that is wanted")
         return found[-1]
+
+    def ask(self, session: requests.Session, server: Server, path: str) -> str:
+        """Ask on a connection that is open."""
+        return session.get(server.url(path), timeout=TIMEOUT).text
+
+    def notes(self) -> list[str]:
+        """Return what the consumers have noted."""
+        return (self.folder / "notes.txt").read_text().splitlines()
 
     def both(self, server: Server) -> tuple[requests.Session, requests.Session, int]:
         """Return a connection to the first process, one to the other, and the other's process ID."""
@@ -202,7 +214,113 @@ class HangTests(FaultsTestCase):
         server.wait_for("process 2 has ended: by signal SIGKILL")
         wait_until(lambda: sum("process 2 serves, too" in line for line in server.lines) == 2, "its successor")
         self.assertFalse(_alive(other))
-        self.both(server)
+        first, _, _ = self.both(server)
+        report = first.get(server.url("/-/health"), timeout=TIMEOUT).json()
+        self.assertEqual(report["replaced"], {"hung": 1})
+
+    def test_all_threads_hang(self) -> None:
+        """The server is not ready while no worker thread moves, whether or not requests wait."""
+        server = self.start("--threads", "2", "--hang-timeout", "0.5", "--http-timeout", "1")
+        clients = [Thread(target=server.get, args=("/held/",)) for _ in range(2)]
+        for client in clients:
+            client.start()
+        wait_until(lambda: server.get("/-/health").json()["status"] == "overloaded", "that health tells")
+        for client in clients:
+            client.join(TIMEOUT)  # 503, but the consumers go on
+        self.assertEqual(server.get("/-/health").json()["queues"]["http.request"], 0)
+        self.assertEqual(server.get("/-/health").json()["status"], "overloaded")
+        (self.folder / "gate").touch()
+        wait_until(lambda: server.get("/-/health").json()["status"] == "ready", "that they are free again")
+
+    def test_the_first_is_stopped(self) -> None:
+        """The other one serves on: it answers all questions in time, waits for no held-back message, and says whether a
+        message may have arrived.
+        """
+        self.append(
+            "from channelserver.processes import remote\nremote.ANSWER_SECONDS = 1.0\nremote.FIGURES_SECONDS = 1.0\n"
+        )
+        server = self.start_two()
+        _, other, _ = self.both(server)
+        self.assertEqual(self.ask(other, server, "/send/?name=before"), "sent")
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            self.assertRegex(self.ask(other, server, "/send/?name=unknown"), "^DeliveryUnknown: .* within 1 s; it may")
+            self.assertRegex(self.ask(other, server, "/send/?name=not+asked"), "^NoServerError: the server does not an")
+            for number in range(5):  # more than there are threads
+                self.assertEqual(self.ask(other, server, f"/send/?later&name=held-{number}"), "sent")
+            self.assertIn('"unanswered": 1', self.ask(other, server, "/statistics/"))
+            report = other.get(server.url("/-/health"), timeout=TIMEOUT).json()
+            self.assertEqual((report["status"], report["unanswered"]), ("ready", 1))
+            wait_until(lambda: other.get(server.url("/-/health"), timeout=TIMEOUT).json()["processes"]["1"] == "silent")
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: self.ask(other, server, "/send/?name=after") == "sent", "that the first answers again")
+        expected = ["after", "before", *(f"held-{number}" for number in range(5)), "unknown"]
+        wait_until(lambda: sorted(set(self.notes())) == expected)
+        wait_until(lambda: "unanswered" not in other.get(server.url("/-/health"), timeout=TIMEOUT).json())
+        self.assertEqual(self.notes().count("unknown"), 1)
+        self.assertNotIn("second status", server.output)
+        self.assertEqual(server.stop(), 0)
+
+    def test_the_other_is_stopped(self) -> None:
+        """The first one keeps little for it, counts the rest, and answers for both."""
+        server = self.start_two("--hang-timeout", "0")
+        first, other, pid = self.both(server)
+        member = False
+        while not member:
+            websocket = self.enterContext(server.connect("/"))
+            member = str(websocket.recv(TIMEOUT)).split()[0] == str(pid)
+        for session in (first, other):
+            self.ask(session, server, "/where/")
+        before = json.loads(self.ask(first, server, "/statistics/"))
+        os.kill(pid, signal.SIGSTOP)
+
+        def report() -> Any:
+            return first.get(server.url("/-/health"), timeout=TIMEOUT).json()
+
+        wait_until(lambda: report()["processes"] == {"1": "serving", "2": "silent"})
+        self.assertEqual((report()["status"], report()["unanswered"]), ("ready", 1))
+        for _ in range(8):
+            self.ask(first, server, f"/group/?times=10&size={1024 * 1024}")
+        figures = json.loads(self.ask(first, server, "/statistics/"))
+        self.assertEqual(figures["unanswered"], 1)
+        self.assertGreaterEqual(figures["messages_count"], before["messages_count"])
+        self.assertGreaterEqual(figures["lost"]["process does not read"], 40)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: sum("process 2 serves, too" in line for line in server.lines) == 2, "its successor")
+        figures = json.loads(self.ask(first, server, "/statistics/"))
+        self.assertNotIn("unanswered", figures)
+        self.assertGreaterEqual(figures["messages_count"], before["messages_count"])
+        self.assertEqual(figures["lost"]["process does not read"] + figures["lost"]["process gone"], 80)
+        self.assertEqual(report()["replaced"], {"ended": 1})
+
+
+class SharesTests(SynchronousTestCase):
+    """The numbers in shared memory."""
+
+    def test_ahead(self) -> None:
+        """A process leaves connections to one that has fewer, but not to one that is silent or absent."""
+        now = [1.0]
+        first = Shares.make(3, lambda: now[0])
+        second = Shares(os.dup(first.descriptor), 3, 2, lambda: now[0])
+        first.beat()
+        first.count(10)
+        self.assertFalse(first.ahead())
+        self.assertEqual(first.states(), {"1": "serving", "2": "absent", "3": "absent"})
+        second.count(1)
+        second.beat()
+        self.assertTrue(first.ahead())
+        self.assertFalse(second.ahead())
+        self.assertEqual(first.total(), 11)
+        now[0] += 4
+        first.beat()
+        self.assertFalse(first.ahead())
+        self.assertEqual(first.states(), {"1": "serving", "2": "silent", "3": "absent"})
+        second.beat()
+        self.assertTrue(first.ahead())
+        first.gone(2)
+        self.assertFalse(first.ahead())
+        self.assertEqual(first.total(), 10)
 
 
 def _alive(pid: int) -> bool:

@@ -389,7 +389,7 @@ class UnmaskTests(SynchronousTestCase):
         """Its import takes time and memory: only the first large frame pays for it."""
         code = """
             import sys
-            import channelserver.start.command
+            import channelserver.start.twistd
             from channelserver.server.websocket.frames import FrameReader
             from tests.fakes import mask_frame
             events = []

@@ -36,7 +36,7 @@ class LocalSocketTests(ServerTestCase):
         text = str(caught.exception)
         self.assertIn("NoServerError", text)
         self.assertIn("channelserver.sock", text)
-        self.assertIn("twistd channelserver", text)
+        self.assertIn("channelserver serve", text)
 
     def test_runners(self) -> None:
         """A process that has imported a test runner sends; one in which it runs has a layer of its own, and says so."""

@@ -8,14 +8,15 @@ from typing import Any, get_origin, get_type_hints
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import (
     BY_NAME,
     OPTIONS,
-    OptionError,
     Settings,
     closest,
     default_threads,
     resolve,
+    unknown_variables,
 )
 
 
@@ -112,6 +113,92 @@ class ResolveTests(SynchronousTestCase):
             ({}, {"bind": "::"}),
         ):
             self.assertTrue(resolve(command_line, configured).simple_listener)
+
+
+class EnvironmentTests(SynchronousTestCase):
+    """Variables ``CHANNELSERVER_…``."""
+
+    def test_each_option(self) -> None:
+        """Every option but actions has a variable, the port a second one."""
+        for option in OPTIONS:
+            self.assertEqual(option.variables[:1], () if option.action else (f"CHANNELSERVER_{option.name.upper()}",))
+        self.assertEqual(BY_NAME["port"].variables, ("CHANNELSERVER_PORT", "PORT"))
+        self.assertEqual([option.name for option in OPTIONS if option.action], ["check"])
+
+    def test_order(self) -> None:
+        """A flag beats the environment, which beats the setting."""
+        environment = {"CHANNELSERVER_KEEP_ALIVE": "6"}
+        self.assertEqual(resolve({}, {"keep_alive": 5}, environment).keep_alive, 6)
+        self.assertEqual(resolve({"keep_alive": "7"}, {"keep_alive": 5}, environment).keep_alive, 7)
+
+    def test_kinds(self) -> None:
+        """Lists have commas, switches are true or false; an empty one counts only where emptiness is a value."""
+        values = resolve(
+            {},
+            {"media": True, "local_socket": "/run/x", "bind": "::"},
+            {
+                "CHANNELSERVER_TRUST_PROXY": "10.0.0.0/8, unix,", "CHANNELSERVER_STATIC": "no",
+                "CHANNELSERVER_REJECT_UNROUTED": "TRUE", "CHANNELSERVER_MAX_BODY_BYTES": "10MB",
+                "CHANNELSERVER_HTTP_TIMEOUT": "2m", "CHANNELSERVER_LOCAL_SOCKET": "", "CHANNELSERVER_BIND": "",
+                "CHANNELSERVER_MEDIA": "",
+            },
+        )  # fmt: skip
+        self.assertEqual(values.trust_proxy, ("10.0.0.0/8", "unix"))
+        self.assertEqual((values.static, values.reject_unrouted, values.media), (False, True, True))
+        self.assertEqual((values.max_body_bytes, values.http_timeout), (10_000_000, 120))
+        self.assertEqual((values.local_socket, values.bind), ("", "::"))
+
+    def test_port_of_a_platform(self) -> None:
+        """``PORT`` is the last word on the port of the default listener, and asks for no listener by itself."""
+        self.assertEqual(resolve({}, {}, {"PORT": "5000"}).port, 5000)
+        self.assertEqual(resolve({}, {"port": 80}, {"PORT": "5000"}).port, 80)
+        self.assertEqual(resolve({}, {}, {"PORT": "5000", "CHANNELSERVER_PORT": "6000"}).port, 6000)
+        self.assertFalse(resolve({"endpoint": ["tcp:1"]}, {}, {"PORT": "5000"}).simple_listener)
+        self.assertTrue(resolve({"endpoint": ["tcp:1"]}, {}, {"CHANNELSERVER_PORT": "5000"}).simple_listener)
+        # Kubernetes, beside a service of that name.
+        self.assertEqual(resolve({}, {}, {"CHANNELSERVER_PORT": "tcp://10.0.0.1:80"}).port, 8000)
+
+    def test_errors(self) -> None:
+        """They name the variable and the value."""
+        for variable, value, words in (
+            ("CHANNELSERVER_PORT", "many", "a whole number, not 'many'"), ("PORT", "x", "a whole number, not 'x'"),
+            ("CHANNELSERVER_STATIC", "maybe", "true or false, not 'maybe'"),
+            ("CHANNELSERVER_TRUST_PROXY", "10.0.0.0/8,x", "a network .*, not 'x'"),
+        ):  # fmt: skip
+            with self.assertRaisesRegex(OptionError, f"the environment variable {variable} must be {words}"):
+                resolve({}, {}, {variable: value})
+
+    def test_misspelt_variables(self) -> None:
+        """They are told, with the one that may be meant; those of Kubernetes are not."""
+        (line,) = unknown_variables({"CHANNELSERVER_PROT": "1", "CHANNELSERVER_PORT": "1", "PATH": ""})
+        self.assertIn("CHANNELSERVER_PROT sets no option; did you mean CHANNELSERVER_PORT?", line)
+        self.assertEqual(
+            unknown_variables({"CHANNELSERVER_SERVICE_HOST": "", "CHANNELSERVER_PORT_80_TCP_ADDR": ""}), []
+        )
+
+
+class UnitTests(SynchronousTestCase):
+    """Sizes and times."""
+
+    def test_units(self) -> None:
+        """On the command line and in the settings; sizes in decimal and binary units, as written."""
+        for text, size in (
+            ("10MB", 10_000_000), ("10 MiB", 10 << 20), ("64k", 64 << 10), ("1.5kB", 1500), ("2G", 2 << 30), ("7", 7),
+            ("7b", 7),
+        ):  # fmt: skip
+            self.assertEqual(resolve({"max_body_bytes": text}, {}).max_body_bytes, size)
+            self.assertEqual(resolve({}, {"max_body_bytes": text}).max_body_bytes, size)
+        for text, seconds in (("5s", 5), ("2m", 120), ("500ms", 0.5), ("1h", 3600), ("1.5 min", 90), ("1e1", 10)):
+            self.assertEqual(resolve({"http_timeout": text}, {}).http_timeout, seconds)
+
+    def test_others(self) -> None:
+        """Other units, and units where there is none, are errors that show how to write it."""
+        for name, text, example in (
+            ("max_body_bytes", "10s", "10MB"), ("http_timeout", "5MB", "500ms"), ("port", "8k", ""),
+            ("max_body_bytes", "1.5", ""), ("http_timeout", "5 s s", ""), ("http_timeout", "s", ""),
+        ):  # fmt: skip
+            with self.assertRaisesRegex(OptionError, f"{example}.*not {text!r}"):
+                resolve({name: text}, {})
 
 
 class ErrorTests(SynchronousTestCase):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import time
+from contextlib import closing
 
 from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 from tests.redis_server import RedisServer
@@ -16,6 +18,7 @@ class OwnChannelTests(ServerTestCase):
     files = project("lab", "own_channels")
     extra_settings = """
         CHANNEL_LAYERS["default"]["CONFIG"] = {"group_expiry": 1}
+        SESSION_COOKIE_AGE = 1
     """
     migrate = True
 
@@ -23,9 +26,9 @@ class OwnChannelTests(ServerTestCase):
         """Start what takes part, with four threads in all."""
         return self.start("--threads", "4")
 
-    def worker(self, threads: int) -> Server:
+    def worker(self, threads: int, *options: str) -> Server:
         """Start a worker process."""
-        return self.run_process([sys.executable, "manage.py", "runworker", "--threads", str(threads)])
+        return self.run_process([sys.executable, "manage.py", "runworker", "--threads", str(threads), *options])
 
     def notes(self, what: str) -> list[str]:
         """Return the texts or gates of the project's notes."""
@@ -69,6 +72,14 @@ class OwnChannelTests(ServerTestCase):
             self.open_gate("wait-5")
             self.assertEqual(first.recv(TIMEOUT), "wait-5")
 
+            for text in ("left one", "right two"):
+                first.send(text)
+            for name in ("one", "two"):
+                self.wait_for_gate(name)
+            for name in ("one", "two"):
+                self.open_gate(name)
+            self.assertEqual([first.recv(TIMEOUT) for _ in range(2)], ["remembered"] * 2)
+
             # Rule 13: a membership ends after group_expiry, but not that of an open socket.
             first.send("member")
 
@@ -93,15 +104,33 @@ class OwnChannelTests(ServerTestCase):
                     sorted(first.recv(TIMEOUT) for _ in range(3)), ["by a consumer", "reply of a child", "to the group"]
                 )
 
-            for text in ("left one", "right two"):
-                first.send(text)
-            for name in ("one", "two"):
-                self.wait_for_gate(name)
-            for name in ("one", "two"):
-                self.open_gate(name)
-            self.assertEqual([first.recv(TIMEOUT) for _ in range(2)], ["remembered"] * 2)
+            # Rule 13: a channel session lives as long as its socket, SESSION_COOKIE_AGE or not.
+            self.manage("clearsessions")
             first.send("recall")
             self.assertEqual(first.recv(TIMEOUT), "one two")
+
+            # A change of the password ends the login, and nothing else.
+            for text, answer in (
+                ("log_in ada", "logged in"), ("who", "a ada a"), ("who ada", "a nobody a"), ("who", "a nobody a"),
+            ):  # fmt: skip
+                second.send(text)
+                self.assertEqual(second.recv(TIMEOUT), answer)
+            self.assertEqual(self.sessions(), 2)
+            for name in ("three", "four"):
+                first.send(f"late {name}")
+                self.wait_for_gate(name)
+                if name == "three":
+                    self.open_gate(name)
+        # Both are closed. A consumer that has read the session before saves it afterwards.
+        wait_until(lambda: self.sessions() == 0, "the end of the sessions")
+        self.open_gate("four")
+        wait_until(lambda: "four" in self.notes("saved"), "a late save")
+        wait_until(lambda: self.sessions() == 0, "the end of the session that was saved late")
+
+    def sessions(self) -> int:
+        """Return how many sessions there are."""
+        with closing(sqlite3.connect(self.folder / "db.sqlite3")) as database:
+            return int(database.execute("SELECT count(*) FROM django_session").fetchone()[0])
 
 
 class OwnChannelProcessesTests(OwnChannelTests):
@@ -118,7 +147,7 @@ class OwnChannelWorkerTests(OwnChannelTests):
 
     def arrange(self) -> Server:
         server = self.start("--threads", "1")
-        self.worker(4)
+        self.worker(4, "--exclude-channels", "websocket.session")
         server.wait_for("worker process [0-9]+ takes ")
         return server
 
@@ -134,6 +163,7 @@ class OwnChannelRedisTests(OwnChannelTests):
                 "BACKEND": "asgi_redis.RedisChannelLayer", "ROUTING": "routing.channel_routing",
                 "CONFIG": {{"hosts": [{redis.url!r}], "group_expiry": 1}},
             }}
+            SESSION_COOKIE_AGE = 1
         """
         super().setUp()
 

@@ -150,6 +150,17 @@ class OptionTests(RunserverTestCase):
         self.assertEqual(self.echo(server), "hello from one of 1 threads")
         self.assertEqual(server.get("/").text, "the first version")
 
+    def test_threads_of_the_settings(self) -> None:
+        """An option that names the number of threads counts here, too."""
+        with (self.folder / "settings.py").open("a") as stream:
+            stream.write('CHANNELSERVER = {"threads": 3}\n')
+        server = self.runserver()
+        server.wait_for("3 worker threads")
+        self.assertEqual(self.echo(server), "hello from one of 3 threads")
+        self.assertEqual(server.stop(), 0)
+        command = [sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{free_port()}"]
+        self.run_process(command, CHANNELSERVER_THREADS="2").wait_for("2 worker threads")
+
     def test_noasgi(self) -> None:
         """With ``--noasgi`` it is Django's own server: pages and static files, but no sockets."""
         server = self.runserver("--noasgi")

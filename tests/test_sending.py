@@ -299,7 +299,7 @@ class ReactorTests(SynchronousTestCase):
         printed = self.run_code(
             """
             import sys
-            import channelserver.start.command
+            import channelserver.start.twistd
             print("twisted.internet.reactor" in sys.modules)
             """
         )

@@ -17,7 +17,8 @@ from cryptography import x509
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.server.common.options import OptionError, resolve
+from channelserver.server.common.option import OptionError
+from channelserver.server.common.options import resolve
 from channelserver.server.edge.covered_names import uncovered
 from channelserver.server.edge.tls import ServerTLS, server_tls
 from tests.certificates import DAY, certificate_pem, client_context, key_pem, make_key, write_pair

@@ -21,11 +21,11 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the example of RFC 6455 section 1.3, with its answer
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
-CONNECT, RECEIVE, DISCONNECT, REFUSED = (
+CONNECT, RECEIVE, DISCONNECT, SESSIONS = (
     "websocket.connect",
     "websocket.receive",
     "websocket.disconnect",
-    "websocket.refused",
+    "websocket.session",
 )
 
 
@@ -85,7 +85,7 @@ class SocketTestCase(StrictTestCase):
         self.server.pass_time(100)
         self.assertEqual(self.server.messages(DISCONNECT), [])
         self.assertNotIn(channel, self.server.site.replies)
-        self.assertEqual(self.server.messages(REFUSED), [])
+        self.assertEqual(self.server.messages(SESSIONS), [])
 
     def assertClosedWith(self, client: Client, code: int) -> None:
         """Assert that the next frame closes the socket with this code, and is the last one."""
@@ -106,7 +106,7 @@ class HandshakeTests(SocketTestCase):
             self.assertIn(word, response.body)
         self.assertTrue(client.transport.write_ended)
         self.assertIsNone(self.server.take(CONNECT))
-        self.assertEqual(self.server.messages(REFUSED), [])
+        self.assertEqual(self.server.messages(SESSIONS), [])
         client.leave()
         self.assertEqual(self.server.messages(DISCONNECT) + self.server.messages("http.disconnect"), [])
         return client
@@ -292,10 +292,9 @@ class DecisionTests(SocketTestCase):
         """Assert that the handshake is refused with this status; the application hears of no disconnect."""
         self.assertEqual(client.response().status, status)
         self.assertTrue(client.transport.write_ended)
-        (refused,) = self.server.messages(REFUSED)
-        self.assertEqual(list(refused), ["reply_channel"])
         client.leave()
         self.assertEqual(self.server.messages(DISCONNECT) + self.server.messages("http.disconnect"), [])
+        self.assertEqual(self.server.messages(SESSIONS), [])
         self.assertEqual(len(self.server.site.replies), 0)
 
     def test_accept(self) -> None:
@@ -417,7 +416,21 @@ class DecisionTests(SocketTestCase):
         self.server.reply(message, accept=True)
         self.assertEqual(client.received, b"")
         self.assertEqual(self.server.messages(DISCONNECT), [])
-        self.assertEqual(self.server.messages(REFUSED), [{"reply_channel": message["reply_channel"]}])
+        self.assertEqual(self.server.messages(SESSIONS), [])
+
+    def test_session(self) -> None:
+        """The channel session of a refused socket, or of a client that has left, is deleted."""
+        for ends in (
+            lambda client, message: self.server.reply(message, accept=False),
+            lambda client, _: client.leave(),
+        ):
+            client, message = self.shake()
+            self.server.layer.session_stored(message["reply_channel"])
+            self.server.turn()
+            ends(client, message)
+            self.assertEqual(
+                self.server.messages(SESSIONS), [{"reply_channel": message["reply_channel"], "open": False}]
+            )
 
     def test_server_stops(self) -> None:
         """If the server stops before, the answer is 503."""
@@ -1154,6 +1167,42 @@ class EndTests(SocketTestCase):
         client.leave()
         (line,) = (line for line in self.server.access if "CLOSE" in line)
         self.assertTrue(line.endswith(" code=1001 seconds=5.0 received=2 sent=1"), line)
+
+
+class SessionTests(SocketTestCase):
+    """What the workers are told of the channel session of a socket."""
+
+    def test_lives_as_long_as_the_socket(self) -> None:
+        """It is renewed once a day, deleted after the last message, and again if it is stored later."""
+        server = self.server = FakeServer(ping_interval=0)
+        server.site.start()
+        client, channel = self.open()
+        server.layer.session_stored(channel)
+        server.turn()
+        self.assertEqual(server.messages(SESSIONS), [])
+        server.reactor.advance(86400 - 10)
+        server.layer.session_stored(channel)  # once is enough
+        server.turn()
+        self.assertEqual(server.messages(SESSIONS), [])
+        for _ in range(2):
+            server.reactor.advance(20)
+            self.assertEqual(server.messages(SESSIONS), [{"reply_channel": channel, "open": True}])
+            server.reactor.advance(86400 - 20)
+            self.assertEqual(server.messages(SESSIONS), [])
+        client.leave()
+        ends = {"reply_channel": channel, "open": False}
+        self.assertIsNone(server.take(SESSIONS))
+        self.assertEqual(len(server.messages(DISCONNECT)), 1)
+        self.assertEqual(server.messages(SESSIONS), [ends])
+        server.layer.session_stored(channel)
+        server.turn()
+        self.assertEqual(server.messages(SESSIONS), [ends])
+
+    def test_without_session(self) -> None:
+        """Nothing is told of a socket without one."""
+        client, _ = self.open()
+        client.leave()
+        self.assertEqual(self.server.messages(SESSIONS), [])
 
 
 class PingTests(SocketTestCase):

@@ -81,7 +81,7 @@ class WorkerTestCase(StrictTestCase):
 
     def take(self, *channels: str) -> Delivery | None:
         """Take a message as the pool does."""
-        return self.layer.queues.take(channels or (CONNECT, RECEIVE, DISCONNECT, HTTP, "a", "websocket.refused"))
+        return self.layer.queues.take(channels or (CONNECT, RECEIVE, DISCONNECT, HTTP, "a", "websocket.session"))
 
     def consume(self, worker: Worker, channel: str, attachment: Any = None, **content: Any) -> None:
         """Put a message into the layer, and let the worker consume the next one."""
@@ -643,19 +643,26 @@ class UnroutedTests(WorkerTestCase):
 
     def test_sockets_need_none(self) -> None:
         """Receive, disconnect and the like need no route: they are dropped without a word, the lane is released."""
-        for channel in (RECEIVE, DISCONNECT, "websocket.refused"):
+        for channel in (RECEIVE, DISCONNECT):
             self.consume(self.make(), channel)
         self.assertLaneFree()
         self.assertEqual(self.replies.sent, [])
 
-    def test_session_of_a_socket_without_a_route(self) -> None:
-        """Its end deletes the session, after which the thread's database connection is closed."""
-        self.patch(worker_module, "has_channel_session", lambda name: name == SOCKET)
-        self.layer.submit(DISCONNECT, {"reply_channel": SOCKET, "path": "/"})
-        delivery = self.take()
-        assert delivery is not None
-        self.make().consume(delivery)
-        self.assertEqual((self.forgotten, self.course), ([SOCKET], ["close_old_connections"]))
+    def test_session(self) -> None:
+        """One of a closed socket is deleted, one of an open socket renewed; then the database connection is closed."""
+        self.patch(worker_module, "renew_channel_session", lambda name: self.course.append(f"renewed {name}"))
+        self.consume(self.make(), "websocket.session", open=True)
+        self.consume(self.make(), "websocket.session", open=False)
+        self.assertEqual(self.forgotten, [SOCKET])
+        self.assertEqual(self.course, [f"renewed {SOCKET}", "close_old_connections", "close_old_connections"])
+        self.assertLaneFree()
+
+    def test_session_that_cannot_be_renewed(self) -> None:
+        """It is logged, and nothing else; above all, nobody is answered."""
+        self.patch(worker_module, "renew_channel_session", lambda name: 1 / 0)
+        self.consume(self.make(), "websocket.session", open=True)
+        self.expect_logged("around a consumer")
+        self.assertEqual(self.replies.sent, [])
 
     def test_http_disconnect(self) -> None:
         """That a client has left needs no consumer."""
@@ -689,13 +696,6 @@ class UnroutedTests(WorkerTestCase):
             self.addCleanup(signal.disconnect, receiver)
         self.consume(self.make(), RECEIVE)
         self.assertEqual(seen, [])
-
-    def test_session_of_a_refused_socket(self) -> None:
-        """The session of a socket that has ended, or was refused, is forgotten."""
-        self.consume(self.make(), "websocket.refused")
-        self.consume(self.make(route(DISCONNECT, null_consumer)), DISCONNECT)
-        self.consume(self.make(route(RECEIVE, null_consumer)), RECEIVE)
-        self.assertEqual(self.forgotten, [SOCKET, SOCKET])
 
 
 class SignalTests(WorkerTestCase):

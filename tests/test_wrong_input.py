@@ -118,7 +118,7 @@ FLAGS = (
     flags("--port 0.5", "--port", "a whole number", "'0.5'"),
     flags("--port 65536", "--port", "from 0 to 65535", "'65536'"),
     flags("--threads -1", "--threads", "from 0 to", "'-1'"),
-    flags("--max-body-bytes 1MB", "--max-body-bytes", "a whole number of bytes", "'1MB'"),
+    flags("--max-body-bytes 1XB", "--max-body-bytes", "a whole number of bytes", "10MB", "'1XB'"),
     flags("--http-timeout soon", "--http-timeout", "a number of seconds", "'soon'"),
     flags("--http-timeout nan", "--http-timeout", "a number of seconds", "'nan'"),
     flags("--http-timeout inf", "--http-timeout", "a number of seconds", "'inf'"),
@@ -270,7 +270,8 @@ class TwistdTests(WrongInputTestCase):
         self.assert_no_complaints()
 
     def test_no_settings_at_all(self) -> None:
-        """Neither flag nor environment say where the settings are, or the environment says something wrong."""
+        """Neither flag, environment nor ``manage.py`` say where they are, or the environment says something wrong."""
+        (self.folder / "manage.py").unlink()
         case = Case(("--settings", "DJANGO_SETTINGS_MODULE"))
         self.wrong += self.problems(*self.run_to_end(self.twistd()), case)
         case = Case(("'nosuch.settings'", "--settings"))
@@ -368,9 +369,9 @@ class HelpTests(WrongInputTestCase):
         "--bind": "127.0.0.1",
         "--threads": "min(8, 2 x cores + 2)",
         "--layer": "default",
-        "--max-message-bytes": "1048576 bytes",
-        "--max-body-bytes": "104857600 bytes",
-        "--send-buffer-bytes": "4194304 bytes",
+        "--max-message-bytes": "1 MiB",
+        "--max-body-bytes": "100 MiB",
+        "--send-buffer-bytes": "4 MiB",
         "--header-timeout": "10 seconds",
         "--body-timeout": "60 seconds",
         "--keep-alive": "75 seconds",
@@ -387,7 +388,7 @@ class HelpTests(WrongInputTestCase):
         self.assertEqual(code, 0, output)
         texts: dict[str, str] = {}
         for line in output.splitlines():
-            flag = re.match(r" +(?:-\w, )?(--[\w-]+)=?(?: |$)", line)
+            flag = re.match(r"  (?:-\w, )?(--[\w-]+)(?: |$)", line)
             if flag:
                 name = flag[1]
                 texts[name] = line[flag.end() :]
@@ -398,12 +399,17 @@ class HelpTests(WrongInputTestCase):
             self.assertIn(option.flag, texts)
             self.assertTrue(texts[option.flag], option.flag)
             if option.kind in ("int", "float", "str") and option.default not in (None, "", ()):
-                shown = f"{option.default:g}" if option.kind == "float" else str(option.default)
-                self.assertIn(f"[default: {shown}", texts[option.flag])
+                self.assertIn("[default: ", texts[option.flag])
+            for variable in option.variables:
+                self.assertRegex(texts[option.flag], rf"\[.*\b{variable}\b.*\]")
             if option.short:
                 self.assertRegex(output, rf"-{option.short}, {option.flag}\b")
         for flag_name, default in self.defaults.items():
             self.assertIn(f"default: {default}", texts[flag_name])
+        groups = "Project Listen HTTPS WebSocket Workers Limits Timeouts Proxy Files Logs Other".split()
+        self.assertEqual(re.findall(r"(?m)^(\w+):$", output), groups)
+        self.assertLess(output.index("Examples:"), output.index("Project:"))
+        self.assertLess(max(map(len, output.splitlines())), 101)
 
     def test_twistd_lists_the_command(self) -> None:
         """``twistd --help`` knows ``channelserver``."""

@@ -24,6 +24,12 @@ FILE = "channelserver.file"
 #: A reply with this key begins an event stream. Its value: milliseconds after which clients come back, or None.
 EVENTS = "channelserver.events"
 
+#: A reply with this key says that the channel session of its connection has been stored.
+SESSION = "channelserver.session"
+#: The server's own messages about channel sessions: each has a ``reply_channel``, and ``open``: whether its connection
+#: is open, so that the session is to be renewed, or has closed, so that it is to be deleted.
+SESSION_CHANNEL = "websocket.session"
+
 
 class ChannelFull(Exception):
     """The channel holds as many messages as its capacity allows (asgiref 1: ``BaseChannelLayer.ChannelFull``)."""
@@ -32,6 +38,12 @@ class ChannelFull(Exception):
     retry = True
     #: Under which the message counts as lost if nobody sends it again.
     reason = Reason.FULL
+
+
+class DeliveryUnknown(ChannelFull):
+    """Another process, or Redis, did not answer: the message may have arrived. Sent again, it might arrive twice."""
+
+    retry = False
 
 
 class MessageTooLarge(Exception):
@@ -214,6 +226,12 @@ class BaseChannelLayer:
         """Like ``send_group``, without checks and without a copy."""
         raise NotImplementedError(f"{type(self).__name__}.dispatch_group")
 
+    def dispatch_unasked(self, channel: str, content: Content) -> None:
+        """Like :meth:`dispatch`, for a consumer that has ended: do not wait for the answer of another process, which
+        counts what is lost.
+        """
+        self.dispatch(channel, content)
+
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """Like :meth:`dispatch`, but wait up to `timeout` seconds for room; the calling thread waits.
 
@@ -253,6 +271,12 @@ class BaseChannelLayer:
     def forget(self, channel: str) -> None:
         """End all memberships of `channel`: its connection has closed."""
         raise NotImplementedError(f"{type(self).__name__}.forget")
+
+    def session_stored(self, channel: str) -> None:
+        """Tell the process that has the connection behind `channel` that its channel session was stored.
+
+        For worker threads. Default: there is no connection, so nobody deletes the session.
+        """
 
     def sweep(self) -> bool:
         """Drop what has expired, or a part of it. The server calls it every few seconds.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from channelserver.layers.base import FAILED, BaseChannelLayer, Outlet, RemoteOutlet
+from channelserver.layers.base import FAILED, SESSION, SESSION_CHANNEL, BaseChannelLayer, Outlet, RemoteOutlet
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
 from channelserver.layers.losses import Reason
@@ -21,7 +21,7 @@ from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.turns import Client
 
 #: Channels whose messages are consumed in order for each reply channel; see :mod:`channelserver.layers.queues`.
-ORDERED_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect", "websocket.refused")
+ORDERED_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect", SESSION_CHANNEL)
 #: The channels of the server's own messages, which come from the connections of one process.
 SERVER_CHANNELS = (*ORDERED_CHANNELS, "http.request", "http.disconnect")
 
@@ -83,7 +83,7 @@ class LocalLayer(BaseChannelLayer):
             **self.queues.totals(),
             "groups": len(groups),
             "group_members": sum(groups.values()),
-            "lost": self.drops.totals(),
+            "lost": self.drops.lost(),
         }
 
     def attach(self, prefix: str, outlet: Outlet) -> None:
@@ -127,6 +127,11 @@ class LocalLayer(BaseChannelLayer):
     def _outlet_of_reply(self, content: Content) -> tuple[str, Outlet | None]:
         reply = content.get("reply_channel")
         return (reply, self.outlet_of(reply)) if isinstance(reply, str) else ("", None)
+
+    def session_stored(self, channel: str) -> None:
+        outlet = self.outlet_of(channel)
+        if outlet is not None:
+            outlet.deliver(channel, {SESSION: True})
 
     def sweep(self) -> bool:
         more = self.queues.sweep()

@@ -6,7 +6,7 @@ Safe from any thread: one lock, held for moments. Owns the counters of a layer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 
 from channelserver.layers.throttled_log import ThrottledLog
@@ -49,10 +49,24 @@ class Reason(Enum):
     GAP = "gap", "A connection to Redis was down, or Redis was emptied. The counter counts gaps, not messages."
     EMPTIED = "Redis emptied", "The message was waiting in Redis when that was emptied or restarted."
     PROCESS_GONE = "process gone", "The connection was that of one of ``--processes``, which had ended."
+    PROCESS_DEAF = "process does not read", "32 MiB waited for one of the server's processes, which did not read."
     HOST_GONE = "host gone", "The host with the reply channel is no longer there."
     HOST_DEAF = "host deaf", "A host with members of the group does not listen. The counter counts hosts."
     REJECTED = "rejected", "What came from Redis was no message, or was altered."
     ERROR = "error", "The send failed for another reason; the log has the traceback."
+
+
+REASONS = tuple(reason.value for reason in Reason)
+BY_NAME = {reason.value: reason for reason in Reason}
+INDEX = {reason: index for index, reason in enumerate(REASONS)}
+
+
+def named(numbers: Iterable[int]) -> dict[str, int]:
+    """Return counters by reason, those above 0.
+
+    :param numbers: one for each reason.
+    """
+    return {reason: number for reason, number in zip(REASONS, numbers, strict=True) if number}
 
 
 class DropCounter(ThrottledLog):
@@ -64,6 +78,11 @@ class DropCounter(ThrottledLog):
     def __init__(self, now: Callable[[], float]) -> None:
         super().__init__(now, logger.warning)
         self._names: dict[str, set[str]] = {}
+        self._shared: memoryview[int] | None = None
+        #: Returns the losses of all processes that count in the same memory, by reason.
+        self.all_totals: Callable[[], dict[str, int]] = self.totals
+        #: Called before that: counts here what other processes have lost. Default: no-op.
+        self.collect: Callable[[], object] = lambda: None
 
     def record(self, reason: Reason, name: str, number: int = 1, hint: str = "") -> None:
         """Count `number` messages as lost.
@@ -80,7 +99,28 @@ class DropCounter(ThrottledLog):
     def add(self, reason: Reason, number: int = 1) -> None:
         """Count messages which the caller logs."""
         with self._lock:
-            self._totals[reason.value] = self._totals.get(reason.value, 0) + number
+            self._add(reason.value, number)
+
+    def lost(self) -> dict[str, int]:
+        """Return how many messages were lost by reason, in all processes that are known here."""
+        self.collect()
+        return self.all_totals()
+
+    def keep_in(self, shared: memoryview[int], without: Mapping[str, int]) -> None:
+        """Count in memory, too, that is shared with a process which outlives this one.
+
+        :param shared: a number for each reason.
+        :param without: what is not to be counted there.
+        """
+        with self._lock:
+            for reason in REASONS:
+                shared[INDEX[reason]] += self._totals.get(reason, 0) - without.get(reason, 0)
+            self._shared = shared
+
+    def _add(self, kind: str, number: int) -> None:
+        super()._add(kind, number)
+        if self._shared is not None:
+            self._shared[INDEX[kind]] += number
 
     def _line(self, kind: str, name: str, number: int, since: float, text: str) -> str:
         names = self._names.pop(kind, set())

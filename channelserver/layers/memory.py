@@ -19,7 +19,8 @@ from channelserver.layers.turns import Client
 #: What applications ask of a layer.
 _ASKED = (
     *("receive", "new_channel", "group_add", "group_discard", "group_channels", "flush", "channel_statistics"),
-    *("global_statistics", "dispatch", "dispatch_group", "dispatch_waiting", "when_room", "forget"),
+    *("global_statistics", "dispatch", "dispatch_unasked", "dispatch_group", "dispatch_waiting", "when_room", "forget"),
+    "session_stored",
 )
 
 

@@ -36,7 +36,7 @@ class ThrottledLog:
         now = self._now()
         since = 0.0
         with self._lock:
-            self._totals[kind] = self._totals.get(kind, 0) + number
+            self._add(kind, number)
             recent = self._recent.get((kind, name))
             if recent is None:
                 if len(self._recent) >= 1000:  # names are many where reply channels fill; the totals stay exact
@@ -50,6 +50,10 @@ class ThrottledLog:
                 number = int(recent[1])
                 recent[:] = now, 0
         self._write(printable(self._line(kind, name, number, since, text)))
+
+    def _add(self, kind: str, number: int) -> None:
+        """Count events. The lock is held."""
+        self._totals[kind] = self._totals.get(kind, 0) + number
 
     def flush(self, due: bool = False) -> None:
         """Log the sums that are due, or all of them. Call it every few seconds."""

@@ -13,13 +13,14 @@ threads do not serve them. A *sibling* (``--processes``) shares them.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -27,14 +28,14 @@ from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
 from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
-from channelserver.layers.losses import MOST_REQUEUES, Reason
+from channelserver.layers.losses import BY_NAME, MOST_REQUEUES, Reason, named
 from channelserver.layers.names import local_prefix
-from channelserver.layers.queues import MAX_IN_HAND, Delivery
+from channelserver.layers.queues import Delivery
 from channelserver.layers.turns import Client
-from channelserver.processes.figures import add_up
-from channelserver.processes.link import Link, ask
+from channelserver.processes.figures import UNANSWERED, add_up, counters
+from channelserver.processes.link import Link, ask_within
 from channelserver.processes.remote_process import Gone, RemoteProcess
-from channelserver.processes.tickets import Ledger
+from channelserver.processes.tickets import SLOTS, Ledger
 from channelserver.processes.waits import Waits
 
 _log = Logger("channelserver.processes.hub")
@@ -43,6 +44,8 @@ _log = Logger("channelserver.processes.hub")
 PATIENCE = 2.0
 #: Kinds of connections of processes that have ended for which messages are still counted.
 REMEMBERED = 100
+#: Questions about figures whose answers are kept.
+QUESTIONS = 1000
 #: Seconds in which a sibling must send its figures.
 ANSWER_SECONDS = 1.0
 
@@ -67,6 +70,7 @@ class Hub:
         self._idle_callbacks: list[Callable[[], object]] = []
         self._gone: deque[str] = deque()
         layer.queues.threads.holders.append(self._held)
+        layer.drops.collect = self._count_losses
         #: Functions that return this process's figures, by name.
         self.figures: dict[str, Callable[..., Any]] = {
             "channel_statistics": layer.own_channel_statistics,
@@ -74,11 +78,14 @@ class Hub:
         }
         #: Called with the channels that worker processes serve whenever these may have changed. Default: no-op.
         self.when_taken_over: Callable[[frozenset[str]], object] = lambda channels: None
+        #: Whether the sibling of that number does not move, so that there is no use in asking it.
+        self.silent: Callable[[int], bool] = lambda number: False
+        self._past: dict[tuple[Any, ...], dict[str, Any]] = {}  # counters of processes that have ended, by question
 
-    def join(self, link: Link, pid: int, sibling: bool = False) -> dict[str, Any]:
+    def join(self, link: Link, pid: int, sibling: int = 0) -> dict[str, Any]:
         """Let a process join.
 
-        :param sibling: whether it serves connections, too.
+        :param sibling: the number of a sibling, which serves connections, too; 0: it is a worker process.
         :returns: the options for its consumers.
         """
         peer = Peer(self, link, pid, sibling)
@@ -143,7 +150,7 @@ class Hub:
 
     def _held(self, channel: str) -> tuple[list[Client], int]:
         peers = [peer for peer in self._peers if channel in peer.channels]
-        clients = [peer.in_hand[number].client for peer in peers for number in tuple(peer.slots)]
+        clients = [peer.in_hand[number].client for peer in peers for number in tuple(peer.occupying)]
         return clients, sum(peer.places for peer in peers)
 
     def client_gone(self, reply_channel: str) -> None:
@@ -176,18 +183,43 @@ class Hub:
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
+    def _count_losses(self) -> None:
+        for peer in tuple(self._peers):
+            peer.count_losses()
+
     def gather(self, name: str, *arguments: Any) -> Deferred[list[Any]]:
         """Collect figures of this process and its siblings.
 
         :param name: ``figures``, ``channel_statistics`` or ``global_statistics``.
-        :returns: a Deferred of a list, an entry for each process that answers within :data:`ANSWER_SECONDS`.
+        :returns: a Deferred of a list, an entry for each process that answers within :data:`ANSWER_SECONDS`; for the
+            others, the counters they had.
         """
-        answers = [ask(peer.link, "own_" + name, *arguments) for peer in self._peers if peer.sibling]
-        for answer in answers:
-            answer.addTimeout(ANSWER_SECONDS, self.clock)
-        gathered = DeferredList(answers, consumeErrors=True)
+        question = (name, *arguments)
+        siblings = [peer for peer in self._peers if peer.sibling]
+        answers = [
+            fail(TimeoutError())
+            if self.silent(peer.sibling)
+            else ask_within(ANSWER_SECONDS, self.clock, peer.link, "own_" + name, *arguments)
+            for peer in siblings
+        ]
         own = self.figures[name](*arguments)
-        return gathered.addCallback(lambda results: [own, *(result for success, result in results if success)])
+
+        def collect(results: list[tuple[bool, Any]]) -> list[Any]:
+            found = [own, self._past.get(question, {})]
+            for peer, (success, result) in zip(siblings, results, strict=True):
+                if success:
+                    peer.answered(question, result)
+                    found.append(result)
+                else:
+                    found.append({**peer.counters.get(question, {}), UNANSWERED: 1})
+            return found
+
+        return DeferredList(answers, consumeErrors=True).addCallback(collect)
+
+    def keep_counters(self, counted: dict[tuple[Any, ...], dict[str, Any]]) -> None:
+        """Let the counters of a process that has ended count on."""
+        for question, figures in counted.items():
+            remember(self._past, question, add_up([self._past.get(question, {}), figures]))
 
     def add_up(self, name: str, *arguments: Any) -> Deferred[dict[str, Any]]:
         """Like :meth:`gather`, with the answers added up."""
@@ -210,10 +242,10 @@ class Hub:
 class Peer:
     """One joined process.
 
-    :param sibling: whether it serves connections, too.
+    :param sibling: the number of a sibling, which serves connections, too; 0: it is a worker process.
     """
 
-    def __init__(self, hub: Hub, link: Link, pid: int, sibling: bool) -> None:
+    def __init__(self, hub: Hub, link: Link, pid: int, sibling: int) -> None:
         self._hub = hub
         self._layer = layer = hub.layer
         self.link = link
@@ -223,13 +255,18 @@ class Peer:
         #: The messages it has not finished, by number, oldest first.
         self.in_hand: dict[int, Delivery] = {}
         self.places = 0  # how many messages it takes at a time
-        self.slots: dict[int, int] = {}  # of those that may occupy a thread
-        self._free: list[int] = []
+        self.occupying: set[int] = set()  # those that may occupy a thread
+        self._slots: dict[int, int] = {}  # in the ledger
+        self._free = list(range(SLOTS))
+        self._losses: dict[str, int] = {}  # that are counted here
+        self._counting = threading.Lock()
         self._number = 0
         self._ledger: Ledger | None = None
         self._prefixes: list[str] = []
-        self._outlet = RemoteProcess(link, hub.bridge, layer.drops)
-        self._lines: dict[str, deque[Content]] = {}
+        self._outlet = RemoteProcess(link, hub.bridge, hub.clock, layer.drops)
+        #: The counters it has answered last, by question.
+        self.counters: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self._lines: dict[str, deque[tuple[Content, float]]] = {}
         self._calls: dict[str, Callable[..., Any]] = {
             **layer_calls(layer, hub.waits, hub),
             "serve": self._serve,
@@ -258,7 +295,7 @@ class Peer:
     @property
     def room(self) -> int:
         """How many more messages it can take."""
-        return min(len(self._free), MAX_IN_HAND - len(self.in_hand))
+        return min(self.places - len(self.occupying), len(self._free))
 
     def hand_over(self, delivery: Delivery) -> None:
         """Give it a message; one that is too large is counted as lost."""
@@ -281,14 +318,13 @@ class Peer:
             self._give_up(delivery)
             return
         self.in_hand[number] = delivery
-        self.slots[number] = slot
+        self._slots[number] = slot
+        self.occupying.add(number)
 
     def _serve(self, channels: list[str], number: int) -> None:
         ledger = self.link.take_descriptor()
-        number = max(1, min(number, MAX_IN_HAND))
-        self._ledger = Ledger(ledger, number)
-        self._free = list(range(number))
-        self.places = number
+        self._ledger = Ledger(ledger)
+        self.places = number = max(1, min(number, SLOTS))
         self.channels = tuple(channels)
         if not self.sibling:
             _log.info(
@@ -298,20 +334,18 @@ class Peer:
         self._hub.changed()
 
     def _retire(self) -> None:
-        self.channels, self._free = (), []
+        self.channels, self.places = (), 0
         self._hub.changed()
 
     def _take_back(self, number: int) -> Delivery | None:
-        self._free_slot(number)
+        self.occupying.discard(number)
+        slot = self._slots.pop(number, None)
+        if slot is not None:
+            self._free.append(slot)
         return self.in_hand.pop(number, None)
 
-    def _free_slot(self, number: int) -> None:
-        slot = self.slots.pop(number, None)
-        if slot is not None and self.channels:
-            self._free.append(slot)
-
     def _release(self, number: int) -> None:
-        self._free_slot(number)
+        self.occupying.discard(number)
         self._hub.look()
 
     def _finish(self, number: int) -> None:
@@ -334,16 +368,18 @@ class Peer:
 
     def close(self) -> None:
         """The process has left. Return messages that it had not started, or that may come twice, to the queue;
-        count the others as lost.
+        count the others as lost, unless their consumers have ended.
         """
         untouched: list[Delivery] = []
         begun: list[Delivery] = []
+        ended: list[Delivery] = []
+        ledger, layer = self._ledger, self._layer
         for number, delivery in self.in_hand.items():
-            slot = self.slots.get(number)  # None: a released message, which has begun
-            has_begun = slot is None or self._ledger is None or self._ledger.begun(slot, number)
-            (begun if has_begun else untouched).append(delivery)
+            assert ledger is not None
+            slot = self._slots[number]
+            state = begun if ledger.begun(slot, number) else ended if ledger.ended(slot, number) else untouched
+            state.append(delivery)
         self.in_hand.clear()
-        layer = self._layer
         layer.queues.restore(untouched)
         may_repeat = [delivery for delivery in begun if local_prefix(delivery.channel) in layer.requeued]
         again = [delivery for delivery in may_repeat if delivery.deaths < MOST_REQUEUES]
@@ -359,14 +395,35 @@ class Peer:
         lost = [(Reason.DIED_AGAIN if one in may_repeat else Reason.DIED, one.channel) for one in begun]
         for (reason, channel), count in Counter(lost).items():
             layer.drops.record(reason, channel, count, f"it was process {self.pid}")
-        for delivery in begun:
+        for delivery in begun + ended:
             self._give_up(delivery)
-        if self._ledger is not None:
-            self._ledger.close()
+        self.count_losses()
+        with self._counting:
+            self._ledger = None
+        if ledger is not None:
+            ledger.close()
         for prefix in self._prefixes:
             self._layer.detach(prefix)
             self._layer.groups.drop_prefix(prefix)
             self._hub.remember(prefix)
+        layer.drops.record(
+            Reason.PROCESS_GONE, "its connections", self.link.unread_messages, f"it was process {self.pid}"
+        )
+        if self.sibling:
+            self._hub.keep_counters(self.counters)
+
+    def answered(self, question: tuple[Any, ...], figures: dict[str, Any]) -> None:
+        """Keep the counters of an answer."""
+        remember(self.counters, question, counters(figures))
+
+    def count_losses(self) -> None:
+        """Count here what the process has lost itself; any thread. A sibling's losses are in other memory."""
+        with self._counting:
+            if self._ledger is not None:
+                found = named(self._ledger.losses)
+                for reason, number in found.items():
+                    self._layer.drops.add(BY_NAME[reason], number - self._losses.get(reason, 0))
+                self._losses = found
 
     def _give_up(self, delivery: Delivery) -> None:
         """Tell the client that its message is lost, and free the lane."""
@@ -387,20 +444,28 @@ class Peer:
 
     def _send_patiently(self, channel: str, content: Content) -> None:
         """Put a message into a channel as soon as the channel has room; later messages wait behind it."""
+        self._put_patiently(channel, content, self._hub.clock.seconds() + PATIENCE)
+
+    def _put_patiently(self, channel: str, content: Content, ends: float) -> None:
         line = self._lines.get(channel)
         if line is not None:
-            line.append(content)
+            line.append((content, ends))
             return
-        result = self._hub.waits.put(channel, content, PATIENCE)
+        result = self._hub.waits.put(channel, content, max(0.0, ends - self._hub.clock.seconds()))
         if isinstance(result, Deferred):
             self._lines[channel] = deque()
             result.addBoth(self._sent_patiently, channel)
+        elif result is not True:
+            self._count_full(channel)
 
     def _sent_patiently(self, result: Any, channel: str) -> None:
         if result is not True:
-            self._layer.drops.record(Reason.FULL, channel, hint=f"tried again for {PATIENCE:.0f} s")
-        for content in self._lines.pop(channel):
-            self._send_patiently(channel, content)
+            self._count_full(channel)
+        for content, ends in self._lines.pop(channel):
+            self._put_patiently(channel, content, ends)
+
+    def _count_full(self, channel: str) -> None:
+        self._layer.drops.record(Reason.FULL, channel, hint=f"tried again for {PATIENCE:.0f} s")
 
     def _send_group(self, group: str, content: Content) -> None:
         self._layer.broadcast(group, content, self._outlet)
@@ -427,6 +492,13 @@ class Peer:
             self._layer.group_discard(group, channel)
 
 
+def remember(kept: dict[tuple[Any, ...], Any], question: tuple[Any, ...], answer: Any) -> None:
+    """Keep the answer to a question; forget that to the oldest of too many."""
+    kept[question] = answer
+    if len(kept) > QUESTIONS:
+        del kept[next(iter(kept))]
+
+
 def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> dict[str, Callable[..., Any]]:
     """Return the layer's methods for requests of other processes, by name. None blocks the reactor thread."""
     statistics: dict[str, Callable[..., Any]] = {
@@ -445,5 +517,6 @@ def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> d
         "group_channels": layer.group_channels,
         "forget": layer.forget,
         "flush": layer.flush,
+        "session_stored": layer.session_stored,
         **statistics,
     }

@@ -19,6 +19,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IFileDescriptorReceiver,
+    IPushProducer,
     IReactorCore,
     IReactorFromThreads,
     IReactorProcess,
@@ -41,8 +42,16 @@ from channelserver.processes import wire
 _log = Logger("channelserver.processes.link")
 
 
+#: Bytes that may wait for a process that does not read, before further messages to it are dropped.
+CROWDED = 32 * 1024 * 1024
+
+
 class LinkLost(ConnectionError):
     """The other process ended before it answered."""
+
+
+class NoLink(ConnectionError):
+    """There is no connection to the other process, so it was not asked."""
 
 
 class IReactor(
@@ -54,10 +63,15 @@ class IReactor(
 class ILinkTransport(IUNIXTransport, ITCPTransport):
     """Twisted's connected Unix socket; for type checkers."""
 
+    disconnecting: bool
+
+    def unregisterProducer() -> None:
+        """See ``IConsumer``."""
+
     socket: socket.socket
 
 
-@implementer(IFileDescriptorReceiver)
+@implementer(IFileDescriptorReceiver, IPushProducer)
 class Link(Int32StringReceiver):
     """One end of a connection between two processes.
 
@@ -75,6 +89,12 @@ class Link(Int32StringReceiver):
         self._asked: dict[int, Deferred[Any]] = {}
         self._number = 0
         self._descriptors: deque[int] = deque()
+        #: It has left a question unanswered, and sent nothing since.
+        self.deaf = False
+        self._slow = False  # the other process has not read what was sent
+        self._unread = 0  # bytes sent since
+        #: Messages sent since: if the process ends now, it has not got them.
+        self.unread_messages = 0
 
     # -- requests of this process --------------------------------------------------------------------------------------
 
@@ -99,18 +119,52 @@ class Link(Int32StringReceiver):
         data = wire.pack([wire.VERSION, None, name, list(arguments)])
         if descriptor is not None:
             self.transport.sendFileDescriptor(descriptor)
-        self.sendString(data)
+        self._write(data)
+
+    def message(self, name: str, *arguments: Any) -> bool:
+        """Like :meth:`note`, for a message of the application: at most :data:`CROWDED` bytes wait for a process that
+        does not read.
+
+        :returns: False if too much waits; then the message is not sent.
+        :raises MessageTooLarge: the arguments do not fit into a frame.
+        """
+        if self._unread > CROWDED:
+            return False
+        self.note(name, *arguments)
+        self.unread_messages += self._slow
+        return True
 
     def take_descriptor(self) -> int:
         """Return the file descriptor that came with the current note."""
         return self._descriptors.popleft()
 
     def _send(self, frame: list[Any]) -> None:
-        self.sendString(wire.pack(frame))
+        self._write(wire.pack(frame))
+
+    def _write(self, data: bytes) -> None:
+        self._unread += len(data) * self._slow
+        self.sendString(data)
+
+    # -- back-pressure, from the transport -----------------------------------------------------------------------------
+
+    def pauseProducing(self) -> None:
+        """More than 64 KiB wait for the other process."""
+        self._slow = True
+
+    def resumeProducing(self) -> None:
+        """The other process has read, or the kernel has taken, all of it."""
+        self._slow = False
+        self._unread = self.unread_messages = 0
+        if self.transport.disconnecting:
+            self.transport.unregisterProducer()  # which would keep it open
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
 
     # -- requests of the other process ---------------------------------------------------------------------------------
 
     def stringReceived(self, string: bytes) -> None:
+        self.deaf = False
         number: Any = None
         try:
             frame = wire.unpack(string)
@@ -170,6 +224,10 @@ class Link(Int32StringReceiver):
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
+    def makeConnection(self, transport: Any) -> None:
+        transport.registerProducer(self, True)
+        super().makeConnection(transport)
+
     def fileDescriptorReceived(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
         self._descriptors.append(descriptor)  # arrives before its note
@@ -197,10 +255,15 @@ class Link(Int32StringReceiver):
 
 
 def ask(link: Link | None, name: str, *arguments: Any) -> Deferred[Any]:
-    """Like :meth:`Link.call`, but every error makes the Deferred fail; without a link, with :class:`LinkLost`."""
+    """Like :meth:`Link.call`, but every error makes the Deferred fail; without a link, with :class:`NoLink`."""
     if link is None:
-        return fail(LinkLost("there is no connection to the server"))
+        return fail(NoLink("there is no connection to the server"))
     try:
         return link.call(name, *arguments)
     except MessageTooLarge as problem:
         return fail(problem)
+
+
+def ask_within(seconds: float, clock: IReactorTime, link: Link | None, name: str, *arguments: Any) -> Deferred[Any]:
+    """Like :func:`ask`, but without an answer in `seconds` the Deferred fails with Twisted's ``TimeoutError``."""
+    return ask(link, name, *arguments).addTimeout(seconds, clock)

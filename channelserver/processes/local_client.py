@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from channelserver.layers.base import BaseChannelLayer
+from channelserver.layers.base import BaseChannelLayer, DeliveryUnknown
 from channelserver.layers.content import Content
 from channelserver.layers.losses import Reason
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
@@ -43,7 +43,7 @@ class LocalSocketLayer(BaseChannelLayer):
     :param alias: which of ``CHANNEL_LAYERS``; the server must serve the same one.
 
     The other parameters are those of the in-memory layer; the server's own values of them apply. All methods raise
-    :class:`NoServerError` if no server is running.
+    :class:`NoServerError` if no server is running, and ``DeliveryUnknown`` if the server does not answer.
     """
 
     #: Returns the socket of the settings; :mod:`channelserver.registry` sets it.
@@ -117,7 +117,7 @@ class LocalSocketLayer(BaseChannelLayer):
         def wait() -> None:
             try:
                 self._call("room", channel, content, ANSWER_SECONDS, patience=ANSWER_SECONDS)
-            except OSError:
+            except (OSError, DeliveryUnknown):
                 pass  # the caller tries again, and gets the error
             callback()
 
@@ -126,6 +126,9 @@ class LocalSocketLayer(BaseChannelLayer):
 
     def forget(self, channel: str) -> None:
         self._call("forget", channel)
+
+    def session_stored(self, channel: str) -> None:
+        self._call("session_stored", channel)
 
     def close(self) -> None:
         """Close the idle connections; the next call opens a new one."""
@@ -140,8 +143,10 @@ class LocalSocketLayer(BaseChannelLayer):
         """Send a request to the server and return the answer.
 
         :param patience: seconds that the server may wait before it answers.
+        :raises DeliveryUnknown: the server has got the request, and did not answer.
         """
         request = wire.pack([wire.VERSION, 0, name, [self.alias, *arguments]])
+        connection: _Connection | None = None
         try:
             connection = self._take()
             try:
@@ -156,9 +161,14 @@ class LocalSocketLayer(BaseChannelLayer):
         except NoServerError:
             raise
         except OSError as error:
+            if connection is not None and connection.sent:
+                raise DeliveryUnknown(
+                    f"the server on {self.path!r} did not answer ({error.strerror or error}); it may have got the "
+                    "message, or not"
+                ) from error
             raise NoServerError(
                 f"no server of this project answers on {self.path!r} ({error.strerror or error}); start one with "
-                "'twistd channelserver', or name its --local-socket in the setting CHANNELSERVER['local_socket']"
+                "'channelserver serve', or name its --local-socket in the setting CHANNELSERVER['local_socket']"
             ) from error
         self._keep(connection)
         problem, result = answer
@@ -192,6 +202,8 @@ class _Connection:
         self._path = path
         #: Whether no request has been answered yet.
         self.fresh = True
+        #: Whether the latest request has been sent as a whole.
+        self.sent = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(ANSWER_SECONDS)
@@ -212,9 +224,11 @@ class _Connection:
 
         :param patience: seconds that the server may wait before it answers.
         """
+        self.sent = False
         try:
             self._socket.settimeout(ANSWER_SECONDS + patience)
             self._socket.sendall(len(request).to_bytes(wire.PREFIX, "big") + request)
+            self.sent = True
             size = int.from_bytes(self._read(wire.PREFIX), "big")
             if size > wire.MAX_FRAME:
                 raise NoServerError(f"what listens on {self._path!r} is not channelserver")

@@ -16,22 +16,28 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet import defer
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
-from channelserver.layers.base import ReactorBridge
+from channelserver.layers import DeliveryUnknown, InMemoryChannelLayer, MessageTooLarge
+from channelserver.layers.base import SESSION, ReactorBridge
 from channelserver.layers.content import Content
 from channelserver.layers.local import SERVER_CHANNELS
 from channelserver.layers.losses import Reason
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.layers.queues import Delivery
 from channelserver.processes.connectors import Connector
-from channelserver.processes.figures import add_up
-from channelserver.processes.link import Link, LinkLost, ask
+from channelserver.processes.figures import UNANSWERED, add_up
+from channelserver.processes.link import Link, LinkLost, NoLink, ask, ask_within
 from channelserver.processes.local_client import ANSWER_SECONDS, NoServerError
 from channelserver.processes.remote_process import size_of
 from channelserver.processes.tickets import Ledger, Ticket, TicketQueues
+
+#: Notes with a message of the application.
+_MESSAGES = frozenset({"reply", "send_patiently", "send_group"})
+#: Seconds in which the other process must send its figures, for which it may ask further ones.
+FIGURES_SECONDS = 3.0
 
 _NO_SERVER = "there is no connection to the server"
 
@@ -51,10 +57,12 @@ class RemoteLayer(InMemoryChannelLayer):
         self.queues.report_release = lambda delivery: self._started().post(self._release_now, delivery)
         self._connector = connector
         self._bridge: ReactorBridge | None = None
+        self._reactor: Any = None
         self._thread: int | None = None
         self._link: Link | None = None
         self._served: tuple[list[str], int] | None = None
         self._descriptor: int | None = None
+        self._counted: dict[str, int] = {}  # the losses that the other process has counted, too
         self._handlers: dict[str, Callable[..., Any]] = {
             "take": self._taken,
             "reply": super().dispatch,
@@ -72,6 +80,7 @@ class RemoteLayer(InMemoryChannelLayer):
 
     def open(self, reactor: Any, bridge: ReactorBridge) -> None:
         self._bridge = bridge
+        self._reactor = reactor
         self._thread = threading.get_ident()
         self._connector.open(reactor, self._joined, self._left)
 
@@ -83,9 +92,11 @@ class RemoteLayer(InMemoryChannelLayer):
         self._announce()
 
     def _left(self, link: Link) -> None:
+        self.drops.record(Reason.NO_SERVER, "replies and groups", link.unread_messages, "the server has ended")
         # The other process takes back what it had handed over, or counts it as lost.
         if self._link is link:
             self._link = None
+            self._counted = self.drops.totals()
             self.queues.lose(link)
 
     def serve(self, channels: Collection[str], threads: int) -> None:
@@ -99,7 +110,9 @@ class RemoteLayer(InMemoryChannelLayer):
             return
         channels, threads = self._served
         self._close_descriptor()
-        self.queues.ledger, self._descriptor = Ledger.make(threads)
+        self.queues.ledger, self._descriptor = Ledger.make()
+        if not self._outlets:  # a sibling has other memory for that
+            self.drops.keep_in(self.queues.ledger.losses, self._counted)
         self._link.note("serve", channels, threads, descriptor=self._descriptor)
 
     def _close_descriptor(self) -> None:
@@ -167,16 +180,24 @@ class RemoteLayer(InMemoryChannelLayer):
         try:
             if self._link is None:
                 self.drops.record(Reason.NO_SERVER, arguments[0], hint=_NO_SERVER)
-            else:
+            elif name not in _MESSAGES:
                 self._link.note(name, *arguments)
+            elif not self._link.message(name, *arguments):
+                self.drops.record(Reason.PROCESS_DEAF, arguments[0])
         except MessageTooLarge as problem:
             self.drops.record(Reason.TOO_LARGE, arguments[0], hint=str(problem))
 
-    def _ask(self, name: str, *arguments: Any, patience: float = 0.0, size: int = 0) -> Any:
+    def _ask(self, name: str, *arguments: Any, patience: float = 0.0, size: int = 0, limit: float | None = None) -> Any:
         """Send a request to the other process and wait for the answer; not for the reactor thread.
 
         :param patience: seconds that the other process may wait before it answers.
+        :param limit: seconds for the answer itself; default: :data:`ANSWER_SECONDS`.
+        :raises DeliveryUnknown: there was no answer; the other process may have handled the request.
+        :raises NoServerError: it was not asked: there is no connection, or it has not answered before.
         """
+        link = self._link
+        if link is not None and link.deaf:
+            raise NoServerError("the server does not answer, so it was not asked")
         bridge = self._started()
         if self._in_reactor():
             raise RuntimeError(f"{name!r} waits for another process, so the reactor thread must not call it")
@@ -186,11 +207,18 @@ class RemoteLayer(InMemoryChannelLayer):
             answer.set_exception(failure.value)
 
         bridge.post_data(size, lambda: ask(self._link, name, *arguments).addCallbacks(answer.set_result, failed))
+        patience += ANSWER_SECONDS if limit is None else limit
         try:
-            return answer.result(ANSWER_SECONDS + patience)
+            return answer.result(patience)
         except TimeoutError:
-            raise NoServerError(f"the server did not answer within {ANSWER_SECONDS + patience:g} s") from None
+            if link is not None:
+                link.deaf = True
+            raise DeliveryUnknown(
+                f"the server did not answer within {patience:g} s; it may have got the message, or not"
+            ) from None
         except LinkLost as problem:
+            raise DeliveryUnknown(f"{problem}; it may have got the message, or not") from None
+        except NoLink as problem:
             raise NoServerError(str(problem)) from None
 
     def _started(self) -> ReactorBridge:
@@ -240,10 +268,17 @@ class RemoteLayer(InMemoryChannelLayer):
         self._ask("flush")  # it answers with the note "flushed"
 
     def channel_statistics(self, channel: str) -> dict[str, float]:
-        return add_up(self._ask("gather", "channel_statistics", channel))
+        return self._gather("channel_statistics", self.own_channel_statistics, check_channel_name(channel))
 
     def global_statistics(self) -> dict[str, Any]:
-        return add_up(self._ask("gather", "global_statistics"))
+        return self._gather("global_statistics", self.own_global_statistics)
+
+    def _gather(self, name: str, own: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """Return the figures of all processes, or, marked as such, those of this one."""
+        try:
+            return add_up(self._ask("gather", name, *arguments, limit=FIGURES_SECONDS))
+        except (DeliveryUnknown, NoServerError):
+            return {**own(*arguments), UNANSWERED: 1}
 
     def own_global_statistics(self) -> dict[str, Any]:
         # The other process counts the groups.
@@ -251,7 +286,14 @@ class RemoteLayer(InMemoryChannelLayer):
 
     def gather_figures(self) -> Deferred[Any]:
         """Return a Deferred of the figures of all processes; for the reactor thread."""
-        return ask(self._link, "gather", "figures")
+        if self._link is not None and self._link.deaf:
+            return fail(NoLink("the first process does not answer"))
+        return ask_within(FIGURES_SECONDS, self._reactor, self._link, "gather", "figures").addErrback(self._deaf)
+
+    def _deaf(self, failure: Failure) -> Failure:
+        if self._link is not None and failure.check(defer.TimeoutError):
+            self._link.deaf = True
+        return failure
 
     def provide_figures(self, figures: Callable[[], dict[str, Any]]) -> None:
         """Answer the other process's requests for figures with those that `figures` returns."""
@@ -262,16 +304,26 @@ class RemoteLayer(InMemoryChannelLayer):
         self._handlers["client_gone"] = call
 
     def dispatch(self, channel: str, content: Content) -> None:
+        if self._in_reactor() or _is_reply_channel(channel) or self.outlet_of(channel) is not None:
+            self.dispatch_unasked(channel, content)
+        else:
+            self._ask("send", channel, content, size=size_of(content))
+
+    def dispatch_unasked(self, channel: str, content: Content) -> None:
         outlet = self.outlet_of(channel)
         if outlet is not None:
             outlet.deliver(channel, content)
         elif _is_reply_channel(channel):
             self._note("reply", channel, content, size=size_of(content))
-        elif self._in_reactor():
-            # The rest of an outbox (workers/outbox.py): the other process waits for room, and counts what is lost.
-            self._note("send_patiently", channel, content, size=size_of(content))
         else:
-            self._ask("send", channel, content, size=size_of(content))
+            # The other process waits for room, and counts what is lost.
+            self._note("send_patiently", channel, content, size=size_of(content))
+
+    def session_stored(self, channel: str) -> None:
+        if self.outlet_of(channel) is not None:
+            super().session_stored(channel)
+        elif _is_reply_channel(channel) and self._link is not None:  # else its connection has closed
+            self._note("reply", channel, {SESSION: True})
 
     def dispatch_group(self, group: str, content: Content) -> None:
         self.broadcast(group, content)
@@ -283,12 +335,15 @@ class RemoteLayer(InMemoryChannelLayer):
             return outlet.deliver_waiting(channel, content, timeout)
         try:
             return bool(self._ask("send_waiting", channel, content, timeout, patience=timeout, size=size_of(content)))
-        except NoServerError:
+        except (NoServerError, DeliveryUnknown):
             return False
 
     def dispatch_then(self, channel: str, content: Content, timeout: float, done: Callable[[bool], object]) -> None:
         def send() -> None:
-            ask(self._link, "send_waiting", channel, content, timeout).addBoth(lambda answer: done(answer is True))
+            asked = ask_within(
+                timeout + ANSWER_SECONDS, self._reactor, self._link, "send_waiting", channel, content, timeout
+            )
+            asked.addBoth(lambda answer: done(answer is True))
 
         self._started().post_data(size_of(content), send)
 
@@ -297,9 +352,13 @@ class RemoteLayer(InMemoryChannelLayer):
             return super().when_room(channel, content, callback)
         if self.outlet_of(channel) is not None or _is_reply_channel(channel):
             return True
-        self._started().post(
-            lambda: ask(self._link, "room", channel, content, ANSWER_SECONDS).addBoth(lambda _: callback())
-        )
+        limit = 2 * ANSWER_SECONDS
+
+        def wait() -> None:
+            asked = ask_within(limit, self._reactor, self._link, "room", channel, content, ANSWER_SECONDS)
+            asked.addBoth(lambda _: callback())
+
+        self._started().post(wait)
         return False
 
 

@@ -10,11 +10,16 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from typing import Any
 
+from twisted.internet.interfaces import IReactorTime
+
 from channelserver.bridge import Bridge
 from channelserver.layers import MessageTooLarge
 from channelserver.layers.content import Content
 from channelserver.layers.losses import DropCounter, Reason
-from channelserver.processes.link import Link, ask
+from channelserver.processes.link import Link, ask_within
+
+#: Seconds that a message to a slow client of another process waits at most; that process has its own, shorter limits.
+LONGEST_WAIT = 600.0
 
 
 class RemoteProcess:
@@ -23,9 +28,10 @@ class RemoteProcess:
     :param drops: counts the messages that do not fit into a frame.
     """
 
-    def __init__(self, link: Link, bridge: Bridge, drops: DropCounter) -> None:
+    def __init__(self, link: Link, bridge: Bridge, clock: IReactorTime, drops: DropCounter) -> None:
         self._link = link
         self._bridge = bridge
+        self._clock = clock
         self._drops = drops
 
     def __contains__(self, channel: object) -> bool:
@@ -55,7 +61,8 @@ class RemoteProcess:
         self._bridge.post(self._deliver_then, channel, content, done)
 
     def _deliver_then(self, channel: str, content: Content, done: Callable[[bool], object]) -> None:
-        ask(self._link, "reply_waiting", channel, content).addCallbacks(done, lambda failure: done(False))
+        asked = ask_within(LONGEST_WAIT, self._clock, self._link, "reply_waiting", channel, content)
+        asked.addCallbacks(done, lambda failure: done(False))
 
     def group_added(self, group: str, channel: str) -> None:
         self._bridge.post(self._note, "group_added", group, channel)
@@ -77,7 +84,8 @@ class RemoteProcess:
             self._drops.record(Reason.PROCESS_GONE, name)
             return
         try:
-            self._link.note(call, *arguments)
+            if not self._link.message(call, *arguments):
+                self._drops.record(Reason.PROCESS_DEAF, name)
         except MessageTooLarge as problem:
             self._drops.record(Reason.TOO_LARGE, name, hint=str(problem))
 

@@ -1,7 +1,8 @@
-"""What each process of a server tells the others in shared memory: its connections, and that its reactor runs.
+"""What each process of a server tells the others in shared memory: its connections, that its reactor runs, its losses.
 
 Runs in the reactor thread of each process; owns that process's own numbers. A process that is stopped or whose reactor
-hangs cannot send anything; that it no longer writes here, the others see at once and without asking it.
+hangs cannot send anything; that it no longer writes here, the others see at once and without asking it. What it has
+counted here stays when it ends, and the process that replaces it goes on counting.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import os
 import time
 from collections.abc import Callable
 
-#: The numbers of a process: its connections, and when its reactor last ran, in ms of the monotonic clock (0: it has not
-#: yet), which all processes share.
-_NUMBERS = ("connections", "beat")
+from channelserver.layers.losses import REASONS, named
+
+#: How many numbers a process has: its connections; when its reactor last ran, in ms of the monotonic clock (0: it has
+#: not yet), which all processes share; and its losses.
+_NUMBERS = 2 + len(REASONS)
 #: Bytes of a number.
 _SIZE = 8
 #: Stands for the connections of a process that is not running.
@@ -39,14 +42,15 @@ class Shares:
         self.processes = processes
         self._now = now
         self._others = [other for other in range(1, processes + 1) if other != number]
-        memory = memoryview(mmap.mmap(descriptor, processes * len(_NUMBERS) * _SIZE)).cast("Q")
-        self._counts, self._beats = memory[:processes], memory[processes:]
+        memory = memoryview(mmap.mmap(descriptor, processes * _NUMBERS * _SIZE)).cast("Q")
+        self._counts, self._beats = memory[:processes], memory[processes : 2 * processes]
+        self._losses = [memory[2 * processes + index :: processes] for index in range(processes)]
 
     @classmethod
     def make(cls, processes: int, now: Callable[[], float] = time.monotonic) -> Shares:
         """Return the shares of the first process; the others are not running yet."""
         descriptor = os.memfd_create("channelserver-shares")
-        os.ftruncate(descriptor, processes * len(_NUMBERS) * _SIZE)
+        os.ftruncate(descriptor, processes * _NUMBERS * _SIZE)
         shares = cls(descriptor, processes, 1, now)
         for number in range(2, processes + 1):
             shares.gone(number)
@@ -60,6 +64,15 @@ class Shares:
         """Note that a process is not running."""
         self._counts[number - 1] = _ABSENT
         self._beats[number - 1] = 0
+
+    @property
+    def losses(self) -> memoryview[int]:
+        """The losses of this process, and of those that it replaces: a number for each reason."""
+        return self._losses[self.number - 1]
+
+    def lost(self) -> dict[str, int]:
+        """Return the losses of all processes by reason."""
+        return named(map(sum, zip(*self._losses, strict=True)))
 
     def total(self) -> int:
         """Return the sum over all processes."""

@@ -215,7 +215,7 @@ class Sibling:
             hub = self._siblings.hub
             if hub is not None:
                 self._link = adopt(self._reactor, os.dup(ours.fileno()))
-                hub.join(self._link, pid, sibling=True)
+                hub.join(self._link, pid, self.number)
 
     def _spawn(self, link: int, lifeline: int, stdin: int) -> int:
         listeners = self._siblings.listeners()

@@ -4,7 +4,8 @@ Safe from any thread. :class:`TicketQueues` owns the tickets; a :class:`Ledger` 
 
 The process whose queue a message was in keeps it, under its ticket, until the process that got it reports it finished.
 If that process dies, the message is either *begun* (a consumer may have seen it: it is lost) or not (it returns to its
-place). A report over a socket could be lost with the process; a mark in shared memory cannot, and costs no system call.
+place), or its consumer has *ended*. A report over a socket could be lost with the process; a mark in shared memory
+cannot, and costs no system call.
 """
 
 from __future__ import annotations
@@ -15,35 +16,40 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from channelserver.layers.content import Content
-from channelserver.layers.queues import Delivery, Taker, WorkQueues
+from channelserver.layers.losses import REASONS
+from channelserver.layers.queues import MAX_IN_HAND, Delivery, Taker, WorkQueues
 from channelserver.processes.link import Link
 
 #: Bytes of an entry.
 _SIZE = 8
+#: Entries of a ledger.
+SLOTS = MAX_IN_HAND
 
 
 class Ledger:
-    """Marks which messages have begun, in memory that two processes share.
+    """Marks which messages have begun and ended, in memory that two processes share; and counts losses.
 
-    The process that runs the consumers makes it and sends its descriptor to the other process, which reads it.
+    The process that runs the consumers makes it and sends its descriptor to the other process, which reads it. It has
+    :data:`SLOTS` entries: the number of the message last begun there, or its complement if that has ended.
 
     :param descriptor: of the memory; closed here.
-    :param slots: most messages in hand at the same time.
     """
 
-    def __init__(self, descriptor: int, slots: int) -> None:
+    def __init__(self, descriptor: int) -> None:
         try:
-            self._memory = mmap.mmap(descriptor, slots * _SIZE)
+            self._memory = mmap.mmap(descriptor, (SLOTS + len(REASONS)) * _SIZE)
         finally:
             os.close(descriptor)
-        self._numbers = memoryview(self._memory).cast("Q")
+        self._numbers = memoryview(self._memory).cast("q")
+        #: The process's losses: a number for each reason.
+        self.losses: memoryview[int] = self._numbers[SLOTS:]
 
     @classmethod
-    def make(cls, slots: int) -> tuple[Ledger, int]:
+    def make(cls) -> tuple[Ledger, int]:
         """Return a new ledger, and the descriptor of its memory, which the caller closes."""
         descriptor = os.memfd_create("channelserver-ledger")
-        os.ftruncate(descriptor, slots * _SIZE)
-        return cls(os.dup(descriptor), slots), descriptor
+        os.ftruncate(descriptor, (SLOTS + len(REASONS)) * _SIZE)
+        return cls(os.dup(descriptor)), descriptor
 
     def begin(self, slot: int, number: int) -> None:
         """Mark message `number` in `slot` as begun."""
@@ -53,8 +59,17 @@ class Ledger:
         """Whether message `number` in `slot` has begun."""
         return self._numbers[slot] == number
 
+    def end(self, slot: int, number: int) -> None:
+        """Mark message `number` in `slot` as ended."""
+        self._numbers[slot] = ~number
+
+    def ended(self, slot: int, number: int) -> bool:
+        """Whether message `number` in `slot` has ended."""
+        return self._numbers[slot] == ~number
+
     def close(self) -> None:
         """Release the memory."""
+        self.losses.release()
         self._numbers.release()
         self._memory.close()
 
@@ -64,7 +79,8 @@ class Ticket(NamedTuple):
 
     link: Link
     number: int
-    slot: int  # -1: released
+    slot: int
+    released: bool = False
 
 
 class HandedOver(Delivery):
@@ -115,8 +131,8 @@ class TicketQueues(WorkQueues):
 
     def release(self, delivery: Delivery) -> None:
         ticket = delivery.ticket
-        if ticket is not None and ticket.slot >= 0:
-            delivery.ticket = ticket._replace(slot=-1)
+        if ticket is not None and not ticket.released:
+            delivery.ticket = ticket._replace(released=True)
             self.report_release(delivery)
 
     def finish(self, delivery: Delivery) -> None:
@@ -145,6 +161,11 @@ class TicketQueues(WorkQueues):
         if ticket is None:
             return False
         delivery.ticket = None
+        if self.ledger is not None:
+            if what[0] == "finish":
+                self.ledger.end(ticket.slot, ticket.number)
+            else:
+                self.ledger.begin(ticket.slot, 0)  # as if it had not begun
         super().finish(delivery)
         self.report(ticket, what)
         return True

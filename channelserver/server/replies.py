@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Protocol, cast
@@ -17,7 +18,7 @@ from typing import Any, Protocol, cast
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
-from channelserver.layers.base import EVENTS, FILE
+from channelserver.layers.base import EVENTS, FILE, SESSION
 from channelserver.layers.content import Content, size_of_reply
 from channelserver.layers.events import encode_event
 from channelserver.layers.groups import Members
@@ -27,6 +28,8 @@ from channelserver.server.websocket import frames
 from channelserver.server.websocket.deflate import Deflated
 
 _log = Logger("channelserver.server.replies")
+#: Seconds between two renewals of a channel session.
+RENEW_SECONDS = 86400.0
 #: Event streams that a turn of the reactor feeds at most; and how many sends may wait for their turn.
 FEEDS_A_TURN, MAX_FEEDS = 50, 100
 
@@ -70,10 +73,14 @@ class Request(Connection, Protocol):
 
 
 class Replies:
-    """An outlet: passes messages to the connections of this process."""
+    """An outlet: passes messages to the connections of this process.
 
-    def __init__(self, bridge: Bridge) -> None:
+    :param now: returns seconds, monotonic.
+    """
+
+    def __init__(self, bridge: Bridge, now: Callable[[], float] = time.monotonic) -> None:
         self._bridge = bridge
+        self._now = now
         self._tokens = _random_tokens()
         unique = new_host_name()
         self.http_prefix = f"http.response.{unique}!"
@@ -85,6 +92,10 @@ class Replies:
         self._feeds: deque[tuple[list[str], bytes | Content]] = deque()
         #: Ends all memberships of a connection.
         self.forget: Callable[[str], object] = lambda name: None
+        #: Has a worker renew the channel session of a connection (True), or delete it (False).
+        self.settle_session: Callable[[str, bool], object] = lambda name, is_open: None
+        #: The connections that have a channel session, and when to renew it; first those that are due first.
+        self._sessions: dict[str, float] = {}
         #: Called with the name of a request whose client has left, or got 503, before the answer was complete.
         self.client_gone: list[Callable[[str], object]] = []
 
@@ -104,12 +115,34 @@ class Replies:
     def remove(self, name: str) -> None:
         self._connections.pop(name, None)
 
+    def end_session(self, name: str) -> None:
+        """Delete the channel session of a connection that has closed, after its last message."""
+        if self._sessions.pop(name, None) is not None:
+            self.settle_session(name, False)
+
+    def renew_sessions(self, now: float) -> None:
+        """Renew the channel sessions of connections that have been open for a day since the last time."""
+        for name in list(self._sessions):
+            if self._sessions[name] > now:
+                break
+            self._sessions[name] = self._sessions.pop(name) + RENEW_SECONDS
+            self.settle_session(name, True)
+
+    def _session_stored(self, name: str) -> None:
+        if name not in self._connections:
+            if name not in self._sessions:  # else the connection's last messages have still to come
+                self.settle_session(name, False)
+        elif name not in self._sessions:
+            self._sessions[name] = self._now() + RENEW_SECONDS
+
     def __len__(self) -> int:
         return len(self._connections)
 
     def _deliver(self, channel: str, content: Content) -> None:
         connection = self._connections.get(channel)
-        if connection is None:
+        if SESSION in content:
+            self._session_stored(channel)
+        elif connection is None:
             _debug("reply to %s, which has closed", channel)
             if FILE in content:
                 content[FILE].close()

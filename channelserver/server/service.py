@@ -104,6 +104,8 @@ class ServerService(service.Service):
         self._ports: list[Any] = []  # IListeningPort lacks the factory and the descriptor
         #: Called when a listener cannot be opened; does not return.
         self.on_listen_error: Callable[[ListenError], object] = self._raise
+        #: Called when the listeners have their addresses, with the lines for `started`.
+        self.on_bound: Callable[[list[str]], object] = lambda lines: None
         self._local: tuple[str, LocalFactory] | None = None
         #: The certificate, if there is one.
         self.tls = tls
@@ -124,6 +126,9 @@ class ServerService(service.Service):
         :param descriptors: of the listeners, if this process inherits them.
         """
         self._site.shares = shares
+        drops = self._site.layer.drops
+        drops.keep_in(shares.losses, {})
+        drops.all_totals = shares.lost
         self._listener = SharedListening(self._reactor, shares, descriptors)
 
     def descriptors(self) -> list[int]:
@@ -193,6 +198,7 @@ class ServerService(service.Service):
             self.on_listen_error(first.subFailure.value)
         else:
             self._lines = [line for line in results[0] if line is not None]
+            self.on_bound(self._lines)
             if self._site.shares is None:
                 self._started(self._lines)
 

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
 from channelserver.layers import BaseChannelLayer, ChannelFull
+from channelserver.layers.base import SESSION_CHANNEL
 from channelserver.layers.content import Content
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.layers.turns import Client
@@ -112,8 +113,9 @@ class Site:
         if queues is not None:
             queues.max_bytes = self.memory.limit // 2
             self.memory.queued = lambda: queues.bytes
-        self.replies = Replies(bridge)
+        self.replies = Replies(bridge, self.wheel.now)
         self.replies.forget = layer.forget
+        self.replies.settle_session = self._settle_session
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             layer.attach(prefix, self.replies)
         self.root_path = options.root_path.rstrip("/")
@@ -186,7 +188,12 @@ class Site:
         """Drop expired messages of the layer; log the sums of throttled events."""
         self._sweep()
         self.throttled_log.flush()
+        self.replies.renew_sessions(now)
         return now + SWEEP_SECONDS
+
+    def _settle_session(self, name: str, is_open: bool) -> None:
+        """Have a worker renew or delete a channel session. Workers have stored it, so they bound the messages."""
+        self.layer.submit(SESSION_CHANNEL, {"reply_channel": name, "open": is_open}, urgent=True)
 
     def _sweep(self) -> None:
         if self.layer.sweep() and not self.draining:

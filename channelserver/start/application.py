@@ -30,7 +30,8 @@ from channelserver.processes.local import LocalFactory
 from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
 from channelserver.server.common.access import AccessLog
-from channelserver.server.common.options import OptionError, Settings, resolve
+from channelserver.server.common.option import OptionError
+from channelserver.server.common.options import Settings, resolve
 from channelserver.server.edge.health import Health
 from channelserver.server.edge.tls import server_tls
 from channelserver.server.http.proxy import ProxyPolicy
@@ -127,6 +128,8 @@ def make_server(
         site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
         if isinstance(pool, Workers):
             health.stalled = pool.stalled
+            if values.hang_timeout:
+                health.hung = partial(pool.stalled, values.hang_timeout)
             health.further = lambda: {
                 "streams": len(pool.streams) + len(site.replies.events),
                 "coroutines": len(event_loop),
@@ -143,6 +146,8 @@ def make_server(
         hub.layer.gather = lambda *name: add_up(hub.gather_from_thread(*name))
     service = ServerService(site, workers, reactor, started, server_tls(values, hosts))
     service.hub = hub
+    if site.health is not None:
+        health.replaced = lambda: {} if service.siblings is None else dict(service.siblings.replaced)
     if hub is not None:
         factory = LocalFactory(hub.layer, wrapper.alias, bridge, reactor, hub)
         _serve_locally(service, factory, values, development)

@@ -20,6 +20,10 @@ from twisted.logger import (
     globalLogBeginner,
 )
 
+from channelserver.server.common.access import AccessLog
+from channelserver.server.common.options import Settings
+from channelserver.start.project import StartError
+
 _LEVELS = (
     (logging.CRITICAL, LogLevel.critical),
     (logging.ERROR, LogLevel.error),
@@ -71,6 +75,20 @@ def reactor_observer(level: Any) -> FilteringLogObserver:
     """Return what passes the log of the reactor thread, from ``LogLevel`` `level` on, to ``logging``."""
     threshold = LogLevelFilterPredicate(defaultLogLevel=level)
     return FilteringLogObserver(STDLibLogObserver("channelserver.reactor"), [threshold])
+
+
+def access_log(values: Settings, daemon: bool) -> AccessLog:
+    """Return the access log that the options configure.
+
+    :param daemon: whether the process has no standard output.
+    :raises StartError: its file cannot be opened.
+    """
+    try:
+        write = access_writer(values.access_log, daemon)
+    except OSError as error:
+        raise StartError(f"--access-log {values.access_log!r} cannot be opened: {error.strerror}") from error
+    terminal = values.access_log == "-" and sys.__stdout__ is not None and sys.__stdout__.isatty()
+    return AccessLog(write, as_json=values.log_format == "json" if values.log_format else not terminal)
 
 
 def access_writer(target: str, daemon: bool) -> Any:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
+from glob import glob
 from typing import Any
 
 import django
@@ -22,6 +24,9 @@ _log = Logger("channelserver")
 #: What an ``asgi.py`` for Channels 1 imports; there once the settings have said ``import channelserver.compat``.
 _CHANNELS_1 = ("channels", "asgiref.inmemory", "asgiref.base_layer", "asgi_redis", "asgi_ipc")
 
+#: As ``startproject`` writes it, or as an assignment.
+_SETTINGS_IN_MANAGE = re.compile(r"""["']DJANGO_SETTINGS_MODULE["']\s*(?:,|\]\s*=)\s*["']([\w.]+)["']""")
+
 _DJANGO_HANDLERS = {"django.core.handlers.wsgi.WSGIHandler", "django.core.handlers.asgi.ASGIHandler"}
 
 
@@ -34,7 +39,7 @@ def set_up(
 ) -> None:
     """Import the settings and set Django up.
 
-    :param settings_module: dotted name; None: the environment's ``DJANGO_SETTINGS_MODULE``.
+    :param settings_module: dotted name; None: the environment's ``DJANGO_SETTINGS_MODULE``, else that of ``manage.py``.
     :param pythonpath: folder to import from; None: the current one.
     :param app: module to import before, as ``mysite.wsgi`` or ``mysite.wsgi:application``.
     :param root_path: where the site is mounted, if an option says so.
@@ -49,12 +54,31 @@ def set_up(
         if settings_module:
             os.environ["DJANGO_SETTINGS_MODULE"] = settings_module
         import_app(app)
-    name = settings_module or os.environ.get("DJANGO_SETTINGS_MODULE")
-    if not name:
+    load(settings_module or os.environ.get("DJANGO_SETTINGS_MODULE") or of_manage_py(folder), folder, root_path)
+
+
+def of_manage_py(folder: str) -> str:
+    """Return the settings module that the project's ``manage.py`` names.
+
+    :param folder: where to look for it.
+    :raises StartError: there is none, or it names none.
+    """
+    path = os.path.join(folder, "manage.py")
+    cure = "use --settings (for example --settings mysite.settings) or DJANGO_SETTINGS_MODULE"
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            found = _SETTINGS_IN_MANAGE.search(stream.read())
+    except OSError:
+        near = [*sorted(glob("*/manage.py", root_dir=folder)), *glob("../manage.py", root_dir=folder)]
+        if len(near) == 1:
+            cure = f"run this in {os.path.dirname(near[0])}, where manage.py is, or {cure}"
         raise StartError(
-            "No settings module given; use --settings or DJANGO_SETTINGS_MODULE, or --demo for a ready-made site"
-        )
-    load(name, folder, root_path)
+            f"No settings module given, and there is no manage.py in {folder} that names one; {cure}; "
+            "channelserver demo runs a ready-made site"
+        ) from None
+    if found is None:
+        raise StartError(f"No settings module given, and {path} names none; {cure}")
+    return found[1]
 
 
 def import_app(app: str) -> None:

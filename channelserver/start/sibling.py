@@ -43,9 +43,8 @@ from channelserver.server.common.options import Settings
 from channelserver.server.common.reactor import install
 from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, use_remote_layer
-from channelserver.start.command import access_log
 from channelserver.start.log_stream import protect_standard_streams
-from channelserver.start.logs import join_logs
+from channelserver.start.logs import access_log, join_logs
 from channelserver.start.signals import other_signals
 
 _log = Logger("channelserver.sibling")

@@ -139,18 +139,9 @@ class Coroutines:
                 if consumer_finished.receivers:
                     await self._announce(executor, consumer_finished)
                 if not put_back:
-                    await self._tidy(executor, delivery)
+                    worker.tidy(delivery)
                     if not ended:
                         worker.queues.finish(delivery)
-
-    async def _tidy(self, executor: StickyExecutor, delivery: Delivery) -> None:
-        try:
-            if self._worker.tidies_in_database(delivery):
-                await self._in_thread(executor, self._worker.tidy, delivery)
-            else:
-                self._worker.tidy(delivery)
-        except BaseException:
-            logger.exception("error after a coroutine for %r", delivery.channel)
 
     async def _announce(self, executor: StickyExecutor, signal: Any, **arguments: Any) -> None:
         try:

@@ -154,7 +154,7 @@ class _Flush:
         while entries:
             layer, is_group, name, content = entries[0]
             try:
-                (layer.dispatch_group if is_group else layer.dispatch)(name, content)
+                (layer.dispatch_group if is_group else layer.dispatch_unasked)(name, content)
             except ChannelFull as error:
                 if not give_up and error.retry:
                     return False

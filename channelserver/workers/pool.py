@@ -315,9 +315,9 @@ class WorkerPool:
         if idle:
             callback()
 
-    def stalled(self) -> bool:
-        """Whether all threads have been on the same job for more than a second."""
-        limit = time.monotonic() - STALLED_SECONDS
+    def stalled(self, seconds: float = STALLED_SECONDS) -> bool:
+        """Whether all threads have been on the same job for more than `seconds`."""
+        limit = time.monotonic() - seconds
         states = tuple(self._all)
         return len(states) >= self.threads and all(0.0 < state.busy_since < limit for state in states)
 

@@ -16,11 +16,11 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction
 
 from channelserver.exceptions import BadClientMessage, ChannelSocketException, ConsumeLater, DenyConnection
-from channelserver.layers.base import FAILED
+from channelserver.layers.base import FAILED, SESSION_CHANNEL
 from channelserver.layers.losses import Reason
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
-from channelserver.sessions import forget_channel_session, has_channel_session
+from channelserver.sessions import forget_channel_session, renew_channel_session
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.utils import name_that_thing
 from channelserver.workers.django_cleanup import close_old_connections
@@ -106,7 +106,7 @@ class Worker:
                 plan = self.plan(message)
             message, consumer, kwargs, coroutine = plan
             if consumer is None:
-                tidy = self.tidies_in_database(delivery)
+                tidy = delivery.channel == SESSION_CHANNEL
                 self._unrouted(delivery.channel, message)
                 return
             if coroutine is not None and self.start_coroutine is not None:
@@ -215,28 +215,20 @@ class Worker:
         elif channel == "http.request":
             logger.error("no route for a message from 'http.request', path %r", message.get("path"))
             self.fail(message, 404)
-        elif channel not in ("websocket.receive", "websocket.disconnect", "websocket.refused", "http.disconnect"):
+        elif channel == SESSION_CHANNEL:
+            settle = renew_channel_session if message.get("open") else forget_channel_session
+            _guarded(settle, message["reply_channel"])
+        elif channel not in ("websocket.receive", "websocket.disconnect", "http.disconnect"):
             logger.error("no route matches a message from %r; dropped", channel)
             self._layer.drops.add(Reason.NO_ROUTE)
 
     # -- around it -----------------------------------------------------------------------------------------------------
 
     @staticmethod
-    def tidies_in_database(delivery: Delivery) -> bool:
-        """Whether :meth:`tidy` may need the database."""
-        reply_channel = delivery.content.get("reply_channel")
-        ends = delivery.channel in ("websocket.disconnect", "websocket.refused")
-        return ends and isinstance(reply_channel, str) and has_channel_session(reply_channel)
-
-    @staticmethod
     def tidy(delivery: Delivery) -> None:
         """Release what was kept for this message."""
         if delivery.attachment is not None:
             _guarded(delivery.attachment.close)
-        if delivery.channel in ("websocket.disconnect", "websocket.refused"):
-            reply_channel = delivery.content.get("reply_channel")
-            if reply_channel:
-                _guarded(forget_channel_session, reply_channel)
 
     def _reply(self, message: Message, content: dict[str, Any]) -> None:
         if message.reply_channel is not None:

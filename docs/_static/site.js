@@ -4,6 +4,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const titles = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
     if (!titles.length || table.querySelector("[colspan], [rowspan]")) continue;
     table.classList.add("stacked");
+    table.classList.toggle("dense", titles.length > 6);
     for (const row of table.tBodies[0].rows) {
       [...row.cells].forEach((cell, column) => {
         if (column && titles.length > 2 && titles[column]) cell.dataset.column = titles[column];

@@ -5,6 +5,7 @@ Runs in any thread; owns nothing.
 
 from __future__ import annotations
 
+from channelserver.layers import base
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.losses import Reason
 
@@ -15,7 +16,7 @@ class RedisUnavailable(ChannelFull):
     reason = Reason.NO_REDIS
 
 
-class DeliveryUnknown(RedisUnavailable):
+class DeliveryUnknown(RedisUnavailable, base.DeliveryUnknown):
     """The connection to Redis was lost while a message was being sent: it may have arrived. Sent again, it might
     arrive twice.
     """

@@ -22,7 +22,7 @@ from twisted.internet import defer, task
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from channelserver.layers.base import FAILED, ChannelFull, Outlet, ReactorBridge
+from channelserver.layers.base import FAILED, SESSION, ChannelFull, Outlet, ReactorBridge
 from channelserver.layers.chains import UNORDERED
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
@@ -380,6 +380,13 @@ class Host:
                 self.layer.drops.record(Reason.HOST_GONE, "replies", hint=f"no host has {channel!r} any more")
         except ChannelFull as error:
             self.layer.drops.record(error.reason, "replies", hint=str(error))
+
+    async def tell_session(self, channel: str) -> None:
+        """Tell another host that it has the connection of a stored session; if it has gone, so has the connection."""
+        try:
+            await self.tell(token_of(channel), "r", channel, {SESSION: True})
+        except ChannelFull:
+            pass
 
     async def reply_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         """Send to a reply channel of another host when its client has room; return whether that succeeded."""

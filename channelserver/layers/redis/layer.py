@@ -376,6 +376,12 @@ class RedisChannelLayer(LocalLayer):
             else:
                 self._ask(lambda host: host.push_sealed(channel, data, reply))
 
+    def session_stored(self, channel: str) -> None:
+        if self.outlet_of(channel) is None and token_of(channel):
+            self._post(lambda host: host.tell_session(channel))
+        else:
+            super().session_stored(channel)
+
     def dispatch_group(self, group: str, content: Content) -> None:
         for outlet, channels in self.groups.targets(group)[0]:
             outlet.deliver_group(channels, content)

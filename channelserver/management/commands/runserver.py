@@ -24,7 +24,7 @@ from django.utils import autoreload
 from channelserver.asgi import channel_layers
 from channelserver.handler import AsgiHandler
 from channelserver.server.common.access import AccessLog
-from channelserver.server.common.options import Settings
+from channelserver.server.common.options import Settings, read_environment, resolve
 from channelserver.server.common.reactor import install
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, one_listener
 from channelserver.start.logs import show_reactor_log
@@ -35,7 +35,7 @@ if apps.is_installed("django.contrib.staticfiles"):
 else:
     BaseCommand = DjangoCommand  # type: ignore[misc,assignment]
 
-#: Threads of a development server (Channels 1); one with --nothreading.
+#: Threads of a development server (Channels 1), unless an option says otherwise; one with --nothreading.
 THREADS = 4
 #: Drain timeout of a development server, in seconds.
 DRAIN_SECONDS = 2.0
@@ -93,7 +93,7 @@ class Command(BaseCommand):
         values = one_listener(
             self.addr,
             int(self.port),
-            threads=0 if not options["run_worker"] else THREADS if options["use_threading"] else 1,
+            threads=_threads(options),
             http_timeout=options["http_timeout"],
             connect_timeout=options["websocket_handshake_timeout"],
             root_path=getattr(settings, "FORCE_SCRIPT_NAME", None) or "",
@@ -148,6 +148,16 @@ class Command(BaseCommand):
         # As Django does: an exception in this thread would not end the process, because the autoreloader goes on.
         self.stderr.write(f"Error: {error}")
         os._exit(1)
+
+
+def _threads(options: dict[str, Any]) -> int:
+    configured = getattr(settings, "CHANNELSERVER", {})
+    if not options["run_worker"]:
+        return 0
+    if not options["use_threading"]:
+        return 1
+    given = "threads" in configured or "threads" in read_environment(os.environ)
+    return resolve({}, configured).threads if given else THREADS
 
 
 def _let_the_child_finish() -> None:

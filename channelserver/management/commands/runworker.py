@@ -23,7 +23,8 @@ from channelserver.processes import descriptors
 from channelserver.processes.connectors import SocketConnector
 from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
-from channelserver.server.common.options import OptionError, Settings, resolve
+from channelserver.server.common.option import OptionError
+from channelserver.server.common.options import Settings, resolve
 from channelserver.server.common.reactor import install
 from channelserver.server.site import SWEEP_SECONDS
 from channelserver.signals import worker_process_ready

@@ -13,11 +13,12 @@ from django.core.management import BaseCommand, CommandError
 
 from channelserver.asgi import InvalidChannelLayerError, channel_layers
 from channelserver.channel import Channel, Group
-from channelserver.layers import ChannelFull, MessageTooLarge
+from channelserver.layers import ChannelFull, DeliveryUnknown, MessageTooLarge
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 
-#: Exit codes: the message was not sent; the arguments are wrong (as for a wrong option); the channel is full.
-NOT_SENT, WRONG, FULL = 1, 2, 3
+#: Exit codes: the message was not sent; the arguments are wrong (as for a wrong option); the channel is full; nobody
+#: knows whether it was sent.
+NOT_SENT, WRONG, FULL, UNKNOWN = 1, 2, 3, 4
 
 
 class Command(BaseCommand):
@@ -26,7 +27,7 @@ class Command(BaseCommand):
     help = (
         "Sends one message to a channel, or with --group to all members of a group, through the running server. "
         "Exit codes: 0 sent; 1 not sent, for example because no server is running; 2 invalid name or message; "
-        "3 the channel is full."
+        "3 the channel is full; 4 the server did not answer, so the message may have arrived."
     )
     requires_system_checks: list[str] = []
 
@@ -49,6 +50,8 @@ class Command(BaseCommand):
             raise CommandError(f"--layer {layer!r} is not in CHANNEL_LAYERS; there is {known}", returncode=WRONG)
         try:
             (Group if group else Channel)(name, alias=layer).send(content, immediately=True)
+        except DeliveryUnknown as error:
+            raise CommandError(f"perhaps not sent: {error}", returncode=UNKNOWN) from error
         except ChannelFull as error:
             raise CommandError(f"not sent: {error}", returncode=FULL) from error
         except (TypeError, MessageTooLarge) as error:

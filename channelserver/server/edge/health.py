@@ -4,7 +4,8 @@ Runs in the reactor thread; owns nothing that changes.
 
 ``ready`` (200); ``draining`` (503): the server stops and takes no new work; ``overloaded`` (503): the channel
 ``http.request`` is full, or its oldest message has waited for a worker longer than :data:`OVERLOADED_SECONDS`, or than
-:data:`STALLED_SECONDS` while no worker thread moves.
+:data:`STALLED_SECONDS` while no worker thread moves; or none has moved for ``--hang-timeout``, whether or not requests
+wait.
 
 Requests with any ``Host`` field are answered, because health checks connect by address. Only clients in the networks of
 ``--health-figures`` also get the figures: nothing tells a client on this machine from a proxy that does not name its
@@ -19,7 +20,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from channelserver.processes.figures import add_up
+from channelserver.processes.figures import UNANSWERED, add_up
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.proxy import FIELDS, ProxyPolicy
 from channelserver.server.site import Site
@@ -47,8 +48,12 @@ class Health:
         self._figures_for = ProxyPolicy(site.options.health_figures)  # the same notation
         #: Whether no worker thread has moved for a second.
         self.stalled: Callable[[], bool] = lambda: False
+        #: The same for ``--hang-timeout``.
+        self.hung: Callable[[], bool] = lambda: False
         #: Returns further figures.
         self.further: Callable[[], dict[str, Any]] = dict
+        #: Returns how many processes have been replaced, by reason.
+        self.replaced: Callable[[], dict[str, int]] = dict
         #: Returns the figures of all processes of the server, if there are others.
         self.gather: Callable[[], Deferred[list[dict[str, Any]]]] | None = None
 
@@ -66,13 +71,24 @@ class Health:
         if not self._may_see(exchange):
             self._answer(exchange, {"status": status})
         elif self.gather is None:
-            self._answer(exchange, {"status": status, **self._figures(queues)})
+            self._answer(exchange, {"status": status, **self._figures(queues), **self._states()})
         else:
             self.gather().addCallbacks(
-                lambda found: self._answer(exchange, {"status": status, **add_up(found)}),
-                lambda failure: self._answer(exchange, {"status": status, **self._figures(queues)}),
+                lambda found: self._answer(exchange, {"status": status, **add_up(found), **self._states()}),
+                lambda failure: self._answer(
+                    exchange, {"status": status, **self._figures(queues), UNANSWERED: self._others(), **self._states()}
+                ),
             )
         return True
+
+    def _states(self) -> dict[str, Any]:
+        """Return what each process does, by its number, if there are several."""
+        shares = self._site.shares
+        return {} if shares is None else {"processes": shares.states()}
+
+    def _others(self) -> int:
+        shares = self._site.shares
+        return 0 if shares is None else shares.processes - 1
 
     @staticmethod
     def _answer(exchange: Exchange, content: dict[str, Any]) -> None:
@@ -100,7 +116,7 @@ class Health:
         oldest = requests.get("messages_max_age", 0.0)
         if not self._site.memory.has_room():
             return "overloaded"
-        if full or oldest > OVERLOADED_SECONDS or (oldest > STALLED_SECONDS and self.stalled()):
+        if full or oldest > OVERLOADED_SECONDS or (oldest > STALLED_SECONDS and self.stalled()) or self.hung():
             return "overloaded"
         return "ready"
 
@@ -117,7 +133,8 @@ class Health:
             "held_back": site.held_back,
             "oldest": round(max((figures["messages_max_age"] for figures in queues.values()), default=0.0), 3),
             "refused": site.throttled_log.totals(),
-            "lost": site.layer.drops.totals(),
+            "lost": site.layer.drops.lost(),
+            **({"replaced": replaced} if (replaced := self.replaced()) else {}),
             **({"redis": problem} if (problem := site.layer.problem()) else {}),
         }
 

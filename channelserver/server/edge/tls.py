@@ -22,7 +22,8 @@ from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from channelserver.processes.link import IReactor
-from channelserver.server.common.options import OptionError, Settings
+from channelserver.server.common.option import OptionError
+from channelserver.server.common.options import Settings
 from channelserver.server.common.transport import TLSTransport
 from channelserver.server.edge.covered_names import uncovered
 from channelserver.server.http.base import Connection, ConnectionFactory

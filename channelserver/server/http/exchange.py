@@ -422,7 +422,9 @@ class Exchange:
             site.access_log.http(self, site.wheel.now() - self.began, complete)
 
     def _forget(self) -> None:
-        self.wire.site.replies.remove(self.name)
+        replies = self.wire.site.replies
+        replies.remove(self.name)
+        replies.end_session(self.name)
         if self.flow is not None:
             self.flow.close()
         if self.source is not None:

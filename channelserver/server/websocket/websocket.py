@@ -124,9 +124,9 @@ class WebSocket(Outgoing):
             self.wire.account.weigh()
         if not site.memory.has_room():
             site.count_refusal("memory is short", "a WebSocket was refused", self._addresses["client"])
-            self._refuse(503, _BUSY, known=False)
+            self._refuse(503, _BUSY)
         elif not site.submit("websocket.connect", connect_message(self.name, head, site, self._addresses)):
-            self._refuse(503, _BUSY, known=False)
+            self._refuse(503, _BUSY)
 
     def _accept(self, subprotocol: Any) -> None:
         head = self._head
@@ -147,15 +147,11 @@ class WebSocket(Outgoing):
         self.site.wheel.add(self, self._due)
         self.unblock()
 
-    def _refuse(self, status: int, text: str, known: bool = True) -> None:
-        """Refuse the handshake.
-
-        :param known: the application may know of it already.
-        """
+    def _refuse(self, status: int, text: str) -> None:
+        """Refuse the handshake."""
         self._state = "done"
         self._forget()
-        if known:
-            self._tidy_up()
+        self.site.replies.end_session(self.name)
         self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=status)
         self.wire.refuse_upgrade(status, text)
 
@@ -423,7 +419,7 @@ class WebSocket(Outgoing):
         if self._state == "waiting":
             self._state = "done"
             self._forget()
-            self._tidy_up()
+            self.site.replies.end_session(self.name)
             self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=499)
         elif self._state != "done":
             self._state = "done"
@@ -444,14 +440,7 @@ class WebSocket(Outgoing):
         """Send ``websocket.disconnect``, which every accepted socket gets exactly once, whatever the capacity."""
         message = {"reply_channel": self.name, "path": self.path, "code": self._code(), "order": self._order + 1}
         self.site.layer.submit("websocket.disconnect", message, urgent=True)
-
-    def _tidy_up(self) -> None:
-        """Have the workers drop data of a refused socket, which gets no ``websocket.disconnect``.
-
-        Clients can have themselves refused without end: if there is no room, or no worker has time, the data stays
-        until Django's ``clearsessions`` drops it.
-        """
-        self.site.submit("websocket.refused", {"reply_channel": self.name})
+        self.site.replies.end_session(self.name)
 
     def _forget(self) -> None:
         self.site.wheel.remove(self)

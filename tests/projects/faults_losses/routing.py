@@ -4,6 +4,10 @@ import signal
 import lab
 
 from channelserver import Channel, Group, route
+from channelserver.exceptions import ConsumeLater
+from channelserver.signals import consumer_finished
+
+last = []
 
 
 def die(message):
@@ -35,6 +39,20 @@ def receive(message):
     message.reply_channel.send({"text": message["text"]})
 
 
+def end(**kwargs):
+    """End the process when a consumer has returned, before it can say so."""
+    if last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+consumer_finished.connect(end)
+
+
+def ends(message):
+    last.append(True)
+    lab.note("work", pid=os.getpid(), number=message["number"])
+
+
 def held(message):
     """Hold back sends of each kind until the test says so."""
     Channel("other").send({})
@@ -43,7 +61,9 @@ def held(message):
 
 
 def raises(message):
-    Channel("other").send({})
+    if message.get("not") == os.getpid():  # another process must take it
+        raise ConsumeLater
+    lab.note("raising", pid=os.getpid())
     raise ValueError("on purpose")
 
 
@@ -56,6 +76,7 @@ channel_routing = [
     route("again.async", die_later, requeue=True),
     route("sibling", sibling, requeue=True),
     route("once", die),
+    route("ends", ends),
     route("held", held),
     route("raises", raises),
     route("other", other),

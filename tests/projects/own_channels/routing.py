@@ -6,8 +6,11 @@ from pathlib import Path
 
 import lab
 from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model, login
+from django.http import HttpRequest
 
 from channelserver import Channel, Group, route
+from channelserver.auth import channel_session_user
 from channelserver.exceptions import ConsumeLater
 from channelserver.sessions import channel_session
 
@@ -79,6 +82,35 @@ def remember(message):
     message.reply_channel.send({"text": "remembered"})
 
 
+def remember_late(message):
+    try:
+        remember(message)
+    finally:
+        lab.note("saved", text=message["text"])
+
+
+@channel_session
+def log_in(message):
+    user = get_user_model().objects.create_user(message["text"], password="secret")
+    request = HttpRequest()
+    request.session = message.channel_session
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    message.channel_session["room"] = "a"
+    message.reply_channel.send({"text": "logged in"})
+
+
+@channel_session_user
+def who(message):
+    """The user, after a change of the password; and what the socket's session has before and after."""
+    if message["text"]:
+        user = get_user_model().objects.get(username=message["text"])
+        user.set_password("changed")
+        user.save()
+    room = message.channel_session["room"]
+    name = message.user.username or "nobody"
+    message.reply_channel.send({"text": f"{room} {name} {message.channel_session['room']}"})
+
+
 @channel_session
 def recall(message):
     message.reply_channel.send({"text": " ".join(sorted(message.channel_session.keys()))})
@@ -92,5 +124,8 @@ channel_routing = [
     route("loose", say, ordered=False),
     route("left", remember),
     route("right", remember),
+    route("late", remember_late),
+    route("log_in", log_in),
+    route("who", who),
     route("recall", recall),
 ]

@@ -51,7 +51,7 @@ end
 -- All messages of these are in lanes, so their tokens need not be counted.
 local SOCKET = {
   ['websocket.connect'] = true, ['websocket.receive'] = true, ['websocket.disconnect'] = true,
-  ['websocket.refused'] = true,
+  ['websocket.session'] = true,
 }
 local function count_token(channel)
   if not SOCKET[channel] then redis.call('HINCRBY', P .. 'size', channel .. ' ', 1) end

@@ -2,10 +2,17 @@
 
 :meth:`Bridge.post` runs in any thread, the posted functions in the reactor thread. Owns the queue between them.
 
-Only the first post after a drain wakes the reactor. No wake-up is lost: a post sets `_awake` under the lock, and a
-drain clears it only when it has seen, under the same lock, that the queue is empty. The event loop's thread puts the
-wake-up off until the end of its turn, for the coroutines of that turn will post, too: woken at once, the reactor would
-compete for the interpreter lock after each of them. Another thread's post does not wait for that.
+Only the first post after a drain wakes the reactor. No wake-up is lost: a post sets `_woken` under the lock, and a
+drain clears it only when it has seen, under the same lock, that the queue is empty.
+
+Woken at once, the reactor would compete for the interpreter lock with a thread that is about to post more. So a wake-up
+may be put off:
+
+* The event loop's thread puts it off until the end of its turn, for the coroutines of that turn will post, too. Another
+  thread's post does not wait for that.
+* While worker threads have several messages to reply to, the reactor looks for replies by itself, at the end of each
+  turn and after :data:`~channelserver.server.common.reactor.LOOK` seconds at the latest. A reply does not wake it then;
+  a worker that has nothing more to do does (:meth:`Bridge.flush`).
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.logger import Logger
 
@@ -37,16 +44,34 @@ class Reactor(Protocol):
     def callLater(self, seconds: float, function: Callable[..., Any], /, *arguments: Any) -> object: ...
 
 
+class TurningReactor(Reactor, Protocol):
+    """What the bridge uses of this package's reactor, beside that."""
+
+    turn_began: float | None
+    at_end: list[Callable[[], object]]
+    look: Callable[[bool], bool] | None
+
+
+class Loop(Protocol):
+    """What the bridge uses of the event loop."""
+
+    #: The identifier of its thread; None: it has not been needed yet.
+    thread_id: int | None
+
+    def at_end_of_turn(self, function: Callable[[], object]) -> None: ...
+
+
 class Bridge:
     """Calls functions in the reactor thread."""
 
     def __init__(self, reactor: Reactor) -> None:
         self._wake = reactor.callFromThread
         self._call_later = reactor.callLater
-        self._reactor = reactor
+        self._turning = cast(TurningReactor, reactor) if hasattr(reactor, "at_end") else None
         self._lock = threading.Lock()
         self._items: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
-        self._awake = False
+        self._woken = False  # the reactor will call _drain()
+        self._looking = False  # it will call _look()
         self._deferred = 0.0  # when the loop's thread put off waking the reactor; 0: it did not
         self._batch: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()  # being drained
         self._batch_weight = 0
@@ -54,10 +79,8 @@ class Bridge:
         self._large: dict[int, int] = {}  # bytes in the large posts of each thread
         self._lighter = threading.Condition(self._lock)
         self._thread: int | None = None  # the reactor thread, known from the first drain on
-        #: Returns the identifier of another thread that must not wait: the event loop's.
-        self.loop_thread: Callable[[], int | None] = lambda: None
-        #: Calls a function when the event loop has done all that was due.
-        self.at_end_of_loop_turn: Callable[[Callable[[], object]], object] = lambda function: function()
+        #: The event loop, whose thread must not wait either.
+        self.loop: Loop | None = None
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call ``function(*arguments)`` in the reactor thread, soon, in the order of the posts."""
@@ -67,34 +90,39 @@ class Bridge:
         with self._lock:
             self._weight += size
             self._items.append((function, arguments))
-            if self._awake and not self._deferred:
+            if self._woken:
                 return
-            in_loop = threading.get_ident() == self.loop_thread()
-            if not self._awake:
-                self._awake = True
-                self._deferred = time.monotonic() if in_loop else 0.0
+            in_loop = self._in_loop()
+            if in_loop and not self._deferred:
+                self._deferred = time.monotonic()
             elif in_loop and time.monotonic() - self._deferred < DEFERRED:
                 return
             else:
-                self._deferred, in_loop = 0.0, False
-        if in_loop:
-            self.at_end_of_loop_turn(self._wake_deferred)
+                self._woken, self._deferred, in_loop = True, 0.0, False
+        if in_loop and self.loop is not None:
+            self.loop.at_end_of_turn(self.flush)
         else:
             self._wake(self._drain)
 
-    def _wake_deferred(self) -> None:
-        """Wake the reactor now, unless another post has done so."""
+    def _in_loop(self) -> bool:
+        """Whether this is the event loop's thread."""
+        loop = self.loop
+        return loop is not None and loop.thread_id is not None and threading.get_ident() == loop.thread_id
+
+    def flush(self) -> None:
+        """Wake the reactor if a post or a reply has not done so. Any thread."""
+        if not self._items:
+            return
         with self._lock:
-            deferred, self._deferred = self._deferred, 0.0
-        if deferred:
-            self._wake(self._drain)
+            if self._woken or not self._items:
+                return
+            self._woken, self._deferred = True, 0.0
+        self._wake(self._drain)
 
     def take_deferred(self) -> None:
         """Wake the reactor if the event loop has put that off and is blocked now. Reactor thread, from time to time."""
-        with self._lock:
-            late = self._deferred and time.monotonic() - self._deferred >= DEFERRED
-        if late:
-            self._wake_deferred()
+        if self._deferred and time.monotonic() - self._deferred >= DEFERRED:
+            self.flush()
 
     def post_data(self, size: int, function: Callable[..., object], *arguments: Any) -> None:
         """Like :meth:`post`, with back-pressure: the thread waits while more than :data:`HEAVY` bytes are queued.
@@ -110,7 +138,27 @@ class Bridge:
             self._put(0, self._call_large, (thread, size, function, arguments))
         else:
             self._put(size, function, arguments)
-        if self._heavy(thread) and thread not in (self._thread, self.loop_thread()):
+        self._wait_until_lighter(thread)
+
+    def reply(self, size: int, function: Callable[..., object], *arguments: Any) -> None:
+        """Like :meth:`post_data`, from a thread that does not wait for what follows: it does not wake the reactor while
+        that looks by itself.
+        """
+        if not self._looking or size >= LARGE or self._in_loop():
+            self.post_data(size, function, *arguments)
+            return
+        with self._lock:
+            self._weight += size
+            self._items.append((function, arguments))
+            looks = self._looking
+        if not looks:  # it has just ceased to look
+            self.flush()
+        if self._large or self._weight > HEAVY:
+            self._wait_until_lighter(threading.get_ident())
+
+    def _wait_until_lighter(self, thread: int) -> None:
+        if self._heavy(thread) and thread != self._thread and not self._in_loop():
+            self.flush()
             with self._lighter:
                 self._lighter.wait_for(lambda: not self._heavy(thread), PATIENCE)
 
@@ -137,33 +185,65 @@ class Bridge:
 
         Only this package's reactor knows; with another one the result is the current time.
         """
-        began: float | None = getattr(self._reactor, "turn_began", None)
+        began = None if self._turning is None else self._turning.turn_began
         return began if began is not None else time.monotonic()
 
     def at_end_of_turn(self, function: Callable[[], object]) -> None:
-        """Call a function: if this is the reactor thread, when the reactor has handled all events that have come.
+        """Call a function that wakes another thread: if this is the reactor thread, when the reactor has handled all
+        events that have come.
 
-        What wakes another thread is best done then. That thread gets all of its work at once, and does not compete for
-        the interpreter lock meanwhile. Only this package's reactor can; with another one it is called at once.
+        The other thread gets all of its work at once then, and does not compete for the interpreter lock meanwhile.
+        Only this package's reactor can; with another one the function is called at once.
         """
-        ends: list[Callable[[], object]] | None = getattr(self._reactor, "at_end", None)
-        if ends is not None and threading.get_ident() == self._thread:
-            ends.append(function)
+        if self._turning is not None and threading.get_ident() == self._thread:
+            self._turning.at_end.append(function)
         else:
             function()
+
+    def expect_replies(self) -> None:
+        """Threads are about to send several replies: the reactor looks for them by itself, until none has come for
+        a moment. Only this package's reactor can, and only when this is its thread.
+        """
+        turning = self._turning
+        if turning is not None and not self._looking and threading.get_ident() == self._thread:
+            with self._lock:
+                self._looking = True
+            turning.look = self._look
 
     def from_signal_handler(self, function: Callable[..., object]) -> None:
         """Like :meth:`post`, but without taking the lock, which the interrupted code may hold."""
         self._wake(self._guarded, function)
 
     def _drain(self) -> None:
-        # One batch per iteration, or a part of it: in between, the reactor serves its sockets and timers.
         self._thread = threading.get_ident()
+        if self._call_batch():
+            self._wake(self._drain)
+
+    def _look(self, idle: bool) -> bool:
+        """Take what threads have posted without waking the reactor; return whether there is more.
+
+        :param idle: nothing has happened since the last call, :data:`LOOK` seconds ago.
+        """
+        if self._items or self._batch:
+            return self._call_batch()
+        if idle:
+            with self._lock:
+                self._looking = bool(self._items)
+            if self._turning is not None and not self._looking:
+                self._turning.look = None
+        return False
+
+    def _call_batch(self) -> bool:
+        """Call what was posted, or a part of it; return whether there is more.
+
+        There is one batch per iteration: in between, the reactor serves its sockets and timers.
+        """
         batch = self._batch
         if not batch:
             with self._lock:
                 batch.extend(self._items)
                 self._items.clear()
+                self._deferred = 0.0
                 self._batch_weight = self._weight
         ends = time.monotonic() + TURN if len(batch) > 1 else 0.0
         while batch:
@@ -173,18 +253,15 @@ class Bridge:
             except BaseException:  # whatever it is, the rest of the batch must run
                 _log.failure("error in {function!r}, which a thread posted", function=function)
             if batch and time.monotonic() > ends:  # clients cause sends to large groups, and these add up
-                break
-        if batch:
-            self._wake(self._drain)
-            return
+                return True
         with self._lock:
             if self._batch_weight:
                 self._weight -= self._batch_weight
                 self._lighter.notify_all()
             if not self._items:
-                self._awake = False
-                return
-        self._wake(self._drain)
+                self._woken = False
+                return False
+        return True
 
     @staticmethod
     def _guarded(function: Callable[..., object], *arguments: Any) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import defaultdict
 from typing import Any
 
 from twisted.internet import defer, reactor
+from twisted.internet.abstract import FileDescriptor
 from twisted.trial.unittest import TestCase
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import HEAVY, Bridge
+from channelserver.server.common import reactor as reactor_module
 from channelserver.server.common.reactor import Reactor
 from tests.fakes import PATIENCE, FakeReactor
 
@@ -149,16 +152,25 @@ class PostTests(TestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
+class FakeLoop:
+    """An event loop in some thread.
+
+    :param ends: gets what is to be called at the end of its turn.
+    """
+
+    def __init__(self, thread_id: int, ends: list[Any]) -> None:
+        self.thread_id = thread_id
+        self.at_end_of_turn = ends.append
+
+
 class LoopTests(TestCase):
     """Posts of the event loop's thread, which this one plays."""
 
     def setUp(self) -> None:
         self.reactor = FakeReactor()
         self.bridge = Bridge(self.reactor)
-        here = threading.get_ident()
-        self.bridge.loop_thread = lambda: here
         self.ends: list[Any] = []
-        self.bridge.at_end_of_loop_turn = self.ends.append
+        self.bridge.loop = FakeLoop(threading.get_ident(), self.ends)
         self.calls: list[Any] = []
         self.patch(bridge_module, "DEFERRED", PATIENCE)
 
@@ -233,6 +245,120 @@ class TurnTests(TestCase):
         thread.start()
         thread.join(PATIENCE)
         self.assertEqual(calls[-1], "at once")
+
+
+class LookingTests(TestCase):
+    """Several replies are expected of threads: the reactor looks for them by itself for a while."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.bridge = Bridge(self.reactor)
+        self.calls: list[Any] = []
+        self.bridge.post(self.bridge.expect_replies)
+        self.reactor.runUntilCurrent()
+
+    def in_thread(self, function: Any, *arguments: Any) -> None:
+        """Call a function in another thread."""
+        thread = threading.Thread(target=function, args=arguments)
+        thread.start()
+        thread.join(PATIENCE)
+
+    def woken(self) -> int:
+        """How many calls wait for the reactor after it was woken."""
+        return len(self.reactor.threadCallQueue)
+
+    def test_reply(self) -> None:
+        """A reply does not wake it, which sleeps no longer than a moment; then it comes to rest."""
+        self.in_thread(self.bridge.reply, 5, self.calls.append, 1)
+        self.assertEqual(self.woken(), 0)
+        while self.reactor.look is not None:
+            self.reactor.doPoll(None)
+        self.assertEqual(self.calls, [1])
+        self.in_thread(self.bridge.reply, 5, self.calls.append, 2)
+        self.assertEqual(self.woken(), 1)
+        self.reactor.runUntilCurrent()
+        self.assertEqual(self.calls, [1, 2])
+
+    def test_order(self) -> None:
+        """A post wakes it at once; it takes replies and posts in their order."""
+        self.in_thread(self.bridge.reply, 5, self.calls.append, 1)
+        self.in_thread(self.bridge.post, self.calls.append, 2)
+        self.in_thread(self.bridge.reply, 5, self.calls.append, 3)
+        self.assertEqual(self.woken(), 1)
+        self.reactor.runUntilCurrent()
+        self.assertEqual(self.calls, [1, 2, 3])
+
+    def test_flush(self) -> None:
+        """A thread that has nothing more to do wakes it, once, and only if there are replies."""
+        self.in_thread(self.bridge.flush)
+        self.assertEqual(self.woken(), 0)
+        self.in_thread(self.bridge.reply, 5, self.calls.append, 1)
+        for _ in range(2):
+            self.in_thread(self.bridge.flush)
+        self.assertEqual(self.woken(), 1)
+        self.reactor.runUntilCurrent()
+        self.assertEqual(self.calls, [1])
+
+    def test_loop(self) -> None:
+        """The event loop's thread wakes it at the end of its own turn, again after the reactor has looked."""
+        ends: list[Any] = []
+        self.bridge.loop = FakeLoop(threading.get_ident(), ends)
+        for number in range(2):
+            self.bridge.reply(5, self.calls.append, number)
+            self.assertEqual((len(ends), self.woken()), (number + 1, 0))
+            self.reactor.doPoll(0)
+        self.assertEqual(self.calls, [0, 1])
+        self.bridge.reply(5, self.calls.append, 2)
+        ends.pop()()
+        self.assertEqual(self.woken(), 1)
+
+    def test_rest_of_a_batch(self) -> None:
+        """What a turn has no time for is for the next one, which does not sleep before."""
+        self.patch(bridge_module, "TURN", -1.0)
+        for number in range(3):
+            self.in_thread(self.bridge.reply, 5, self.calls.append, number)
+        for number in range(3):
+            self.reactor.doPoll(None)
+            self.assertEqual(self.calls, list(range(number + 1)))
+
+    def test_other_reactor(self) -> None:
+        """Another reactor, and this one in other threads, cannot look by itself: each reply wakes it."""
+        other = FakeReactor()
+        bridge = Bridge(other)
+        bridge.post(bridge.expect_replies)
+        other.turn()
+        bridge.reply(5, self.calls.append, 1)
+        other.turn()
+        self.assertEqual(self.calls, [1])
+        while self.reactor.look is not None:
+            self.reactor.doPoll(None)
+        self.in_thread(self.bridge.expect_replies)
+        self.in_thread(self.bridge.reply, 5, self.calls.append, 2)
+        self.assertEqual(self.woken(), 1)
+
+    def test_long_turn(self) -> None:
+        """Other threads are woken in the middle of a turn that takes long."""
+        self.patch(reactor_module, "LONG", -1.0)
+        for _ in range(2):
+            self.add_event()
+        self.reactor.doPoll(None)
+        self.assertEqual(self.calls, ["event", "woken", "event", "woken"])
+
+    def add_event(self) -> None:
+        """Give the reactor an event in which a thread is to be woken."""
+        reading, writing = os.pipe()
+        os.write(writing, b"x")
+        descriptor = FileDescriptor(self.reactor)
+
+        def read() -> None:
+            self.calls.append("event")
+            self.bridge.at_end_of_turn(lambda: self.calls.append("woken"))
+
+        descriptor.fileno, descriptor.doRead = lambda: reading, read
+        self.reactor.addReader(descriptor)
+        for end in (reading, writing):
+            self.addCleanup(os.close, end)
+        self.addCleanup(self.reactor.removeReader, descriptor)
 
 
 class HeavyDataTests(TestCase):
@@ -353,6 +479,27 @@ class ThreadedReactor:
             call[0](*call[1])
 
 
+class TurningThread:
+    """This package's reactor, in a thread that begins with each turn to look for replies for a while."""
+
+    def __init__(self) -> None:
+        self.reactor = Reactor()
+        self.bridge = Bridge(self.reactor)
+        self._stopped = False
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.bridge.post(setattr, self, "_stopped", True)
+        self.thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self.reactor.runUntilCurrent()
+            self.reactor.doPoll(None)
+            self.bridge.expect_replies()
+
+
 class Hammering:
     """Many threads post to one bridge, in bursts and one by one."""
 
@@ -375,10 +522,12 @@ class Hammering:
 
     def _post(self, thread: int, each: int) -> None:
         for number in range(each):
-            self._bridge.post(self.arrive, thread, number)
+            self._bridge.reply(0, self.arrive, thread, number)
             if number % 7 == 0:  # let the reactor catch up: the next post must wake it again
                 answered = threading.Event()
-                self._bridge.post(answered.set)
+                self._bridge.reply(0, answered.set)
+                if number % 2:
+                    self._bridge.flush()
                 if not answered.wait(PATIENCE):
                     return
 
@@ -404,6 +553,17 @@ class HammerTests(TestCase):
         self.assertEqual(dict(hammering.received), {thread: list(range(1500)) for thread in range(8)})
         self.assertEqual(hammering.runs_in, {own.thread.ident})
         self.assertLessEqual(own.wake_ups, 8 * 1500 + 8 * 215)
+
+    def test_looking(self) -> None:
+        """The same against a reactor that looks by itself now and then."""
+        own = TurningThread()
+        self.addCleanup(own.stop)
+        hammering = Hammering(own.bridge, threads=8, each=700)
+        hammering.start()
+        self.assertTrue(hammering.all_here.wait(PATIENCE), "a reply was lost")
+        hammering.join()
+        self.assertEqual(dict(hammering.received), {thread: list(range(700)) for thread in range(8)})
+        self.assertEqual(hammering.runs_in, {own.thread.ident})
 
     @defer.inlineCallbacks
     def test_real_reactor(self) -> Any:

@@ -184,6 +184,62 @@ class FewThreadsTests(PoolTestCase):
         self.run_timer()
         self.assertEqual(self.timer_calls, [])
 
+    def test_at_the_end_of_the_reactors_turn(self) -> None:
+        """The messages of one turn of the reactor wake one thread, once, at its end; several are announced as such."""
+        self.set_patience(FOR_EVER)
+        ends: list[Callable[[], object]] = []
+        expected: list[int] = []
+        flushed: list[int] = []
+        self.make(
+            self.jobs.consume, 2, at_end_of_turn=ends.append, expect_replies=lambda: expected.append(1),
+            flush=lambda: flushed.append(len(self.jobs.ended)),
+        )  # fmt: skip
+        self.until_parked(2)
+        self.put(0)
+        self.assertEqual((len(ends), len(self.pool._parked)), (1, 2))
+        ends.pop()()
+        self.until(lambda: self.jobs.ended == [0])
+        self.until_parked(2)
+        self.assertEqual(expected, [])
+        for number in range(1, 10):
+            self.put(number)
+        self.assertEqual((len(ends), len(self.pool._parked)), (1, 2))
+        ends.pop()()
+        self.until(lambda: len(self.jobs.ended) == 10)
+        self.until_parked(2)
+        self.assertEqual(expected, [1])
+        self.assertEqual(len(set(self.jobs.threads.values())), 1)
+        self.assertEqual((flushed[-1], len(flushed)), (10, 4))
+
+    def test_slow_job_among_those_of_one_turn(self) -> None:
+        """A turn brings several messages, and the first one takes long: the others get another thread."""
+        self.set_patience(FOR_EVER)
+        ends: list[Callable[[], object]] = []
+        self.make(self.jobs.consume, 3, at_end_of_turn=ends.append)
+        self.until_parked(3)
+        self.jobs.slow(1)
+        for number in range(1, 4):
+            self.put(number)
+        ends.pop()()
+        self.until(lambda: self.jobs.begun == [1])
+        self.assertEqual(len(self.timer_calls), 1)
+        self.until(lambda: self.run_timer() or self.jobs.ended == [2, 3])
+        self.jobs.release()
+
+    def test_replies_do_not_wait_for_a_slow_job(self) -> None:
+        """A thread that has been at work for a while sends what it has before it begins the next job."""
+        self.set_patience(0.0)
+        flushed: list[int] = []
+        self.make(self.jobs.consume, 1, start=False, flush=lambda: flushed.append(len(self.jobs.ended)))
+        self.jobs.slow(2)
+        for number in range(3):
+            self.put(number)
+        self.addCleanup(self.end)
+        self.pool.start()
+        self.until(lambda: self.jobs.begun == [0, 1, 2])
+        self.assertEqual(flushed, [1, 2])
+        self.jobs.release()
+
     def test_another_thread_beside_a_slow_job(self) -> None:
         """While a thread is on a slow job, the next message gets another one, after a look by the timer."""
         self.set_patience(FOR_EVER)
@@ -424,7 +480,7 @@ class ManyThreadsTests(PoolTestCase):
 class HammerTests(PoolTestCase):
     """No wake-up is lost."""
 
-    def hammer(self, threads: int, producers: int, each: int, slow: int) -> None:
+    def hammer(self, threads: int, producers: int, each: int, slow: int, **more: Any) -> None:
         """Let producers put messages in bursts and one by one; every message must be consumed, once."""
         seen: Counter[int] = Counter()
         lock = threading.Lock()
@@ -451,7 +507,7 @@ class HammerTests(PoolTestCase):
                 if number % each % 5 == 0 and not answered[producer].acquire(timeout=PATIENCE):
                     return
 
-        self.make(consume, threads, Timer())
+        self.make(consume, threads, Timer(), **more)
         hands = [threading.Thread(target=produce, args=(number,)) for number in range(producers)]
         for hand in hands:
             hand.start()
@@ -471,6 +527,20 @@ class HammerTests(PoolTestCase):
     def test_slow_jobs_among_them(self) -> None:
         """With slow jobs among quick ones, nothing is left lying."""
         self.hammer(threads=4, producers=4, each=400, slow=17)
+
+    def test_at_the_end_of_turns(self) -> None:
+        """Nothing is left lying either if another thread ends the turns in which messages are announced."""
+        ends: queue.Queue[Callable[[], object] | None] = queue.Queue()
+
+        def turn() -> None:
+            while (look := ends.get()) is not None:
+                look()
+
+        turning = threading.Thread(target=turn)
+        turning.start()
+        self.addCleanup(turning.join)
+        self.addCleanup(ends.put, None)
+        self.hammer(threads=4, producers=4, each=400, slow=17, at_end_of_turn=ends.put)
 
     def test_message_between_two_looks(self) -> None:
         """A message that comes while the timer looks for work, and finds none, gets a thread all the same."""

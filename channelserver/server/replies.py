@@ -244,10 +244,10 @@ class Replies:
         return None if connection is None else connection.client
 
     def deliver(self, channel: str, content: Content) -> None:
-        self._bridge.post_data(size_of_reply(content), self._deliver, channel, content)
+        self._bridge.reply(size_of_reply(content), self._deliver, channel, content)
 
     def deliver_group(self, channels: Collection[str], content: Content) -> None:
-        self._bridge.post_data(size_of_reply(content), self._fan_out, channels, content)
+        self._bridge.reply(size_of_reply(content), self._fan_out, channels, content)
 
     def deliver_waiting(self, channel: str, content: Content, timeout: float) -> bool:
         if channel.startswith(self.http_prefix):

@@ -178,6 +178,9 @@ def make_workers(
         thread_started,
         bridge.turn_began,
         values.max_streams,
+        bridge.at_end_of_turn,
+        bridge.expect_replies,
+        bridge.flush,
     )
     pool.worker = worker
     coroutines = Coroutines(worker, pool, event_loop, bridge.at_end_of_turn)
@@ -185,8 +188,7 @@ def make_workers(
     worker.start_coroutine = coroutines.start
     if any(map(may_be_coroutine, wrapper.router.consumers())):
         pool.when_stuck = coroutines.look_soon
-    bridge.loop_thread = lambda: event_loop.thread_id
-    bridge.at_end_of_loop_turn = event_loop.at_end_of_turn
+    bridge.loop = event_loop
     pool.claimers = make_claimers(values.threads, values.job_threads, bridge.call_later, pool.context.copy)
     if wrapper.delays is not None:
         pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)

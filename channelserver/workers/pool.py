@@ -10,7 +10,7 @@ superfluous parks again. A prototype with 8 threads answered 11 000 requests a s
 all threads.
 
 No wake-up is lost: work is put into the queues first and announced after; a thread looks into the queues once more,
-under the pool's lock, before it parks.
+under the pool's lock, before it parks. The reactor's announcements are seen to at the end of its turn, all at once.
 """
 
 from __future__ import annotations
@@ -101,6 +101,11 @@ class WorkerPool:
         holds the interpreter lock: that a thread makes no progress then does not mean that it waits.
     :param thread_started: called at the beginning of each thread, in it.
     :param max_streams: how many responses may be streamed by threads at a time, beside those of the pool.
+    :param at_end_of_turn: calls a function when the reactor, if it is the caller, has handled all that has come. So it
+        wakes a thread once, and keeps the interpreter lock until then.
+    :param expect_replies: threads have several messages to reply to. They need not send each reply at once.
+    :param flush: sends what threads have replied so far. Called in a thread that has nothing more to do, or that has
+        been at work for :data:`PATIENCE` seconds.
     """
 
     def __init__(
@@ -114,6 +119,9 @@ class WorkerPool:
         thread_started: Callable[[], object] = lambda: None,
         turn_began: Callable[[], float] = time.monotonic,
         max_streams: int = 50,
+        at_end_of_turn: Callable[[Callable[[], object]], object] = lambda function: function(),
+        expect_replies: Callable[[], object] = lambda: None,
+        flush: Callable[[], object] = lambda: None,
     ) -> None:
         #: The channels to serve, except those left to other processes, and by how many threads.
         self.channels = tuple(channels)
@@ -124,6 +132,11 @@ class WorkerPool:
         self._call_later = call_later
         self.thread_done = thread_done
         self._turn_began = turn_began
+        self._at_end_of_turn = at_end_of_turn
+        self._expect_replies = expect_replies
+        self._flush = flush
+        self._announced = False  # _look() is going to be called
+        self._several = False  # for more than one message
         self._thread_started = thread_started
         self._lock = threading.Lock()
         self._awake: set[WorkerThread] = set()
@@ -356,12 +369,25 @@ class WorkerPool:
 
     def work_ready(self) -> None:
         """Wake a thread if necessary, or the event loop: there is new work. Any thread."""
+        if self._announced:
+            self._several = True
+            if self._announced:  # still: _look() will see it
+                return
+        self._announced = True
+        self._at_end_of_turn(self._look)
+
+    def _look(self) -> None:
+        """See to the new work. Any thread; the reactor's does it when it has handled the events that have come."""
+        self._announced = False  # first: what is announced now gets a look of its own
+        several, self._several = self._several, False
         with self._lock:
             if self._parked and not self.loop_first:  # as a rule
-                if not self._flowing(None):
+                flowing = self._flowing(None)
+                if flowing or several:
+                    self._expect_replies()
+                if not flowing:
                     self._wake(1)
-                    return
-                if self._watching:
+                if self._watching or not (flowing or several):
                     return
             watch, relieve, ask_loop = not self._watching, False, False
             if not self._parked:
@@ -506,6 +532,7 @@ class WorkerPool:
             logger.exception("error at the beginning of a worker thread")
         _current.pool, _current.state = self, state
         called = False  # calls and messages in turn
+        flush_at = 0.0
         while not self._stopping:
             try:
                 if state.calls or self._calls:
@@ -521,6 +548,7 @@ class WorkerPool:
                 called = False
                 if delivery is None:
                     self._park(state)
+                    flush_at = time.monotonic() + PATIENCE
                     continue
                 state.busy_since = began = time.monotonic()
                 # A fresh context: what is set there (language, time zone, error reporting) ends with the message.
@@ -530,7 +558,11 @@ class WorkerPool:
                 if state.delivery is not None:
                     queues.finish(state.delivery)
             if state.delivery is not None:
-                quick = time.monotonic() - began < PATIENCE
+                now = time.monotonic()
+                quick = now - began < PATIENCE
+                if now > flush_at:  # the next message may take long
+                    self._flush()
+                    flush_at = now + PATIENCE
                 state.delivery = delivery = None  # a thread that parks keeps no message
                 state.busy_since = 0.0
                 self._finished += 1
@@ -565,6 +597,7 @@ class WorkerPool:
 
     def _park(self, state: WorkerThread) -> None:
         """Wait for work, unless there is some."""
+        self._flush()
         with self._lock:
             if self._stopping or state.calls or self._has_work():
                 return
@@ -577,6 +610,7 @@ class WorkerPool:
 
     def _park_if_surplus(self, state: WorkerThread) -> None:
         """Park even if work waits, as long as another thread takes it."""
+        self._flush()
         with self._lock:
             if self._stopping or state.calls or not self._flowing(state):
                 return

@@ -25,6 +25,11 @@ except ImportError:  # not Linux
 
 _log = Logger("channelserver.server.reactor")
 
+#: Seconds of handling events after which what waits for the end of the turn is called in between.
+LONG = 0.001
+#: Seconds at most between two looks at what threads have posted.
+LOOK = 0.001
+
 
 def install() -> Any:
     """Install the reactor, unless one is installed already or this system has no epoll; return the installed one."""
@@ -50,20 +55,32 @@ if EPollReactor is not None:
             else:
                 #: Called when the events have been handled.
                 self.at_end: list[Callable[[], object]] = []
+                #: Called after that as long as threads may have posted something, with whether no event has come.
+                #: Returns whether there is more to do.
+                self.look: Callable[[bool], bool] | None = None
+                self._more = False
 
         def doPoll(self, timeout: float | None) -> None:
             if self.at_end:  # of timers and calls from threads
                 self._call_at_end()
+            if self.look is not None:
+                timeout = 0.0 if self._more else LOOK if timeout is None or timeout > LOOK else timeout
             selectables = self._selectables
             events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
-            self.turn_began = time.monotonic()
+            self.turn_began = began = time.monotonic()
+            ends = began + LONG
             act = self._doReadOrWrite  # logs what the protocols raise, and closes their connections
             for descriptor, event in events:
                 selectable = selectables.get(descriptor)
                 if selectable is not None:  # else an event before it has closed it
                     act(selectable, descriptor, event)
+                    if self.at_end and time.monotonic() > ends:
+                        self._call_at_end()
+                        ends = time.monotonic() + LONG
             if self.at_end:
                 self._call_at_end()
+            if self.look is not None:
+                self._more = self.look(not events)
 
         def _call_at_end(self) -> None:
             functions, self.at_end = self.at_end, []

@@ -13,6 +13,7 @@ from typing import Any
 from django.utils.functional import cached_property
 
 from channelserver.channel import Channel
+from channelserver.layers.names import check_channel_name
 
 #: There are few channels, but a reply channel for each request.
 _check_channel = lru_cache(1000)(Channel.check_name)
@@ -43,7 +44,8 @@ class Message:
         self.channel_name = _check_channel(channel_name) if channel_name else ""
         self._channel: Channel | None = None
         reply_channel = content.get("reply_channel")
-        self._reply_name = Channel.check_name(reply_channel) if reply_channel else None
+        check = check_channel_name if type(reply_channel) is str else Channel.check_name
+        self._reply_name = check(reply_channel) if reply_channel else None
 
     # Most views use neither channel, so both are made on first access.
 

@@ -73,14 +73,17 @@ class Delivery:
         "tries",
     )  # fmt: skip
 
-    def __init__(self, channel: str, content: Content, sent: float, expires: float, attachment: Any = None) -> None:
+    def __init__(
+        self, channel: str, content: Content, sent: float, expires: float, attachment: Any = None,
+        client: Client = None, lane: _Lane | None = None,
+    ) -> None:  # fmt: skip
         self.channel = channel
         self.content = content
         self.sent = sent
         self.expires = expires
         self.attachment = attachment
-        self.client: Client = None
-        self.lane: _Lane | Chain[Delivery] | None = None
+        self.client = client
+        self.lane: _Lane | Chain[Delivery] | None = lane
         self.plan: Any = None
         self.ticket: Any = None
         self.tries = self.deaths = 0
@@ -133,16 +136,6 @@ class _Queue:
         self.idle = False
         self.looked = -math.inf  # when expired messages were last looked for
         self.wants_room: list[Callback] = []
-
-
-class _Row:
-    """Those of some channels that have a queue, and which one is looked at first next time."""
-
-    __slots__ = ("first", "queues")
-
-    def __init__(self, queues: list[_Queue]) -> None:
-        self.queues = queues
-        self.first = 0
 
 
 class Taker(Protocol):
@@ -202,7 +195,8 @@ class WorkQueues:
         #: The order of the other channels.
         self.chains = Chains[Delivery]()
         self._listeners: dict[str, tuple[Callback, ...]] = {}
-        self._rows: dict[tuple[str, ...], _Row] = {}  # by the channels of those who take messages
+        #: The queues of some channels, by these; a take looks at the first one last.
+        self._rows: dict[tuple[str, ...], deque[_Queue]] = {}
 
     # -- putting in ----------------------------------------------------------------------------------------------------
 
@@ -228,37 +222,20 @@ class WorkQueues:
         try:
             with self._lock:
                 queue = self._queues.get(name) or self._queue(name)
-                key = self._lane_key(channel, content) if channel in self._ordered else None
-                lane = self._lanes.get(key) if key is not None else None
+                key = self._lane_key(content) if channel in self._ordered else None
+                lane = None if key is None else self._lanes.get(key)
                 if client is None and name in self._in_turn:
                     client = self._client_of(content)
-                if not urgent:
-                    if size and self._heavy(size):
-                        queue.full_count += 1
-                        raise ChannelFull(
-                            f"channel {name!r} is full: {self.bytes} bytes are in messages of all channels"
-                        )
-                    if queue.size >= queue.capacity:
-                        self._expire(queue, now, calls)
-                    if queue.size >= queue.capacity and not self._make_room(queue, client, calls):
-                        queue.full_count += 1
-                        raise ChannelFull(
-                            f"channel {name!r} is full: {queue.size} messages wait"
-                            + ("" if name in self._listeners else ", and no consumer in this process listens to it")
-                        )
-                    if lane is not None and self._lane_full(lane, size):
-                        queue.full_count += 1
-                        raise ChannelFull(
-                            f"channel {name!r} is full for {lane.key!r}: {len(lane.waiting)} of its messages wait"
-                        )
-                    if name == FIRST and (last := self._queues.get(LAST)) is not None and last.size >= MOST_LAST:
-                        queue.full_count += 1
-                        raise ChannelFull(f"channel {name!r} takes no more, as {last.size} messages wait in {LAST!r}")
-                delivery = Delivery(channel, content, now, math.inf if urgent else now + self._expiry, attachment)
-                delivery.client = client
-                queue.count += 1
+                if urgent:
+                    expires = math.inf
+                else:
+                    expires = now + self._expiry
+                    if size or lane is not None or queue.size >= queue.capacity or name == FIRST:
+                        self._check_room(queue, lane, client, size, now, calls)
                 if key is not None and lane is None:
                     lane = self._lanes[key] = _Lane(key, client)
+                delivery = Delivery(channel, content, now, expires, attachment, client, lane)
+                queue.count += 1
                 if size:
                     delivery.size = size
                     self.bytes += size
@@ -270,6 +247,31 @@ class WorkQueues:
                 call()
         for listener in listeners:
             listener()
+
+    def _check_room(
+        self, queue: _Queue, lane: _Lane | None, client: Client, size: int, now: float, calls: list[Callback]
+    ) -> None:
+        """Check that there is room for a message; make some if possible.
+
+        :raises ChannelFull: there is none.
+        """
+        name = queue.name
+        if queue.size >= queue.capacity and not self._heavy(size):
+            self._expire(queue, now, calls)
+        if self._heavy(size):
+            reason = f"channel {name!r} is full: {self.bytes} bytes are in messages of all channels"
+        elif queue.size >= queue.capacity and not self._make_room(queue, client, calls):
+            listens = name in self._listeners
+            reason = f"channel {name!r} is full: {queue.size} messages wait"
+            reason += "" if listens else ", and no consumer in this process listens to it"
+        elif lane is not None and self._lane_full(lane, size):
+            reason = f"channel {name!r} is full for {lane.key!r}: {len(lane.waiting)} of its messages wait"
+        elif name == FIRST and (last := self._queues.get(LAST)) is not None and last.size >= MOST_LAST:
+            reason = f"channel {name!r} takes no more, as {last.size} messages wait in {LAST!r}"
+        else:
+            return
+        queue.full_count += 1
+        raise ChannelFull(reason)
 
     def put_back(self, delivery: Delivery) -> None:
         """Put a taken message back: before those that must wait for it, or else at the end of its channel."""
@@ -375,10 +377,9 @@ class WorkQueues:
         calls.append(partial(crowded_out, item))
         return True
 
-    def _lane_key(self, channel: str, content: Content) -> str | None:
-        """Return the name of the lane a message belongs to, or None."""
-        if channel not in self._ordered:
-            return None
+    @staticmethod
+    def _lane_key(content: Content) -> str | None:
+        """Return the name of the lane that a message on an ordered channel belongs to, or None."""
         key = content.get("reply_channel")
         return key if isinstance(key, str) else None
 
@@ -391,7 +392,6 @@ class WorkQueues:
         if lane is None:
             ready.append(delivery)
             return True
-        delivery.lane = lane
         lane.waiting.append(delivery)
         if lane.busy or len(lane.waiting) > 1:
             return False
@@ -414,9 +414,8 @@ class WorkQueues:
                 row = self._rows.get(channels) if type(channels) is tuple else None
                 if row is None:
                     row = self._row(channels)
-                queues, first = row.queues, row.first
-                row.first = first + 1 if first + 1 < len(queues) else 0
-                for queue in queues[first:] + queues[:first] if first else queues:
+                row.rotate(-1)
+                for queue in row:
                     while queue.size:
                         line = queue.line
                         if not line or self.threads.away:
@@ -440,14 +439,14 @@ class WorkQueues:
             for call in calls:
                 call()
 
-    def _row(self, channels: Iterable[str]) -> _Row:
+    def _row(self, channels: Iterable[str]) -> deque[_Queue]:
         channels = tuple(channels)
         row = self._rows.get(channels)
         if row is None:
             if len(self._rows) > 1000:  # most of those who took messages have gone
                 self._rows.clear()
             found = [queue for name in channels if (queue := self._queues.get(name)) is not None]
-            row = self._rows[channels] = _Row(found)
+            row = self._rows[channels] = deque(found)
         return row
 
     def peek(self, channels: Iterable[str], limit: int) -> list[Delivery]:
@@ -495,7 +494,7 @@ class WorkQueues:
     def has_work(self, channels: Iterable[str]) -> bool:
         """Whether one of `channels` has a message that may be taken now."""
         with self._lock:
-            return any(queue.size and queue.ready for queue in self._row(channels).queues)
+            return any(queue.size and queue.ready for queue in self._row(channels))
 
     def serves_in_turn(self, channels: Iterable[str]) -> bool:
         """Whether the clients of one of `channels` are served in turn."""
@@ -541,7 +540,7 @@ class WorkQueues:
 
     def _heavy(self, size: int) -> bool:
         """Whether `size` bytes more are too many for all queues."""
-        return self.bytes + size > self.max_bytes and self.bytes > 0
+        return size > 0 and self.bytes + size > self.max_bytes and self.bytes > 0
 
     def _lane_full(self, lane: _Lane, size: int) -> bool:
         """Whether a lane has no room for a message with `size` bytes."""
@@ -636,13 +635,13 @@ class WorkQueues:
         size = size_of(content)
         with self._lock:
             queue = self._queue(name)
-            if size and self._heavy(size):
+            if self._heavy(size):
                 self._want_bytes.append(callback)
                 return False
             if queue.size >= queue.capacity:
                 queue.wants_room.append(callback)
                 return False
-            key = self._lane_key(channel, content)
+            key = self._lane_key(content) if channel in self._ordered else None
             lane = self._lanes.get(key) if key is not None else None
             if lane is not None and self._lane_full(lane, size):
                 lane.wants_room.append(callback)

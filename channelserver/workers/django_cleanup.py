@@ -266,7 +266,8 @@ def close_old_connections(**_: Any) -> None:
     if _off is None or "database connections" in _off:
         django.db.close_old_connections()
         return
-    for known in _connections():
+    mine = _thread.connections  # without a call, as this is called twice for each message
+    for known in _connections() if mine is None else mine:
         connection = known()
         if connection is not None:
             connection.close_if_unusable_or_obsolete()

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import thread as executor_threads
 from contextvars import Context, ContextVar, Token
+from functools import partial
+from typing import Any
 
 from channelserver.layers.base import BaseChannelLayer, ChannelFull
 from channelserver.layers.content import Content
@@ -99,31 +101,32 @@ class Outbox:
         for entry in entries:
             _send(*entry)
 
-    def flush(self, done: Callable[[], object] | None = None) -> None:
+    def flush(self, done: Callable[..., object] | None = None, *arguments: Any) -> None:
         """Send everything, in order, without blocking the calling thread.
 
         A message to a full channel, and all after it, wait until there is room, two seconds at most; then the messages
         that still do not fit are counted as lost and logged, and the others are sent.
 
-        :param done: called when nothing is left to send, in the calling thread or the reactor's.
+        :param done: called with `arguments` when nothing is left to send, in the calling thread or the reactor's.
         """
         if self._at_end:
             self.call_functions()
         earlier = self._flush
-        if not self._entries and (earlier is None or earlier.ended):  # most views send nothing
+        waits = earlier is not None and not earlier.ended
+        if not waits and (not self._entries or _send_what_fits(self._entries)):  # as a rule
             if done is not None:
-                done()
+                done(*arguments)
             return
         entries, self._entries = self._entries, deque()
-        self._flush = flush = _Flush(entries, self._call_later, done)
-        if earlier is None or earlier.ended:
-            flush.start()
-        else:
+        self._flush = flush = _Flush(entries, self._call_later, partial(done, *arguments) if done is not None else None)
+        if waits and earlier is not None:
             self._call_later(0, earlier.then, flush)
+        else:
+            flush.wait()
 
 
 class _Flush:
-    """Sends the entries of an outbox, first in the worker thread, and if a channel is full in the reactor thread."""
+    """Sends the entries of an outbox for which a channel was full, in the reactor thread."""
 
     __slots__ = ("_call_later", "_done", "_entries", "_next", "ended")
 
@@ -134,12 +137,10 @@ class _Flush:
         self._next: _Flush | None = None
         self.ended = False
 
-    def start(self) -> None:
-        if self._send_what_fits():
-            self._end()
-        else:
-            self._call_later(RETRY_SECONDS, self._give_up)
-            self._call_later(0, self._go_on)
+    def wait(self) -> None:
+        """Send when there is room. Any thread."""
+        self._call_later(RETRY_SECONDS, self._give_up)
+        self._call_later(0, self._go_on)
 
     def then(self, following: _Flush) -> None:
         """Start another flush after this one. Reactor thread."""
@@ -148,32 +149,16 @@ class _Flush:
         else:
             self._next = following
 
-    def _send_what_fits(self, give_up: bool = False) -> bool:
-        """Send up to the first message whose channel is full; with `give_up`, count such messages as lost and go on."""
-        entries = self._entries
-        while entries:
-            layer, is_group, name, content = entries[0]
-            try:
-                (layer.dispatch_group if is_group else layer.dispatch_unasked)(name, content)
-            except ChannelFull as error:
-                if not give_up and error.retry:
-                    return False
-                hint = f"{error}; tried again for {RETRY_SECONDS:.0f} s" if error.retry else str(error)
-                layer.drops.record(error.reason, name, hint=hint)
-            except Exception as error:
-                reason = getattr(error, "reason", Reason.ERROR)
-                if reason is Reason.ERROR:
-                    logger.exception("cannot send to %r", name)
-                    layer.drops.add(reason)
-                else:
-                    layer.drops.record(reason, name, hint=str(error))
-            entries.popleft()
-        return True
+    def start(self) -> None:
+        if _send_what_fits(self._entries):
+            self._end()
+        else:
+            self.wait()
 
     def _go_on(self) -> None:
         if self.ended:
             return
-        while not self._send_what_fits():
+        while not _send_what_fits(self._entries):
             layer, _, name, content = self._entries[0]
             if not layer.when_room(name, content, self._wake):
                 return
@@ -184,7 +169,7 @@ class _Flush:
 
     def _give_up(self) -> None:
         if not self.ended:
-            self._send_what_fits(give_up=True)
+            _send_what_fits(self._entries, give_up=True)
             self._end()
 
     def _end(self) -> None:
@@ -193,6 +178,28 @@ class _Flush:
             self._done()
         if self._next is not None:
             self._next.start()
+
+
+def _send_what_fits(entries: deque[Entry], give_up: bool = False) -> bool:
+    """Send up to the first message whose channel is full; with `give_up`, count such messages as lost and go on."""
+    while entries:
+        layer, is_group, name, content = entries[0]
+        try:
+            (layer.dispatch_group if is_group else layer.dispatch_unasked)(name, content)
+        except ChannelFull as error:
+            if not give_up and error.retry:
+                return False
+            hint = f"{error}; tried again for {RETRY_SECONDS:.0f} s" if error.retry else str(error)
+            layer.drops.record(error.reason, name, hint=hint)
+        except Exception as error:
+            reason = getattr(error, "reason", Reason.ERROR)
+            if reason is Reason.ERROR:
+                logger.exception("cannot send to %r", name)
+                layer.drops.add(reason)
+            else:
+                layer.drops.record(reason, name, hint=str(error))
+        entries.popleft()
+    return True
 
 
 def _send(layer: BaseChannelLayer, is_group: bool, name: str, content: Content) -> None:

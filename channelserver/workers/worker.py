@@ -150,17 +150,16 @@ class Worker:
 
     def ended(self, delivery: Delivery, message: Message, outbox: Outbox) -> None:
         """The consumer returned: send what it held back, then release its lane."""
+        outbox.flush(self._sent, delivery, message)
 
-        def done() -> None:
-            try:
-                if self.auto_accept and delivery.channel == "websocket.connect":
-                    self._reply(message, {"accept": True})  # no effect if already accepted or refused
-            except Exception:
-                logger.exception("cannot accept %r", delivery.content.get("path"))
-            finally:
-                self.queues.finish(delivery)
-
-        outbox.flush(done)
+    def _sent(self, delivery: Delivery, message: Message) -> None:
+        try:
+            if self.auto_accept and delivery.channel == "websocket.connect":
+                self._reply(message, {"accept": True})  # no effect if already accepted or refused
+        except Exception:
+            logger.exception("cannot accept %r", delivery.content.get("path"))
+        finally:
+            self.queues.finish(delivery)
 
     def raised(self, error: BaseException, delivery: Delivery, message: Message, consumer: Any) -> None:
         channel = delivery.channel

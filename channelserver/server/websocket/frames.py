@@ -58,6 +58,9 @@ _RSV, _OPCODE, _MASK, _CONTROL = 0x70, 0x0F, 0x80, 0x08
 
 #: Bits of a frame's first byte: the message's last frame; compressed, if both sides agreed on it (RFC 7692 section 6).
 FIN, RSV1 = 0x80, 0x40
+# The first byte of a frame that is a whole message; such a one needs no further check outside another message.
+_WHOLE_TEXT, _WHOLE_BINARY = FIN | _TEXT, FIN | _BINARY
+_WHOLE = (_WHOLE_TEXT, _WHOLE_BINARY)
 
 #: Bytes of payload from which on Autobahn's native code, its call included, unmasks faster than Python's integers.
 _NATIVE_FROM = 4 * 1024
@@ -157,7 +160,8 @@ class FrameReader:
                 length = int.from_bytes(buffer[position + 2 : position + 2 + wide], "big")
                 if length < (126 if wide == 2 else 65536) or length >> 63:
                     raise FrameError(CloseCode.PROTOCOL_ERROR, "frame length is not minimal")
-            self._check_first(first, second)
+            if first not in _WHOLE or second < _MASK or self._opcode:
+                self._check_first(first, second)
             if not first & _CONTROL and len(self.message) + length > self.max_message:
                 self._oversized(first, length)
             if end < start + length:
@@ -170,9 +174,9 @@ class FrameReader:
                 break
             payload = unmask(buffer[start : start + length], buffer[start - 4 : start])
             position = start + length
-            if first == FIN | _TEXT:
+            if first == _WHOLE_TEXT:
                 events.append(_decode(payload))
-            elif first == FIN | _BINARY:
+            elif first == _WHOLE_BINARY:
                 events.append(payload)
             elif first & _CONTROL:
                 opcode = first & _OPCODE
@@ -281,9 +285,16 @@ def encode_reply(content: Content) -> bytes | None:
     if content.get("close") or "accept" in content:
         return None
     text, data = content.get("text"), content.get("bytes")
-    if isinstance(text, str) and data is None:
+    if text is None or data is None:
+        return encode_data(text, data)
+    return None
+
+
+def encode_data(text: Any, data: Any) -> bytes | None:
+    """Return the frame for a text, or else for bytes; None if they are neither."""
+    if isinstance(text, str):
         return encode_frame(_TEXT, text.encode("utf-8", "replace"))  # the layer has replaced lone surrogates
-    if isinstance(data, bytes) and text is None:
+    if isinstance(data, bytes):
         return encode_frame(_BINARY, data)
     return None
 

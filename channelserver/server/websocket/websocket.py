@@ -171,9 +171,9 @@ class WebSocket(Outgoing):
                 return
         if self._state != "open":
             return
-        frame = frames.encode_reply({"text": text, "bytes": data})
+        frame = frames.encode_data(text, data)
         if frame is not None:
-            self.send_frame(frame, deflate.Deflated.of(frame))
+            self.send_frame(frame, None if self._deflate is None else deflate.Deflated.of(frame))
         elif not close and "accept" not in content:
             _debug("%r: a reply without text, bytes, close and accept", self.path)
         if close:

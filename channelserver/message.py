@@ -8,12 +8,16 @@ from __future__ import annotations
 import copy
 from collections.abc import ItemsView, KeysView, ValuesView
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.utils.functional import cached_property
 
 from channelserver.channel import Channel
 from channelserver.layers.names import check_channel_name
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AbstractUser, AnonymousUser
+    from django.contrib.sessions.backends.base import SessionBase
 
 #: There are few channels, but a reply channel for each request.
 _check_channel = lru_cache(1000)(Channel.check_name)
@@ -37,6 +41,11 @@ class Message:
     body_file: Any = None
     #: If the view was looked up already: path, language, and what was found (Django's ``ResolverMatch``).
     resolver_match: Any = None
+
+    if TYPE_CHECKING:  # the decorators of channelserver.sessions and channelserver.auth set these
+        channel_session: SessionBase
+        http_session: SessionBase | None
+        user: AbstractUser | AnonymousUser
 
     def __init__(self, content: dict[str, Any], channel_name: str | None, channel_layer: Any) -> None:
         self.content = content
@@ -62,9 +71,11 @@ class Message:
         self.channel_name = (channel.name or "") if channel is not None else ""
 
     @cached_property
-    def reply_channel(self) -> Channel | None:
-        """Where replies go, if anywhere."""
-        return Channel.of_checked(self._reply_name, self.channel_layer) if self._reply_name else None
+    def reply_channel(self) -> Channel:
+        """Where replies go. None if the content names no channel for them, as may be on channels of your own."""
+        if self._reply_name is None:
+            return None  # type: ignore[return-value]  # all messages from clients have one
+        return Channel.of_checked(self._reply_name, self.channel_layer)
 
     def __getitem__(self, key: str) -> Any:
         return self.content[key]

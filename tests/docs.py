@@ -114,3 +114,12 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
+
+
+def is_python(text: str) -> bool:
+    """Whether a text without a language is Python: an assignment or an import at least, as bare words are, too."""
+    try:
+        compile(text, "text", "exec")
+    except SyntaxError:
+        return False
+    return bool(re.search(r"^(import|from|def|class|@)\b| = |\(", text, re.MULTILINE))

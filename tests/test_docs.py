@@ -24,7 +24,7 @@ from channelserver.server.common.options import resolve
 from channelserver.start.cli import COMMANDS
 from channelserver.start.parser import Options
 from tests import preloaded
-from tests.docs import PAGES, ROOT, Block, blocks
+from tests.docs import PAGES, ROOT, Block, blocks, is_python
 from tests.process import ServerTestCase, project
 from tests.redis_server import RedisServer
 
@@ -316,15 +316,6 @@ class PageTestCase(ServerTestCase):
         resolve(given, {})
         if name == "serve" and given in ({}, {"settings": self.settings}) and (self.folder / "manage.py").exists():
             self.run_command(self.command("serve", *rest, "--check"))
-
-
-def is_python(text: str) -> bool:
-    """Whether a text without a language is Python: an assignment or an import at least, as bare words are, too."""
-    try:
-        compile(text, "text", "exec")
-    except SyntaxError:
-        return False
-    return bool(re.search(r"^(import|from|def|class|@)\b| = |\(", text, re.MULTILINE))
 
 
 def _test_of(page: Path) -> Any:

@@ -18,6 +18,12 @@ class MessageTests(SynchronousTestCase):
         """It can be imported from the package, too."""
         self.assertIs(channelserver.Message, Message)
 
+    def test_public_names_of_the_package(self) -> None:
+        """``dir()`` lists them before they are first used, and each can be had."""
+        self.assertEqual(dir(channelserver), sorted(channelserver.__all__))
+        for name in dir(channelserver):
+            self.assertIsNotNone(getattr(channelserver, name))
+
     def test_attributes(self) -> None:
         """Content, channel, layer and reply channel."""
         content = {"reply_channel": "websocket.send.x!1", "text": "hello"}

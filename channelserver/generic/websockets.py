@@ -66,7 +66,9 @@ class WebsocketConsumer(BaseConsumer):
             handler = enforce_ordering(handler, slight=not self.strict_ordering)
         return handler
 
-    def connection_groups(self, **kwargs: Any) -> Collection[str]:
+    # Those that applications override take what their routes' filters name. `*args` tells type checkers so.
+
+    def connection_groups(self, *args: Any, **kwargs: Any) -> Collection[str]:
         """Return the names of the groups that the socket joins when it connects, and leaves when it disconnects.
 
         :param kwargs: the named groups of the route's filters.
@@ -93,14 +95,17 @@ class WebsocketConsumer(BaseConsumer):
             Group(group, channel_layer=message.channel_layer).discard(self._reply_channel)
         return self.disconnect(message, **kwargs)
 
-    def connect(self, message: Message, **kwargs: Any) -> Any:
+    def connect(self, message: Message, *args: Any, **kwargs: Any) -> Any:
         """A client connects: accept it, or raise :class:`channelserver.exceptions.DenyConnection`."""
         self._reply_channel.send({"accept": True})
 
-    def receive(self, text: str | None = None, bytes: bytes | None = None, **kwargs: Any) -> Any:
-        """A text or binary message has arrived."""
+    def receive(self, *args: Any, **kwargs: Any) -> Any:
+        """A text or binary message has arrived.
 
-    def disconnect(self, message: Message, **kwargs: Any) -> Any:
+        :param kwargs: ``text`` or ``bytes``, and the named groups of the route's filters.
+        """
+
+    def disconnect(self, message: Message, *args: Any, **kwargs: Any) -> Any:
         """The socket has closed."""
 
     # -- sending -------------------------------------------------------------------------------------------------------
@@ -162,7 +167,7 @@ class JsonWebsocketConsumer(WebsocketConsumer):
             raise BadClientMessage(f"{type(self).__name__} expects JSON: {error}") from error
         return self.receive(content, **kwargs)
 
-    def receive(self, content: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def receive(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """A JSON message has arrived, decoded as `content`."""
 
     def send(self, content: Any, close: bool | int = False) -> None:  # type: ignore[override]
@@ -247,12 +252,12 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
         """Whether it, or one of its consumers, takes the messages of a channel in a coroutine."""
         return super().is_coroutine(channel) or any(_takes(consumer, channel) for consumer in cls.consumers.values())
 
-    def connect(self, message: Message, **kwargs: Any) -> Any:
+    def connect(self, message: Message, *args: Any, **kwargs: Any) -> Any:
         """Accept the socket, then call every consumer."""
         self._reply_channel.send({"accept": True})
         return self._call_consumers(self.consumers, message, kwargs)
 
-    def receive(self, content: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def receive(self, content: Any, *args: Any, **kwargs: Any) -> Any:
         """Pass a payload to the consumer of its stream.
 
         :raises BadClientMessage: the frame does not have the form above, or its stream is unknown.
@@ -280,7 +285,7 @@ class WebsocketDemultiplexer(JsonWebsocketConsumer):
                 f"{stream!r:.80}; there is {known}"
             )
 
-    def disconnect(self, message: Message, **kwargs: Any) -> Any:
+    def disconnect(self, message: Message, *args: Any, **kwargs: Any) -> Any:
         """Call every consumer; the first exception is raised after the last call."""
         return self._call_consumers(self.consumers, message, kwargs, all_of_them=True)
 

@@ -17,6 +17,7 @@ from channelserver.delay.due import due_in
 from channelserver.layers.base import BaseChannelLayer
 from channelserver.layers.content import copy_content
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
+from channelserver.layers.reply import check_reply, reason_of
 from channelserver.registry import channel_layers
 from channelserver.workers.outbox import at_end, hold_back
 
@@ -151,11 +152,14 @@ class Channel(_Destination):
             survives the end of the server, is tried again if the consumer raises, and may be consumed twice after a
             crash. Not for reply channels.
         :raises TypeError: `content` is no dict, or holds what a message cannot carry; or `delay` is no number.
-        :raises ValueError: `delay` is negative, or beyond the calendar; or a reply channel with `durable`.
+        :raises ValueError: `delay` is negative, or beyond the calendar; a reply channel with `durable`; or a reply to a
+            socket with header fields, a status or a reason that cannot be sent.
         :raises ChannelFull: the message went out at once, and the channel is at its capacity.
         :raises ImproperlyConfigured: with `delay`: ``"channelserver.delay"`` is not in ``INSTALLED_APPS``; with
             `durable`: ``"channelserver.jobs"`` is not, or no backend in ``TASKS`` is its own.
         """
+        if self.name.startswith("websocket.send.") and isinstance(content, dict) and len(content) > 1:
+            check_reply(content)
         self._send(content, immediately, on_commit, delay, durable)
 
 
@@ -189,6 +193,7 @@ class Group(_Destination):
 
         :raises ValueError: `content` is no dict (a Channel raises ``TypeError``; so it was in Channels 1).
         :raises TypeError: `content` holds what a message cannot carry, or what no socket can send.
+        :raises ValueError: the ``reason`` of a ``close`` is too long.
         """
         if not isinstance(content, dict):
             raise ValueError(f"You can only send dicts as content on channels, not {type(content).__name__}")
@@ -199,6 +204,8 @@ class Group(_Destination):
                     f"{key!r} in a message to group {self.name!r} must be {kind.__name__}, not {type(data).__name__}; "
                     "send json.dumps(...) for a dict or a list"
                 )
+        if "reason" in content:
+            reason_of(content)
         self._send(content, immediately, on_commit, delay)
 
 

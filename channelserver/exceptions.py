@@ -5,7 +5,10 @@ Raised and handled in worker threads; the module owns nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from channelserver.layers.reply import check_reply
 
 if TYPE_CHECKING:
     from channelserver.message import Message
@@ -28,10 +31,27 @@ class RequestAborted(Exception):
 
 
 class DenyConnection(Exception):
-    """Raised by a ``websocket.connect`` consumer: refuse the connection with HTTP 403.
+    """Raised by a ``websocket.connect`` consumer: refuse the connection, with HTTP 403 unless told otherwise.
 
     Elsewhere it is an exception like any other: logged, and the socket stays open.
+
+    :param status: from 300 to 599.
+    :param headers: a list of [name, value] bytes.
+    :param content: the body, as bytes.
+    :raises ValueError: the server cannot send that.
     """
+
+    #: The reply.
+    reply: Mapping[str, Any] = {"accept": False}
+
+    def __init__(self, *arguments: object, **answer: Any) -> None:
+        super().__init__(*arguments)
+        unknown = answer.keys() - {"status", "headers", "content"}
+        if unknown:
+            raise TypeError(f"DenyConnection takes status, headers and content, not {', '.join(sorted(unknown))}")
+        if answer:
+            self.reply = {"accept": False, **answer}
+            check_reply(dict(self.reply))
 
 
 class BadClientMessage(ValueError):
@@ -60,14 +80,17 @@ class WebsocketCloseException(ChannelSocketException):
     """Raised by a consumer: close the socket.
 
     :param code: close code sent to the client, 1000 or 3000 to 4999 (RFC 6455 section 7.4); None stands for 1000.
-    :raises ValueError: applications may not send that code.
+    :param reason: text for the client, 123 bytes in UTF-8 at most.
+    :raises ValueError: applications may not send that code, or the reason is too long.
     """
 
-    def __init__(self, code: int | None = None) -> None:
+    def __init__(self, code: int | None = None, reason: str = "") -> None:
         if code is not None and not (isinstance(code, int) and (code == 1000 or 3000 <= code <= 4999)):
             raise ValueError(f"invalid close code {code!r} (must be 1000 or from [3000, 4999])")
         super().__init__(code)
         self.code = code
+        self.reply: dict[str, Any] = {"close": code or True, **({"reason": reason} if reason else {})}
+        check_reply(self.reply)
 
     def run(self, message: Message) -> None:
         """Send the close to the message's reply channel at once.
@@ -78,7 +101,7 @@ class WebsocketCloseException(ChannelSocketException):
             raise ValueError(
                 f"{type(self).__name__} raised for a message without reply_channel: only a socket's messages have one"
             )
-        message.reply_channel.send({"close": self.code or True}, immediately=True)
+        message.reply_channel.send(self.reply, immediately=True)
 
 
 class SendNotAvailableOnDemultiplexer(Exception):

@@ -8,6 +8,8 @@ import sys
 import time
 from contextlib import closing
 
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
 from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 from tests.redis_server import RedisServer
 
@@ -121,11 +123,30 @@ class OwnChannelTests(ServerTestCase):
                 self.wait_for_gate(name)
                 if name == "three":
                     self.open_gate(name)
+        self.check_replies(server)
         # Both are closed. A consumer that has read the session before saves it afterwards.
         wait_until(lambda: self.sessions() == 0, "the end of the sessions")
         self.open_gate("four")
         wait_until(lambda: "four" in self.notes("saved"), "a late save")
         wait_until(lambda: self.sessions() == 0, "the end of the session that was saved late")
+
+    def check_replies(self, server: Server) -> None:
+        """Refusals have status, header fields and content; acceptances fields and subprotocol; closes reasons."""
+        with self.assertRaises(InvalidStatus) as caught, server.connect("/refused"):
+            pass
+        answer = caught.exception.response
+        self.assertEqual((answer.status_code, answer.body), (401, b"Log in first."))
+        self.assertEqual(answer.headers["WWW-Authenticate"], "Basic")
+        with server.connect("/cookie", subprotocols=["chat.v1", "chat.v2"]) as socket:
+            self.assertEqual(socket.subprotocol, "chat.v2")
+            self.assertEqual(socket.response.headers.get_all("Set-Cookie"), ["seen=1", "again=2"])
+            with self.assertRaises(ConnectionClosed) as closed:
+                socket.recv(TIMEOUT)
+        self.assertEqual((closed.exception.rcvd.code, closed.exception.rcvd.reason), (4002, "that is all: \u20ac"))
+        with self.assertRaises(InvalidStatus) as caught, server.connect("/injected"):
+            pass
+        answer = caught.exception.response
+        self.assertEqual((answer.status_code, answer.headers.get_all("Set-Cookie")), (500, []))
 
     def sessions(self) -> int:
         """Return how many sessions there are."""

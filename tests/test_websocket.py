@@ -320,10 +320,67 @@ class DecisionTests(SocketTestCase):
         for close in (True, 1000, 3001, 7):
             self.assertAnswered(self.decide(close=close), 403)
 
+    def test_refusal_of_the_application(self) -> None:
+        """A refusal has the status, the header fields and the content that the application says."""
+        fields = [[b"WWW-Authenticate", b"Basic"], [b"Set-Cookie", b"a=1"], [b"Set-Cookie", b"b=2"]]
+        for decision in ({"accept": False}, {"close": 4001}):
+            client = self.decide(**decision, status=401, headers=fields, content=b"Log in first.")
+            self.assertAnswered(client, 401)
+            self.assertEqual(client.response().body, b"Log in first.")
+            for line in (b"WWW-Authenticate: Basic", b"Set-Cookie: a=1", b"Set-Cookie: b=2", b"Content-Length: 13"):
+                self.assertIn(line + b"\r\n", client.received)
+        client = self.decide(accept=False, content=b"no")
+        self.assertAnswered(client, 403)
+        client = self.decide(accept=False, status=503, headers=[[b"Retry-After", b"5"]])
+        self.assertAnswered(client, 503)
+        self.assertAnswered(self.decide(accept=False, content=b"x" * 200_000), 403)
+        self.assertEqual(self.server.access[-1].split()[-1], "status=403")
+
+    def test_wrong_refusal(self) -> None:
+        """One that cannot be sent is logged, and refuses with 500."""
+        for wrong in ({"status": 200}, {"content": "text"}, {"headers": [[b"a", b"1\r\nb: 2"]]}):
+            client = self.decide(accept=False, **wrong)
+            self.assertAnswered(client, 500)
+            self.assertNotIn(b"b: 2", client.received)
+            self.expect_logged("cannot send the answer to '/'")
+
+    def test_fields(self) -> None:
+        """accept: True may bring header fields; what is sent back of the client's own is none of them."""
+        client = self.decide(accept=True, headers=[[b"Set-Cookie", b"a=1"], ["Set-Cookie", "b=2"]], text="a")
+        self.assertEqual(self.assertOpened(client), [(TEXT, b"a")])
+        self.assertIn(b"\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n", client.received)
+        client, message = self.shake()
+        self.server.reply(message, **{**message, "accept": True})
+        self.assertEqual(self.assertOpened(client), [])
+        self.assertEqual(client.received.lower().count(b"connection:"), 1)
+
+    def test_wrong_fields(self) -> None:
+        """Fields that cannot be sent refuse with 500, and are logged."""
+        for headers in ([[b"X", b"1\r\nY: 2"]], [[b"Sec-WebSocket-Accept", b"x"]], [[b"Connection", b"close"]], 7):
+            client = self.decide(accept=True, headers=headers)
+            self.assertAnswered(client, 500)
+            self.assertNotIn(b"Y: 2", client.received)
+            self.expect_logged("cannot send the answer to '/'")
+
     def test_close_with_data(self) -> None:
         """close with data opens the socket, sends, and closes it with the code."""
         self.assertEqual(self.assertOpened(self.decide(text="a", close=3001)), [(TEXT, b"a"), (CLOSE, b"\x0b\xb9")])
         self.assertEqual(self.assertOpened(self.decide(bytes=b"a", close=True)), [(BINARY, b"a"), (CLOSE, b"\x03\xe8")])
+
+    def test_reason(self) -> None:
+        """A close has the reason that the application says; one that cannot be sent is left out, and logged."""
+        client, channel = self.open()
+        self.server.reply(channel, close=4002, reason="too late: \u20ac")
+        self.assertEqual(self.sent(client), [(CLOSE, b"\x0f\xa2too late: \xe2\x82\xac")])
+        client, channel = self.open()
+        self.server.layer.group_add("all", channel)
+        self.server.layer.send_group("all", {"text": "a", "close": True, "reason": "end"})
+        self.server.turn()
+        self.assertEqual(self.sent(client), [(TEXT, b"a"), (CLOSE, b"\x03\xe8end")])
+        client, channel = self.open()
+        self.server.reply(channel, close=4002, reason="x" * 124)
+        self.assertEqual(self.sent(client), [(CLOSE, b"\x0f\xa2")])
+        self.expect_logged("closed without the reason")
 
     def test_accept_and_close(self) -> None:
         """accept: True with close opens the socket and closes it with the code, which refusing could not tell."""

@@ -18,6 +18,7 @@ from channelserver.auth import channel_and_http_session_user_from_http, channel_
 from channelserver.channel import Channel, Group
 from channelserver.exceptions import BadClientMessage, SendNotAvailableOnDemultiplexer
 from channelserver.generic.base import BaseConsumer, takes_in_coroutine
+from channelserver.layers.reply import check_reply
 from channelserver.message import Message
 from channelserver.sessions import enforce_ordering
 
@@ -125,12 +126,31 @@ class WebsocketConsumer(BaseConsumer):
         """Send a text or bytes to the sockets of a group, as :meth:`send` does to one."""
         Group(name).send(_frame(text, bytes, close))
 
-    def close(self, status: bool | int = True) -> None:
+    def accept(self, subprotocol: str | None = None, headers: Collection[Any] = ()) -> None:
+        """Accept the socket, in :meth:`connect`.
+
+        :param subprotocol: one that the client offers, see ``message["subprotocols"]``.
+        :param headers: of the answer, such as cookies: pairs of bytes.
+        :raises ValueError: the server cannot send these headers.
+        """
+        reply: dict[str, Any] = {"accept": True}
+        if subprotocol is not None:
+            reply["subprotocol"] = subprotocol
+        if headers:
+            reply["headers"] = [list(pair) for pair in headers]
+        check_reply(reply)
+        self._reply_channel.send(reply)
+
+    def close(self, status: bool | int = True, reason: str = "") -> None:
         """Close the socket.
 
         :param status: True, or a code: 1000, or 3000 to 4999.
+        :param reason: text for the client, 123 bytes in UTF-8 at most.
+        :raises ValueError: the reason is too long.
         """
-        self._reply_channel.send({"close": status})
+        reply: dict[str, Any] = {"close": status, **({"reason": reason} if reason else {})}
+        check_reply(reply)
+        self._reply_channel.send(reply)
 
     @property
     def _reply_channel(self) -> Channel:

@@ -17,6 +17,7 @@ from django.http import HttpRequest
 
 from channelserver.layers.content import copy_content
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
+from channelserver.layers.reply import check_reply
 from channelserver.message import Message
 from channelserver.sessions import session_for_reply_channel
 from channelserver.test.client import Client
@@ -180,10 +181,16 @@ class WSClient(Client):
         return self.consume(channel, fail_on_none=fail_on_none, check_accept=check_accept)
 
     def get_next_message(self, channel: str) -> Message | None:
-        """See :meth:`channelserver.test.Client.get_next_message`."""
+        """See :meth:`channelserver.test.Client.get_next_message`.
+
+        :raises ValueError: it is a reply that the server could not send to a socket.
+        """
         if channel == self.reply_channel and self._kept:
             return self._kept.popleft()
-        return super().get_next_message(channel)
+        message = super().get_next_message(channel)
+        if message is not None and channel == self.reply_channel:
+            check_reply(message.content)  # as the server does
+        return message
 
     def receive(self, json: bool = True) -> Any:
         """Take the next reply and return its text, or else its content; None if there is none.

@@ -17,6 +17,7 @@ from asgiref.sync import iscoroutinefunction
 
 from channelserver.exceptions import BadClientMessage, ChannelSocketException, ConsumeLater, DenyConnection
 from channelserver.layers.base import FAILED, SESSION_CHANNEL
+from channelserver.layers.content import copy_content
 from channelserver.layers.losses import Reason
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.message import Message
@@ -165,7 +166,7 @@ class Worker:
         channel = delivery.channel
         connecting = channel == "websocket.connect"
         if connecting and isinstance(error, DenyConnection):
-            self._reply(message, {"accept": False})
+            self._reply(message, copy_content(dict(error.reply)))
             return
         if isinstance(error, BadClientMessage):
             self._layer.drops.record(Reason.BAD_CLIENT, channel, hint=str(error))

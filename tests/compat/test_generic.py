@@ -26,6 +26,10 @@ from django.utils.decorators import method_decorator
 from tests.compat import ChannelCase, by_own_names_too
 
 
+def wrong_answer(message):
+    message.reply_channel.send({"accept": True, "headers": [[b"Connection", b"close"]]})
+
+
 class BaseConsumerTests(ChannelCase):
     """``BaseConsumer``: an instance for each message, a method for each channel."""
 
@@ -231,6 +235,31 @@ class WebsocketConsumerTests(ChannelCase):
             client.send_and_consume("websocket.receive", {"text": "", "bytes": None})
             client.send_and_consume("websocket.receive", {"text": None, "bytes": b""})
         self.assertEqual(got, [("", None), (None, b"")])
+
+    def test_accept_and_close_with_reason(self) -> None:
+        class Consumer(WebsocketConsumer):
+            def connect(self, message, **kwargs):
+                self.accept(subprotocol="chat", headers=[(b"Set-Cookie", b"a=1")])
+
+            def receive(self, text=None, bytes=None, **kwargs):
+                self.close(4002, text)
+
+        with apply_routes([Consumer.as_route()]):
+            client = WSClient()
+            client.send_and_consume("websocket.connect")
+            headers = [[b"Set-Cookie", b"a=1"]]
+            self.assertEqual(client.receive(), {"accept": True, "subprotocol": "chat", "headers": headers})
+            client.send_and_consume("websocket.receive", text="bye")
+            self.assertEqual(client.receive(), {"close": 4002, "reason": "bye"})
+            with self.assertRaises(ValueError):
+                client.send_and_consume("websocket.receive", text="x" * 124)
+
+    def test_wrong_replies_fail_in_tests_too(self) -> None:
+        with apply_routes([route("websocket.connect", wrong_answer)]):
+            client = WSClient()
+            with self.assertRaises(ValueError) as caught:
+                client.send_and_consume("websocket.connect")
+        self.assertIn("Connection", str(caught.exception))
 
     def test_send_and_close(self) -> None:
         class Consumer(WebsocketConsumer):

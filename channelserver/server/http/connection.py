@@ -32,6 +32,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from channelserver.layers.content import Content
 from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
 from channelserver.server.common.sending import SocketSend, direct, lose_transport, send, socket_send
@@ -301,10 +302,17 @@ class HTTPConnection(Connection):
             self.site.count_refusal("chatter", "too many pipelined requests for the health", self.addresses()["client"])
         return paid
 
-    def refuse_upgrade(self, status: int, text: str) -> None:
-        """Answer a handshake with an error, and close."""
+    def refuse_upgrade(self, status: int, text: str, answer: Content | None = None) -> None:
+        """Answer a handshake with an error, and close.
+
+        :param answer: the application's own; None: the status and the text.
+        """
         self.websocket = None
-        self._refuse(BadRequest(text, status), logged=True)
+        exchange = self._last_exchange(quiet=True)
+        if answer is None:
+            self._dispatcher.refuse(exchange, BadRequest(text, status))
+        else:
+            exchange.reply(answer)
 
     def close_socket(self) -> None:
         """Close the transport when everything written has been sent."""
@@ -344,10 +352,14 @@ class HTTPConnection(Connection):
 
     # -- closing -------------------------------------------------------------------------------------------------------
 
-    def _refuse(self, error: BadRequest, logged: bool = False) -> None:
-        """Answer a request that breaks a rule or a deadline, and close.
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer a request that breaks a rule or a deadline, and close."""
+        self._dispatcher.refuse(self._last_exchange(), error)
 
-        :param logged: the access log knows of it already.
+    def _last_exchange(self, quiet: bool = False) -> Exchange:
+        """Return an exchange after whose answer the connection is closed.
+
+        :param quiet: the access log knows of the request already.
         """
         head = RequestHead()
         known = self._head
@@ -360,8 +372,8 @@ class HTTPConnection(Connection):
         head.keep_alive = False
         client = (self._addresses if known is not None and self._addresses else self.addresses())["client"]
         exchange = self._exchange = Exchange(self, head, client)
-        exchange.quiet = logged
-        self._dispatcher.refuse(exchange, error)
+        exchange.quiet = quiet
+        return exchange
 
     def _close(self) -> None:
         """Send what has been written, then close."""

@@ -8,7 +8,6 @@ States: ``waiting`` (nothing sent), ``streaming`` (head sent, parts follow), ``d
 
 from __future__ import annotations
 
-import re
 from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ from twisted.logger import Logger
 
 from channelserver.layers.base import EVENTS, FAILED, FILE
 from channelserver.layers.content import Content
+from channelserver.layers.reply import HOP_BY_HOP, forbidden, token
 from channelserver.server.http.events import EventFeed
 from channelserver.server.http.flow import Flow
 from channelserver.server.http.http1 import RequestHead
@@ -26,12 +26,6 @@ from channelserver.server.site import Site
 _log = Logger("channelserver.server.http")
 
 _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
-_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-_forbidden = re.compile(rb"[\x00\r\n]").search
-#: Fields that only the server sets.
-_HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"proxy-connection", b"te", b"trailer"}
-)
 
 #: A field to send: name, value, and its line in a head.
 Field = tuple[bytes, bytes, bytes]
@@ -45,10 +39,10 @@ def _kind(name: bytes) -> str:
 
     :raises ResponseError: the name is malformed.
     """
-    if not _token(name):
+    if not token(name):
         raise ResponseError(f"malformed header {name!r}")
     lower = name.lower()
-    return {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in _HOP_BY_HOP else "")
+    return {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in HOP_BY_HOP else "")
 
 
 _kind_of_short = lru_cache(1000)(_kind)
@@ -60,7 +54,7 @@ def _read_field(name: bytes, value: bytes) -> tuple[str, Field]:
     :raises ResponseError: the field is malformed.
     """
     kind = _kind_of_short(name) if len(name) <= SHORT_VALUE else _kind(name)
-    if _forbidden(value):  # it may be a cookie, so it is not for the log
+    if forbidden(value):  # it may be a cookie, so it is not for the log
         raise ResponseError(f"malformed header {name!r}: a line break or NUL in its value")
     if kind == "length" and not value.isdigit():
         raise ResponseError(f"malformed header {name!r}: {value!r}")

@@ -103,11 +103,17 @@ def choose_protocol(wanted: Any, offered: list[str], listed: Iterable[str], path
     return None
 
 
-def handshake_response(head: RequestHead, protocol: str | None, agreement: deflate.Agreement | None) -> bytes:
+def handshake_response(
+    head: RequestHead,
+    protocol: str | None,
+    agreement: deflate.Agreement | None,
+    fields: Iterable[tuple[bytes, bytes]] = (),
+) -> bytes:
     """Return the response that opens the socket (RFC 6455 section 4.2.2).
 
     :param protocol: the chosen subprotocol.
     :param agreement: how to compress messages; None: not at all.
+    :param fields: further header fields, such as cookies.
     """
     digest = hashlib.sha1(head.fields[b"sec-websocket-key"].strip() + _MAGIC, usedforsecurity=False).digest()
     lines = [
@@ -120,4 +126,5 @@ def handshake_response(head: RequestHead, protocol: str | None, agreement: defla
         lines.append(b"Sec-WebSocket-Protocol: " + protocol.encode("latin-1"))
     if agreement is not None:
         lines.append(b"Sec-WebSocket-Extensions: " + agreement.response)
+    lines.extend(b"%b: %b" % field for field in fields)
     return b"\r\n".join(lines) + b"\r\n\r\n"

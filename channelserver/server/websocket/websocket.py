@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
 from channelserver.layers.queues import SMALL as SMALL_VALUE
+from channelserver.layers.reply import acceptance_fields, reason_of, refusal
 from channelserver.layers.turns import Client
 from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
@@ -128,11 +129,15 @@ class WebSocket(Outgoing):
         elif not site.submit("websocket.connect", connect_message(self.name, head, site, self._addresses)):
             self._refuse(503, _BUSY)
 
-    def _accept(self, subprotocol: Any) -> None:
+    def _accept(self, subprotocol: Any, fields: list[tuple[bytes, bytes]]) -> None:
+        """Open the socket.
+
+        :param fields: the application's header fields.
+        """
         head = self._head
         assert head is not None
         chosen = choose_protocol(subprotocol, offered_protocols(head), self.site.options.ws_protocol, self.path)
-        response = handshake_response(head, chosen, self._deflate)
+        response = handshake_response(head, chosen, self._deflate, fields)
         if self._deflate is not None:
             self._reader = deflate.DeflateReader(self.site.options.max_message_bytes, self._deflate.client_window)
         self._state = "open"
@@ -147,18 +152,23 @@ class WebSocket(Outgoing):
         self.site.wheel.add(self, self._due)
         self.unblock()
 
-    def _refuse(self, status: int, text: str) -> None:
-        """Refuse the handshake."""
+    def _refuse(self, status: int, text: str, answer: Content | None = None) -> None:
+        """Refuse the handshake.
+
+        :param answer: the application's own; None: the status and the text.
+        """
         self._state = "done"
         self._forget()
         self.site.replies.end_session(self.name)
         self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=status)
-        self.wire.refuse_upgrade(status, text)
+        self.wire.refuse_upgrade(status, text, answer)
 
     # -- replies -------------------------------------------------------------------------------------------------------
 
     def reply(self, content: Content) -> None:
-        """Act on a reply: ``text``, ``bytes``, ``close``, ``accept``, ``subprotocol``; other keys are ignored."""
+        """Act on a reply: data (``text``, ``bytes``); ``close`` and ``reason``; ``accept``, ``subprotocol`` and
+        ``headers``, or for a refusal ``status``, ``headers`` and ``content``. Other keys are ignored.
+        """
         text, data, close = content.get("text"), content.get("bytes"), content.get("close")
         if (text is not None and not isinstance(text, str)) or (data is not None and not isinstance(data, bytes)):
             _log.error("{path!r}: a reply's text must be str and its bytes bytes; dropped", path=self.path)
@@ -177,7 +187,7 @@ class WebSocket(Outgoing):
         elif not close and "accept" not in content:
             _debug("%r: a reply without text, bytes, close and accept", self.path)
         if close:
-            self.close(_close_code(close, self.path))
+            self.close(_close_code(close, self.path), self._close_reason_of(content))
 
     group_reply = reply
 
@@ -185,12 +195,25 @@ class WebSocket(Outgoing):
         """Act on a reply to a held handshake; return whether the socket is open now."""
         if FAILED in content:
             self._refuse(content[FAILED], "The application failed." if content[FAILED] >= 500 else "Not found.")
-        elif content.get("accept") is False or (close and not has_data and not content.get("accept")):
-            self._refuse(403, "Access denied.")
-        elif content.get("accept") or has_data:
-            self._accept(content.get("subprotocol"))
-            return True
+            return False
+        try:
+            if content.get("accept") is False or (close and not has_data and not content.get("accept")):
+                answer = refusal(content)
+                self._refuse(answer["status"] if answer else 403, "Access denied.", answer)
+            elif content.get("accept") or has_data:
+                self._accept(content.get("subprotocol"), acceptance_fields(content) if content.get("accept") else [])
+                return True
+        except ValueError as error:
+            _log.error("cannot send the answer to {path!r}: {error}", path=self.path, error=error)
+            self._refuse(500, "The application failed.")
         return False
+
+    def _close_reason_of(self, content: Content) -> str:
+        try:
+            return reason_of(content)
+        except ValueError as error:
+            _log.error("{path!r}: closed without the reason: {error}", path=self.path, error=error)
+            return ""
 
     # -- received ------------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,20 @@ from django.http import HttpRequest
 
 from channelserver import Channel, Group, route
 from channelserver.auth import channel_session_user
-from channelserver.exceptions import ConsumeLater
+from channelserver.exceptions import ConsumeLater, DenyConnection
 from channelserver.sessions import channel_session
 
 
 def connect(message):
+    if message["path"] == "/refused":
+        raise DenyConnection(status=401, headers=[[b"WWW-Authenticate", b"Basic"]], content=b"Log in first.")
+    if message["path"] == "/cookie":
+        headers = [[b"Set-Cookie", b"seen=1"], [b"Set-Cookie", b"again=2"]]
+        message.reply_channel.send({"accept": True, "subprotocol": message["subprotocols"][1], "headers": headers})
+        message.reply_channel.send({"close": 4002, "reason": "that is all: \u20ac"})
+        return
+    if message["path"] == "/injected":
+        message.reply_channel.send({"accept": True, "headers": [[b"X-A", b"1\r\nSet-Cookie: b=2"]]})
     message.reply_channel.send({"text": message.reply_channel.name})
 
 

@@ -35,13 +35,12 @@ URLS = """
 ACTIVATED = """
 import os, sys
 os.dup2(int(sys.argv.pop(1)), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="channelserver.socket")
-from channelserver.start.cli import main
-main()
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+code = "from channelserver.start.cli import main; main()"
+os.execv(sys.executable, [sys.executable, "-c", code, *sys.argv[1:]])
 """
 
-#: Twisted wants the sockets to have names, as those of systemd have.
-ACTIVATE = ["systemd-socket-activate", "--fdname=channelserver.socket", "--setenv=PYTHONPATH"]
+ACTIVATE = ["systemd-socket-activate", "--setenv=PYTHONPATH"]
 
 ROUTING = """
     from channelserver import Group

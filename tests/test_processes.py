@@ -317,7 +317,7 @@ class LifeTests(ProcessesTestCase):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
-            options = ["-n", "--pidfile=", "channelserver", "--settings", "settings", "--processes", "2"]
+            options = ["serve", "--settings", "settings", "--processes", "2"]
             command = [sys.executable, "-c", ACTIVATED, str(listener.fileno()), *options]
             server = self.run_process([*command, "-e", "systemd:domain=INET:index=0"], pass_fds=(listener.fileno(),))
             server.wait_until_up()

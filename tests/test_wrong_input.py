@@ -132,7 +132,12 @@ FLAGS = (
 #: Listeners that cannot be opened.
 LISTENERS = (
     flags("--endpoint bogus:1", "--endpoint", "'bogus:1'", "'bogus'"),
-    flags("--endpoint systemd:domain=INET:index=0", "--endpoint", "has passed no such socket", "start the socket's"),
+    flags(
+        "--endpoint systemd:domain=INET:index=0",
+        "--endpoint",
+        "has passed no sockets",
+        "start the socket's",
+    ),
     flags("--endpoint tcp", "--endpoint", "'tcp'", "port"),
     flags("--endpoint tcp:many", "--endpoint", "'tcp:many'", "'many'"),
     flags("--fd 99", "--fd", "99", "no open socket"),

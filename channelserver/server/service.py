@@ -37,6 +37,7 @@ from channelserver.processes.link import IReactor
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
+from channelserver.server.common.activation import systemd_endpoint
 from channelserver.server.common.listening import BACKLOG, SharedListening, limit_accepting, watch_accepting
 from channelserver.server.common.options import Settings
 from channelserver.server.common.unix import Listening, OccupiedError, clear_stale_socket
@@ -341,17 +342,18 @@ def endpoints(
     found: list[tuple[str, IStreamServerEndpoint]] = []
     for description in options.endpoint:
         try:
-            found.append((f"endpoint {description!r}", serverFromString(reactor, _with_backlog(description))))
-        except IndexError as problem:
-            raise ListenError(
-                f"--endpoint {description!r}: systemd has passed no such socket; start the socket's unit instead of "
-                "the service's, or give systemd-socket-activate the option --fdname"
-            ) from problem
+            if description.startswith("systemd:"):
+                endpoint: Any = systemd_endpoint(reactor, description)
+            else:
+                endpoint = serverFromString(reactor, _with_backlog(description))
+            found.append((f"endpoint {description!r}", endpoint))
         except TypeError as problem:
             raise ListenError(
                 f"--endpoint {description!r} lacks something, perhaps its port; write for example tcp:8000"
             ) from problem
         except Exception as problem:
+            if description.startswith("systemd:"):
+                raise ListenError(f"--endpoint {description!r}: {problem}") from problem
             raise ListenError(
                 f"--endpoint {description!r} cannot be understood: {problem}; write for example tcp:8000"
             ) from problem

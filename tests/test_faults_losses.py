@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from typing import Any
 
@@ -156,3 +157,33 @@ class SendTests(LossesTestCase):
         self.assertEqual(server.stop(), 0)
         self.assertIn("2 message(s) to 'nobody' lost: server stopped", server.output)
         self.assertEqual(self.notes("other"), [])
+
+
+class FullDiskTests(LossesTestCase):
+    """An access log on a disk that fills up, and is emptied again."""
+
+    def test_access_log(self) -> None:
+        """Requests are answered, one line tells; when there is room again the log goes on with a whole line."""
+        server = self.start("--threads", "1", "--access-log", str(self.folder / "access.log"), "--log-format", "json")
+        everything = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def ask(path: str) -> None:
+            for _ in range(20):
+                self.assertEqual(server.get(path).status_code, 404)
+
+        ask("/before/")
+        log = self.folder / "access.log"
+        wait_until(lambda: log.read_text().count("\n") == 20)
+        limit = log.stat().st_size + 100
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (limit, everything[1]))
+        ask("/full/")
+        server.wait_for("access log: a line cannot be written")
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, everything)
+        ask("/after/")
+        self.assertEqual(server.stop(), 0)
+        lines = log.read_text().splitlines()
+        self.assertEqual((len(lines), sum("/after/" in line for line in lines)), (41, 20))
+        torn = [line for line in lines if not line.endswith("}")]
+        self.assertEqual(len(torn), 1)
+        self.assertEqual(sum("cannot be written" in line for line in server.lines), 1)
+        self.assertNotIn("Traceback", server.output)

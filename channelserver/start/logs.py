@@ -5,7 +5,9 @@ Set up before the reactor runs; the handler runs in any thread.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 from logging.handlers import WatchedFileHandler
 from typing import Any
@@ -124,14 +126,20 @@ class AccessFile(WatchedFileHandler):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self._torn = False  # a part of the last line is in the file
 
     def write(self, line: str) -> None:
-        """Write a line.
+        """Write a line, whole or not at all as far as the disk allows; nothing is buffered for later.
 
         :raises OSError: it cannot be written.
         """
         self.reopenIfNeeded()
         if self.stream is None:  # it could not be opened again for an earlier line
             self.stream = self._open()
-        self.stream.write(line + "\n")
-        self.stream.flush()
+        data = f"{line}\n".encode("utf-8", "backslashreplace")
+        if self._torn:
+            data = b"\n" + data
+        written = os.write(self.stream.fileno(), data)
+        self._torn = written < len(data)
+        if self._torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -40,6 +40,7 @@ class Reason(Enum):
     NO_ROUTE = "no route", "No route matched the message."
     BAD_CLIENT = "bad client message", "A client sent what a ``WebsocketBinding`` or a demultiplexer cannot read."
     DIED = "its worker process ended", "The process died while its consumer was running."
+    UNSENT = "unsent", "A consumer or view had sent the message; its process died before the message left that."
     DIED_AGAIN = "its worker processes ended", "``requeue`` is on, and four processes died while consuming the message."
     STOPPED = "server stopped", "The message was waiting when the server stopped."
     NO_SERVER = "no server", "The worker process had no connection to its server."

@@ -35,7 +35,7 @@ from channelserver.layers.turns import Client
 from channelserver.processes.figures import UNANSWERED, add_up, counters
 from channelserver.processes.link import Link, ask_within
 from channelserver.processes.remote_process import Gone, RemoteProcess
-from channelserver.processes.tickets import SLOTS, Ledger
+from channelserver.processes.tickets import SLOTS, Ledger, is_message
 from channelserver.processes.waits import Waits
 
 _log = Logger("channelserver.processes.hub")
@@ -259,6 +259,7 @@ class Peer:
         self._slots: dict[int, int] = {}  # in the ledger
         self._free = list(range(SLOTS))
         self._losses: dict[str, int] = {}  # that are counted here
+        self._received = 0  # of the messages that it has sent
         self._counting = threading.Lock()
         self._number = 0
         self._ledger: Ledger | None = None
@@ -285,6 +286,8 @@ class Peer:
         }
 
     def handle(self, name: str, arguments: list[Any]) -> Any:
+        if is_message(name, arguments):
+            self._received += 1
         call = self._calls.get(name)
         if call is None:
             raise ValueError(f"the local protocol has no call {name!r}")
@@ -321,9 +324,10 @@ class Peer:
         self._slots[number] = slot
         self.occupying.add(number)
 
-    def _serve(self, channels: list[str], number: int) -> None:
+    def _serve(self, channels: list[str], number: int, sent: int) -> None:
         ledger = self.link.take_descriptor()
         self._ledger = Ledger(ledger)
+        self._received = sent
         self.places = number = max(1, min(number, SLOTS))
         self.channels = tuple(channels)
         if not self.sibling:
@@ -397,6 +401,9 @@ class Peer:
             layer.drops.record(reason, channel, count, f"it was process {self.pid}")
         for delivery in begun + ended:
             self._give_up(delivery)
+        if ledger is not None:
+            unsent = ledger.sent - self._received
+            layer.drops.record(Reason.UNSENT, "replies and groups", unsent, f"it was process {self.pid}")
         self.count_losses()
         with self._counting:
             self._ledger = None

@@ -32,7 +32,7 @@ from channelserver.processes.figures import UNANSWERED, add_up
 from channelserver.processes.link import Link, LinkLost, NoLink, ask, ask_within
 from channelserver.processes.local_client import ANSWER_SECONDS, NoServerError
 from channelserver.processes.remote_process import size_of
-from channelserver.processes.tickets import Ledger, Ticket, TicketQueues
+from channelserver.processes.tickets import Ledger, Ticket, TicketQueues, is_message
 
 #: Notes with a message of the application.
 _MESSAGES = frozenset({"reply", "send_patiently", "send_group"})
@@ -63,6 +63,8 @@ class RemoteLayer(InMemoryChannelLayer):
         self._served: tuple[list[str], int] | None = None
         self._descriptor: int | None = None
         self._counted: dict[str, int] = {}  # the losses that the other process has counted, too
+        self._sending = threading.Lock()
+        self._sent = self._written = 0  # messages for the other process: given to the bridge, and taken from it
         self._handlers: dict[str, Callable[..., Any]] = {
             "take": self._taken,
             "reply": super().dispatch,
@@ -113,7 +115,8 @@ class RemoteLayer(InMemoryChannelLayer):
         self.queues.ledger, self._descriptor = Ledger.make()
         if not self._outlets:  # a sibling has other memory for that
             self.drops.keep_in(self.queues.ledger.losses, self._counted)
-        self._link.note("serve", channels, threads, descriptor=self._descriptor)
+        self._count_sent(0)
+        self._link.note("serve", channels, threads, self._written, descriptor=self._descriptor)
 
     def _close_descriptor(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
@@ -174,18 +177,41 @@ class RemoteLayer(InMemoryChannelLayer):
             self._report_now(delivery.ticket, ("release",))
 
     def _note(self, name: str, *arguments: Any, size: int = 0) -> None:
-        self._started().post_data(size, self._note_now, name, arguments)
+        bridge = self._started()
+        message = is_message(name, arguments)
+        if message:
+            self._count_sent(1)
+        bridge.post_data(size, self._note_now, name, arguments, message)
 
-    def _note_now(self, name: str, arguments: tuple[Any, ...]) -> None:
+    def _count_sent(self, number: int) -> None:
+        """Count messages in memory that outlives this process, so that the other one knows what it has not got."""
+        with self._sending:
+            self._sent += number
+            if self.queues.ledger is not None:
+                self.queues.ledger.sent = self._sent
+
+    def _note_now(self, name: str, arguments: tuple[Any, ...], message: bool) -> None:
+        written = self._written_note(name, arguments)
+        if message and written:
+            self._written += 1
+        elif message:
+            self._count_sent(-1)
+
+    def _written_note(self, name: str, arguments: tuple[Any, ...]) -> bool:
+        """Write a note; return False if that is not possible, and it counts as lost."""
         try:
             if self._link is None:
                 self.drops.record(Reason.NO_SERVER, arguments[0], hint=_NO_SERVER)
             elif name not in _MESSAGES:
                 self._link.note(name, *arguments)
-            elif not self._link.message(name, *arguments):
+                return True
+            elif self._link.message(name, *arguments):
+                return True
+            else:
                 self.drops.record(Reason.PROCESS_DEAF, arguments[0])
         except MessageTooLarge as problem:
             self.drops.record(Reason.TOO_LARGE, arguments[0], hint=str(problem))
+        return False
 
     def _ask(self, name: str, *arguments: Any, patience: float = 0.0, size: int = 0, limit: float | None = None) -> Any:
         """Send a request to the other process and wait for the answer; not for the reactor thread.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from channelserver.layers.content import Content
@@ -24,6 +24,8 @@ from channelserver.processes.link import Link
 _SIZE = 8
 #: Entries of a ledger.
 SLOTS = MAX_IN_HAND
+#: Its numbers: entries, losses, and how many messages have been sent to the other process.
+_NUMBERS = SLOTS + len(REASONS) + 1
 
 
 class Ledger:
@@ -37,18 +39,18 @@ class Ledger:
 
     def __init__(self, descriptor: int) -> None:
         try:
-            self._memory = mmap.mmap(descriptor, (SLOTS + len(REASONS)) * _SIZE)
+            self._memory = mmap.mmap(descriptor, _NUMBERS * _SIZE)
         finally:
             os.close(descriptor)
         self._numbers = memoryview(self._memory).cast("q")
         #: The process's losses: a number for each reason.
-        self.losses: memoryview[int] = self._numbers[SLOTS:]
+        self.losses: memoryview[int] = self._numbers[SLOTS:-1]
 
     @classmethod
     def make(cls) -> tuple[Ledger, int]:
         """Return a new ledger, and the descriptor of its memory, which the caller closes."""
         descriptor = os.memfd_create("channelserver-ledger")
-        os.ftruncate(descriptor, (SLOTS + len(REASONS)) * _SIZE)
+        os.ftruncate(descriptor, _NUMBERS * _SIZE)
         return cls(os.dup(descriptor)), descriptor
 
     def begin(self, slot: int, number: int) -> None:
@@ -67,11 +69,29 @@ class Ledger:
         """Whether message `number` in `slot` has ended."""
         return self._numbers[slot] == ~number
 
+    @property
+    def sent(self) -> int:
+        """How many messages the process has sent, whether or not they have left it."""
+        return self._numbers[-1]
+
+    @sent.setter
+    def sent(self, number: int) -> None:
+        self._numbers[-1] = number
+
     def close(self) -> None:
         """Release the memory."""
         self.losses.release()
         self._numbers.release()
         self._memory.close()
+
+
+def is_message(call: str, arguments: Sequence[Any]) -> bool:
+    """Whether a note is a message that can be lost: not a membership, nor a reply to a client that gets 502 instead."""
+    if call == "reply":
+        channel, content = arguments
+        data = content.get("text") is not None or content.get("bytes") is not None
+        return data and str(channel).startswith("websocket.send.")
+    return call in ("send_group", "send_patiently")
 
 
 class Ticket(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import time
 from typing import Any
 
@@ -12,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from channelserver.layers import RedisChannelLayer
 from channelserver.layers.redis import emptied, shard
 from channelserver.layers.redis.replies import ReplyReader
-from tests.process import wait_until
+from channelserver.layers.redis.seal import ReplayError, Sealer
+from tests.process import TIMEOUT, wait_until
 from tests.redis_server import Proxy
 from tests.test_redis_failures import FailureTestCase
 from tests.test_redis_hosts import RedisServerTestCase
@@ -257,3 +259,154 @@ class SilentNetworkTests(FaultTestCase):
     def test_other_way(self) -> None:
         """Nothing arrives."""
         self.check(back=False)
+
+
+class ReplayTests(FaultTestCase):
+    """Somebody who can read and write in Redis, but has no key, sends again what he has seen."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.redis()
+        keys = {"symmetric_encryption_keys": ["new", "old"]}
+        self.first, self.outlet, self.socket = self.member("first", self.server.url, **keys)
+        self.second, self.other, self.other_socket = self.member("second", self.server.url, **keys)
+        self.first.group_add("g", self.socket)
+        wait_until(lambda: self.second.group_channels("g") == [self.socket], "the member")
+        self.reader = ReplyReader()
+        self.spy = socket.create_connection(("127.0.0.1", self.server.port), TIMEOUT)
+        self.addCleanup(self.spy.close)
+        self.spy.sendall(b"PSUBSCRIBE channelserver:*\r\n")
+        self.spied()
+
+    def spied(self) -> Any:
+        """Return the next thing that is published; at first, the confirmation."""
+        values: list[Any] = []
+        while not values:
+            values = self.reader.feed(self.spy.recv(65536))
+        return values[0][-1]
+
+    def item(self, sealed: bytes, channel: str = "a") -> bytes:
+        """Return something for a queue, with a long time left."""
+        return b"p%d0%03d%b%b" % (10**14 * 9, len(channel), channel.encode(), sealed)
+
+    def push(self, *items: bytes) -> None:
+        """Put something into the queue of the channel "a"."""
+        self.server.command("RPUSH", "channelserver:q:a", *items)
+
+    def check_refused(self, number: int) -> None:
+        """So many values are refused, and nothing else is there; the log has one line of it."""
+        self.assertEqual(self.first.receive(["a"]), (None, None))
+        self.assertEqual(self.first.drops.totals(), {"replayed": number})
+        self.assertEqual(len(self.logged("lost: replayed")), 1)
+
+    def test_group_message_in_a_queue(self) -> None:
+        """What was published to a group is no message for a channel, not even with a membership of another one."""
+        self.first.group_add("g", "b")
+        self.second.send_group("g", {"text": "group"})
+        sealed = re.sub(rb"^(s|e\w+ )", b"", self.spied())
+        wait_until(lambda: self.outlet.arrived, "the message")
+        ((_, stored),) = self.pairs("channelserver:queued:g")
+        proof = stored.split(b":", 2)[2]
+        self.push(self.item(b"q" + sealed), self.item(b"g%05d" % len(proof) + proof + sealed))
+        self.push(self.item(b"g%05d" % len(sealed) + sealed + sealed))
+        self.check_refused(3)
+        self.assertEqual(self.first.receive(["b"]), ("b", {"text": "group"}))
+
+    def pairs(self, key: str) -> list[tuple[bytes, bytes]]:
+        """Return the items of a hash."""
+        (words,) = ReplyReader().feed(self.server.command("HGETALL", key))
+        return list(zip(words[::2], words[1::2], strict=True))
+
+    def test_queued_twice(self) -> None:
+        """A message that was taken is not taken again, and not from another channel; nor is an old one."""
+        self.second.send("a", {"number": 1})
+        (words,) = ReplyReader().feed(self.server.command("LRANGE", "channelserver:q:a", "0", "-1"))
+        (item,) = words
+        self.push(item)
+        self.assertEqual(self.first.receive(["a"]), ("a", {"number": 1}))
+        self.check_refused(1)
+        self.second.send("b", {"number": 2})
+        (words,) = ReplyReader().feed(self.server.command("LRANGE", "channelserver:q:b", "0", "-1"))
+        self.push(words[0][:20] + b"a" + words[0][21:])
+        self.check_refused(2)
+        self.first.time_offset = 200_000
+        self.push(self.item(words[0][21:]))
+        self.check_refused(3)
+
+    def test_published_twice(self) -> None:
+        """What hosts tell each other is heard once, by the host it is for, and in time."""
+        self.second.send(self.socket, {"text": "reply"})
+        sealed = self.spied()
+        wait_until(lambda: self.outlet.arrived, "the message")
+        self.second.send(self.socket, {"text": "last"})
+        self.first.time_offset = -200_000
+        for host in ("second", "first", "first"):
+            self.server.command("PUBLISH", f"channelserver:host:{host}", sealed)
+        wait_until(lambda: self.lost(self.first, self.second).get("replayed") == 3, "the refusals")
+        self.assertEqual(self.other.arrived, [])
+        self.assertEqual(self.outlet.arrived[0], (self.socket, {"text": "reply"}))
+        self.assertNotIn((self.socket, {"text": "reply"}), self.outlet.arrived[1:])
+
+    def test_old_keys_open(self) -> None:
+        """Messages that were sealed with the old key are opened, once, too."""
+        old = self.layer(self.server.url, symmetric_encryption_keys=["old"])
+        old.send("a", {"number": 1})
+        (words,) = ReplyReader().feed(self.server.command("LRANGE", "channelserver:q:a", "0", "-1"))
+        self.push(*words)
+        self.assertEqual(self.first.receive(["a"]), ("a", {"number": 1}))
+        self.check_refused(1)
+
+
+class SealTests(SynchronousTestCase):
+    """The seals themselves."""
+
+    def setUp(self) -> None:
+        self.time = 10**9 * 1000.0
+        self.sealers = [Sealer(["key"], "p:", lambda: self.time) for _ in range(2)]
+
+    def opens(self, data: bytes, **arguments: Any) -> bool:
+        """Whether the second one opens it."""
+        try:
+            self.sealers[1].unseal(data, ("queue", "a").__eq__, **arguments)
+        except ReplayError:
+            return False
+        return True
+
+    def test_each_once(self) -> None:
+        """Thousands of messages, in any order, are each opened once, also after others of their time are forgotten."""
+        sealed = [self.sealers[0].seal(("queue", "a"), number, seconds=60) for number in range(3000)]
+        opened = [self.opens(data) for data in [*sealed[::2], *sealed[1::2]]]
+        self.assertEqual(opened, [True] * 3000)
+        for later in (0, 30, 45):
+            self.time += later * 1000
+            self.assertEqual([self.opens(data) for data in sealed[::100]], [False] * 30)
+            self.assertTrue(self.opens(self.sealers[0].seal(("queue", "a"), later)))
+
+    def test_time(self) -> None:
+        """It is opened within its time, give or take what clocks differ."""
+        for life, late, wanted in (
+            (60, 70, True),
+            (60, 80, False),
+            (86400, 80000, True),
+            (60, -10, True),
+            (60, -20, False),
+        ):
+            data = self.sealers[0].seal(("queue", "a"), 1, seconds=life)
+            self.time += late * 1000
+            self.assertEqual(self.opens(data), wanted, (life, late))
+
+    def test_places(self) -> None:
+        """Something for several places is opened once in each; a foreign prefix is no place."""
+        data = self.sealers[0].seal(("queue", "a"), 1)
+        self.assertEqual([self.opens(data, where=where) for where in ("x", "y", "x", None, None)], [1, 1, 0, 1, 1])
+        self.assertFalse(self.opens(Sealer(["key"], "q:", lambda: self.time).seal(("queue", "a"), 1)))
+        self.assertFalse(self.opens(self.sealers[0].seal(("queue", "b"), 1)))
+
+    def test_forked(self) -> None:
+        """A forked child has a name and numbers of its own."""
+        sealer = self.sealers[0]
+        first = sealer.seal(("queue", "a"), 1)
+        name = sealer._name
+        sealer._process = -1  # as in a child
+        self.assertTrue(self.opens(sealer.seal(("queue", "a"), 2)) and self.opens(first))
+        self.assertNotEqual(sealer._name, name)

@@ -464,10 +464,10 @@ class GroupScriptTests(ScriptTestCase):
         self.addCleanup(everyone.close)
         two = self.listen("two")
         self.join(OTHER, "two")
-        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10)
+        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10, "m")
         self.assertEqual(self.send("one"), [0, [], []])
         self.assertEqual((two.heard(), everyone.heard()), ([], [b"eone hello"]))
-        self.assertEqual(self.pop(), [b"hello"])
+        self.assertEqual(self.pop(), [b"g00001mhello"])
 
     def join(self, channel: str, host: str, begins: int = 1, has_members: int = 1) -> None:
         self.run_script(scripts.JOIN, "group", host, MINUTE, has_members, channel, begins)
@@ -521,10 +521,10 @@ class GroupScriptTests(ScriptTestCase):
 
     def test_queues(self) -> None:
         """Ordinary channels are members until they leave or their time is over."""
-        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10)
-        self.run_script(scripts.JOIN_QUEUE, "group", "other", MINUTE, 10)
+        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10, "m")
+        self.run_script(scripts.JOIN_QUEUE, "group", "other", MINUTE, 10, "m")
         self.assertEqual(self.members(), [b"other", b"work"])
-        self.run_script(scripts.JOIN_QUEUE, "group", "other", 0, 10)
+        self.run_script(scripts.JOIN_QUEUE, "group", "other", 0, 10, "m")
         self.assertEqual(self.members(), [b"work"])
         self.late = MINUTE + SECOND
         self.assertEqual(self.members(), [])
@@ -537,15 +537,15 @@ class GroupScriptTests(ScriptTestCase):
         self.join(SOCKET, "one")
         self.join(OTHER, "two")
         self.join("websocket.send.two!4", "two")
-        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10)
+        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10, "m")
         self.assertEqual(self.send("one"), [0, [], []])
         self.assertEqual((one.heard(), two.heard()), ([], [b"shello"]))
-        self.assertEqual(self.pop(number=5), [b"hello"])
+        self.assertEqual(self.pop(number=5), [b"g00001mhello"])
 
     def test_send_to_a_lane(self) -> None:
         """A message with a reply channel goes to a channel in order with others of that reply channel."""
-        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 3)
-        self.run_script(scripts.JOIN_QUEUE, "group", "own!1", MINUTE, 3)
+        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 3, "m")
+        self.run_script(scripts.JOIN_QUEUE, "group", "own!1", MINUTE, 3, "m")
         self.push_lane("a", "work", lane=f"work {REPLY}")
         self.assertEqual(self.send(data="b", reply=REPLY), [0, [], []])
         self.assertEqual(self.push("c"), [1, 0])
@@ -554,8 +554,8 @@ class GroupScriptTests(ScriptTestCase):
         self.assertEqual(self.push_lane("e", "work", capacity=3, lane="work x"), [0, 0])
         self.assertEqual(self.pop(number=5), [b"a", b"c"])
         self.finish("one", f"work {REPLY}")
-        self.assertEqual(self.pop(number=5), [b"b"])
-        self.assertEqual(self.pop("own!", number=5), [b"b", b"d"])
+        self.assertEqual(self.pop(number=5), [b"g00001mb"])
+        self.assertEqual(self.pop("own!", number=5), [b"g00001mb", b"g00001md"])
         self.finish("one", f"work {REPLY}")
         self.assertEqual(self.statistics("work"), [3, 2, 0])
         self.assertEqual(self.command("EXISTS", f"{self.prefix}size"), 0)
@@ -578,7 +578,7 @@ class GroupScriptTests(ScriptTestCase):
 
     def test_full_and_expired(self) -> None:
         """A full channel is reported by its name, and so is what had expired in it."""
-        self.run_script(scripts.JOIN_QUEUE, "group", "own!x", 10 * MINUTE, 1)
+        self.run_script(scripts.JOIN_QUEUE, "group", "own!x", 10 * MINUTE, 1, "m")
         self.assertEqual(self.send(), [0, [], []])
         self.assertEqual(self.send(), [0, [b"own!x"], []])
         self.late = MINUTE + SECOND
@@ -595,7 +595,7 @@ class ExpiryTests(ScriptTestCase):
         self.push_lane("c", lane=OTHER)
         self.pop("websocket.receive", host="two")
         self.run_script(scripts.JOIN, "group", "one", MINUTE, 1, SOCKET, 1)
-        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10)
+        self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10, "m")
         keys = {key.decode().removeprefix(self.prefix) for key in self.command("KEYS", f"{self.prefix}*")}
         lasting = {key for key in keys if self.command("PTTL", self.prefix + key) < 0}
         self.assertEqual(lasting, {"books", "busy", "channels", "size", "held:two", "joined:one"})

@@ -54,6 +54,10 @@ class Reason(Enum):
     HOST_GONE = "host gone", "The host with the reply channel is no longer there."
     HOST_DEAF = "host deaf", "A host with members of the group does not listen. The counter counts hosts."
     REJECTED = "rejected", "What came from Redis was no message, or was altered."
+    REPLAYED = (
+        "replayed",
+        "What came from Redis was genuine, but too old, seen before, or meant for another place.",
+    )
     ERROR = "error", "The send failed for another reason; the log has the traceback."
 
 

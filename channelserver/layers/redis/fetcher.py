@@ -16,33 +16,17 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from channelserver.layers.content import Content
 from channelserver.layers.losses import DropCounter, Reason
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import MAX_IN_HAND
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.errors import DeliveryUnknown
-from channelserver.layers.redis.seal import Sealer, SealError
+from channelserver.layers.redis.letters import from_queue, to_queue
+from channelserver.layers.redis.seal import DAY, ReplayError, Sealer, SealError
 from channelserver.layers.redis.shard import Shard
 from channelserver.layers.redis.work import Fetched, FetchedQueues
 
 logger = logging.getLogger("channelserver.layers.redis")
-
-#: The first item of what is sent to a group.
-GROUP = "!g"
-
-
-def content_of(sealer: Sealer, channel: str, data: bytes) -> Content:
-    """Return the content of a message that was taken from a channel.
-
-    :raises SealError: it was altered, is no message, or was sent to another channel.
-    """
-    *sent_to, content = sealer.unseal(data)
-    if not isinstance(content, dict):
-        raise SealError("it is not a message")
-    if sent_to != [channel] and sent_to[:1] != [GROUP]:
-        raise SealError(f"it was sent to {sent_to!r}")
-    return content
 
 
 def lane_of(channel: str, reply: str) -> str:
@@ -54,6 +38,12 @@ def record_expired(drops: DropCounter, gone: list[Any]) -> None:
     """Count the expired messages that a script has dropped: channels, each with a number."""
     for channel, number in zip(gone[::2], gone[1::2], strict=True):
         drops.record(Reason.EXPIRED, channel.decode(), number, "no consumer took it in time")
+
+
+def record_refused(drops: DropCounter, name: str, error: SealError) -> None:
+    """Count something that came from Redis and was refused."""
+    reason = Reason.REPLAYED if isinstance(error, ReplayError) else Reason.REJECTED
+    drops.record(reason, name, hint=f"something in Redis was rejected: {error}")
 
 
 class Fetcher:
@@ -181,11 +171,15 @@ class Fetcher:
             claim = shard, claim[1], f"{channel} "
             self._finish(shard, f"~{claim[1]}")  # the next one need not wait for this one
         try:
-            content = content_of(self._sealer, channel, data)
-        except (SealError, ValueError) as error:
-            self._drops.record(Reason.REJECTED, channel, hint=f"a message in Redis was rejected: {error}")
+            content = from_queue(self._sealer, channel, data)
+        except SealError as error:
+            record_refused(self._drops, channel, error)
             self._finish(shard, claim[1])
             return
+        if self._sealer.encrypts and local_prefix(channel) in self._requeued():
+            # What another worker may get at any time must be sealed for longer.
+            again = to_queue(self._sealer, channel, content, DAY)
+            shard.run(scripts.KEEP, self._host, claim[1], again).addErrback(lambda failure: None)
         # Counted before it can be finished.
         delivery = self._queues.put_fetched(channel, content, int(left) / 1000, claim)
         self._outstanding.add(delivery)

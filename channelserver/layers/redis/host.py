@@ -4,9 +4,9 @@ Runs in the thread of its reactor, except where a docstring says otherwise; owns
 host's heartbeat and pending commands.
 
 A host has a name, the random token in the names of its reply channels, and one pub/sub channel, on which it receives
-messages. A message begins with a letter: ``s`` a sealed list whose first item is its kind (``r`` a reply, ``w`` a reply
-whose sender waits for room, ``k`` the answer to that, ``!g`` a message to a group, ``a`` and ``d`` the beginning and
-end of a membership); ``w`` and a channel: there is work; ``f`` and a reply channel: no answer will come, because the
+messages. A message begins with a letter: ``s`` something sealed, whose place has its kind (``r`` a reply, ``w`` a reply
+whose sender waits for room, ``k`` the answer to that, ``a`` and ``d`` the beginning and end of a membership; or it is a
+message to a group); ``w`` and a channel: there is work; ``f`` and a reply channel: no answer will come, because the
 host of the worker is dead. All hosts hear ``e``, the name of a host and a message to a group, as in ``s``: soon after
 Redis was emptied, it does not know which hosts have members.
 """
@@ -31,9 +31,10 @@ from channelserver.layers.names import local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import Address
 from channelserver.layers.redis.emptied import Emptied
-from channelserver.layers.redis.fetcher import GROUP, Fetcher, lane_of, record_expired
+from channelserver.layers.redis.fetcher import Fetcher, lane_of, record_expired, record_refused
+from channelserver.layers.redis.letters import from_host, membership, to_host, to_queue
 from channelserver.layers.redis.ring import Ring
-from channelserver.layers.redis.seal import Sealer, SealError
+from channelserver.layers.redis.seal import DAY, Sealer, SealError
 from channelserver.layers.redis.shard import ANSWER_SECONDS, Books, Shard
 from channelserver.layers.redis.work import FetchedQueues
 from channelserver.layers.throttled_log import ThrottledLog
@@ -311,7 +312,7 @@ class Host:
         :raises ChannelFull: it is full, or Redis refuses it.
         """
         reply = content.get("reply_channel")
-        data = self.layer.sealer.seal(channel, content)
+        data = to_queue(self.layer.sealer, channel, content, DAY if urgent else self.layer.expiry)
         await self.push_sealed(channel, data, reply if isinstance(reply, str) else "", urgent)
 
     async def push_sealed(self, channel: str, data: bytes, reply: str = "", urgent: bool = False) -> None:
@@ -322,7 +323,7 @@ class Host:
         layer = self.layer
         queue = local_prefix(channel)
         capacity = 10**9 if urgent else layer.get_capacity(queue)
-        lifetime = int((86400 if urgent else layer.expiry) * 1000)
+        lifetime = int((DAY if urgent else layer.expiry) * 1000)
         if reply and channel in layer.ordered:
             limit = -1 if urgent else layer.lane_limit
             answer = self._shard(reply).change(scripts.PUSH_LANE, channel, capacity, lifetime, reply, limit, data)
@@ -368,9 +369,9 @@ class Host:
 
     # -- replies -------------------------------------------------------------------------------------------------------
 
-    async def tell(self, host: str, *items: Any) -> int:
+    async def tell(self, host: str, kind: str, *items: Any) -> int:
         """Publish something to another host; return 1 if it listens, else 0."""
-        data = b"s" + self.layer.sealer.seal(*items)
+        data = to_host(self.layer.sealer, host, kind, *items)
         return int(await self._shard(host).command("PUBLISH", f"{self.layer.prefix}host:{host}", data))
 
     async def reply(self, channel: str, content: Content) -> None:
@@ -433,17 +434,19 @@ class Host:
     async def join_other(self, group: str, channel: str, begins: bool) -> None:
         """Make another host's connection a member of a group, or end its membership."""
         kind, lifetime = ("a", int(self.layer.group_expiry * 1000)) if begins else ("d", 0)
-        data = b"s" + self.layer.sealer.seal(kind, group, channel)
-        shard = self._shard(group)
-        heard = await shard.run(scripts.JOIN_OTHER, group, channel, token_of(channel), lifetime, data)
+        shard, host = self._shard(group), token_of(channel)
+        data = to_host(self.layer.sealer, host, kind, group, channel)
+        heard = await shard.run(scripts.JOIN_OTHER, group, channel, host, lifetime, data)
         if begins and not heard:
             logger.debug("%r did not join group %r: its host has gone", channel, group)
 
     async def join_queue(self, group: str, channel: str, begins: bool) -> None:
         """Make an ordinary channel a member of a group, or end its membership."""
-        lifetime = int(self.layer.group_expiry * 1000) if begins else 0
-        capacity = self.layer.get_capacity(local_prefix(channel))
-        await self._shard(group).run(scripts.JOIN_QUEUE, group, channel, lifetime, capacity)
+        layer = self.layer
+        lifetime = int(layer.group_expiry * 1000) if begins else 0
+        capacity = layer.get_capacity(local_prefix(channel))
+        proof = membership(layer.sealer, group, channel, layer.group_expiry)
+        await self._shard(group).run(scripts.JOIN_QUEUE, group, channel, lifetime, capacity, proof)
 
     async def members(self, group: str) -> list[str]:
         found = await self._shard(group).run(scripts.MEMBERS, group, int(LIFETIME * 1000))
@@ -476,11 +479,11 @@ class Host:
         try:
             kind, rest = data[:1], data[1:]
             if kind == b"s":
-                self._act(*self.layer.sealer.unseal(rest))
+                self._act(*from_host(self.layer.sealer, self.name, rest))
             elif kind == b"e":
                 sender, _, sealed = rest.partition(b" ")
-                if sender.decode() != self.name:
-                    self._act(*self.layer.sealer.unseal(sealed))
+                if sender != self.name.encode():
+                    self._act(*from_host(self.layer.sealer, self.name, sealed))
             elif kind == b"w":
                 self._woken(rest.decode())
             elif kind == b"f":
@@ -491,15 +494,13 @@ class Host:
             else:
                 raise SealError("its first letter is unknown")
         except SealError as error:
-            self.layer.drops.record(
-                Reason.REJECTED, "this host", hint=f"something published in Redis was rejected: {error}"
-            )
+            record_refused(self.layer.drops, "this host", error)
         except Exception:
             logger.exception("error in a message of another host")
 
-    def _act(self, kind: object, *items: Any) -> None:
+    def _act(self, kind: str, items: list[Any]) -> None:
         layer = self.layer
-        if kind == GROUP:
+        if kind == "group":
             group, content = items
             for some, channels in layer.groups.targets(group)[0]:
                 some.deliver_group(channels, content)

@@ -30,8 +30,9 @@ from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import read_hosts
 from channelserver.layers.redis.answer import Answer, Call, begin
 from channelserver.layers.redis.errors import RedisUnavailable
-from channelserver.layers.redis.fetcher import GROUP, content_of
+from channelserver.layers.redis.fetcher import record_refused
 from channelserver.layers.redis.host import Host, token_of
+from channelserver.layers.redis.letters import from_queue, to_group, to_queue
 from channelserver.layers.redis.pusher import Pusher
 from channelserver.layers.redis.seal import Sealer, SealError
 from channelserver.layers.redis.shard import ANSWER_SECONDS
@@ -104,7 +105,7 @@ class RedisChannelLayer(LocalLayer):
         self.prefix = prefix
         self.stats_prefix = f"{prefix}meta:" if stats_prefix is None else stats_prefix
         self.addresses = read_hosts(hosts, connection_kwargs, services)
-        self.sealer = Sealer(symmetric_encryption_keys)
+        self.sealer = Sealer(symmetric_encryption_keys, prefix, self._milliseconds)
         self.refusals = ThrottledLog(clock, logger.error)
         #: Milliseconds to add to Redis's clock; for tests.
         self.time_offset = 0
@@ -189,6 +190,16 @@ class RedisChannelLayer(LocalLayer):
         host = self._host
         return "" if host is None else host.problem()
 
+    def _milliseconds(self) -> float:
+        """Return the time of the first Redis, as far as it is known: the same for all processes."""
+        host = self._host
+        return time.time() * 1000 + self.time_offset if host is None else host.shards[0].now()
+
+    def _know_time(self) -> None:
+        """Before the first message is sealed: this machine's clock may be wrong."""
+        if self.sealer.encrypts:
+            self._connect()
+
     def _inside(self) -> bool:
         """Whether this is the reactor's thread, which never waits."""
         return threading.get_ident() == self._ident
@@ -215,6 +226,14 @@ class RedisChannelLayer(LocalLayer):
                 self._ask(call)
             except RedisUnavailable as error:
                 self.drops.record(Reason.NO_REDIS, "groups and replies", hint=str(error))
+
+    def _connect(self) -> None:
+        """Wait for the first attempt to connect, but not in the reactor's thread."""
+        if not self._engine().tried and not self._inside():
+            try:
+                self._ask(_nothing)
+            except RedisUnavailable:
+                pass  # Host sends all memberships with the first connection
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 
@@ -244,9 +263,9 @@ class RedisChannelLayer(LocalLayer):
                 if taken is not None:
                     try:
                         channel = taken[0].decode()
-                        return channel, content_of(self.sealer, channel, taken[1])
-                    except (SealError, ValueError) as error:
-                        self.drops.record(Reason.REJECTED, names[0], hint=f"a message in Redis was rejected: {error}")
+                        return channel, from_queue(self.sealer, channel, taken[1])
+                    except SealError as error:
+                        record_refused(self.drops, names[0], error)
                         continue
                 left = ends - time.monotonic()
                 if left <= 0:
@@ -271,11 +290,7 @@ class RedisChannelLayer(LocalLayer):
             else:
                 self.groups.discard(group, channel)
             host = self._engine()
-            if not host.tried and not self._inside():
-                try:
-                    self._ask(_nothing)  # at the start: a client whose socket is open may expect group messages
-                except RedisUnavailable:
-                    pass  # Host sends all memberships with the first connection
+            self._connect()  # a client whose socket is open may expect group messages
             host.bridge.post(host.sync, group, channel)
             return
 
@@ -369,7 +384,8 @@ class RedisChannelLayer(LocalLayer):
         elif channel in self._served and channel in SERVER_CHANNELS:
             self.queues.put(channel, content)
         else:
-            data = self.sealer.seal(channel, content)
+            self._know_time()
+            data = to_queue(self.sealer, channel, content, self.expiry)
             reply = _reply_of(content)
             if self._inside():
                 self._engine().push_patiently(channel, data, reply)
@@ -385,7 +401,8 @@ class RedisChannelLayer(LocalLayer):
     def dispatch_group(self, group: str, content: Content) -> None:
         for outlet, channels in self.groups.targets(group)[0]:
             outlet.deliver_group(channels, content)
-        data, reply = self.sealer.seal(GROUP, group, content), _reply_of(content)
+        self._know_time()
+        data, reply = to_group(self.sealer, group, content, self.expiry), _reply_of(content)
         self._post(lambda host: host.send_group(group, data, reply), len(data))
 
     def dispatch_waiting(self, channel: str, content: Content, timeout: float) -> bool:

@@ -23,7 +23,7 @@ Keys, after the prefix:
 ``swept``         string     a host has dropped expired messages a moment ago
 ``hosts``         sorted set host to the time of its last heartbeat
 ``group:NAME``    sorted set members that are reply channels, to the end of their membership
-``queued:NAME``   hash       members that are ordinary channels, to the end of their membership and the capacity
+``queued:NAME``   hash       members that are ordinary channels, to end of the membership, capacity, sealed membership
 ``reach:NAME``    sorted set hosts that have members in a group, to the end of the last membership
 ``joined:HOST``   set        groups in which a host has members
 ``host:HOST``     (pub/sub)  messages to a host
@@ -32,7 +32,7 @@ Keys, after the prefix:
 
 An item of a queue is one letter (``p`` plain, ``t`` with a reply channel, ``l`` in a lane, ``L`` the token of a lane),
 then, except for tokens, 15 digits of the time when it expires, 1 digit that counts the hosts that died with it, 3
-digits of the length of a name, the name, and the sealed message.
+digits of the length of a name, the name, and the sealed message (:mod:`.letters`).
 """
 
 from __future__ import annotations
@@ -65,3 +65,4 @@ STATISTICS = _script("statistics")
 BEAT = _script("beat")
 EMPTIED = _script("emptied")
 SWEEP = _script("sweep")
+KEEP = _script("keep")

@@ -25,17 +25,18 @@ end
 local key = P .. 'queued:' .. group
 local queued = redis.call('HGETALL', key)
 for i = 1, #queued, 2 do
-  local member, ends, capacity = queued[i], string.match(queued[i + 1], '^(%d+):(%d+)$')
+  local member, ends, capacity, proof = queued[i], string.match(queued[i + 1], '^(%d+):(%d+):(.*)$')
   if tonumber(ends) <= now then
     redis.call('HDEL', key, member)
   else
     local channel = string.match(member, '^[^!]+!') or member
     local done, old
     capacity = tonumber(capacity)
+    local data = 'g' .. string.format('%05d', #proof) .. proof .. ARGV[6]
     if ARGV[7] ~= '' and not string.find(member, '[!?]') then
-      done, old = put_lane(channel, capacity, lifetime, member .. ' ' .. ARGV[7], capacity, ARGV[6])
+      done, old = put_lane(channel, capacity, lifetime, member .. ' ' .. ARGV[7], capacity, data)
     else
-      done, old = put(channel, capacity, make('p', now + lifetime, member, ARGV[6]))
+      done, old = put(channel, capacity, make('p', now + lifetime, member, data))
     end
     if done == 0 then full[#full + 1] = member end
     if old > 0 then

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.layers.base import ChannelFull
+from channelserver.layers.costs import MOST_PATHS, Costs, is_slow
 from channelserver.layers.turns import Threads, Turns
 from tests.certificates import write_pair
 from tests.http2_client import HTTP2Client
@@ -267,11 +268,72 @@ class OrderTests(SynchronousTestCase):
         self.turns.appendleft(first)
         self.assertEqual(self.take(4), ["b1-1", "a1-1", "b1-2", "a1-2"])
 
+    def put_paths(self, *names: str) -> None:
+        """Let messages wait whose last letter is their path."""
+        for name in names:
+            item = _Item()
+            item.name, item.client, item.path = name, (name[0], int(name[1])), name[-1]
+            self.turns.append(item)
+
+    def test_quick_ones_first(self) -> None:
+        """Of four messages three are of the quickest level that waits; nothing of a slower one waits for ever."""
+        costs = self.turns._threads.costs
+        for path, seconds in (("q", 0.001), ("m", 0.02), ("s", 0.5)):
+            costs.record("http.request", path, seconds, 0.0)
+        self.put_paths("a1s", "a2s", "b1m", "c1u", *(f"d{number}q" for number in range(6)))
+        taken = self.take(10)
+        self.assertEqual([name[-1] for name in taken], list("qqquqqqsms"))
+        self.assertFalse(self.turns)
+
+    def test_only_quick_ones(self) -> None:
+        """A thread that is kept for quick messages leaves slow and unknown ones."""
+        costs = self.turns._threads.costs
+        costs.record("http.request", "q", 0.001, 0.0)
+        costs.record("http.request", "s", 0.5, 0.0)
+        self.put_paths("a1s", "b1u")
+        self.assertFalse(self.turns.has_quick())
+        self.assertIsNone(self.turns.popleft(True))
+        self.put_paths("a2q")
+        self.assertTrue(self.turns.has_quick())
+        self.assertEqual(self.turns.popleft(True).name, "a2q")
+        self.assertEqual(sorted(self.take(2)), ["a1s", "b1u"])
+
+
+class CostsTests(SynchronousTestCase):
+    """How long messages keep a thread."""
+
+    def test_levels(self) -> None:
+        """One quick time makes a path quick, for slow ones may be chance; several slow ones make it slow again."""
+        costs = Costs()
+        self.assertTrue(is_slow(costs.level("a", "/x")))
+        costs.record("a", "/x", 1.0, 10.0)
+        self.assertTrue(is_slow(costs.level("a", "/x")))
+        self.assertEqual(costs.quick_until, 0.0)
+        costs.record("a", "/x", 0.0001, 10.0)
+        self.assertEqual(costs.level("a", "/x"), 0)
+        self.assertGreater(costs.quick_until, 10.0)
+        costs.record("a", "/x", 0.01, 10.0)
+        self.assertEqual(costs.level("a", "/x"), 0)
+        for _ in range(10):
+            costs.record("a", "/x", 1.0, 10.0)
+        self.assertTrue(is_slow(costs.level("a", "/x")))
+        self.assertTrue(is_slow(costs.level("b", "/x")))
+
+    def test_bounded(self) -> None:
+        """Paths are remembered as long as they are asked for; there are only so many."""
+        costs = Costs()
+        for number in range(2 * MOST_PATHS):
+            costs.record("a", "popular", 0.001, 0.0)
+            costs.record("a", str(number), 0.001, 0.0)
+        self.assertEqual(len(costs._seconds), MOST_PATHS)
+        self.assertEqual(costs.level("a", "popular"), 0)
+        self.assertTrue(is_slow(costs.level("a", "0")))
+
 
 class _Item:
     """What waits."""
 
-    name = ""
+    name = path = ""
     client: Any = None
 
 

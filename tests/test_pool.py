@@ -6,6 +6,7 @@ and its timer is called by the test.
 
 from __future__ import annotations
 
+import math
 import queue
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 from channelserver.layers.losses import DropCounter
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.workers import pool as pool_module
-from channelserver.workers.pool import WorkerPool
+from channelserver.workers.pool import KEEP_ONE_OF, WorkerPool
 from tests.fakes import PATIENCE, StrictTestCase
 
 FOR_EVER = 10_000.0
@@ -142,6 +143,48 @@ class Jobs:
             raise AssertionError(f"job {number} was never released")
         self._queues.finish(delivery)
         self.ended.append(number)
+
+
+class QuickTests(PoolTestCase):
+    """A thread that is kept for messages that are known to be quick."""
+
+    def put_path(self, number: int, path: str, channel: str = "a") -> None:
+        self.queues.put(channel, {"n": number, "path": path})
+
+    def test_slow_ones_leave_a_thread(self) -> None:
+        """Slow messages have all threads but one, as long as there are quick ones; then they get that, too."""
+        self.set_patience(0.0)
+        jobs = Jobs(self.queues)
+        jobs.slow(*range(KEEP_ONE_OF))
+        pool = self.make(jobs.consume, KEEP_ONE_OF)
+        self.until_parked(KEEP_ONE_OF)
+        costs = self.queues.threads.costs
+        costs.record("b", "/quick/", 0.0001, time.monotonic())
+        costs.quick_until = math.inf
+        for number in range(KEEP_ONE_OF):
+            self.put_path(number, "/slow/")
+        self.until(lambda: self.run_timer() or len(jobs.begun) == KEEP_ONE_OF - 1)
+        for number in range(100, 110):
+            self.put_path(number, "/quick/", "b")
+            self.until(lambda: self.run_timer() or len(jobs.ended) == number - 99)  # noqa: B023
+        self.assertEqual(len(jobs.begun), KEEP_ONE_OF - 1 + 10)
+        costs.quick_until = 0.0
+        self.until(lambda: self.run_timer() or len(jobs.begun) == KEEP_ONE_OF + 10)
+        jobs.release()
+        self.until(lambda: len(jobs.ended) == KEEP_ONE_OF + 10)
+        self.assertFalse(pool._has_work())
+
+    def test_nobody_is_quick(self) -> None:
+        """Without quick messages all threads are for slow ones."""
+        self.set_patience(0.0)
+        jobs = Jobs(self.queues)
+        jobs.slow(*range(KEEP_ONE_OF))
+        self.make(jobs.consume, KEEP_ONE_OF)
+        self.until_parked(KEEP_ONE_OF)
+        for number in range(KEEP_ONE_OF):
+            self.put_path(number, "/slow/")
+        self.until(lambda: self.run_timer() or len(jobs.begun) == KEEP_ONE_OF)
+        jobs.release()
 
 
 class FewThreadsTests(PoolTestCase):
@@ -557,8 +600,8 @@ class HammerTests(PoolTestCase):
         has_work = self.queues.has_work
         late: list[threading.Thread] = []
 
-        def look(channels: Any) -> bool:
-            answer = has_work(channels)
+        def look(*arguments: Any) -> bool:
+            answer = has_work(*arguments)
             if not late and threading.current_thread() is threading.main_thread():
                 late.append(threading.Thread(target=self.put, args=(3,)))
                 late[0].start()

@@ -31,6 +31,7 @@ from typing import Any, Protocol
 from channelserver.layers.base import ChannelFull
 from channelserver.layers.chains import Chain, Chains
 from channelserver.layers.content import Content
+from channelserver.layers.costs import is_slow
 from channelserver.layers.losses import DropCounter, Reason
 from channelserver.layers.names import local_prefix
 from channelserver.layers.past_counts import PastCounts
@@ -69,8 +70,8 @@ class Delivery:
     foreign = False
 
     __slots__ = (
-        "attachment", "channel", "client", "content", "deaths", "expires", "lane", "plan", "sent", "size", "ticket",
-        "tries",
+        "attachment", "channel", "client", "content", "deaths", "expires", "lane", "level", "plan", "sent", "size",
+        "ticket", "tries",
     )  # fmt: skip
 
     def __init__(
@@ -84,11 +85,18 @@ class Delivery:
         self.attachment = attachment
         self.client = client
         self.lane: _Lane | Chain[Delivery] | None = lane
+        self.level = 0.0
         self.plan: Any = None
         self.ticket: Any = None
         self.tries = self.deaths = 0
         #: Bytes of memory for its large values, until it is finished.
         self.size = 0
+
+    @property
+    def path(self) -> str:
+        """The path in its content; empty: it has none."""
+        path = self.content.get("path")
+        return path if isinstance(path, str) else ""
 
 
 def size_of(content: Content) -> int:
@@ -106,15 +114,21 @@ _SIZED = frozenset({str, bytes})
 class _Lane:
     """The waiting messages of one reply channel; see rule 2."""
 
-    __slots__ = ("busy", "bytes", "client", "key", "wants_room", "waiting")
+    __slots__ = ("busy", "bytes", "client", "key", "level", "wants_room", "waiting")
 
     def __init__(self, key: str, client: Client) -> None:
         self.key = key
         self.client = client
         self.bytes = 0
+        self.level = 0.0
         self.waiting: deque[Delivery] = deque()
         self.busy = False
         self.wants_room: list[Callback] = []
+
+    @property
+    def path(self) -> str:
+        """The path of its next message."""
+        return self.waiting[0].path
 
 
 class _Queue:
@@ -400,12 +414,13 @@ class WorkQueues:
 
     # -- taking out ----------------------------------------------------------------------------------------------------
 
-    def take(self, channels: Iterable[str], taker: Taker | None = None) -> Delivery | None:
+    def take(self, channels: Iterable[str], taker: Taker | None = None, quick_only: bool = False) -> Delivery | None:
         """Return the next message of one of `channels`, or None. The taker must :meth:`finish` it or :meth:`put_back`
         it.
 
         :param channels: names, process-specific ones up to ``!``.
         :param taker: gets the message as its ``delivery`` before anybody else can take one.
+        :param quick_only: only one that is known to be quick.
         """
         now = self._clock()
         calls: list[Callback] = []
@@ -418,7 +433,11 @@ class WorkQueues:
                 for queue in row:
                     while queue.size:
                         line = queue.line
-                        if not line or self.threads.away:
+                        if quick_only:
+                            item = self._quick(queue)
+                            if item is None:
+                                break
+                        elif not line or self.threads.away:
                             if not queue.ready:
                                 break
                             item = queue.ready.popleft()
@@ -491,10 +510,28 @@ class WorkQueues:
     def release(self, delivery: Delivery) -> None:
         """Note that a taken message no longer occupies a thread: the process can get another one. Default: no-op."""
 
-    def has_work(self, channels: Iterable[str]) -> bool:
-        """Whether one of `channels` has a message that may be taken now."""
+    def has_work(self, channels: Iterable[str], quick_only: bool = False) -> bool:
+        """Whether one of `channels` has a message that may be taken now.
+
+        :param quick_only: that is known to be quick.
+        """
         with self._lock:
-            return any(queue.size and queue.ready for queue in self._row(channels))
+            queues = self._row(channels)
+            if quick_only:
+                return any(queue.size and self._has_quick(queue) for queue in queues)
+            return any(queue.size and queue.ready for queue in queues)
+
+    def _has_quick(self, queue: _Queue) -> bool:
+        ready = queue.ready
+        if isinstance(ready, Turns):
+            return ready.has_quick()
+        return bool(ready) and not is_slow(self.threads.costs.level(queue.name, ready[0].path))
+
+    def _quick(self, queue: _Queue) -> Any:
+        """Take an item that is known to be quick; None: there is none."""
+        if not self._has_quick(queue):
+            return None
+        return queue.ready.popleft(True) if isinstance(queue.ready, Turns) else queue.ready.popleft()
 
     def serves_in_turn(self, channels: Iterable[str]) -> bool:
         """Whether the clients of one of `channels` are served in turn."""

@@ -132,8 +132,8 @@ class TicketQueues(WorkQueues):
         delivery.tries = tries
         self.add(delivery)
 
-    def take(self, channels: Iterable[str], taker: Taker | None = None) -> Delivery | None:
-        delivery = super().take(channels, taker)
+    def take(self, channels: Iterable[str], taker: Taker | None = None, quick_only: bool = False) -> Delivery | None:
+        delivery = super().take(channels, taker, quick_only)
         if delivery is not None:
             self._begin(delivery)
         return delivery

@@ -25,6 +25,7 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
+from channelserver.layers.costs import is_slow
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.turns import Client
 from channelserver.workers.loop import adopt_thread
@@ -46,6 +47,14 @@ MAX_HELPERS = 100
 Call = Callable[["WorkerThread"], object]
 
 
+#: Of so many threads one is kept for messages that are known to be quick, as long as there are such messages.
+KEEP_ONE_OF = 6
+#: Seconds until a thread that is kept for them looks again whether it still is.
+KEPT_SECONDS = 0.5
+#: A message that keeps a thread for so many seconds is slow, whatever was known of it.
+SLOW_SECONDS = 0.03
+#: Of so many quick messages one is noted, as long as no threads compete.
+NOTED = 16
 #: A pool whose threads have all been on one job for so many seconds makes no progress.
 STALLED_SECONDS = 1.0
 
@@ -159,6 +168,10 @@ class WorkerPool:
         self.loop_first = False
         #: It was asked, and has not looked yet.
         self.loop_asked = False
+        #: So many threads at most are on slow messages, while there are quick ones.
+        self._most_slow = threads - threads // KEEP_ONE_OF if threads >= KEEP_ONE_OF else sys.maxsize
+        self._keeping = False  # work_ready is going to be called for one that is kept
+        self._costs = queues.threads.costs
         self._count = self._finished = 0
         self._watching = False
         self._seen = 0
@@ -511,7 +524,23 @@ class WorkerPool:
             sys.setswitchinterval(CROWDED_SWITCH if crowded else self._usual_switch)
 
     def _has_work(self) -> bool:
-        return bool(self._calls) or self._queues.has_work(self._channels)
+        return bool(self._calls) or self._queues.has_work(self._channels, self._quick_only())
+
+    def _quick_only(self) -> bool:
+        """Whether so many threads are on slow messages that the others are for quick ones."""
+        if len(self._all) - len(self._parked) < self._most_slow:
+            return False
+        costs, now = self._costs, time.monotonic()
+        if now > costs.quick_until:
+            return False
+        slow = 0
+        for state in tuple(self._all):
+            delivery = state.delivery
+            if delivery is not None:
+                slow += 0.0 < state.busy_since < now - SLOW_SECONDS or is_slow(
+                    costs.level(delivery.channel, delivery.path)
+                )
+        return slow >= self._most_slow
 
     def _flowing(self, besides: WorkerThread | None) -> bool:
         """Whether an awake thread is between two jobs, or has just begun one."""
@@ -544,7 +573,7 @@ class WorkerPool:
                         continue
                 if (state.helper or len(self._all) > self.threads) and self._retire(state):
                     break
-                delivery = queues.take(self._channels, state)
+                delivery = queues.take(self._channels, state, self._quick_only())
                 called = False
                 if delivery is None:
                     self._park(state)
@@ -563,6 +592,8 @@ class WorkerPool:
                 if now > flush_at:  # the next message may take long
                     self._flush()
                     flush_at = now + PATIENCE
+                if not quick or self._crowded or self._finished % NOTED == 0:
+                    self._costs.record(state.delivery.channel, state.delivery.path, now - began, now)
                 state.delivery = delivery = None  # a thread that parks keeps no message
                 state.busy_since = 0.0
                 self._finished += 1
@@ -601,12 +632,25 @@ class WorkerPool:
         with self._lock:
             if self._stopping or state.calls or self._has_work():
                 return
+            keep = self._quick_only() and not self._keeping and self._queues.has_work(self._channels)
+            self._keeping |= keep
             self._awake.discard(state)
             self._set_switch_interval()
             self._parked.append(state)
             callbacks = self._take_idle_callbacks()
+        if keep:
+            self._call_later(KEPT_SECONDS, self._keep)
         _call_all(callbacks)
         state.gate.acquire()
+
+    def _keep(self) -> None:
+        """Look whether threads are still kept for quick messages, while slow ones wait. Reactor thread."""
+        self._keeping = False
+        if self._has_work():
+            self.work_ready()
+        elif self._parked and self._queues.has_work(self._channels):
+            self._keeping = True
+            self._call_later(KEPT_SECONDS, self._keep)
 
     def _park_if_surplus(self, state: WorkerThread) -> None:
         """Park even if work waits, as long as another thread takes it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,8 @@ import requests
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.processes.shares import Shares
+from channelserver.start.log_stream import LogStream
+from tests import preloaded
 from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
 from tests.redis_server import RedisServer
 
@@ -293,6 +296,58 @@ class HangTests(FaultsTestCase):
         self.assertGreaterEqual(figures["messages_count"], before["messages_count"])
         self.assertEqual(figures["lost"]["process does not read"] + figures["lost"]["process gone"], 80)
         self.assertEqual(report()["replaced"], {"ended": 1})
+
+
+class OutputTests(FaultsTestCase):
+    """Nobody reads what the server prints."""
+
+    def test_pipe_that_nobody_reads(self) -> None:
+        """Neither process waits for a reader, whichever of them fills the pipe; and SIGTERM is obeyed."""
+        port = free_port()
+        command = self.twistd(
+            "--settings", "settings", "--port", str(port), "--processes", "2", "--threads", "2", "--log-format", "text"
+        )
+        process = preloaded.start(command, self.folder, self.environment)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.wait, TIMEOUT)
+        self.addCleanup(process.kill)  # the other ends with it
+        found: dict[str, requests.Session] = {}
+
+        def ask() -> bool:
+            session = requests.Session()
+            self.addCleanup(session.close)
+            try:
+                found[session.get(f"http://127.0.0.1:{port}/where/", timeout=TIMEOUT).text] = session
+            except requests.ConnectionError:
+                pass  # it does not listen yet
+            return len(found) == 2
+
+        wait_until(ask, "answers of both")
+        for number in range(60):
+            for session in found.values():  # each makes two lines or more
+                answer = session.get(f"http://127.0.0.1:{port}/{number}-{'x' * 2000}", timeout=TIMEOUT)
+                self.assertEqual(answer.status_code, 404)
+        process.terminate()
+        self.assertEqual(process.wait(TIMEOUT), 0)
+
+    def test_room_that_another_process_takes(self) -> None:
+        """The pipe had room a moment ago."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        text = self.enterContext(os.fdopen(writing, "w"))
+        os.set_blocking(writing, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 4096)
+        os.set_blocking(writing, True)
+        stream = LogStream(text)
+        stream._poll = type("Ready", (), {"poll": lambda self, seconds: [1]})()  # type: ignore[assignment]
+        writer = Thread(target=stream.write, args=("line\n",), daemon=True)
+        writer.start()
+        writer.join(TIMEOUT / 10)
+        waits = writer.is_alive()
+        os.read(reading, 65536)
+        self.assertFalse(waits)
 
 
 class SharesTests(SynchronousTestCase):

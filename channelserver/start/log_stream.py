@@ -2,6 +2,10 @@
 
 Any thread writes; a lock, held for moments, guards the backlog. Owns what could not be written yet.
 
+Several processes may write to the same pipe: that one of them finds room does not mean that there still is some when it
+writes. So writes do not wait, either: a pipe or a terminal is opened anew for that, because others use the same open
+file, whose mode must stay.
+
 A pipe whose reader has stopped reading, or a terminal on which somebody pressed Ctrl-S, would stop the whole server at
 the next line of its log. So what cannot be written at once is kept, up to :data:`BACKLOG`, and a thread writes it when
 the reader goes on. What exceeds that, or cannot be written because the disk is full, is dropped, and one line says how
@@ -12,9 +16,13 @@ from __future__ import annotations
 
 import os
 import select
+import socket
+import stat
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 #: Bytes that are kept for a reader that does not read.
@@ -33,14 +41,22 @@ class LogStream:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._descriptor: int = stream.fileno()
+        self._close, self._write = _writer(stream.fileno())
+        os.register_at_fork(after_in_child=self._forked)
         self._lock = threading.RLock()  # a signal handler may write, too
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
         self._lost = 0
         self._pid = 0  # of the process whose thread empties the backlog; 0: none does
         self._poll = select.poll()
-        self._poll.register(self._descriptor, select.POLLOUT)
+        self._poll.register(stream.fileno(), select.POLLOUT)
+
+    def _forked(self) -> None:
+        """Close what this opened: twistd's daemon must not keep a terminal or a pipe."""
+        close, self._close = self._close, None
+        if close is not None:
+            self._write = partial(os.write, self._stream.fileno())
+            close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -66,7 +82,7 @@ class LogStream:
         """Write what can be written now; return the rest. The lock is held."""
         while data and self._poll.poll(0):
             try:
-                written = os.write(self._descriptor, data[:PIECE])
+                written = self._write(data[:PIECE])
             except BlockingIOError:
                 break
             except OSError:
@@ -112,6 +128,27 @@ class LogStream:
                 self._lost = lost
                 return False
         return True
+
+
+def _writer(descriptor: int) -> tuple[Callable[[], object] | None, Callable[[bytes], int]]:
+    """Return a function that writes to what `descriptor` is open for, and before it, what closes what it needs for
+    that; None: nothing.
+
+    The function does not wait. It returns how many bytes it has written, and raises ``BlockingIOError`` if nothing can
+    be written now.
+    """
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISSOCK(mode):
+        end = socket.socket(fileno=os.dup(descriptor))
+        return end.close, lambda data: end.send(data, socket.MSG_DONTWAIT)
+    if stat.S_ISFIFO(mode) or os.isatty(descriptor):
+        try:
+            path = f"/proc/self/fd/{descriptor}"
+            own = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            return partial(os.close, own), partial(os.write, own)
+        except OSError:
+            pass  # another user's terminal, or there is no /proc
+    return None, partial(os.write, descriptor)
 
 
 def protect_standard_streams() -> None:

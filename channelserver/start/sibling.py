@@ -43,7 +43,7 @@ from channelserver.server.common.options import Settings
 from channelserver.server.common.reactor import install
 from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, use_remote_layer
-from channelserver.start.log_stream import protect_standard_streams
+from channelserver.start.log_stream import LogStream, protect_standard_streams
 from channelserver.start.logs import access_log, join_logs
 from channelserver.start.signals import other_signals
 
@@ -77,10 +77,8 @@ def main(config: dict[str, Any]) -> None:
     end_with_parent(config["parent"])
     close_on_exec()
     protect_standard_streams()
-    globalLogBeginner.beginLoggingTo(
-        [jsonFileLogObserver(open(LOG, "w", buffering=1, encoding="utf-8"), recordSeparator="")],
-        redirectStandardIO=False,
-    )
+    log: Any = LogStream(open(LOG, "w", buffering=1, encoding="utf-8"))  # the first process may be stopped
+    globalLogBeginner.beginLoggingTo([jsonFileLogObserver(log, recordSeparator="")], redirectStandardIO=False)
     if config["reactor"] is not None:
         from twisted.application.reactors import installReactor
 

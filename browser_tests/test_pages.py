@@ -37,12 +37,16 @@ OF_EACH_KIND = ("index", "installation", "losses", "options", "reference/generic
 
 #: What people look for, and the page that must be among the first five.
 SEARCHES = {
-    "install": "installation",
-    "authentication": "tutorial",
-    "broadcast": "concepts",
+    "docker": "docker",
     "graceful shutdown": "deploy",
+    "broadcast": "concepts",
     "guarantee": "losses",
+    "autoreload": "installation",
+    "authentication": "tutorial",
+    "install": "installation",
+    "SSE": "async",
     "HTTPS": "tls",
+    "cron": "processes",
 }
 
 

@@ -69,7 +69,7 @@ nitpick_ignore_regex = [
     ("py:class", r"(collections\.abc|contextlib|django|django_tasks|threading|twisted|unittest)\..*"),
     ("py:class", r"(datetime|re)\..*|SessionBase"),
     # Type variables and aliases, which signatures show.
-    ("py:class", r"P|(.*\.)?R|Patterns|Consumer"),
+    ("py:class", r"P|(.*\.)?[FR]|Patterns|Consumer"),
     ("py:exc", "ImproperlyConfigured|InvalidTask|SessionInterrupted|TaskResultDoesNotExist|ValidationError"),
     # Inner parts, which docstrings name for those who read the code.
     ("py:class", r"channelserver\.(.*\._\w+|bridge\.Bridge|layers\.local\.LocalLayer|workers\.wrapped\.ReusesMatch)"),

@@ -32,7 +32,7 @@ from tests.redis_server import RedisServer
 SKELETON = project("docs")
 
 #: Pages whose first commands make the project, and pages about a project that is there.
-BEGIN_WITH_NOTHING = ("docs/tutorial.rst",)
+BEGIN_WITH_NOTHING = ("docs/first-chat.rst", "docs/tutorial.rst")
 BEGIN_WITH = {
     "examples/answers/README.rst": ("examples/answers", "answers.settings"),
     "examples/chat/README.rst": ("examples/chat", "chatsite.settings"),
@@ -49,13 +49,20 @@ QUICK = ("check", "collectstatic", "makemigrations", "migrate", "startapp", "tes
 
 #: Programs of others, with what is looked at.
 FOREIGN = {
+    "apt": "nothing: it would change the machine",
+    "chown": "nothing: it would change the machine",
+    "curl": "nothing: no server runs",
+    "docker": "nothing: it is not at hand",
     "echo": "nothing: it only writes into the next command",
     "certbot": "nothing: it would ask for a certificate",
+    "gunicorn": "nothing: tests.sites.test_gunicorn runs the line",
+    "journalctl": "nothing: no unit runs",
     "cp": "that its files are in the checkout",
     "pre-commit": "nothing: it would change how git commits",
     "systemctl": "that the units are in the checkout",
     "tox": "that the environments exist",
     "twine": "nothing: it would upload",
+    "useradd": "nothing: it would change the machine",
 }
 
 
@@ -116,6 +123,8 @@ class PageTestCase(ServerTestCase):
             self.write_block(block)
         elif block.text.startswith("#!/bin/sh"):
             self.run_command(["sh", "-n"], block.text)
+        elif block.language == "ini":
+            configparser.ConfigParser(strict=False, interpolation=None).read_string("[Service]\n" + block.text)
         elif block.language == "python":
             self.code.append((str(block), block.line, block.text))
         elif block.language == "text":
@@ -261,6 +270,10 @@ class PageTestCase(ServerTestCase):
             for extra in named.split(","):
                 self.assertIn(extra, extras["options.extras_require"])
 
+    def try_runuser(self, words: list[str]) -> None:
+        if "manage.py" in words[-2]:
+            self.try_command(["python", "manage.py", *words[-1:]])
+
     def try_ddtrace_run(self, words: list[str]) -> None:
         self.try_command(words)
 
@@ -280,7 +293,7 @@ class PageTestCase(ServerTestCase):
 
     def try_git(self, words: list[str]) -> None:
         self.assertIn(words[0], ("clone", "commit", "push", "tag"))
-        if words[0] == "clone":
+        if words[0] == "clone" and not words[-1].startswith("/"):
             self.folder = self.folder / "checkout"  # so that what is made beside it is in the test's own folder
             self.folder.mkdir()
             (self.folder / words[-1]).mkdir()

@@ -20,6 +20,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from channelserver.server.common.options import resolve
 from channelserver.start.cli import COMMANDS
 from channelserver.start.parser import Options
@@ -347,6 +349,22 @@ for _page in PAGES:
     if any(True for _ in blocks(_page)):
         _name = str(_page.relative_to(ROOT).with_suffix("")).replace("/", "_").replace("-", "_").lower()
         setattr(DocsTests, f"test_{_name}", _test_of(_page))
+
+
+class ReadmeTests(SynchronousTestCase):
+    """The README as PyPI shows it, where no other file of the checkout is."""
+
+    def test_addresses(self) -> None:
+        """Every address of the project names a file of the checkout, or a page; no other link is relative."""
+        text = (ROOT / "README.rst").read_text()
+        project = "channelserver/channelserver"
+        files = re.findall(rf"https://(?:raw\.githubusercontent|github)\.com/{project}/(?:blob/)?main/(\S+)", text)
+        pages = re.findall(r"https://channelserver\.readthedocs\.io/en/latest/(\S+)\.html", text)
+        self.assertGreater(min(len(files), len(pages)), 3)
+        for path in (*files, *(f"docs/{page}.rst" for page in pages)):
+            self.assertTrue((ROOT / path).is_file(), path)
+        targets = re.findall(r"^\.\. (?:_[^:]+:|image::) (\S+)", text, re.MULTILINE) + re.findall(r"<(\S+)>`_", text)
+        self.assertEqual([target for target in targets if not target.startswith("https://")], [])
 
 
 class ReaderTests(PageTestCase):

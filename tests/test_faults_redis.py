@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 import socket
 import time
 from typing import Any
@@ -17,7 +19,7 @@ from channelserver.layers.redis.seal import ReplayError, Sealer
 from tests.process import TIMEOUT, wait_until
 from tests.redis_server import Proxy
 from tests.test_redis_failures import FailureTestCase
-from tests.test_redis_hosts import RedisServerTestCase
+from tests.test_redis_hosts import RedisServerTestCase, say
 
 
 class CountingReader(ReplyReader):
@@ -410,3 +412,34 @@ class SealTests(SynchronousTestCase):
         sealer._process = -1  # as in a child
         self.assertTrue(self.opens(sealer.seal(("queue", "a"), 2)) and self.opens(first))
         self.assertNotEqual(sealer._name, name)
+
+
+class FiguresTests(RedisServerTestCase):
+    """A server of two processes."""
+
+    def test_all_processes(self) -> None:
+        """Health and statistics speak for both, whichever is asked; counters count on when one has been killed."""
+        server = self.start("--processes", "2", "--threads", "2", "--ping-interval", "0")
+        server.wait_for("process 2 serves")
+        with self.sockets(server, 20) as clients:
+            wait_until(lambda: server.get("/-/health").json()["websockets"] == 20, "all sockets")
+            for _ in range(10):  # connections of either process
+                self.assertEqual(server.get("/-/health").json()["websockets"], 20)
+                self.assertEqual(server.get("/-/health").json()["threads"], 4)
+            found = {}
+            for client in clients:
+                say(client, "statistics")
+                process, groups, members, count = str(client.data()).split()
+                self.assertEqual((groups, members), ("1", "20"))
+                found[process] = int(count)
+            self.assertEqual(len(found), 2)
+            before = max(found.values())
+            self.assertGreaterEqual(before, 20 + 20)  # a connect message of each, and a text
+            for process in found:
+                if int(process) != server.process.pid:
+                    os.kill(int(process), signal.SIGKILL)
+            server.wait_for("process 2 has ended")
+            wait_until(lambda: server.output.count("process 2 serves") == 2, "another process")
+        with self.sockets(server, 1) as (client,):
+            say(client, "statistics")
+            self.assertGreater(int(str(client.data()).split()[-1]), before)

@@ -37,6 +37,9 @@ class LocalLayer(BaseChannelLayer):
     extensions: ClassVar[list[str]] = ["groups", "flush", "statistics", "twisted"]
 
     queues_class: ClassVar[type[WorkQueues]] = WorkQueues
+    #: Asks all processes of the server for figures and adds them up; None: there is only this process.
+    #: Called with the figures' name and arguments; waits, so it is not for the reactor thread.
+    gather: Callable[..., dict[str, Any]] | None = None
 
     def __init__(
         self,

@@ -36,10 +36,6 @@ class InMemoryChannelLayer(LocalLayer):
     :param rng: source of new names; for tests.
     """
 
-    #: Asks all processes that share the layer for figures and adds them up; None: there is only this process.
-    #: Called with the figures' name and arguments; waits, so it is not for the reactor thread.
-    gather: Callable[..., dict[str, Any]] | None = None
-
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 
     def receive(self, channels: Iterable[str], block: bool = False) -> tuple[str | None, Content | None]:

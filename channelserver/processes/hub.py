@@ -16,11 +16,10 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -32,8 +31,8 @@ from channelserver.layers.losses import BY_NAME, MOST_REQUEUES, Reason, named
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import Delivery
 from channelserver.layers.turns import Client
-from channelserver.processes.figures import UNANSWERED, add_up, counters
-from channelserver.processes.link import Link, ask_within
+from channelserver.processes.gatherer import Gatherer, Sibling
+from channelserver.processes.link import Link
 from channelserver.processes.remote_process import Gone, RemoteProcess
 from channelserver.processes.tickets import SLOTS, Ledger, is_message
 from channelserver.processes.waits import Waits
@@ -44,13 +43,9 @@ _log = Logger("channelserver.processes.hub")
 PATIENCE = 2.0
 #: Kinds of connections of processes that have ended for which messages are still counted.
 REMEMBERED = 100
-#: Questions about figures whose answers are kept.
-QUESTIONS = 1000
-#: Seconds in which a sibling must send its figures.
-ANSWER_SECONDS = 1.0
 
 
-class Hub:
+class Hub(Gatherer):
     """All joined processes.
 
     :param options: this process's options for consumers, which hold in worker processes, too.
@@ -59,9 +54,8 @@ class Hub:
     def __init__(
         self, layer: InMemoryChannelLayer, bridge: Bridge, clock: IReactorTime, options: dict[str, Any]
     ) -> None:
+        super().__init__(layer, bridge, clock)
         self.layer = layer
-        self.bridge = bridge
-        self.clock = clock
         self.waits = Waits(layer, bridge, clock)
         self._options = options
         self._peers: list[Peer] = []
@@ -71,16 +65,8 @@ class Hub:
         self._gone: deque[str] = deque()
         layer.queues.threads.holders.append(self._held)
         layer.drops.collect = self._count_losses
-        #: Functions that return this process's figures, by name.
-        self.figures: dict[str, Callable[..., Any]] = {
-            "channel_statistics": layer.own_channel_statistics,
-            "global_statistics": layer.own_global_statistics,
-        }
         #: Called with the channels that worker processes serve whenever these may have changed. Default: no-op.
         self.when_taken_over: Callable[[frozenset[str]], object] = lambda channels: None
-        #: Whether the sibling of that number does not move, so that there is no use in asking it.
-        self.silent: Callable[[int], bool] = lambda number: False
-        self._past: dict[tuple[Any, ...], dict[str, Any]] = {}  # counters of processes that have ended, by question
 
     def join(self, link: Link, pid: int, sibling: int = 0) -> dict[str, Any]:
         """Let a process join.
@@ -187,59 +173,15 @@ class Hub:
         for peer in tuple(self._peers):
             peer.count_losses()
 
-    def gather(self, name: str, *arguments: Any) -> Deferred[list[Any]]:
-        """Collect figures of this process and its siblings.
-
-        :param name: ``figures``, ``channel_statistics`` or ``global_statistics``.
-        :returns: a Deferred of a list, an entry for each process that answers within :data:`ANSWER_SECONDS`; for the
-            others, the counters they had.
-        """
-        question = (name, *arguments)
-        siblings = [peer for peer in self._peers if peer.sibling]
-        answers = [
-            fail(TimeoutError())
-            if self.silent(peer.sibling)
-            else ask_within(ANSWER_SECONDS, self.clock, peer.link, "own_" + name, *arguments)
-            for peer in siblings
-        ]
-        own = self.figures[name](*arguments)
-
-        def collect(results: list[tuple[bool, Any]]) -> list[Any]:
-            found = [own, self._past.get(question, {})]
-            for peer, (success, result) in zip(siblings, results, strict=True):
-                if success:
-                    peer.answered(question, result)
-                    found.append(result)
-                else:
-                    found.append({**peer.counters.get(question, {}), UNANSWERED: 1})
-            return found
-
-        return DeferredList(answers, consumeErrors=True).addCallback(collect)
-
-    def keep_counters(self, counted: dict[tuple[Any, ...], dict[str, Any]]) -> None:
-        """Let the counters of a process that has ended count on."""
-        for question, figures in counted.items():
-            remember(self._past, question, add_up([self._past.get(question, {}), figures]))
-
-    def add_up(self, name: str, *arguments: Any) -> Deferred[dict[str, Any]]:
-        """Like :meth:`gather`, with the answers added up."""
-        return self.gather(name, *arguments).addCallback(add_up)
-
-    def gather_from_thread(self, name: str, *arguments: Any) -> list[Any]:
-        """Like :meth:`gather`, but wait for the result; not for the reactor thread."""
-        gathered: Future[list[Any]] = Future()
-        self.bridge.post(lambda: self.gather(name, *arguments).addCallback(gathered.set_result))
-        try:
-            return gathered.result(2 * ANSWER_SECONDS)
-        except TimeoutError:
-            return [self.figures[name](*arguments)]
+    def siblings(self) -> list[Sibling]:
+        return [peer for peer in self._peers if peer.sibling]
 
     def close(self) -> None:
         for peer in tuple(self._peers):
             peer.link.transport.loseConnection()
 
 
-class Peer:
+class Peer(Sibling):
     """One joined process.
 
     :param sibling: the number of a sibling, which serves connections, too; 0: it is a worker process.
@@ -248,9 +190,8 @@ class Peer:
     def __init__(self, hub: Hub, link: Link, pid: int, sibling: int) -> None:
         self._hub = hub
         self._layer = layer = hub.layer
-        self.link = link
+        super().__init__(link, sibling)
         self.pid = pid
-        self.sibling = sibling
         self.channels: tuple[str, ...] = ()
         #: The messages it has not finished, by number, oldest first.
         self.in_hand: dict[int, Delivery] = {}
@@ -265,8 +206,6 @@ class Peer:
         self._ledger: Ledger | None = None
         self._prefixes: list[str] = []
         self._outlet = RemoteProcess(link, hub.bridge, hub.clock, layer.drops)
-        #: The counters it has answered last, by question.
-        self.counters: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._lines: dict[str, deque[tuple[Content, float]]] = {}
         self._calls: dict[str, Callable[..., Any]] = {
             **layer_calls(layer, hub.waits, hub),
@@ -419,10 +358,6 @@ class Peer:
         if self.sibling:
             self._hub.keep_counters(self.counters)
 
-    def answered(self, question: tuple[Any, ...], figures: dict[str, Any]) -> None:
-        """Keep the counters of an answer."""
-        remember(self.counters, question, counters(figures))
-
     def count_losses(self) -> None:
         """Count here what the process has lost itself; any thread. A sibling's losses are in other memory."""
         with self._counting:
@@ -497,13 +432,6 @@ class Peer:
             self._layer.groups.discard(group, channel)
         else:
             self._layer.group_discard(group, channel)
-
-
-def remember(kept: dict[tuple[Any, ...], Any], question: tuple[Any, ...], answer: Any) -> None:
-    """Keep the answer to a question; forget that to the oldest of too many."""
-    kept[question] = answer
-    if len(kept) > QUESTIONS:
-        del kept[next(iter(kept))]
 
 
 def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> dict[str, Callable[..., Any]]:

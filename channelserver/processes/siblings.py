@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 
 from channelserver.processes import descriptors
 from channelserver.processes.connectors import adopt
-from channelserver.processes.hub import Hub
+from channelserver.processes.gatherer import Gatherer
 from channelserver.processes.link import IReactor, Link
 from channelserver.processes.shares import BEAT, Shares
 
@@ -68,7 +68,7 @@ class Siblings:
 
     :param config: configures a sibling; its keys are described in :mod:`channelserver.start.sibling`.
     :param listeners: returns the descriptors of the listening sockets.
-    :param hub: they join it; None: they share the layer by other means.
+    :param hub: they join it: a hub, or, if they share the layer by other means, one that only asks for their figures.
     :param hang_timeout: seconds without a sign of life after which one is killed; 0: none ever is.
     :param listen: called when all serve: this process may accept connections, too.
     """
@@ -79,7 +79,7 @@ class Siblings:
         number: int,
         config: dict[str, Any],
         listeners: Callable[[], list[int]],
-        hub: Hub | None,
+        hub: Gatherer | None,
         shares: Shares,
         hang_timeout: float,
         listen: Callable[[], object],

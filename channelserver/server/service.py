@@ -32,7 +32,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from channelserver.processes import descriptors
-from channelserver.processes.hub import Hub
+from channelserver.processes.gatherer import Gatherer
 from channelserver.processes.link import IReactor
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.shares import Shares
@@ -113,7 +113,7 @@ class ServerService(service.Service):
         self._https_port = 443
         #: The further processes, if there are any; and those which use the layer, if that is in memory.
         self.siblings: Siblings | None = None
-        self.hub: Hub | None = None
+        self.hub: Gatherer | None = None
         self._listener = Listening(reactor)
         self._lines: list[str] = []
 

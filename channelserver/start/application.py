@@ -23,8 +23,10 @@ from channelserver.bridge import Bridge
 from channelserver.delay.consumers import add_delay
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
+from channelserver.layers.local import LocalLayer
 from channelserver.processes.connectors import Connector
 from channelserver.processes.figures import add_up
+from channelserver.processes.gatherer import Gatherer, SiblingFigures
 from channelserver.processes.hub import Hub
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.remote import RemoteLayer
@@ -83,6 +85,7 @@ def make_server(
     development: bool = False,
     thread_started: Callable[[], object] = lambda: None,
     number: int = 1,
+    connector: Connector | None = None,
 ) -> ServerService:
     """Put a server together.
 
@@ -92,6 +95,7 @@ def make_server(
     :param development: another server of the project may be running beside this one.
     :param thread_started: called at the start of each worker thread, in it.
     :param number: which of several processes this is, from 1.
+    :param connector: of a further process to the first one.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
     :raises OptionError: the certificate is invalid.
     :raises ListenError: another server of the project is running.
@@ -119,11 +123,19 @@ def make_server(
         site.wheel.add(LoopWatch(bridge), site.wheel.now() + 1.0)
         pool.context.run(set_script_prefix, root_path + "/")  # for consumers; a request sets its own
     hub = None
+    gatherer: Gatherer | SiblingFigures | None = None
+    layer = wrapper.channel_layer
     if type(wrapper.channel_layer) is InMemoryChannelLayer:
         options = {"auto_accept": values.auto_accept, "reject_unrouted": values.reject_unrouted}
-        hub = Hub(wrapper.channel_layer, bridge, reactor, options)
+        gatherer = hub = Hub(wrapper.channel_layer, bridge, reactor, options)
         workers = AllWorkers(workers, hub, bridge)
         site.replies.client_gone.append(hub.client_gone)
+    elif isinstance(layer, LocalLayer) and not isinstance(layer, RemoteLayer):  # which asks the first process itself
+        if connector is not None:
+            gatherer = SiblingFigures(layer, connector, bridge, reactor)
+            reactor.callWhenRunning(gatherer.open)
+        elif values.processes > 1:
+            gatherer = Gatherer(layer, bridge, reactor)
     if values.health_path:
         site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
         if isinstance(pool, Workers):
@@ -139,13 +151,13 @@ def make_server(
         if isinstance(wrapper.channel_layer, RemoteLayer):
             wrapper.channel_layer.provide_figures(health.figures)
             health.gather = wrapper.channel_layer.gather_figures
-        elif hub is not None and values.processes > 1:
-            hub.figures["figures"] = health.figures
-            health.gather = partial(hub.gather, "figures")
-    if hub is not None and values.processes > 1:
-        hub.layer.gather = lambda *name: add_up(hub.gather_from_thread(*name))
+        elif gatherer is not None and (values.processes > 1 or connector is not None):
+            gatherer.figures["figures"] = health.figures
+            health.gather = partial(gatherer.gather, "figures")
+    if gatherer is not None and isinstance(layer, LocalLayer) and (values.processes > 1 or connector is not None):
+        layer.gather = lambda *name: add_up(gatherer.gather_from_thread(*name))
     service = ServerService(site, workers, reactor, started, server_tls(values, hosts))
-    service.hub = hub
+    service.hub = gatherer if isinstance(gatherer, Gatherer) else None
     if site.health is not None:
         health.replaced = lambda: {} if service.siblings is None else dict(service.siblings.replaced)
     if hub is not None:

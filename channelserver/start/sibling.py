@@ -16,7 +16,7 @@ and sends it ``config``:
 ``listeners``
     how many listening sockets it inherits.
 ``link``
-    whether it inherits a connection to the first process, which holds the layer.
+    whether it inherits a connection to the first process, which holds the layer, or asks for figures.
 ``named``
     the descriptors that options name.
 ``daemon``, ``reactor``
@@ -109,16 +109,19 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
     raise_descriptor_limit(values.max_connections)
 
     def lost() -> None:
-        """The layer is gone, mostly because the first process has ended. If it has not, it starts another sibling."""
+        """Mostly, the first process has ended. If it has not, it starts another sibling."""
         if not service.draining:
-            _log.error("process {number} ends: it has lost the layer of the first process", number=config["number"])
+            _log.error("process {number} ends: it has lost the first process", number=config["number"])
         os._exit(1)
 
     service: Any = None
-    if config["link"]:
-        use_remote_layer(values.layer, InheritedConnector(LINK, lost))
+    connector = InheritedConnector(LINK, lost) if config["link"] else None
+    if connector is not None:
+        use_remote_layer(values.layer, connector)
     install_shortcuts(values)
-    service = make_server(values, reactor, access_log(values, config["daemon"]), number=config["number"])
+    service = make_server(
+        values, reactor, access_log(values, config["daemon"]), number=config["number"], connector=connector
+    )
     shares = Shares(SHARES, config["processes"], config["number"])
     service.share(shares, range(LISTENERS, LISTENERS + config["listeners"]))
     lifeline = Lifeline(reactor, LIFELINE, service.listen)

@@ -329,12 +329,13 @@ class RedisChannelLayer(LocalLayer):
         """Return one channel's figures (asgiref 1, extension ``statistics``).
 
         :returns: ``messages_count``, ``channel_full_count`` and ``messages_pending`` in messages, ``messages_max_age``
-            in seconds. In the reactor's thread those of this process, else those of all hosts.
+            in seconds. In the reactor's thread those of this process, else those of all processes of the server and
+            of Redis.
         """
         name = local_prefix(channel)
-        figures = self.queues.statistics(name)
         if self._inside():
-            return figures
+            return self.own_channel_statistics(name)
+        figures = self.own_channel_statistics(name) if self.gather is None else self.gather("channel_statistics", name)
         for number, full, pending, left in self._ask(lambda host: _statistics(host, name)):
             figures["messages_count"] += number
             figures["channel_full_count"] += full
@@ -344,8 +345,20 @@ class RedisChannelLayer(LocalLayer):
         return figures
 
     def global_statistics(self) -> dict[str, Any]:
-        """Return the figures of this process (asgiref 1, extension ``statistics``), with groups and lost messages."""
-        return self.own_global_statistics()
+        """Return the figures of all processes of the server (asgiref 1, extension ``statistics``), with groups and lost
+        messages; messages that wait in Redis are pending.
+        """
+        alone = self.gather is None or self._inside()
+        figures = self.own_global_statistics() if self.gather is None or alone else self.gather("global_statistics")
+        figures["groups"] = len(figures.pop("by_group"))
+        host = self._host
+        books = [shard.books for shard in host.shards if shard.books is not None] if host is not None else []
+        figures["messages_pending"] += sum(known.waiting for known in books)
+        return figures
+
+    def own_global_statistics(self) -> dict[str, Any]:
+        # By name, because several processes have members in the same group.
+        return {**super().own_global_statistics(), "by_group": self.groups.counts()}
 
     # -- for the server and the workers --------------------------------------------------------------------------------
 

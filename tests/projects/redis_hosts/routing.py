@@ -40,6 +40,11 @@ def receive(message):
             (folder / f"kill-{number}").unlink()
             os.kill(os.getpid(), 9)
         message.reply_channel.send({"text": f"{number} {message.channel_session['count']}"})
+    elif verb == "statistics":
+        figures = channel_layers["default"].global_statistics()
+        count = channel_layers["default"].channel_statistics("websocket.receive")["messages_count"]
+        count += channel_layers["default"].channel_statistics("websocket.connect")["messages_count"]
+        message.reply_channel.send({"text": f"{os.getpid()} {figures['groups']} {figures['group_members']} {count}"})
     elif verb == "members":
         message.reply_channel.send({"text": str(len(channel_layers["default"].group_channels("all")))})
 

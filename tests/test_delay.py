@@ -25,7 +25,7 @@ from channelserver.delay.models import DelayedMessage, due_in
 from channelserver.delay.text import from_text, to_text
 from channelserver.delay.timer import LOOK_SECONDS, OVERDUE_SECONDS, SHORTEST_PAUSE, DelayTimer
 from channelserver.exceptions import ConsumeLater
-from channelserver.layers import InMemoryChannelLayer
+from channelserver.layers import DeliveryUnknown, InMemoryChannelLayer
 from channelserver.workers import outbox
 from tests import DatabaseTestCase, preloaded
 from tests.lab import LabTestCase
@@ -368,6 +368,18 @@ class TableTests(LayerTestCase):
         DelayedMessage.objects.update(due_date=timezone.now())
         self.delays.look()
         self.assertEqual((len(self.received()), DelayedMessage.objects.count()), (1, 0))
+
+    def test_nobody_knows(self) -> None:
+        """A message that may have arrived is not sent again, and counts."""
+        self.stored()
+
+        def dispatch(channel: str, content: Any) -> None:
+            raise DeliveryUnknown("the connection broke")
+
+        with mock.patch.object(self.layer, "dispatch", dispatch):
+            self.delays.look()
+        self.assertEqual(DelayedMessage.objects.count(), 0)
+        self.assertEqual(self.layer.drops.totals(), {"unknown": 1})
 
     def test_invalid(self) -> None:
         """What cannot be sent is logged and set aside, is not tried again, and keeps nobody else."""

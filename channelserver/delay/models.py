@@ -17,7 +17,7 @@ from django.utils import timezone
 from channelserver.delay import timer
 from channelserver.delay.due import due_in
 from channelserver.delay.text import from_text, to_text
-from channelserver.layers.base import ChannelFull
+from channelserver.layers.base import ChannelFull, DeliveryUnknown
 from channelserver.layers.content import Content, copy_content
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
 from channelserver.registry import channel_layers
@@ -85,7 +85,8 @@ class DelayedMessage(models.Model):
         """Send and delete it, unless another process does. If its channel is full, postpone it.
 
         One transaction deletes and sends it: if the process or the database fails in between, the message stays in the
-        table, and the next look sends it.
+        table, and the next look sends it, for the second time if it had left already. One of which nobody knows whether
+        it has arrived counts as lost.
 
         :param channel_layer: default: the layer that ``layer`` names.
         :param requeue_delay: milliseconds to postpone it.
@@ -100,10 +101,13 @@ class DelayedMessage(models.Model):
                 if not self._claim(using):
                     return False
                 content = copy_content(from_text(self.content))
-                if self.to_group:
-                    channel_layer.dispatch_group(check_group_name(self.channel_name), content)
-                else:
-                    channel_layer.dispatch(check_channel_name(self.channel_name), content)
+                try:
+                    if self.to_group:
+                        channel_layer.dispatch_group(check_group_name(self.channel_name), content)
+                    else:
+                        channel_layer.dispatch(check_channel_name(self.channel_name), content)
+                except DeliveryUnknown as error:  # sent again, it might come twice
+                    channel_layer.drops.record(error.reason, self.channel_name, hint=str(error))
         except ChannelFull as error:
             logger.info("delayed message %s put off: %s", self.pk, error)
             self.delay = requeue_delay

@@ -44,6 +44,7 @@ class DeliveryUnknown(ChannelFull):
     """Another process, or Redis, did not answer: the message may have arrived. Sent again, it might arrive twice."""
 
     retry = False
+    reason = Reason.UNKNOWN
 
 
 class MessageTooLarge(Exception):

@@ -1,0 +1,14 @@
+import record
+from django.http import HttpResponse
+from django.urls import path
+
+from channelserver import Channel
+
+
+def work(request, number):
+    Channel("chaos.work").send({"id": f"http.{number}"})
+    record.count()
+    return HttpResponse("sent")
+
+
+urlpatterns = [path("work/<int:number>/", work)]

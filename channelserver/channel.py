@@ -17,12 +17,9 @@ from channelserver.delay.due import due_in
 from channelserver.layers.base import BaseChannelLayer
 from channelserver.layers.content import copy_content
 from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
-from channelserver.layers.reply import check_reply, reason_of
+from channelserver.layers.reply import check_data, check_reply, reason_of
 from channelserver.registry import channel_layers
 from channelserver.workers.outbox import at_end, hold_back
-
-#: What sockets send of a message.
-_DATA: tuple[tuple[str, type], ...] = (("text", str), ("bytes", bytes))
 
 
 class _Destination:
@@ -151,15 +148,18 @@ class Channel(_Destination):
         :param durable: keep the message as a job (:mod:`channelserver.jobs`) until its consumer has ended normally: it
             survives the end of the server, is tried again if the consumer raises, and may be consumed twice after a
             crash. Not for reply channels.
-        :raises TypeError: `content` is no dict, or holds what a message cannot carry; or `delay` is no number.
+        :raises TypeError: `content` is no dict, or holds what a message cannot carry, or what no socket can send; or
+            `delay` is no number.
         :raises ValueError: `delay` is negative, or beyond the calendar; a reply channel with `durable`; or a reply to a
             socket with header fields, a status or a reason that cannot be sent.
         :raises ChannelFull: the message went out at once, and the channel is at its capacity.
         :raises ImproperlyConfigured: with `delay`: ``"channelserver.delay"`` is not in ``INSTALLED_APPS``; with
             `durable`: ``"channelserver.jobs"`` is not, or no backend in ``TASKS`` is its own.
         """
-        if self.name.startswith("websocket.send.") and isinstance(content, dict) and len(content) > 1:
-            check_reply(content)
+        if self.name.startswith("websocket.send.") and isinstance(content, dict):
+            check_data(content, "a socket")
+            if len(content) > 1:
+                check_reply(content)
         self._send(content, immediately, on_commit, delay, durable)
 
 
@@ -197,13 +197,7 @@ class Group(_Destination):
         """
         if not isinstance(content, dict):
             raise ValueError(f"You can only send dicts as content on channels, not {type(content).__name__}")
-        for key, kind in _DATA:
-            data = content.get(key)
-            if data is not None and not isinstance(data, kind):
-                raise TypeError(
-                    f"{key!r} in a message to group {self.name!r} must be {kind.__name__}, not {type(data).__name__}; "
-                    "send json.dumps(...) for a dict or a list"
-                )
+        check_data(content, f"group {self.name!r}")
         if "reason" in content:
             reason_of(content)
         self._send(content, immediately, on_commit, delay)

@@ -7,8 +7,10 @@ import sqlite3
 import sys
 import time
 from contextlib import closing
+from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
 
 from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 from tests.redis_server import RedisServer
@@ -23,6 +25,11 @@ class OwnChannelTests(ServerTestCase):
         SESSION_COOKIE_AGE = 1
     """
     migrate = True
+    servers: list[Server]
+
+    def setUp(self) -> None:
+        self.servers = []
+        super().setUp()
 
     def arrange(self) -> Server:
         """Start what takes part, with four threads in all."""
@@ -99,6 +106,8 @@ class OwnChannelTests(ServerTestCase):
             first.send("half")
             self.assertEqual([first.recv(TIMEOUT) for _ in range(3)], ["half \ufffd, whole \U0001f600"] * 3)
 
+            self.check_odd(first)
+
             # What a forked child sends arrives, although its parent raises afterwards; of whichever process it is.
             for _ in range(6):
                 first.send("fork")
@@ -129,6 +138,32 @@ class OwnChannelTests(ServerTestCase):
         self.open_gate("four")
         wait_until(lambda: "four" in self.notes("saved"), "a late save")
         wait_until(lambda: self.sessions() == 0, "the end of the session that was saved late")
+
+    def check_odd(self, socket: ClientConnection) -> None:
+        """What cannot be packed, or is too large for another process, arrives or is counted, and logged once."""
+        socket.send("odd")
+        texts = []
+        while "odd end" not in texts:
+            texts.append(str(socket.recv(TIMEOUT)))
+        socket.send("said still connected")
+        while "still connected" not in texts:
+            texts.append(str(socket.recv(TIMEOUT)))
+        self.assertEqual(set(texts), {"odd", "odd end", "still connected"} if "odd" in texts else set(texts))
+        lost = [line.partition(" lost: ")[2].partition(";")[0] for line in self.lines() if " lost: " in line]
+        self.assertLessEqual(set(lost), {"not sendable", "too large for another process"})
+        self.assertLessEqual(len(lost), 2 * 2)  # once for each reason and process
+        if texts.count("odd") < 11:
+            self.assertIn("not sendable", lost)
+        self.assertFalse([line for line in self.lines() if "Traceback" in line])
+
+    def lines(self) -> list[str]:
+        """Return what all processes have logged."""
+        return [line for server in self.servers for line in server.lines]
+
+    def run_process(self, *arguments: Any, **named: Any) -> Server:
+        server = super().run_process(*arguments, **named)
+        self.servers.append(server)
+        return server
 
     def check_replies(self, server: Server) -> None:
         """Refusals have status, header fields and content; acceptances fields and subprotocol; closes reasons."""

@@ -75,6 +75,16 @@ class CheckTests(SynchronousTestCase):
             with self.assertRaises(ValueError, msg=str(content)):
                 Channel(SOCKET).send(content)
 
+    def test_data(self) -> None:
+        """Text and bytes of another type are a TypeError at the send, to sockets and to groups of them."""
+        for content in ({"text": {"a": 1}}, {"text": b"a"}, {"bytes": "a"}, {"text": 7, "close": True}):
+            for receiver in (Channel(SOCKET), Group("all")):
+                with self.assertRaises(TypeError):
+                    receiver.send(content)
+            Channel("orders").send(content)
+        for right in ({"text": None, "bytes": b"a"}, {"text": "a", "bytes": None}):
+            Channel(SOCKET).send(right)
+
     def test_right(self) -> None:
         """Everything else passes, also what means nothing in such a reply."""
         for content in RIGHT:

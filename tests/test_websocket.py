@@ -414,7 +414,8 @@ class DecisionTests(SocketTestCase):
             client, message = self.shake()
             self.server.reply(message, **content)
             self.assertEqual(client.received, b"", content)
-            self.expect_logged("'/'", "dropped")
+        self.expect_logged("'/'", "not sendable")
+        self.assertEqual(self.server.layer.drops.totals(), {"not sendable": 5})
 
     def test_failed(self) -> None:
         """A consumer that failed: the status tells, at once."""
@@ -846,7 +847,8 @@ class SendTests(SocketTestCase):
         client, channel = self.open()
         for content in ({"text": b"a"}, {"bytes": "a"}, {"text": "a", "bytes": b"b"}, {"text": ["a"]}):
             self.server.reply(channel, **content)
-            self.expect_logged("dropped", "'/'")
+        self.expect_logged("not sendable", "'/'")
+        self.assertEqual(self.server.layer.drops.totals(), {"not sendable": 4})
         self.server.reply(channel, text="good")
         self.assertEqual(self.sent(client), [(TEXT, b"good")])
 

@@ -6,7 +6,7 @@ imported when they are first used; so is ``conformance.py``, which needs unittes
 
 from typing import TYPE_CHECKING, Any
 
-from channelserver.layers.base import BaseChannelLayer, ChannelFull, DeliveryUnknown, MessageTooLarge
+from channelserver.layers.base import BaseChannelLayer, ChannelFull, DeliveryUnknown, MessageTooLarge, NotSendable
 from channelserver.layers.memory import InMemoryChannelLayer
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ __all__ = [
     "DeliveryUnknown",
     "InMemoryChannelLayer",
     "MessageTooLarge",
+    "NotSendable",
     "RedisChannelLayer",
     "RedisSentinelChannelLayer",
 ]

@@ -53,6 +53,12 @@ class MessageTooLarge(Exception):
     reason = Reason.TOO_LARGE
 
 
+class NotSendable(TypeError):
+    """The message holds what cannot be sent to another process, or by a socket."""
+
+    reason = Reason.NOT_SENDABLE
+
+
 class Reactor(Protocol):
     """What a layer uses of Twisted's reactor (``IReactorTime``)."""
 

@@ -45,6 +45,7 @@ class Reason(Enum):
     STOPPED = "server stopped", "The message was waiting when the server stopped."
     NO_SERVER = "no server", "The worker process had no connection to its server."
     TOO_LARGE = "too large for another process", "The message does not fit into 16 MiB."
+    NOT_SENDABLE = "not sendable", "The message held what cannot be packed for another process, or sent by a socket."
     NO_REDIS = "no Redis", "Redis was unreachable or refused the message."
     UNKNOWN = "unknown", "The connection broke while the message was in transit; it may have arrived."
     GAP = "gap", "A connection to Redis was down, or Redis was emptied. The counter counts gaps, not messages."

@@ -24,8 +24,27 @@ HOP_BY_HOP = frozenset(
 _HANDSHAKE = b"sec-websocket-"
 
 
+#: What sockets send.
+_DATA: tuple[tuple[str, type], ...] = (("text", str), ("bytes", bytes))
+
+
+def check_data(content: Content, receiver: str) -> None:
+    """Check what a socket, or the sockets of a group, shall send.
+
+    :param receiver: for the error.
+    :raises TypeError: it is of another type.
+    """
+    for key, kind in _DATA:
+        data = content.get(key)
+        if data is not None and not isinstance(data, kind):
+            raise TypeError(
+                f"{key!r} in a message to {receiver} must be {kind.__name__}, not {type(data).__name__}; "
+                "send json.dumps(...) for a dict or a list"
+            )
+
+
 def check_reply(content: Content) -> None:
-    """Check a reply to a WebSocket.
+    """Check a reply to a WebSocket, without its data.
 
     :raises ValueError: it cannot be sent; the text says why.
     """

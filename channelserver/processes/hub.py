@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from channelserver.bridge import Bridge
-from channelserver.layers import InMemoryChannelLayer, MessageTooLarge
+from channelserver.layers import InMemoryChannelLayer, MessageTooLarge, NotSendable
 from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
 from channelserver.layers.losses import BY_NAME, MOST_REQUEUES, Reason, named
@@ -240,7 +240,7 @@ class Peer(Sibling):
         return min(self.places - len(self.occupying), len(self._free))
 
     def hand_over(self, delivery: Delivery) -> None:
-        """Give it a message; one that is too large is counted as lost."""
+        """Give it a message; one that cannot be sent is counted as lost."""
         number = self._number = self._number + 1
         slot = self._free.pop()
         attachment = delivery.attachment
@@ -254,9 +254,10 @@ class Peer(Sibling):
                 "take", number, slot, delivery.channel, delivery.content, delivery.tries, descriptor is not None,
                 descriptor=descriptor,
             )  # fmt: skip
-        except (MessageTooLarge, OSError, ValueError) as problem:
+        except (MessageTooLarge, NotSendable, OSError, ValueError) as problem:
             self._free.append(slot)
-            self._layer.drops.record(Reason.TOO_LARGE, delivery.channel, hint=str(problem))
+            reason = getattr(problem, "reason", Reason.ERROR)  # else the file with the request's body is broken
+            self._layer.drops.record(reason, delivery.channel, hint=str(problem))
             self._give_up(delivery)
             return
         self.in_hand[number] = delivery

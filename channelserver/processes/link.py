@@ -36,7 +36,7 @@ from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from channelserver.layers import MessageTooLarge
+from channelserver.layers import MessageTooLarge, NotSendable
 from channelserver.processes import wire
 
 _log = Logger("channelserver.processes.link")
@@ -201,8 +201,8 @@ class Link(Int32StringReceiver):
     def _answer(self, number: Any, result: Any) -> None:
         try:
             self._send([number, None, result])
-        except MessageTooLarge as problem:
-            self._refuse(number, MessageTooLarge(f"the answer is too large: {problem}"))
+        except (MessageTooLarge, NotSendable) as problem:
+            self._refuse(number, type(problem)(f"the answer cannot be sent: {problem}"))
 
     def _refuse(self, number: Any, problem: BaseException | None) -> None:
         kind = type(problem).__name__
@@ -260,7 +260,7 @@ def ask(link: Link | None, name: str, *arguments: Any) -> Deferred[Any]:
         return fail(NoLink("there is no connection to the server"))
     try:
         return link.call(name, *arguments)
-    except MessageTooLarge as problem:
+    except (MessageTooLarge, NotSendable) as problem:
         return fail(problem)
 
 

@@ -20,7 +20,7 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from channelserver.layers import DeliveryUnknown, InMemoryChannelLayer, MessageTooLarge
+from channelserver.layers import DeliveryUnknown, InMemoryChannelLayer, MessageTooLarge, NotSendable
 from channelserver.layers.base import SESSION, ReactorBridge
 from channelserver.layers.content import Content
 from channelserver.layers.local import SERVER_CHANNELS
@@ -209,8 +209,8 @@ class RemoteLayer(InMemoryChannelLayer):
                 return True
             else:
                 self.drops.record(Reason.PROCESS_DEAF, arguments[0])
-        except MessageTooLarge as problem:
-            self.drops.record(Reason.TOO_LARGE, arguments[0], hint=str(problem))
+        except (MessageTooLarge, NotSendable) as problem:
+            self.drops.record(problem.reason, arguments[0], hint=str(problem))
         return False
 
     def _ask(self, name: str, *arguments: Any, patience: float = 0.0, size: int = 0, limit: float | None = None) -> Any:

@@ -13,7 +13,8 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from channelserver.bridge import Bridge
-from channelserver.layers import MessageTooLarge
+from channelserver.layers import MessageTooLarge, NotSendable
+from channelserver.layers.base import SESSION
 from channelserver.layers.content import Content
 from channelserver.layers.losses import DropCounter, Reason
 from channelserver.processes.link import Link, ask_within
@@ -86,8 +87,8 @@ class RemoteProcess:
         try:
             if not self._link.message(call, *arguments):
                 self._drops.record(Reason.PROCESS_DEAF, name)
-        except MessageTooLarge as problem:
-            self._drops.record(Reason.TOO_LARGE, name, hint=str(problem))
+        except (MessageTooLarge, NotSendable) as problem:
+            self._drops.record(problem.reason, name, hint=str(problem))
 
     def _note(self, call: str, *arguments: Any) -> None:
         if self._link.connected:
@@ -107,7 +108,8 @@ class Gone:
         return None
 
     def deliver(self, channel: str, content: Content) -> None:
-        self._drops.record(Reason.PROCESS_GONE, channel)
+        if SESSION not in content:
+            self._drops.record(Reason.PROCESS_GONE, channel)
 
     def deliver_group(self, channels: Collection[str], content: Content) -> None:
         for channel in channels:

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgpack
 
-from channelserver.layers.base import ChannelFull, MessageTooLarge
+from channelserver.layers import packing
+from channelserver.layers.base import ChannelFull, MessageTooLarge, NotSendable
 
 VERSION = 1
 #: Largest frame, in bytes without its length.
@@ -22,7 +23,7 @@ MAX_FRAME = 16 * 1024 * 1024
 PREFIX = 4
 #: By kind: errors that the sender of a request caused; any other is a bug of the process that answers.
 ERRORS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (ChannelFull, MessageTooLarge, TypeError, ValueError)
+    kind.__name__: kind for kind in (ChannelFull, MessageTooLarge, NotSendable, TypeError, ValueError)
 }
 
 
@@ -30,11 +31,9 @@ def pack(value: list[Any]) -> bytes:
     """Return a frame without its length.
 
     :raises MessageTooLarge: it is larger than :data:`MAX_FRAME`.
+    :raises NotSendable: it holds what cannot be packed.
     """
-    data: bytes = msgpack.packb(value, use_bin_type=True)
-    if len(data) > MAX_FRAME:
-        raise MessageTooLarge(f"a frame of {len(data)} bytes exceeds the limit of {MAX_FRAME} bytes")
-    return data
+    return packing.pack(value, MAX_FRAME)
 
 
 def unpack(data: bytes) -> Any:

@@ -22,7 +22,7 @@ from twisted.internet import defer, task
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from channelserver.layers.base import FAILED, SESSION, ChannelFull, Outlet, ReactorBridge
+from channelserver.layers.base import FAILED, SESSION, ChannelFull, MessageTooLarge, NotSendable, Outlet, ReactorBridge
 from channelserver.layers.chains import UNORDERED
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
@@ -379,7 +379,7 @@ class Host:
         try:
             if not await self.tell(token_of(channel), "r", channel, content):
                 self.layer.drops.record(Reason.HOST_GONE, "replies", hint=f"no host has {channel!r} any more")
-        except ChannelFull as error:
+        except (ChannelFull, MessageTooLarge, NotSendable) as error:
             self.layer.drops.record(error.reason, "replies", hint=str(error))
 
     async def tell_session(self, channel: str) -> None:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from twisted.internet import defer, task
 
-from channelserver.layers.base import FAILED, ChannelFull
+from channelserver.layers.base import FAILED, ChannelFull, MessageTooLarge, NotSendable
 from channelserver.layers.content import Content
 from channelserver.layers.losses import Reason
 from channelserver.layers.queues import Delivery
@@ -79,8 +79,12 @@ class Pusher:
             if await self._moved(delivery):
                 self._close(delivery)
                 self._queues.finish(delivery)
+        except (MessageTooLarge, NotSendable) as error:
+            self._drops.record(error.reason, delivery.channel, hint=str(error))
+            self._give_up(delivery, 500)
         except Exception:
             logger.exception("cannot move a message from %r to Redis", delivery.channel)
+            self._drops.add(Reason.ERROR)
             self._give_up(delivery, 500)
         self._under_way -= 1
         self._announced()

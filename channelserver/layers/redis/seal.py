@@ -25,6 +25,8 @@ from typing import Any
 import msgpack
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from channelserver.layers.packing import pack
+
 #: A kind and names: ``("queue", channel)``, ``("group", group)``, ``("member", group, channel)``, ``("host", name,
 #: kind)``.
 Place = tuple[str, ...]
@@ -36,6 +38,9 @@ SLACK = 15
 
 #: Numbers in one entry of :class:`_Opened`.
 _BLOCK = 1024
+
+#: Redis takes no larger values than 512 MiB, and closes the connection; encryption adds a third.
+MOST_BYTES = 380 * 1024 * 1024
 
 
 class SealError(ValueError):
@@ -85,15 +90,17 @@ class Sealer:
 
         :param place: where they may be opened.
         :param seconds: for how long.
+        :raises MessageTooLarge: there are more than :data:`MOST_BYTES`.
+        :raises NotSendable: they hold what cannot be packed.
         """
         if self._fernet is None:
-            return msgpack.packb((place, *items), use_bin_type=True)  # type: ignore[no-any-return]
+            return pack((place, *items), MOST_BYTES)
         if self._process != os.getpid():
             self._renew()  # a forked child's numbers are its own
         life = int(seconds)
         number = next(self._numbers.setdefault(life, itertools.count()))
         head = (self._prefix, self._name, number, int(self._now()), life)
-        return self._fernet.encrypt(msgpack.packb((head, place, *items), use_bin_type=True))
+        return self._fernet.encrypt(pack((head, place, *items), MOST_BYTES))
 
     def unseal(
         self, data: bytes, fits: Callable[[Place], bool], where: str | None = ""

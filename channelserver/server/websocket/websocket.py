@@ -27,6 +27,7 @@ from twisted.logger import Logger
 
 from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
+from channelserver.layers.losses import Reason
 from channelserver.layers.queues import SMALL as SMALL_VALUE
 from channelserver.layers.reply import acceptance_fields, reason_of, refusal
 from channelserver.layers.turns import Client
@@ -171,10 +172,10 @@ class WebSocket(Outgoing):
         """
         text, data, close = content.get("text"), content.get("bytes"), content.get("close")
         if (text is not None and not isinstance(text, str)) or (data is not None and not isinstance(data, bytes)):
-            _log.error("{path!r}: a reply's text must be str and its bytes bytes; dropped", path=self.path)
+            self._drop("a reply's text must be str and its bytes bytes")
             return
         if text is not None and data is not None:
-            _log.error("{path!r}: a reply with both text and bytes; dropped", path=self.path)
+            self._drop("a reply with both text and bytes")
             return
         if self._state == "waiting":
             if not self._decide(content, text is not None or data is not None, bool(close)):
@@ -190,6 +191,10 @@ class WebSocket(Outgoing):
             self.close(_close_code(close, self.path), self._close_reason_of(content))
 
     group_reply = reply
+
+    def _drop(self, why: str) -> None:
+        """Count a reply that cannot be sent."""
+        self.site.layer.drops.record(Reason.NOT_SENDABLE, "websocket.send", hint=f"{self.path!r}: {why}")
 
     def _decide(self, content: Content, has_data: bool, close: bool) -> bool:
         """Act on a reply to a held handshake; return whether the socket is open now."""

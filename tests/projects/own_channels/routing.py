@@ -13,6 +13,7 @@ from channelserver import Channel, Group, route
 from channelserver.auth import channel_session_user
 from channelserver.exceptions import ConsumeLater, DenyConnection
 from channelserver.sessions import channel_session
+from channelserver.workers.outbox import hold_back
 
 
 def connect(message):
@@ -55,11 +56,34 @@ def receive(message):
         process.join(60)
         assert process.exitcode == 0
         raise KeyError("drops what this consumer has sent, but not what its child has")
+    elif channel == "odd":
+        send_odd_things(message)
     elif channel == "group":
         Group("all").add("said")
         Group("all").send(content)
     else:
         Channel(channel).send(content)
+
+
+#: What no message holds. (An application's send would raise; here the checks are passed by.)
+DEEP = []
+for _ in range(3000):
+    DEEP = [DEEP]
+ODD = [2**80, object(), DEEP, {1, 2}]
+
+
+def send_odd_things(message):
+    """Each as a reply and to a group: four that cannot be packed, and one that is too large for other processes."""
+    layer, reply = message.channel_layer, message.reply_channel
+    Group("odd").add(reply)
+    for odd in ODD:
+        hold_back(layer, False, reply.name, {"text": "odd", "odd": odd}, False)
+        hold_back(layer, True, "odd", {"text": "odd", "odd": odd}, False)
+    large = {"text": "odd", "odd": b"x" * (17 * 1024 * 1024)}
+    reply.send(large)
+    Group("odd").send(large)
+    Channel("said").send({"reply_channel": reply.name, "text": "odd", "odd": large["odd"]})
+    reply.send({"text": "odd end"})
 
 
 def send_in_child(message):

@@ -7,13 +7,22 @@ import os
 import resource
 import select
 import subprocess
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import requests
+from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.layers.throttled_log import ThrottledLog
+from channelserver.workers import threads
+from channelserver.workers.loop import EventLoop, _DaemonExecutor
+from channelserver.workers.streams import Streams
+from channelserver.workers.threads import NoThreadError
+from tests.fakes import PATIENCE
 from tests.lab import TEXT, LabTestCase, RawClient
 from tests.process import TIMEOUT, ServerTestCase, free_port, project, wait_until
 
@@ -187,3 +196,56 @@ def _status(server: Any) -> int:
 def _processor_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class ThreadRoomTests(SynchronousTestCase):
+    """The system has no room for another thread; the pool's are in ``test_pool``."""
+
+    def setUp(self) -> None:
+        self.logged: list[str] = []
+        self.patch(threads, "thread_log", ThrottledLog(time.monotonic, self.logged.append))
+
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        self.unpatch = self.patch(threading.Thread, "start", start)
+
+    def test_the_event_loop(self) -> None:
+        """A message for a coroutine is told so, and the loop begins when there is room."""
+        loop = EventLoop()
+        self.assertRaises(NoThreadError, loop.post, print)
+        self.assertRaises(NoThreadError, loop.post, print)
+        self.assertFalse(loop.running)
+        self.assertEqual(len(self.logged), 1)
+        self.unpatch.restore()
+        done = threading.Event()
+        self.assertTrue(loop.post(done.set))
+        self.assertTrue(done.wait(PATIENCE))
+        self.assertTrue(loop.stop(PATIENCE))
+
+    def test_to_thread(self) -> None:
+        """``asyncio.to_thread`` raises; nothing is done later."""
+        executor = _DaemonExecutor()
+        called = threading.Event()
+        self.assertRaises(NoThreadError, executor.submit, called.set)
+        self.unpatch.restore()
+        self.assertEqual(executor.submit(lambda: 3).result(PATIENCE), 3)
+        self.assertFalse(called.is_set())
+
+    def test_a_stream(self) -> None:
+        """A streamed response that needs a thread is refused; one that waits begins later."""
+        later: list[Any] = []
+        streams = Streams(SimpleNamespace(retry=later.append, thread_done=lambda: None), 1)
+        refused: list[int] = []
+        guest = SimpleNamespace(away=False, guests=1)
+        streams.add(guest, lambda: None, lambda: refused.append(1))
+        self.assertEqual((refused, len(streams)), ([1], 0))
+        streams.enter()
+        begun = threading.Event()
+        streams.add(guest, begun.set, lambda: refused.append(2))
+        streams.leave()
+        self.assertEqual(len(later), 1)
+        self.unpatch.restore()
+        later[0]()
+        self.assertTrue(begun.wait(PATIENCE))
+        self.assertEqual(refused, [1])

@@ -17,7 +17,9 @@ from typing import Any
 
 from channelserver.layers.losses import DropCounter
 from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.workers import pool as pool_module
+from channelserver.workers import threads
 from channelserver.workers.pool import KEEP_ONE_OF, WorkerPool
 from tests.fakes import PATIENCE, StrictTestCase
 
@@ -185,6 +187,67 @@ class QuickTests(PoolTestCase):
             self.put_path(number, "/slow/")
         self.until(lambda: self.run_timer() or len(jobs.begun) == KEEP_ONE_OF)
         jobs.release()
+
+
+class NoRoomTests(PoolTestCase):
+    """The system has no room for another thread."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.room = 0
+        start = threading.Thread.start
+
+        def start_if_room(thread: threading.Thread) -> None:
+            if thread.name.startswith(("worker-", "stream")):
+                if not self.room:
+                    raise RuntimeError("can't start new thread")
+                self.room -= 1
+            start(thread)
+
+        self.patch(threading.Thread, "start", start_if_room)
+        self.patch(pool_module, "RETRY_SECONDS", 0.0)
+        self.patch(pool_module, "thread_log", ThrottledLog(time.monotonic, self.logged.append))
+        self.patch(threads, "thread_log", pool_module.thread_log)
+
+    def test_some(self) -> None:
+        """The threads that there are do the work; when there is room again, the others are started."""
+        self.set_patience(0.0)
+        jobs = Jobs(self.queues)
+        jobs.slow(1, 2, 3)
+        self.room = 1
+        pool = self.make(jobs.consume, 3)
+        self.until_parked(1)
+        for number in range(1, 4):
+            self.put(number)
+        self.until(lambda: self.run_timer() or jobs.begun == [1])
+        jobs.release(1)
+        self.until(lambda: self.run_timer() or jobs.begun == [1, 2])
+        self.room = 10
+        self.until(lambda: self.run_timer() or sorted(jobs.begun) == [1, 2, 3])
+        jobs.release()
+        self.until(lambda: sorted(jobs.ended) == [1, 2, 3])
+        self.until(lambda: self.run_timer() or len(pool._parked) == len(pool._all))
+        self.assert_logged()
+
+    def test_none(self) -> None:
+        """A pool without a thread is not dead: what waits is done when there is room."""
+        jobs = Jobs(self.queues)
+        self.make(jobs.consume, 2)
+        self.put(1)
+        for _ in range(5):
+            self.run_timer()
+        self.assertEqual(jobs.begun, [])
+        self.room = 10
+        self.until(lambda: self.run_timer() or jobs.ended == [1])
+        self.assert_logged()
+
+    def assert_logged(self) -> None:
+        """Assert that it was said once, and then in sums."""
+        self.until(lambda: self.run_timer() or len(self.logged) > 1)
+        self.assertIn("threads: no room for the thread 'worker-", self.logged[0])
+        for line in self.logged[1:]:
+            self.assertRegex(line, "threads: [0-9]+ more")
+        self.logged.clear()
 
 
 class FewThreadsTests(PoolTestCase):

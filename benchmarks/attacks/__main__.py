@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--clients", type=int, help="attacking clients (default: as many as --list says)")
     made.add_argument("--seconds", type=float, default=5.0, help="length of an attack (default: 5)")
     made.add_argument("--addresses", type=int, default=1, help="addresses that the clients come from (default: 1)")
-    made.add_argument("--options", default="", help="further options of the server, such as '--client-memory 200MiB'")
+    made.add_argument("--options", default="", help="further options of the server, such as '--client-memory 209715200'")
     made.add_argument("--mix", type=int, metavar="N", help="instead: N clients of the worst attacks at once")
     made.add_argument("--rst", type=Path, metavar="PATH", help="write the table, as reStructuredText")
     made.add_argument("--list", action="store_true", help="print the attacks, and exit")

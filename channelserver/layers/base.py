@@ -251,7 +251,11 @@ class BaseChannelLayer:
 
         :param done: called with the result, in any thread.
         """
-        threading.Thread(target=lambda: done(self.dispatch_waiting(channel, content, timeout)), daemon=True).start()
+        thread = threading.Thread(target=lambda: done(self.dispatch_waiting(channel, content, timeout)), daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):  # the system has no room for another thread
+            done(False)
 
     def submit(
         self, channel: str, content: Content, attachment: Any = None, urgent: bool = False,

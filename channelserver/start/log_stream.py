@@ -99,7 +99,10 @@ class LogStream:
             self._bytes += len(data)
         if self._pid != os.getpid():
             self._pid = os.getpid()
-            threading.Thread(target=self._empty, name="log", daemon=True).start()
+            try:
+                threading.Thread(target=self._empty, name="log", daemon=True).start()
+            except (RuntimeError, MemoryError):  # the system has no room for a thread; the next line tries again
+                self._pid = 0
 
     def _empty(self) -> None:
         """Write the backlog as the reader reads."""

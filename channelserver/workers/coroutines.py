@@ -19,6 +19,7 @@ from channelserver.workers.loop import EventLoop
 from channelserver.workers.outbox import Outbox
 from channelserver.workers.pool import WorkerPool
 from channelserver.workers.sticky import StickyExecutor
+from channelserver.workers.threads import NoThreadError
 from channelserver.workers.worker import Plan, Worker, announce
 
 logger = logging.getLogger("channelserver.worker")
@@ -67,7 +68,11 @@ class Coroutines:
             self._at_end_of_turn(self._post_look)
 
     def _post_look(self) -> None:
-        self._loop.post(self.look)
+        try:
+            self._loop.post(self.look)
+        except NoThreadError:
+            self._pool.loop_asked = self._pool.loop_first = False  # threads take what waits
+            self._pool.work_ready()
 
     def look(self) -> None:
         """Take the waiting messages that are for coroutines."""

@@ -27,6 +27,7 @@ from asgiref.current_thread_executor import CurrentThreadExecutor
 from asgiref.sync import SyncToAsync
 
 from channelserver.workers.outbox import own_thread
+from channelserver.workers.threads import NoThreadError, start_thread
 
 logger = logging.getLogger("channelserver.loop")
 
@@ -189,12 +190,19 @@ class EventLoop:
         task.add_done_callback(self._done)
 
     def _begin(self) -> asyncio.AbstractEventLoop:
-        """Start the thread. The lock is held."""
+        """Start the thread. The lock is held.
+
+        :raises NoThreadError: the system has no room for it.
+        """
         self._items, self._awake, self._tasks = [], False, set()
-        loop = self._loop = asyncio.new_event_loop()
+        loop = asyncio.new_event_loop()
         loop.set_default_executor(_DaemonExecutor())
         self._thread = own_thread("event-loop", self._run, loop)
-        self._thread.start()
+        if not start_thread(self._thread):
+            loop.close()
+            self._thread = None
+            raise NoThreadError("there is no room for the thread of the event loop")
+        self._loop = loop
         self.thread_id = self._thread.ident
         return loop
 
@@ -330,12 +338,19 @@ class _DaemonExecutor(ThreadPoolExecutor):
         self._count = 0
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run the call in a thread, as soon as one of 32 is free."""
+        """Run the call in a thread, as soon as one of 32 is free.
+
+        :raises NoThreadError: there is none, and the system has no room for one.
+        """
         future: Future[Any] = Future()
         self._calls.put((future, lambda: fn(*args, **kwargs)))
         if not self._free.acquire(blocking=False) and self._count < MAX_THREADS:
             self._count += 1
-            own_thread(f"to-thread-{self._count}", self._work).start()
+            if not start_thread(own_thread(f"to-thread-{self._count}", self._work)):
+                self._count -= 1
+                if not self._count:
+                    future.cancel()
+                    raise NoThreadError("there is no room for a thread")
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -29,9 +29,9 @@ from channelserver.layers.costs import is_slow
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.turns import Client
 from channelserver.workers.loop import adopt_thread
-from channelserver.workers.outbox import own_thread
 from channelserver.workers.relief import HOG_SECONDS, Relief
 from channelserver.workers.streams import Streams
+from channelserver.workers.threads import RETRY_SECONDS, start_thread, thread_log
 
 logger = logging.getLogger("channelserver.workers")
 
@@ -173,6 +173,7 @@ class WorkerPool:
         self._keeping = False  # work_ready is going to be called for one that is kept
         self._costs = queues.threads.costs
         self._count = self._finished = 0
+        self._start_again = 0.0  # when the system may have room for another thread
         self._watching = False
         self._seen = 0
         self._step = 1
@@ -189,13 +190,35 @@ class WorkerPool:
             self._awake.update(self._all)
         self._started = True
         self._queues.listen(self._channels, self.work_ready)
-        for state in self._all:
-            self._start_thread(state)
+        for state in tuple(self._all):
+            if not self._start_thread(state):
+                with self._lock:
+                    self._all.remove(state)
+                    self._awake.discard(state)
 
-    def _start_thread(self, state: WorkerThread) -> None:
+    def _start_thread(self, state: WorkerThread) -> bool:
+        """Start a thread; return False if the system has no room for one. Work that waits is looked at again then."""
+        if time.monotonic() < self._start_again:
+            return False
         self._count += 1
-        state.thread = own_thread(f"worker-{self._count}", self._run, state)
-        state.thread.start()
+        thread = threading.Thread(target=self._run, args=(state,), name=f"worker-{self._count}", daemon=True)
+        started = start_thread(thread)
+        if started:
+            state.thread = thread
+        else:
+            self._start_again = time.monotonic() + RETRY_SECONDS
+            self._call_later(RETRY_SECONDS, self._look_again)
+        return started
+
+    def _look_again(self) -> None:
+        """The system may have room for threads again. Reactor thread."""
+        if not self._stopping and self._has_work():
+            self.work_ready()
+        thread_log.flush(due=time.monotonic() >= self._start_again)
+
+    def retry(self, function: Callable[[], object]) -> None:
+        """Call a function that needs a thread for which there was no room."""
+        self._call_later(RETRY_SECONDS, function)
 
     # -- threads that stream, or wait for a coroutine, in the thread itself --------------------------------------------
 
@@ -269,7 +292,8 @@ class WorkerPool:
             # need be although such parts of others wait for it, too.
             helper = WorkerThread(helper=True)
             self._helpers.add(helper)
-            self._start_thread(helper)
+            if not self._start_thread(helper):
+                self._helpers.discard(helper)
 
     def _remove(self, state: WorkerThread) -> None:
         """Take a thread out of the count. The lock is held."""
@@ -283,7 +307,9 @@ class WorkerPool:
         state = WorkerThread()
         self._all.append(state)
         self._awake.add(state)
-        self._start_thread(state)
+        if not self._start_thread(state):
+            self._all.remove(state)
+            self._awake.discard(state)
 
     def _retire(self, state: WorkerThread) -> bool:
         """Return whether a thread is no longer needed. It ends."""

@@ -18,6 +18,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from channelserver.workers.threads import start_thread
+
 logger = logging.getLogger("channelserver.workers")
 
 
@@ -57,7 +59,9 @@ class Streams:
         if full:
             refuse()
         elif state.guests:  # coroutines have their synchronous parts in this thread
-            self._start_thread(later)
+            if not self._start_thread(later):
+                self.leave()
+                refuse()
         else:
             self._pool.leave_count(state)
             try:
@@ -75,8 +79,10 @@ class Streams:
     def leave(self) -> None:
         """A thread that was outside the pool has come to its end: start the next stream that waited, if any."""
         following = self._next()
-        if following is not None:
-            self._start_thread(following)
+        if following is not None and not self._start_thread(following):
+            with self._lock:
+                self._waiting.appendleft(following)
+            self._pool.retry(self.leave)
 
     def _next(self) -> Callable[[], object] | None:
         """A stream has ended: return the next that waited, if any."""
@@ -86,8 +92,8 @@ class Streams:
             self._running -= 1
             return None
 
-    def _start_thread(self, run: Callable[[], object]) -> None:
-        threading.Thread(target=self._run, args=(run,), name="stream", daemon=True).start()
+    def _start_thread(self, run: Callable[[], object]) -> bool:
+        return start_thread(threading.Thread(target=self._run, args=(run,), name="stream", daemon=True))
 
     def _run(self, run: Callable[[], object] | None) -> None:
         """Stream one response after the other, as long as some wait."""

@@ -26,6 +26,7 @@ from channelserver.signals import consumer_finished, consumer_started
 from channelserver.utils import name_that_thing
 from channelserver.workers.django_cleanup import close_old_connections
 from channelserver.workers.outbox import Outbox
+from channelserver.workers.threads import RETRY_SECONDS, NoThreadError
 
 logger = logging.getLogger("channelserver.worker")
 
@@ -112,7 +113,10 @@ class Worker:
                 return
             if coroutine is not None and self.start_coroutine is not None:
                 put_back = True  # it is the event loop's now
-                self.start_coroutine(delivery, plan)
+                try:
+                    self.start_coroutine(delivery, plan)
+                except NoThreadError:
+                    self.queues.postpone(delivery, RETRY_SECONDS, self.call_later)
                 return
             tidy = not getattr(consumer, "tidies_connections", False)
             if tidy:

@@ -20,6 +20,8 @@ from benchmarks.attacks.run import Outcome, run
 from benchmarks.machine import Cores, raise_file_limit
 from benchmarks.servers import MeasuringError
 
+#: The crowd of the documentation's table: clients, their addresses, options of the server, seconds.
+CROWD, CROWD_ADDRESSES, CROWD_OPTIONS, CROWD_SECONDS = 1000, 250, "--client-memory=209715200", 10.0
 #: The modules whose import declares the attacks.
 MODULES = (over_http, over_http2, over_websocket)
 
@@ -39,9 +41,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--clients", type=int, help="attacking clients (default: as many as --list says)")
     made.add_argument("--seconds", type=float, default=5.0, help="length of an attack (default: 5)")
     made.add_argument("--addresses", type=int, default=1, help="addresses that the clients come from (default: 1)")
-    made.add_argument("--options", default="", help="further options of the server, such as '--client-memory 209715200'")
+    made.add_argument("--options", default="", help="further options of the server, such as '--client-memory=N'")
     made.add_argument("--mix", type=int, metavar="N", help="instead: N clients of the worst attacks at once")
-    made.add_argument("--rst", type=Path, metavar="PATH", help="write the table, as reStructuredText")
+    made.add_argument(
+        "--rst",
+        type=Path,
+        metavar="PATH",
+        help="write the table of the documentation: the attacks, then 1000 clients of the worst at once",
+    )
     made.add_argument("--list", action="store_true", help="print the attacks, and exit")
     return made
 
@@ -62,9 +69,13 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the running server would stay
     outcomes: list[Outcome] = []
     failed = False
-    for attacks, title, addresses in _plan(chosen, options):
+    plan = _plan(chosen, options)
+    if options.rst:
+        crowd = argparse.Namespace(mix=CROWD, addresses=CROWD_ADDRESSES, options=CROWD_OPTIONS, seconds=CROWD_SECONDS)
+        plan += _plan(chosen, crowd)
+    for attacks, title, own in plan:
         try:
-            outcome = run(attacks, title, options.seconds, shlex.split(options.options), addresses)
+            outcome = run(attacks, title, own.seconds, shlex.split(own.options), own.addresses)
         except (MeasuringError, RuntimeError) as error:
             print(f"{title}: {error}", file=sys.stderr)
             failed = True
@@ -77,8 +88,8 @@ def main(arguments: list[str]) -> int:
     return 1 if failed or any(outcome.remains for outcome in outcomes) else 0
 
 
-def _plan(chosen: list[Attack], options: argparse.Namespace) -> list[tuple[list[Attack], str, int]]:
-    """Return the attacks of all clients, a title and the number of addresses, for each server to be attacked."""
+def _plan(chosen: list[Attack], options: argparse.Namespace) -> list[tuple[list[Attack], str, argparse.Namespace]]:
+    """Return the attacks of all clients, a title and the options, for each server to be attacked."""
     if options.mix:
         worst = [each for each in chosen if each.mixed]
         mix = [worst[number % len(worst)] for number in range(options.mix)]
@@ -86,10 +97,10 @@ def _plan(chosen: list[Attack], options: argparse.Namespace) -> list[tuple[list[
             (
                 mix,
                 f"{options.mix} clients of {len(worst)} kinds at once, from {options.addresses} addresses",
-                options.addresses,
+                options,
             )
         ]
-    return [([each] * (options.clients or each.clients), each.title, options.addresses) for each in chosen]
+    return [([each] * (options.clients or each.clients), each.title, options) for each in chosen]
 
 
 if __name__ == "__main__":

@@ -442,6 +442,9 @@ class LaneScriptTests(ScriptTestCase):
         words = ("17", f"websocket.receive {SOCKET}", "18", "work ")
         self.assertEqual(self.run_script(scripts.RECLAIM, "two", 1, *words), [])
         self.assertEqual(self.held("two"), dict(zip(words[1::2], words[::2], strict=True)))
+        self.push("c")
+        self.assertEqual(self.pop(host="two"), [b"c"])
+        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 1, *words), [], "it may be on its way")
         self.push_lane("b")
         self.assertEqual(self.receive(), [])
         self.run_script(scripts.FINISH, "two", "17")
@@ -722,9 +725,20 @@ class BooksScriptTests(ScriptTestCase):
         self.assertEqual((added, silent, self.books[2]), (1, [], 0))
         self.assertGreater(int(self.books[0]), int(last[0]))
         self.assertGreater(self.books[1], last[1])
-        told = [self.run_script(scripts.EMPTIED, *words) for words in (("", *first), ("one", *last), ("two", *first))]
-        self.assertEqual([answer[:2] for answer in told], [[b"", 1], [b"one", 2], [b"one", 2]])
-        self.assertTrue(all(0 <= answer[2] < MINUTE for answer in told))
+        told = [self.run_script(scripts.EMPTIED, *words) for words in ((*first, ""), (*last, MINUTE), (*first, ""))]
+        self.assertEqual(told, [[0, 0, 1], [0, 0, 2], [0, 0, 2]])
+        self.age()
+        self.assertEqual(self.run_script(scripts.EMPTIED, *first, SECOND), [1, 1, 2])
+        self.assertEqual(self.run_script(scripts.EMPTIED, *last, SECOND), [0, 1, 2])
+
+    def test_counted_before_it_was_emptied_again(self) -> None:
+        """Hosts tell a Redis that was emptied again what has been counted; it is not counted again."""
+        self.push("a")
+        books = self.books
+        self.run_script(scripts.EMPTIED, *books, "")
+        self.run_script(scripts.EMPTIED, *books, "counted")
+        self.age()
+        self.assertEqual(self.run_script(scripts.EMPTIED, *books, SECOND), [0, 1, 1])
 
     def test_silent(self) -> None:
         """A sign of life tells which hosts give none."""

@@ -3,7 +3,7 @@
 Runs in the thread of the reactor; owns what this host knew of the Redis before.
 
 The host that made the last change of a queue knows how many messages waited. So each host tells Redis what it knew of
-the former books, and one of them, the first, asks later what the best of them knew. If Redis is emptied again
+the former books; later, the first one that asks counts what the best of them knew. If Redis is emptied again
 meanwhile, they tell it again.
 """
 
@@ -22,47 +22,54 @@ from channelserver.layers.redis.shard import Books, Shard
 TOLD, KNOWN = 3.0, 60.0
 
 
+class _Former:
+    """The former books of a server."""
+
+    def __init__(self, shard: Shard, books: Books, since: float) -> None:
+        self.shard = shard
+        self.books = books
+        self.since = since
+        self.counted = False
+
+
 class Emptied:
     """What one host knew of books that are gone.
 
-    :param host: its name; empty: it may end at any time, so it does not ask.
+    :param asks: whether it counts; not if it may end at any time.
     """
 
-    def __init__(self, reactor: IReactorTime, host: str, drops: DropCounter) -> None:
+    def __init__(self, reactor: IReactorTime, asks: bool, drops: DropCounter) -> None:
+        self.asks = asks
         self._reactor = reactor
-        self.host = host
         self._drops = drops
-        self._gone: list[tuple[Shard, Books, float]] = []
-        self._asking: set[tuple[Shard, int]] = set()
+        self._former: list[_Former] = []
 
     def tell(self, shard: Shard, books: Books) -> None:
         """Tell the other hosts what this one knew of a server that has been emptied."""
         now = self._reactor.seconds()
-        self._gone = [entry for entry in self._gone if entry[2] > now - KNOWN]
-        self._gone.append((shard, books, now))
-        for where, known, _ in self._gone:
-            if where is shard:
-                self._run(shard, known).addCallbacks(self._told, lambda failure: None, callbackArgs=(shard, known))
+        former = _Former(shard, books, now)
+        self._former = [one for one in self._former if one.since > now - KNOWN] + [former]
+        for one in self._former:
+            if one.shard is shard:
+                self._run(one, "counted" if one.counted else "").addErrback(lambda failure: None)
+        if self.asks:
+            self._reactor.callLater(TOLD, self._ask, former)
 
-    def _run(self, shard: Shard, books: Books) -> Any:
-        return shard.run(scripts.EMPTIED, self.host, *books)
+    def _run(self, former: _Former, what: str | int) -> Any:
+        return former.shard.run(scripts.EMPTIED, *former.books, what)
 
-    def _told(self, answer: list[Any], shard: Shard, books: Books) -> None:
-        if answer[0].decode() == self.host != "" and (shard, books.epoch) not in self._asking:
-            self._asking.add((shard, books.epoch))
-            self._reactor.callLater(TOLD, self._ask, shard, books)
-
-    def _ask(self, shard: Shard, books: Books) -> None:
+    def _ask(self, former: _Former) -> None:
         def again(_: Failure | None = None) -> None:
-            if shard.commands.state != "closed":
-                self._reactor.callLater(TOLD, self._ask, shard, books)
+            if former.shard.commands.state != "closed":
+                self._reactor.callLater(TOLD, self._ask, former)
 
-        def told(answer: list[Any]) -> None:
-            who, waiting, age = answer
-            if age < TOLD * 1000:
-                again()  # emptied again: the others have to tell it again
-            elif who.decode() == self.host and waiting > 0:
-                hint = f"they waited in Redis {shard.address}"
+        def told(answer: list[int]) -> None:
+            own, counted, waiting = answer
+            former.counted = bool(counted)
+            if own:
+                hint = f"they waited in Redis {former.shard.address}"
                 self._drops.record(Reason.EMPTIED, "any channel", waiting, hint)
+            elif not counted:
+                again()  # emptied again: the others have to tell it again
 
-        self._run(shard, books).addCallbacks(told, again)
+        self._run(former, int(TOLD * 1000)).addCallbacks(told, again)

@@ -115,7 +115,7 @@ class Host:
         self._timer: IDelayedCall | None = None
         self._looks = 0
         self._looked = reactor.seconds()
-        self._former = Emptied(reactor, name if member else "", layer.drops)
+        self._former = Emptied(reactor, member, layer.drops)
         # Memberships end in Redis; those of open connections are renewed in time.
         self._renew_every = max(1, int(layer.group_expiry / RENEWALS / BEAT))
         self._closed = False
@@ -271,7 +271,7 @@ class Host:
     def serve(self, channels: Sequence[str], threads: int) -> None:
         layer = self.layer
         self.member = True
-        self._former.host = self.name
+        self._former.asks = True
         fetcher = self.fetcher = Fetcher(
             self.name, self.shards, layer.queues, channels, threads, layer.sealer, layer.drops,
             lambda: layer.requeued, lambda function: self.reactor.callLater(0, function),

@@ -1,12 +1,16 @@
 -- Redis has been emptied: a host tells what it knows of the books that are gone.
--- Arguments: host (nothing: it will not ask), their epoch, the last change it knows of, how many messages waited then.
--- Returns the name of the host that asks later on what the others know; how many messages waited at last; and the age
--- of the present books in ms.
-local key = P .. 'emptied:' .. ARGV[3]
+-- Arguments: their epoch, the last change it knows of, how many messages waited then; and nothing, "counted" if they
+-- have been counted, or the age of the present books in ms from which on the host wants to count them.
+-- Returns 1 if the host is the one to count them, 1 if they have been counted now, and how many there were.
+local key = P .. 'emptied:' .. ARGV[2]
 local known = redis.call('HGET', key, 'serial')
-if not known or tonumber(known) < tonumber(ARGV[4]) then
-  redis.call('HSET', key, 'serial', ARGV[4], 'waiting', ARGV[5])
+if not known or tonumber(known) < tonumber(ARGV[3]) then
+  redis.call('HSET', key, 'serial', ARGV[3], 'waiting', ARGV[4])
 end
-if ARGV[2] ~= '' then redis.call('HSETNX', key, 'asks', ARGV[2]) end
+local counted, own, from = redis.call('HEXISTS', key, 'counted'), 0, tonumber(ARGV[5])
+if counted == 0 and (ARGV[5] == 'counted' or (from and age() >= from)) then
+  redis.call('HSET', key, 'counted', 1)
+  counted, own = 1, from and 1 or 0
+end
 redis.call('PEXPIRE', key, 60000)
-return {redis.call('HGET', key, 'asks') or '', tonumber(redis.call('HGET', key, 'waiting')), age()}
+return {own, counted, tonumber(redis.call('HGET', key, 'waiting'))}

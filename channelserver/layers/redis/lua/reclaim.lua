@@ -1,6 +1,6 @@
--- A host that was cut off holds these messages only; all others sent to it did not arrive.
--- Arguments: host, 1 if Redis has been emptied, so that it does not know of them; then id and channel, a space, and lane
--- or reply channel...
+-- A host that was cut off holds these messages only; all others sent to it did not arrive. If Redis has been emptied, it
+-- knows of none of these, and others may be on their way.
+-- Arguments: host, 1 if Redis has been emptied; then id and channel, a space, and lane or reply channel...
 -- Returns the channels of messages that did not arrive.
 local held, has, lost = P .. 'held:' .. ARGV[2], {}, {}
 for i = 4, #ARGV, 2 do
@@ -11,7 +11,7 @@ for i = 4, #ARGV, 2 do
     if lane ~= '' then redis.call('HSETNX', P .. 'busy', lane, ARGV[i]) end
   end
 end
-local known = redis.call('HGETALL', held)
+local known = ARGV[3] == '1' and {} or redis.call('HGETALL', held)
 for i = 1, #known, 2 do
   if not has[known[i]] then
     local channel, lane = split(known[i + 1])

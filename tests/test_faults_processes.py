@@ -8,11 +8,12 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import requests
 from twisted.trial.unittest import SynchronousTestCase
+from websockets.exceptions import ConnectionClosed
 
 from channelserver.processes.shares import Shares
 from channelserver.start.log_stream import LogStream
@@ -350,14 +351,139 @@ class OutputTests(FaultsTestCase):
         self.assertFalse(waits)
 
 
+class ReplaceTests(FaultsTestCase):
+    """Processes are replaced while they serve."""
+
+    def setUp(self) -> None:
+        """Views say which version of the code they are."""
+        super().setUp()
+        self.set_version("1")
+
+    def set_version(self, version: str) -> None:
+        """Change the code."""
+        urls = (self.folder / "urls.py").read_text().partition("\nVERSION")[0]
+        (self.folder / "urls.py").write_text(f"{urls}\nVERSION = {version!r}\n")
+
+    def under_load(self, server: Server, act: Callable[[], object]) -> set[str]:
+        """Ask on old and new connections without a pause while something happens; return the answers."""
+        done = Event()
+        answers: set[str] = set()
+        problems: list[object] = []
+
+        def ask(keep: bool) -> None:
+            session = requests.Session()
+            while not done.is_set():
+                try:
+                    answer = session.get(server.url("/version/"), timeout=TIMEOUT)
+                    answers.add(answer.text)
+                    if answer.status_code != 200:
+                        problems.append(answer.status_code)
+                except requests.RequestException as problem:
+                    problems.append(problem)
+                if not keep:
+                    session.close()
+                    session = requests.Session()
+            session.close()
+
+        clients = [Thread(target=ask, args=(number % 2 == 0,), daemon=True) for number in range(4)]
+        for client in clients:
+            client.start()
+        try:
+            act()
+        finally:
+            done.set()
+            for client in clients:
+                client.join(TIMEOUT)
+        self.assertEqual(problems, [])
+        return answers
+
+    def test_new_code(self) -> None:
+        """SIGHUP: new processes with new code one after the other, none refused, sockets closed by 1012; twice."""
+        server = self.start_two()
+        _, _, other = self.both(server)
+        sockets = [self.enterContext(server.connect("/")) for _ in range(20)]
+        old = {server.process.pid, other}
+        for times, version in ((1, "2"), (2, "3")):
+            self.set_version(version)
+
+            def replace(times: int = times) -> None:
+                server.process.send_signal(signal.SIGHUP)
+                wait_until(lambda: server.output.count("all processes have been replaced") == times, "new processes")
+
+            self.assertIn(version, self.under_load(server, replace))
+            for _ in range(20):
+                self.assertEqual(server.get("/version/").text, version)
+        for websocket in sockets:
+            with self.assertRaises(ConnectionClosed):
+                while True:
+                    websocket.recv(TIMEOUT)
+            self.assertEqual(websocket.close_code, 1012)
+        session = requests.Session()
+        self.addCleanup(session.close)
+        self.assertNotIn(int(self.ask(session, server, "/where/")), old)
+        self.assertEqual(self.ask(session, server, "/send/?name=after"), "sent")
+        wait_until(lambda: (self.folder / "notes.txt").exists() and self.notes() == ["after"])
+        report = session.get(server.url("/-/health"), timeout=TIMEOUT).json()
+        self.assertEqual(report["processes"], {"1": "serving", "2": "serving", "3": "serving"})
+        self.assertEqual(report["replaced"], {"restart": 4})
+        self.assertEqual(server.stop(), 0)
+
+    def test_code_that_does_not_start(self) -> None:
+        """The old processes go on."""
+        server = self.start_two()
+        self.both(server)
+        with open(self.folder / "routing.py", "a") as stream:
+            stream.write("\nraise ValueError('broken')\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("the new process for process 1 does not serve")
+        self.both(server)
+        self.assertEqual(server.stop(), 0)
+
+    def test_max_requests(self) -> None:
+        """A process that has had its number of requests is replaced, and no request is refused."""
+        server = self.start_two("--max-requests", "40")
+        pids = set()
+
+        def watch() -> None:
+            def ask() -> bool:
+                pids.add(server.get("/where/").text)
+                return len(pids) >= 4
+
+            wait_until(ask, "that both have been replaced")
+
+        self.under_load(server, watch)
+        self.assertEqual(server.stop(), 0)
+
+    def test_threads_that_hang(self) -> None:
+        """A process whose worker threads all hang is drained and replaced."""
+        server = self.start_two("--hang-timeout", "1", "--http-timeout", "1", "--drain-timeout", "1")
+        _, other, pid = self.both(server)
+        websocket = None
+        while websocket is None:
+            candidate = self.enterContext(server.connect("/"))
+            if str(candidate.recv(TIMEOUT)).split()[0] == str(pid):
+                websocket = candidate
+        second = self.ask_until(server, "/where/", lambda text: text == str(pid))
+        clients = [Thread(target=self.ask, args=(each, server, "/held/"), daemon=True) for each in (other, second)]
+        for client in clients:
+            client.start()
+        server.wait_for("process 2 is replaced: worker threads hung")
+        wait_until(lambda: sum("process 2 serves, too" in line for line in server.lines) == 2, "its successor")
+        self.assertFalse(_alive(pid))
+        with self.assertRaises(ConnectionClosed):
+            websocket.recv(TIMEOUT)
+        self.assertEqual(websocket.close_code, 1012)
+        self.assertEqual(server.get("/where/").status_code, 200)
+
+
 class SharesTests(SynchronousTestCase):
     """The numbers in shared memory."""
 
     def test_ahead(self) -> None:
         """A process leaves connections to one that has fewer, but not to one that is silent or absent."""
         now = [1.0]
-        first = Shares.make(3, lambda: now[0])
-        second = Shares(os.dup(first.descriptor), 3, 2, lambda: now[0])
+        first = Shares.make(4, lambda: now[0])
+        second = Shares(os.dup(first.descriptor), 4, 2, lambda: now[0])
         first.beat()
         first.count(10)
         self.assertFalse(first.ahead())
@@ -373,6 +499,13 @@ class SharesTests(SynchronousTestCase):
         self.assertEqual(first.states(), {"1": "serving", "2": "silent", "3": "absent"})
         second.beat()
         self.assertTrue(first.ahead())
+        first.count(1)
+        self.assertFalse(first.ahead())
+        first.wish("worker threads hung")
+        self.assertTrue(first.ahead())
+        self.assertEqual(second.wish_of(1), "worker threads hung")
+        first.wish("")
+        first.count(10)
         first.gone(2)
         self.assertFalse(first.ahead())
         self.assertEqual(first.total(), 10)

@@ -346,6 +346,7 @@ class LifeTests(ProcessesTestCase):
         """What makes no sense is refused in one sentence."""
         for arguments, words in (
             (("--processes", "0"), "--processes must be a whole number from 1 to 64"),
+            (("--max-requests", "9"), "so it needs --processes 2 or more"),
             (("--processes", "2", "--threads", "0"), "--processes needs worker threads in each process"),
         ):
             server = self.run_process(self.twistd("--settings", "settings", *arguments))

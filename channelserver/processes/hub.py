@@ -67,6 +67,8 @@ class Hub(Gatherer):
         layer.drops.collect = self._count_losses
         #: Called with the channels that worker processes serve whenever these may have changed. Default: no-op.
         self.when_taken_over: Callable[[frozenset[str]], object] = lambda channels: None
+        #: Channels that the threads of this process do not serve any more.
+        self.left: frozenset[str] = frozenset()
 
     def join(self, link: Link, pid: int, sibling: int = 0) -> dict[str, Any]:
         """Let a process join.
@@ -102,7 +104,7 @@ class Hub(Gatherer):
             self.layer.queues.unlisten(self._listening, self.work_ready)
             self.layer.queues.listen(wanted, self.work_ready)
             self._listening = wanted
-        self.when_taken_over(self.taken_over())
+        self.when_taken_over(self.taken_over() | self.left)
         self.look()
 
     def taken_over(self) -> frozenset[str]:

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from channelserver.layers.losses import REASONS, named
 
 #: How many numbers a process has: its connections; when its reactor last ran, in ms of the monotonic clock (0: it has
-#: not yet), which all processes share; and its losses.
-_NUMBERS = 2 + len(REASONS)
+#: not yet), which all processes share; why it should be replaced; and its losses.
+_NUMBERS = 3 + len(REASONS)
+#: Why a process should be replaced, by the number that it writes.
+WISHES = ("", "worker threads hung", "max requests")
 #: Bytes of a number.
 _SIZE = 8
 #: Stands for the connections of a process that is not running.
@@ -44,7 +46,8 @@ class Shares:
         self._others = [other for other in range(1, processes + 1) if other != number]
         memory = memoryview(mmap.mmap(descriptor, processes * _NUMBERS * _SIZE)).cast("Q")
         self._counts, self._beats = memory[:processes], memory[processes : 2 * processes]
-        self._losses = [memory[2 * processes + index :: processes] for index in range(processes)]
+        self._wishes = memory[2 * processes : 3 * processes]
+        self._losses = [memory[3 * processes + index :: processes] for index in range(processes)]
 
     @classmethod
     def make(cls, processes: int, now: Callable[[], float] = time.monotonic) -> Shares:
@@ -63,7 +66,7 @@ class Shares:
     def gone(self, number: int) -> None:
         """Note that a process is not running."""
         self._counts[number - 1] = _ABSENT
-        self._beats[number - 1] = 0
+        self._beats[number - 1] = self._wishes[number - 1] = 0
 
     @property
     def losses(self) -> memoryview[int]:
@@ -81,6 +84,8 @@ class Shares:
     def ahead(self) -> bool:
         """Whether another process should take the next connection; one that is silent would not."""
         own, counts = self._counts[self.number - 1], self._counts
+        if self._wishes[self.number - 1]:  # its threads hang, or it is about to be replaced
+            own = _ABSENT - SLACK - 1
         for number in self._others:
             if own > counts[number - 1] + SLACK and not self.silent(number):
                 return True
@@ -92,6 +97,14 @@ class Shares:
         """Note that the reactor of this process runs."""
         self._beats[self.number - 1] = int(self._now() * 1000) or 1
 
+    def wish(self, wish: str) -> None:
+        """Note why this process should be replaced: one of :data:`WISHES`."""
+        self._wishes[self.number - 1] = WISHES.index(wish)
+
+    def wish_of(self, number: int) -> str:
+        """Return why a process should be replaced; empty: it should not."""
+        return WISHES[self._wishes[number - 1]]
+
     def last_beat(self, number: int) -> int:
         """Return the time of a process's last beat; 0: it does not serve yet, or is not running."""
         return self._beats[number - 1]
@@ -101,8 +114,11 @@ class Shares:
         return self._now() * 1000 - self._beats[number - 1] > SILENT * 1000
 
     def states(self) -> dict[str, str]:
-        """Return for each process, by its number: ``serving``, ``silent`` or ``absent`` (not running, or starting)."""
+        """Return for each process, by its number: ``serving``, ``silent`` or ``absent`` (not running, or starting).
+        The last place is free until processes are replaced.
+        """
+        used = self.processes if self._beats[-1] else self.processes - 1
         return {
             str(number): ("absent" if not self._beats[number - 1] else "silent" if self.silent(number) else "serving")
-            for number in range(1, self.processes + 1)
+            for number in range(1, used + 1)
         }

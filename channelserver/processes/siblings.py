@@ -6,8 +6,8 @@ A sibling is a new interpreter, not a fork. It inherits file descriptors: a pipe
 log, one end of a socket pair to this process, the lifeline, and the listening sockets. This process logs what a sibling
 logs, with the sibling's number; what a sibling prints goes where this process prints.
 
-The *lifeline* is a socket pair whose other end nobody but this process has. A byte tells the sibling that all processes
-serve, so that it may accept connections; the end of the lifeline, that this process has ended. In the other direction,
+The *lifeline* is a socket pair whose other end nobody but this process has. It carries orders (:data:`LISTEN`,
+:data:`LEAVE`); its end says that this process has ended. In the other direction,
 each process notes in shared memory that its reactor runs (:mod:`channelserver.processes.shares`). One that does not is
 killed and started again.
 """
@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import defer, error
+from twisted.internet import defer, error, task
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, eventFromJSON, globalLogPublisher
@@ -41,6 +41,9 @@ _log = Logger("channelserver.processes.siblings")
 #: come last.
 CONFIG, LOG, LINK, SHARES, LIFELINE, LISTENERS = 200, 201, 202, 203, 204, 205
 
+#: What a lifeline tells: accept connections, for all processes serve; stop, for another process takes your place.
+LISTEN, LEAVE = b"l", b"r"
+
 #: Seconds before a process that has died is started again: at first, and at most. More than STEADY seconds of life
 #: reset the back-off.
 FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.5, 30.0, 10.0
@@ -49,6 +52,9 @@ FIRST_PAUSE, LONGEST_PAUSE, STEADY = 0.5, 30.0, 10.0
 START_SECONDS, LOOK_SECONDS = 10.0, 0.05
 #: Seconds that a process has at least until it serves.
 LONGEST_START = 120.0
+
+#: Seconds which a process gets beside its own time-out, to end.
+GRACE = 3.0
 
 #: Longest event in a sibling's log, in bytes; a longer one is dropped.
 LONGEST_EVENT = 1024 * 1024
@@ -70,7 +76,9 @@ class Siblings:
     :param listeners: returns the descriptors of the listening sockets.
     :param hub: they join it: a hub, or, if they share the layer by other means, one that only asks for their figures.
     :param hang_timeout: seconds without a sign of life after which one is killed; 0: none ever is.
+    :param drain_timeout: seconds that one has to finish what it is on.
     :param listen: called when all serve: this process may accept connections, too.
+    :param retire: called when a further process takes this one's place.
     """
 
     def __init__(
@@ -82,7 +90,9 @@ class Siblings:
         hub: Gatherer | None,
         shares: Shares,
         hang_timeout: float,
+        drain_timeout: float,
         listen: Callable[[], object],
+        retire: Callable[[], defer.Deferred[None]],
     ) -> None:
         self.reactor = reactor
         self.config = config
@@ -94,7 +104,12 @@ class Siblings:
         self.listening = False
         #: How many processes have been replaced, by reason.
         self.replaced: dict[str, int] = {}
+        self.drain_timeout = drain_timeout
         self._listen = listen
+        self._retire = retire
+        self._retired = False
+        self._replacing: defer.Deferred[None] | None = None
+        self._again = False
         self._number = number
         self._all: list[Sibling] = []
         self._ended: defer.Deferred[None] | None = None
@@ -130,7 +145,7 @@ class Siblings:
             )  # fmt: skip
         self.listening = True
         for sibling in self._all:
-            sibling.let_listen()
+            sibling.order(LISTEN)
         self._listen()
 
     def _look(self) -> None:
@@ -140,7 +155,74 @@ class Siblings:
         if not self.stopping:
             for sibling in self._all:
                 sibling.look(elapsed)
+            self._look_for_wishes()
             self.reactor.callLater(BEAT, self._look)
+
+    # -- replacing processes that run ----------------------------------------------------------------------------------
+
+    def replace_all(self) -> None:
+        """Replace all processes by new ones, with new code, one after the other."""
+        if self._replacing is not None:
+            self._again = True
+        elif self.listening and not self.stopping:
+            _log.info("replacing all processes, one after the other")
+            self._replace([1, *(sibling.number for sibling in self._all)], "restart")
+
+    def _look_for_wishes(self) -> None:
+        """Replace a process whose threads hang, or that has had its number of requests."""
+        if self._replacing is not None or not self.listening:
+            return
+        for number in range(1, self.shares.processes + 1):
+            wish = self.shares.wish_of(number)
+            if wish and not (number == 1 and self._retired):
+                _log.warn("process {number} is replaced: {wish}", number=number, wish=wish)
+                self._replace([number], wish)
+                return
+
+    def _replace(self, numbers: list[int], reason: str) -> None:
+        self._replacing = defer.ensureDeferred(self._replace_each(numbers, reason))
+        self._replacing.addErrback(lambda failure: _log.failure("error while processes were replaced", failure))
+        self._replacing.addBoth(self._replaced)
+
+    def _replaced(self, _: object) -> None:
+        self._replacing = None
+        again, self._again = self._again, False
+        if again:
+            self.replace_all()
+
+    async def _replace_each(self, numbers: list[int], reason: str) -> None:
+        for number in numbers:
+            if self.stopping:
+                return
+            if number == 1:
+                served = await self._replace_first(reason)
+            else:
+                served = await self._all[number - 2].replace(reason)
+            if not served and not self.stopping:
+                _log.error("the new process for process {number} does not serve; no other is replaced", number=number)
+                return
+        if reason == "restart" and not self.stopping:
+            _log.info("all processes have been replaced")
+
+    async def _replace_first(self, reason: str) -> bool:
+        """This process keeps the layer and the listeners. A further one takes over the rest, once."""
+        if self._retired:
+            return True
+        further = Sibling(self, self._number + 2)
+        self._all.append(further)
+        further.start()
+        if not await further.serves():
+            self._all.remove(further)
+            further.discard()
+            return False
+        self._retired = True
+        self.count(reason)
+        await self._retire()
+        return True
+
+    def count(self, reason: str) -> None:
+        """Count a process that is replaced."""
+        self.replaced[reason] = self.replaced.get(reason, 0) + 1
 
     def sockets(self) -> list[socket.socket]:
         """Return the lifelines, which forked children must not keep."""
@@ -190,6 +272,7 @@ class Sibling:
         self._silence = 0.0  # seconds for which it has not moved
         self._restart: IDelayedCall | None = None
         self._reason = "ended"  # why it is going to be replaced
+        self._planned = self._discarded = False
 
     @property
     def running(self) -> bool:
@@ -211,7 +294,7 @@ class Sibling:
                 self._start_later()
                 return
             if self._siblings.listening:
-                self.let_listen()
+                self.order(LISTEN)
             hub = self._siblings.hub
             if hub is not None:
                 self._link = adopt(self._reactor, os.dup(ours.fileno()))
@@ -238,11 +321,40 @@ class Sibling:
         transport.closeChildFD(CONFIG)
         return int(transport.pid)
 
-    def let_listen(self) -> None:
-        """Tell the process that it may accept connections."""
+    async def replace(self, reason: str) -> bool:
+        """Drain and end the process, and start a new one; return whether that serves."""
+        if self._transport is not None:
+            ended, self._reason, self._planned = self._transport, reason, True
+            self.order(LEAVE)
+            deadline = self._reactor.seconds() + self._siblings.drain_timeout + GRACE
+            while self._transport is ended and not self._siblings.stopping:
+                if self._reactor.seconds() > deadline:
+                    self.signal(signal.SIGKILL)
+                await task.deferLater(self._reactor, LOOK_SECONDS)
+        return await self.serves()
+
+    async def serves(self) -> bool:
+        """Wait until the process serves; return False if it has ended, or needs too long."""
+        process, deadline = self._transport, self._reactor.seconds() + LONGEST_START
+        while process is not None and self._transport is process and self._reactor.seconds() < deadline:
+            if self._siblings.shares.last_beat(self.number):
+                return True
+            await task.deferLater(self._reactor, LOOK_SECONDS)
+        return False
+
+    def discard(self) -> None:
+        """End it for good: it has not served."""
+        self._discarded = True
+        if self._restart is not None:
+            self._restart.cancel()
+            self._restart = None
+        self.signal(signal.SIGKILL)
+
+    def order(self, order: bytes) -> None:
+        """Tell the process what to do."""
         if self.lifeline is not None:
             with contextlib.suppress(OSError):  # it has ended
-                self.lifeline.send(b"l")
+                self.lifeline.send(order)
 
     def look(self, elapsed: float) -> None:
         """Kill the process if it is hung.
@@ -251,7 +363,7 @@ class Sibling:
         """
         siblings = self._siblings
         beat = siblings.shares.last_beat(self.number)
-        if self._transport is None or beat != self._beat:
+        if self._transport is None or self._planned or beat != self._beat:
             self._beat, self._silence = beat, 0.0
             return
         self._silence += elapsed
@@ -287,11 +399,17 @@ class Sibling:
             link.hang_up()
         siblings = self._siblings
         siblings.shares.gone(self.number)
+        if self._discarded:
+            return
         why, self._reason = self._reason, "ended"
         if siblings.stopping:
             siblings.check_ended()
             return
-        siblings.replaced[why] = siblings.replaced.get(why, 0) + 1
+        siblings.count(why)
+        if self._planned:
+            self._planned = False
+            self.start()
+            return
         if self._reactor.seconds() - self._began > STEADY:
             self._pause = FIRST_PAUSE
         _log.error(

@@ -116,6 +116,8 @@ class ServerService(service.Service):
         self.hub: Gatherer | None = None
         self._listener = Listening(reactor)
         self._lines: list[str] = []
+        #: Has the workers leave the application's own channels to other processes, see :meth:`retire`.
+        self.when_retired: Callable[[], object] = lambda: None
 
     @property
     def draining(self) -> bool:
@@ -210,6 +212,24 @@ class ServerService(service.Service):
         for port in self._shared_ports():
             port.startReading()
         self._started(self._lines)
+
+    @defer.inlineCallbacks
+    def retire(self) -> Any:
+        """Serve nothing any more, and keep layer and listeners for the other processes, which have new code.
+
+        :returns: a Deferred that fires when all connections have closed.
+        """
+        for port in self._shared_ports():
+            port.retired = True
+            port.stopReading()
+        self._site.draining = True
+        self.be_patient()
+        self.when_retired()
+        yield self._close_connections(self._reactor.seconds() + self._site.options.drain_timeout)
+
+    def be_patient(self) -> None:
+        """Let idle connections ask once more before they are closed: other processes take this one's place."""
+        self._site.patient = True
 
     def _shared_ports(self) -> list[Any]:
         return [port for port in self._ports if not isinstance(port.factory, LocalFactory)]

@@ -62,13 +62,15 @@ class Connection(Protocol):
 
 
 class Pulse:
-    """Tells the other processes that this one's reactor runs."""
+    """Tells the other processes that this one's reactor runs, and whether it should be replaced."""
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: Shares, wish: Callable[[], str]) -> None:
         self._shares = shares
+        self._wish = wish
 
     def on_tick(self, now: float) -> float:
         self._shares.beat()
+        self._shares.wish(self._wish())
         return now + BEAT - 0.5  # the wheel adds up to half a second
 
 
@@ -124,7 +126,11 @@ class Site:
         self.held_back = 0
         #: The number of connections of each process, if there are several.
         self.shares: Shares | None = None
+        #: Returns why this process should be replaced: one of ``shares.WISHES``.
+        self.wish: Callable[[], str] = lambda: ""
         self.draining = False
+        #: Whether it drains because others take its place: idle connections may ask once more before they are closed.
+        self.patient = False
         #: Called once, when the last connection has closed.
         self.when_empty: Callable[[], object] | None = None
         self._date_made = 0
@@ -136,7 +142,7 @@ class Site:
         if self.shares is not None:
             self.shares.count(len(self.connections))
             self.shares.beat()
-            self.wheel.add(Pulse(self.shares), self.wheel.now())
+            self.wheel.add(Pulse(self.shares, self.wish), self.wheel.now())
 
     def stop(self) -> None:
         """Cancel all deadlines and stop receiving replies."""

@@ -6,6 +6,7 @@ Runs before the reactor, in the main thread.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -22,8 +23,8 @@ from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, ch
 from channelserver.bridge import Bridge
 from channelserver.delay.consumers import add_delay
 from channelserver.handler import AsgiHandler, ViewConsumer
-from channelserver.layers import InMemoryChannelLayer
-from channelserver.layers.local import LocalLayer
+from channelserver.layers import BaseChannelLayer, InMemoryChannelLayer
+from channelserver.layers.local import SERVER_CHANNELS, LocalLayer
 from channelserver.processes.connectors import Connector
 from channelserver.processes.figures import add_up
 from channelserver.processes.gatherer import Gatherer, SiblingFigures
@@ -158,12 +159,44 @@ def make_server(
         layer.gather = lambda *name: add_up(gatherer.gather_from_thread(*name))
     service = ServerService(site, workers, reactor, started, server_tls(values, hosts))
     service.hub = gatherer if isinstance(gatherer, Gatherer) else None
+    if isinstance(pool, Workers):
+        service.when_retired = partial(_retire, pool, hub, wrapper.channel_layer)
+        site.wish = _wish(values, pool, wrapper.channel_layer)
     if site.health is not None:
         health.replaced = lambda: {} if service.siblings is None else dict(service.siblings.replaced)
     if hub is not None:
         factory = LocalFactory(hub.layer, wrapper.alias, bridge, reactor, hub)
         _serve_locally(service, factory, values, development)
     return service
+
+
+def _retire(pool: Workers, hub: Hub | None, layer: BaseChannelLayer) -> None:
+    """Leave the application's own channels to other processes; the server's are those of this process's connections."""
+    if pool.delay_timer is not None:
+        pool.delay_timer.stop()
+    if hub is None:
+        layer.retire()
+    else:
+        hub.left = frozenset(pool.channels).difference(SERVER_CHANNELS)
+        hub.changed()
+
+
+def _wish(values: Settings, pool: Workers, layer: Any) -> Callable[[], str]:
+    """Return what says whether this process should be replaced by a new one (``shares.WISHES``)."""
+    most = values.max_requests and values.max_requests + random.randrange(values.max_requests // 10 + 1)
+
+    def wish() -> str:
+        if values.hang_timeout and pool.stalled(values.hang_timeout):
+            return "worker threads hung"
+        if (
+            most
+            and isinstance(layer, LocalLayer)
+            and layer.own_channel_statistics("http.request")["messages_count"] >= most
+        ):
+            return "max requests"
+        return ""
+
+    return wish
 
 
 def local_socket_of(values: Settings) -> str:

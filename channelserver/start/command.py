@@ -109,13 +109,13 @@ def make_service(given: dict[str, Any], daemon: bool = False, reactor_name: str 
     service = make_server(values, reactor, access_log(values, daemon))
     if values.processes > 1:
         config = sibling_config(values, daemon, reactor_name)
-        shares = Shares.make(values.processes)
+        shares = Shares.make(values.processes + 1)  # a place for the process that takes this one's when it retires
         service.share(shares)
         if service.hub is not None:
             service.hub.silent = shares.silent
         service.siblings = Siblings(
             reactor, values.processes - 1, config, service.descriptors, service.hub, shares, values.hang_timeout,
-            service.listen,
+            values.drain_timeout, service.listen, service.retire,
         )  # fmt: skip
     _install_signals(service, reactor)
     return service
@@ -126,7 +126,7 @@ def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> 
     # systemd passes its sockets to this process only; a sibling inherits all listeners in the same way.
     listeners = [re.sub(r"(^|:)systemd:.*", r"\1tcp:0", description) for description in values.endpoint]
     return {
-        "processes": values.processes,
+        "places": values.processes + 1,
         "socket": local_socket_of(values),
         "settings": os.environ["DJANGO_SETTINGS_MODULE"],
         "path": sys.path,
@@ -144,17 +144,21 @@ def sibling_config(values: Settings, daemon: bool, reactor_name: str | None) -> 
 
 
 def _install_signals(service: ServerService, reactor: Any) -> None:
-    """SIGINT and SIGTERM stop the server; with TLS, SIGHUP reloads the certificate in all processes."""
+    """SIGINT and SIGTERM stop the server; SIGHUP reloads the certificate and replaces all of several processes."""
 
     def stop() -> None:
         _log.info("stopping gracefully; a second signal stops at once")
         reactor.stop()
 
     def reload() -> None:
-        assert service.tls is not None
-        service.tls.reload()
+        if service.tls is not None:
+            service.tls.reload()
+            if service.siblings is not None:
+                service.siblings.signal(signal.SIGHUP)
         if service.siblings is not None:
-            service.siblings.signal(signal.SIGHUP)
+            service.siblings.replace_all()
 
     stop_on_signals(reactor, service.from_signal_handler, stop)
-    other_signals(service.from_signal_handler, reload if service.tls is not None else None)
+    other_signals(
+        service.from_signal_handler, reload if service.tls is not None or service.siblings is not None else None
+    )

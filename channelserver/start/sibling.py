@@ -5,8 +5,8 @@ and sends it ``config``:
 
 ``parent``
     process ID of the first process.
-``number``, ``processes``
-    the number of this process (the first process has 1), and how many there are.
+``number``, ``places``
+    the number of this process (the first process has 1), and how many there may be.
 ``settings``, ``path``
     the name of the settings module, and Python's path.
 ``values``
@@ -37,7 +37,7 @@ from channelserver.asgi import channel_layers
 from channelserver.processes.connectors import InheritedConnector
 from channelserver.processes.descriptors import close_on_exec, end_with_parent
 from channelserver.processes.shares import Shares
-from channelserver.processes.siblings import LIFELINE, LINK, LISTENERS, LOG, SHARES
+from channelserver.processes.siblings import LEAVE, LIFELINE, LINK, LISTEN, LISTENERS, LOG, SHARES
 from channelserver.server.common.limits import raise_descriptor_limit
 from channelserver.server.common.options import Settings
 from channelserver.server.common.reactor import install
@@ -55,21 +55,28 @@ class Lifeline(FileDescriptor):
 
     :param descriptor: of the socket.
     :param listen: called when all processes serve.
+    :param leave: called when another process is going to take this one's place.
     """
 
-    def __init__(self, reactor: Any, descriptor: int, listen: Callable[[], object]) -> None:
+    def __init__(
+        self, reactor: Any, descriptor: int, listen: Callable[[], object], leave: Callable[[], object]
+    ) -> None:
         super().__init__(reactor)
         self._descriptor = descriptor
         self._listen = listen
+        self._leave = leave
 
     def fileno(self) -> int:
         return self._descriptor
 
     def doRead(self) -> None:
-        if os.read(self._descriptor, 100):
-            self._listen()
-        else:
+        orders = os.read(self._descriptor, 100)
+        if not orders:
             os._exit(1)  # as the kernel would have it: the first process has ended, and the next needs the sockets
+        if LISTEN in orders:
+            self._listen()
+        if LEAVE in orders:
+            self._leave()
 
 
 def main(config: dict[str, Any]) -> None:
@@ -122,9 +129,14 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
     service = make_server(
         values, reactor, access_log(values, config["daemon"]), number=config["number"], connector=connector
     )
-    shares = Shares(SHARES, config["processes"], config["number"])
+    shares = Shares(SHARES, config["places"], config["number"])
     service.share(shares, range(LISTENERS, LISTENERS + config["listeners"]))
-    lifeline = Lifeline(reactor, LIFELINE, service.listen)
+
+    def leave() -> None:
+        service.be_patient()
+        stop()
+
+    lifeline = Lifeline(reactor, LIFELINE, service.listen, leave)
     reactor.callWhenRunning(lifeline.startReading)
     service.privilegedStartService()
     reactor.callWhenRunning(service.startService)

@@ -63,6 +63,8 @@ class _TurnTaking(_Port):
     """A port that shares its socket with other processes' ports."""
 
     shares: Shares
+    #: Whether this process accepts no connections any more; its siblings do.
+    retired = False
     _has_waited = False
 
     def doRead(self) -> None:
@@ -77,7 +79,7 @@ class _TurnTaking(_Port):
         super().doRead()
 
     def _read_on(self) -> None:
-        if self.connected and not self.disconnecting:
+        if self.connected and not self.disconnecting and not self.retired:
             self.startReading()
 
 
@@ -127,7 +129,10 @@ def watch_accepting(port: Any, log: ThrottledLog, clock: IReactorTime) -> None:
         log.count("cannot accept", formatEvent(event))
         if "acceptError" in event and port.connected:
             port.stopReading()
-            clock.callLater(ACCEPT_PAUSE, lambda: port.startReading() if port.connected else None)
+            clock.callLater(
+                ACCEPT_PAUSE,
+                lambda: None if not port.connected or getattr(port, "retired", False) else port.startReading(),
+            )
 
     if hasattr(port, "_logger"):
         port._logger = Logger("twisted.internet.tcp", observer=observe)

@@ -144,10 +144,16 @@ class Settings:
     processes: int = option(
         1, "processes that share the listeners and one channel layer, each with its own worker threads", low=1, high=64
     )
+    max_requests: int = option(
+        0,
+        "requests after which one of --processes is drained and started again, and up to a tenth more; 0 = no limit",
+        low=0,
+    )
     hang_timeout: float = option(
         30.0,
-        "time without a sign of life after which one of --processes is killed and started again, and with all worker "
-        "threads on the same job after which the health check is no longer ready; 0 = never",
+        "time without a sign of life after which one of --processes is killed and started again; with all worker "
+        "threads on the same job so long, one is drained and started again, and the health check is not ready; "
+        "0 = never",
         unit="seconds",
         low=0,
     )
@@ -280,6 +286,8 @@ def resolve(
             "--processes needs worker threads in each process, and --threads is 0; start one process, and "
             "'manage.py runworker' beside it"
         )
+    if values["max_requests"] and values["processes"] == 1:
+        raise OptionError("--max-requests replaces one of several processes, so it needs --processes 2 or more")
     return Settings(**values, simple_listener=simple_listener)
 
 

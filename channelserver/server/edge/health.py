@@ -88,7 +88,7 @@ class Health:
 
     def _others(self) -> int:
         shares = self._site.shares
-        return 0 if shares is None else shares.processes - 1
+        return 0 if shares is None else len(shares.states()) - 1
 
     @staticmethod
     def _answer(exchange: Exchange, content: dict[str, Any]) -> None:

@@ -324,7 +324,8 @@ class HTTPConnection(Connection):
 
     def drain(self) -> None:
         if self._state == "head" and not self._reader.buffer:
-            if self._own is None:  # accepted a moment ago: its first request may be on its way
+            # Accepted a moment ago, or there is time: a request may be on its way.
+            if self._own is None or self.site.patient:
                 self.set_deadline(FIRST_REQUEST)
             else:
                 self._close_idle()

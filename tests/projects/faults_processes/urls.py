@@ -57,7 +57,12 @@ def held(request):
     return HttpResponse(str(os.getpid()))
 
 
+def version(request):
+    return HttpResponse(VERSION)
+
+
 urlpatterns = [
+    path("version/", version),
     path("where/", where),
     path("fork/", fork),
     path("send/", send),
@@ -65,3 +70,4 @@ urlpatterns = [
     path("statistics/", statistics),
     path("held/", held),
 ]
+VERSION = ""

@@ -48,8 +48,12 @@ class Crowd:
         self._process = _context.Process(target=self._run, args=(work, result, nice), daemon=True)
 
     def __enter__(self) -> Self:
+        """Start the clients; returns when they begin."""
         self._process.start()
         self._there.close()
+        if not self._here.poll(STOP_TIMEOUT):
+            raise RuntimeError("the clients' process does not start")
+        self._here.recv()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -72,6 +76,7 @@ class Crowd:
     def _run(self, work: Callable[[], Awaitable[None]], result: Callable[[], Any], nice: int) -> None:
         os.nice(nice)
         self._here.close()
+        self._there.send(None)
         asyncio.run(self._until_told(work))
         self._there.send(result())
 

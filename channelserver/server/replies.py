@@ -23,6 +23,7 @@ from channelserver.layers.content import Content, size_of_reply
 from channelserver.layers.events import encode_event
 from channelserver.layers.groups import Members
 from channelserver.layers.names import REPLY_CHARACTERS, new_host_name
+from channelserver.server.fan_outs import FanOuts
 from channelserver.server.http.flow import Flow
 from channelserver.server.websocket import frames
 from channelserver.server.websocket.deflate import Deflated
@@ -86,6 +87,8 @@ class Replies:
         self.http_prefix = f"http.response.{unique}!"
         self.websocket_prefix = f"websocket.send.{unique}!"
         self._connections: dict[str, Connection] = {}
+        #: The sends to large groups of WebSockets.
+        self.fan_outs = FanOuts(bridge)
         #: The names of event streams.
         self.events: set[str] = set()
         #: What they have still to get, in order: names, and an event for them or a reply.
@@ -151,19 +154,22 @@ class Replies:
         elif self._feeds and channel in self.events:
             self._feeds.append(([channel], content))
         else:
+            if self.fan_outs:
+                self.fan_outs.catch_up(connection)
             connection.reply(content)
 
     def _fan_out(self, channels: Collection[str], content: Content) -> None:
         frame = frames.encode_reply(content)
-        deflated = Deflated.of(frame)
         if frame is None:
             self.feed()
-        for connection in self._find(channels) if frame is None else self._websockets(channels):
-            try:
-                if frame is None or not connection.send_frame(frame, deflated):
+            self.fan_outs.finish()
+            for connection in self._find(channels):
+                try:
                     connection.group_reply(content)
-            except Exception:  # one broken socket must not cost the others their message
-                _log.failure("cannot send to {channel}", channel=connection.name)
+                except Exception:  # one broken socket must not cost the others their message
+                    _log.failure("cannot send to {channel}", channel=connection.name)
+        else:
+            self.fan_outs.send(self._websockets(channels), frame, Deflated.of(frame), content)
         if frame is not None and self.events and not self.events.isdisjoint(channels):
             self._feed(channels, encode_event(content))
 

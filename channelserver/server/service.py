@@ -302,6 +302,7 @@ class ServerService(service.Service):
     @defer.inlineCallbacks
     def _close_connections(self, ends: float) -> Any:
         site = self._site
+        site.replies.fan_outs.finish()
         emptied = self._when_empty()
         sockets = []
         for connection in list(site.connections):

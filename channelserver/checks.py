@@ -97,6 +97,28 @@ def check_atomic_requests(app_configs: Any, **_: Any) -> list[CheckMessage]:
     ]
 
 
+@register()
+def check_sqlite(app_configs: Any, **_: Any) -> list[CheckMessage]:
+    """SQLite with ``CHANNELSERVER["processes"]``."""
+    options = getattr(settings, "CHANNELSERVER", None)
+    processes = options.get("processes", 1) if isinstance(options, dict) else 1
+    problem = sqlite_problem(processes) if isinstance(processes, int) else ""
+    return [Warning(problem, id="channelserver.W004")] if problem else []
+
+
+def sqlite_problem(processes: int) -> str:
+    """Return one sentence that says why several processes will see "database is locked", and the cure; empty if not."""
+    for alias, database in settings.DATABASES.items() if processes > 1 else ():
+        mode = str(database.get("OPTIONS", {}).get("transaction_mode", "")).upper()
+        if str(database.get("ENGINE", "")).endswith("sqlite3") and mode not in ("IMMEDIATE", "EXCLUSIVE"):
+            return (
+                f'DATABASES[{alias!r}] is SQLite, whose writers raise "database is locked" when {processes} processes '
+                'write: set OPTIONS["transaction_mode"] to "IMMEDIATE", with journal_mode=WAL and a timeout, or use '
+                "PostgreSQL"
+            )
+    return ""
+
+
 def static_problem() -> str:
     """Return one sentence that says why static files will be missing, and the cure; empty if they will not."""
     if settings.DEBUG or not apps.is_installed("django.contrib.staticfiles"):

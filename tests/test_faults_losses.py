@@ -5,12 +5,27 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from typing import Any
 
 import requests
+from django.test import override_settings
+from twisted.trial.unittest import SynchronousTestCase
 
-from tests.process import TIMEOUT, project, wait_until
+from channelserver.checks import check_sqlite
+from channelserver.layers.losses import Reason
+from tests.process import ROOT, TIMEOUT, project, wait_until
 from tests.test_runworker import WorkerProcessTestCase
+
+
+class ReasonTests(SynchronousTestCase):
+    """The list of reasons."""
+
+    def test_documented(self) -> None:
+        """docs/losses.rst has each reason, with its explanation."""
+        text = " ".join((ROOT / "docs" / "losses.rst").read_text().split())
+        for reason in Reason:
+            self.assertIn(f"``{reason.value}`` {reason.text}", text)
 
 
 class LossesTestCase(WorkerProcessTestCase):
@@ -191,3 +206,45 @@ class FullDiskTests(LossesTestCase):
         self.assertEqual(len(torn), 1)
         self.assertEqual(sum("cannot be written" in line for line in server.lines), 1)
         self.assertNotIn("Traceback", server.output)
+
+
+class SqliteTests(LossesTestCase):
+    """Several processes that write to one SQLite database."""
+
+    def test_sessions(self) -> None:
+        """With the documented settings, concurrent saves of the same sessions in two processes all succeed."""
+        self.manage("migrate", "-v", "0")
+        code = (
+            "import threading\n"
+            "from channelserver.sessions import session_for_reply_channel\n"
+            "from django.db import connections\n"
+            "def save(thread):\n"
+            "    for number in range(40):\n"
+            "        session = session_for_reply_channel(f'websocket.send.x!{{number % 5}}')\n"
+            "        session[f'{name}.{{thread}}.{{number}}'] = number\n"
+            "        session.save()\n"
+            "    connections.close_all()\n"
+            "threads = [threading.Thread(target=save, args=(number,)) for number in range(2)]\n"
+            "[thread.start() for thread in threads]\n"
+            "[thread.join() for thread in threads]\n"
+        )
+        command = [sys.executable, "manage.py", "shell", "-v", "0", "-c"]
+        savers = [self.run_process([*command, code.format(name=name)]) for name in ("one", "two")]
+        for saver in savers:
+            self.assertEqual((saver.wait(), saver.output), (0, ""))
+        count = (
+            "from channelserver.sessions import session_for_reply_channel as session\n"
+            "print(sum(len(session(f'websocket.send.x!{number}').keys()) for number in range(5)))"
+        )
+        self.assertEqual(self.manage("shell", "-v", "0", "-c", count).strip(), "160")
+
+    def test_warning(self) -> None:
+        """Other settings are warned of, if there are several processes."""
+        engine = "django.db.backends.sqlite3"
+        for options, processes, warned in (
+            ({}, 2, True), ({}, 1, False), ({"transaction_mode": "immediate"}, 2, False)
+        ):  # fmt: skip
+            databases = {"default": {"ENGINE": engine, "NAME": "x", "OPTIONS": options}}
+            with override_settings(DATABASES=databases, CHANNELSERVER={"processes": processes}):
+                found = check_sqlite(None)
+            self.assertEqual([message.id for message in found], ["channelserver.W004"] * warned)

@@ -75,7 +75,7 @@ class Run:
             Host(f"host{number}", folder, free_port(), processes, own) for number, own in enumerate(environments, 1)
         ]
         for host in self.hosts:
-            stack.callback(host.process.stop)
+            stack.callback(lambda host=host: host.process.stop())
         workers = {}
         if not redis:
             environment["CHANNELSERVER_LOCAL_SOCKET"] = str(folder / "host1.sock")

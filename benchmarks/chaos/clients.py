@@ -71,7 +71,9 @@ class SocketClient(threading.Thread):
     def run(self) -> None:
         while not self._stop_event.is_set():
             try:
-                with connect(f"ws://127.0.0.1:{self._port}/", open_timeout=15, close_timeout=1) as client:
+                with connect(
+                    f"ws://127.0.0.1:{self._port}/", open_timeout=15, close_timeout=1, ping_interval=None
+                ) as client:
                     self._talk(client)
             except (OSError, WebSocketException, TimeoutError) as error:
                 name = type(error).__name__

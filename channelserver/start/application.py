@@ -21,6 +21,7 @@ from twisted.logger import Logger
 
 from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
+from channelserver.checks import sqlite_problem
 from channelserver.delay.consumers import add_delay
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import BaseChannelLayer, InMemoryChannelLayer
@@ -214,6 +215,8 @@ def _announce(lines: list[str], layer: str, values: Settings) -> None:
             "{processes} processes x {threads} threads, so at most {count} connections to each database",
             processes=values.processes, threads=values.threads, count=values.processes * values.threads,
         )  # fmt: skip
+        if problem := sqlite_problem(values.processes):
+            _log.warn("{problem}", problem=problem)
     elif values.threads:
         _log.info("worker threads: {count}, so at most {count} connections to each database", count=values.threads)
     else:

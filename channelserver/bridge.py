@@ -131,14 +131,15 @@ class Bridge:
 
         :param size: bytes of data in `arguments`.
         """
-        thread = threading.get_ident()
         if size >= LARGE:
+            thread = threading.get_ident()
             with self._lock:
                 self._large[thread] = self._large.get(thread, 0) + size
             self._put(0, self._call_large, (thread, size, function, arguments))
         else:
             self._put(size, function, arguments)
-        self._wait_until_lighter(thread)
+        if self._large or self._weight > HEAVY:
+            self._wait_until_lighter()
 
     def reply(self, size: int, function: Callable[..., object], *arguments: Any) -> None:
         """Like :meth:`post_data`, from a thread that does not wait for what follows: it does not wake the reactor while
@@ -154,9 +155,10 @@ class Bridge:
         if not looks:  # it has just ceased to look
             self.flush()
         if self._large or self._weight > HEAVY:
-            self._wait_until_lighter(threading.get_ident())
+            self._wait_until_lighter()
 
-    def _wait_until_lighter(self, thread: int) -> None:
+    def _wait_until_lighter(self) -> None:
+        thread = threading.get_ident()
         if self._heavy(thread) and thread != self._thread and not self._in_loop():
             self.flush()
             with self._lighter:
@@ -178,7 +180,10 @@ class Bridge:
 
     def call_later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
         """Call ``function(*arguments)`` in the reactor thread after `seconds`."""
-        self.post(self._call_later, seconds, self._guarded, function, *arguments)
+        if threading.get_ident() == self._thread:
+            self._call_later(seconds, self._guarded, function, *arguments)
+        else:
+            self.post(self._call_later, seconds, self._guarded, function, *arguments)
 
     def turn_began(self) -> float:
         """Return when the reactor began its current iteration, in seconds of ``time.monotonic``.

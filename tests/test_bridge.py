@@ -125,6 +125,14 @@ class PostTests(TestCase):
         self.reactor.turn()
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
 
+    def test_call_later_in_the_reactor_thread(self) -> None:
+        """The reactor sets its own timer without waking itself."""
+        self.bridge.post(self.bridge.call_later, 5, self.calls.append, "now")
+        self.reactor.turn()
+        self.assertEqual((self.reactor.wake_ups, len(self.reactor.getDelayedCalls())), (1, 1))
+        self.reactor.pass_time(5)
+        self.assertEqual(self.calls, ["now"])
+
     def test_call_later_with_exception(self) -> None:
         """An exception in such a function is logged, and goes no further."""
         self.bridge.call_later(1, lambda: 1 / 0)

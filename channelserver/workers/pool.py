@@ -579,7 +579,7 @@ class WorkerPool:
     # -- working -------------------------------------------------------------------------------------------------------
 
     def _run(self, state: WorkerThread) -> None:
-        queues, consume = self._queues, self._consume
+        queues, consume, awake = self._queues, self._consume, self._awake
         try:
             adopt_thread(partial(self.wait_for, state, False))
             self._thread_started()
@@ -625,7 +625,7 @@ class WorkerPool:
                 self._finished += 1
                 if state.away:
                     self._come_back(state)
-                elif quick and len(self._awake) > 1:
+                elif quick and len(awake) > 1:
                     self._park_if_surplus(state)
         try:
             self.thread_done()

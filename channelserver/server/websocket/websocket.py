@@ -170,7 +170,11 @@ class WebSocket(Outgoing):
         """Act on a reply: data (``text``, ``bytes``); ``close`` and ``reason``; ``accept``, ``subprotocol`` and
         ``headers``, or for a refusal ``status``, ``headers`` and ``content``. Other keys are ignored.
         """
-        text, data, close = content.get("text"), content.get("bytes"), content.get("close")
+        text = content.get("text")
+        if len(content) == 1 and type(text) is str and self._state == "open":  # as a rule
+            self._send_data(text, None)
+            return
+        data, close = content.get("bytes"), content.get("close")
         if (text is not None and not isinstance(text, str)) or (data is not None and not isinstance(data, bytes)):
             self._drop("a reply's text must be str and its bytes bytes")
             return
@@ -182,10 +186,7 @@ class WebSocket(Outgoing):
                 return
         if self._state != "open":
             return
-        frame = frames.encode_data(text, data)
-        if frame is not None:
-            self.send_frame(frame, None if self._deflate is None else deflate.Deflated.of(frame))
-        elif not close and "accept" not in content:
+        if not self._send_data(text, data) and not close and "accept" not in content:
             _debug("%r: a reply without text, bytes, close and accept", self.path)
         if close:
             self.close(_close_code(close, self.path), self._close_reason_of(content))
@@ -195,6 +196,14 @@ class WebSocket(Outgoing):
     def _drop(self, why: str) -> None:
         """Count a reply that cannot be sent."""
         self.site.layer.drops.record(Reason.NOT_SENDABLE, "websocket.send", hint=f"{self.path!r}: {why}")
+
+    def _send_data(self, text: str | None, data: bytes | None) -> bool:
+        """Send a text, or else bytes; return False if there is neither."""
+        frame = frames.encode_data(text, data)
+        if frame is None:
+            return False
+        self.send_frame(frame, None if self._deflate is None else deflate.Deflated.of(frame))
+        return True
 
     def _decide(self, content: Content, has_data: bool, close: bool) -> bool:
         """Act on a reply to a held handshake; return whether the socket is open now."""

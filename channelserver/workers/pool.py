@@ -599,7 +599,7 @@ class WorkerPool:
                         continue
                 if (state.helper or len(self._all) > self.threads) and self._retire(state):
                     break
-                delivery = queues.take(self._channels, state, self._quick_only())
+                delivery = queues.take(self._channels, state, self._crowded and self._quick_only())
                 called = False
                 if delivery is None:
                     self._park(state)

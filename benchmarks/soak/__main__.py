@@ -34,6 +34,7 @@ SLACK = {
     "memory MiB": (0.03, 1.0), "Redis KiB": (0.1, 200.0), "descriptors": (0.0, 12.0), "threads": (0.0, 4.0),
     "session rows": (0.0, 5.0), "delayed rows": (0.0, 5.0), "members": (0.0, 10.0), "messages waiting": (0.0, 5.0),
     "connections": (0.0, 8.0), "websockets": (0.0, 6.0), "groups": (0.0, 1.0),
+    "Redis keys": (0.0, 5.0),
 }  # fmt: skip
 #: What is left when all clients have gone, and how long that may take.
 AT_REST, REST_SECONDS = ("websockets", "session rows", "delayed rows", "members", "messages waiting"), 30.0

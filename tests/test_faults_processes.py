@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
@@ -241,7 +242,8 @@ class HangTests(FaultsTestCase):
         message may have arrived.
         """
         self.append(
-            "from channelserver.processes import remote\nremote.ANSWER_SECONDS = 1.0\nremote.FIGURES_SECONDS = 1.0\n"
+            "from channelserver.processes import local_client, remote\n"
+            "local_client.ANSWER_SECONDS = remote.ANSWER_SECONDS = remote.FIGURES_SECONDS = 1.0\n"
         )
         server = self.start_two()
         _, other, _ = self.both(server)
@@ -252,6 +254,10 @@ class HangTests(FaultsTestCase):
             self.assertRegex(self.ask(other, server, "/send/?name=not+asked"), "^NoServerError: the server does not an")
             for number in range(5):  # more than there are threads
                 self.assertEqual(self.ask(other, server, f"/send/?later&name=held-{number}"), "sent")
+            command = [sys.executable, "manage.py", "send", "work", '{"name": "shell"}']
+            done = preloaded.run(command, self.folder, self.environment, TIMEOUT)
+            self.assertEqual(done.returncode, 4, done.stderr)
+            self.assertIn("perhaps not sent: the server on", done.stderr)
             self.assertIn('"unanswered": 1', self.ask(other, server, "/statistics/"))
             report = other.get(server.url("/-/health"), timeout=TIMEOUT).json()
             self.assertEqual((report["status"], report["unanswered"]), ("ready", 1))
@@ -259,7 +265,7 @@ class HangTests(FaultsTestCase):
         finally:
             server.process.send_signal(signal.SIGCONT)
         wait_until(lambda: self.ask(other, server, "/send/?name=after") == "sent", "that the first answers again")
-        expected = ["after", "before", *(f"held-{number}" for number in range(5)), "unknown"]
+        expected = ["after", "before", *(f"held-{number}" for number in range(5)), "shell", "unknown"]
         wait_until(lambda: sorted(set(self.notes())) == expected)
         wait_until(lambda: "unanswered" not in other.get(server.url("/-/health"), timeout=TIMEOUT).json())
         self.assertEqual(self.notes().count("unknown"), 1)
@@ -399,6 +405,15 @@ class ReplaceTests(FaultsTestCase):
 
     def test_new_code(self) -> None:
         """SIGHUP: new processes with new code one after the other, none refused, sockets closed by 1012; twice."""
+        self.replace_code()
+
+    def test_new_code_over_redis(self) -> None:
+        """The same over Redis."""
+        self.use_redis()
+        self.replace_code()
+
+    def replace_code(self) -> None:
+        """Replace the processes twice."""
         server = self.start_two()
         _, _, other = self.both(server)
         sockets = [self.enterContext(server.connect("/")) for _ in range(20)]

@@ -172,9 +172,10 @@ def make_server(
 
 
 def _retire(pool: Workers, hub: Hub | None, layer: BaseChannelLayer) -> None:
-    """Leave the application's own channels to other processes; the server's are those of this process's connections."""
+    """Leave jobs and the application's own channels to other processes; the server's belong to the connections."""
     if pool.delay_timer is not None:
         pool.delay_timer.stop()
+    pool.drain()
     if hub is None:
         layer.retire()
     else:

@@ -18,11 +18,12 @@ import requests
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.layers.throttled_log import ThrottledLog
+from channelserver.server.http.body import space
 from channelserver.workers import threads
 from channelserver.workers.loop import EventLoop, _DaemonExecutor
 from channelserver.workers.streams import Streams
 from channelserver.workers.threads import NoThreadError
-from tests.fakes import PATIENCE
+from tests.fakes import PATIENCE, StrictTestCase
 from tests.lab import TEXT, LabTestCase, RawClient
 from tests.process import TIMEOUT, ServerTestCase, free_port, project, wait_until
 
@@ -249,3 +250,32 @@ class ThreadRoomTests(SynchronousTestCase):
         later[0]()
         self.assertTrue(begun.wait(PATIENCE))
         self.assertEqual(refused, [1])
+
+
+class BodyDiskTests(StrictTestCase):
+    """Disk space for the bodies of all requests together."""
+
+    POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n"
+
+    def test_bounded(self) -> None:
+        """Beyond the limit a body gets 507; there is room again when another has been dropped, or read."""
+        server = self.make_server(body_disk=250_000)
+        begun = server.connect()
+        begun.send(self.POST + b"x" * 150_000)
+        self.assertEqual(space.used, 150_000)
+        refused = server.connect()
+        refused.send(self.POST + b"x" * 150_000)
+        server.turn()
+        self.assertTrue(refused.received.startswith(b"HTTP/1.1 507 "), refused.received)
+        self.assertEqual(space.used, 150_000)
+        begun.leave()
+        self.assertEqual(space.used, 0)
+        complete = server.connect()
+        complete.send(self.POST + b"x" * 200_000)
+        server.turn()
+        delivery = server.take("http.request")
+        assert delivery is not None
+        self.assertEqual(space.used, 200_000)
+        self.assertEqual(len(delivery.attachment.read()), 200_000)
+        delivery.attachment.close()
+        self.assertEqual(space.used, 0)

@@ -174,6 +174,12 @@ class Settings:
     max_header_bytes: int = option(
         32 * 1024, "largest request head, else 431, or 414 if the request line alone is larger", unit="bytes", low=256
     )
+    body_disk: int = option(
+        4 * 1024**3,
+        "disk space for the temporary files of all request bodies together, else 507; --processes share it equally",
+        unit="bytes",
+        low=0,
+    )
     max_header_fields: int = option(128, "fields in a request head, else 431", low=4)
     client_memory: int = option(
         None,

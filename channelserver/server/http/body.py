@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import tempfile
+import threading
 from typing import IO
 
 from channelserver.server.common.options import Settings
@@ -19,6 +21,46 @@ BODY_IN_MESSAGE = 64 * 1024
 FILE_BYTES = 10 * 1024
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class _Space:
+    """The bytes in the temporary files of all bodies of this process. Any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.used = 0
+
+    def add(self, size: int) -> None:
+        """Enter bytes; less than 0: they are no longer there."""
+        with self._lock:
+            self.used += size
+
+
+space = _Space()
+
+
+class BodyFile(io.BufferedRandom):
+    """A temporary file of a body. Whoever has it closes it, in any thread."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        self._entered = 0
+        super().__init__(raw)
+
+    def enter(self, size: int, limit: int) -> None:
+        """Enter that `size` bytes more will be written.
+
+        :param limit: of all files together.
+        :raises OSError: there is no space (ENOSPC).
+        """
+        if space.used + size > limit:
+            raise OSError(errno.ENOSPC, f"{space.used} bytes of bodies are stored, of at most {limit}")
+        self._entered += size
+        space.add(size)
+
+    def close(self) -> None:
+        entered, self._entered = self._entered, 0
+        space.add(-entered)
+        super().close()
 
 
 class RequestBody:
@@ -35,7 +77,7 @@ class RequestBody:
         self._began = now
         self._check(head.length or 0)
         self._data: bytes | bytearray = b""
-        self._file: IO[bytes] | None = None
+        self._file: BodyFile | None = None
         #: Bytes so far; and the bytes they were sent as.
         self.size = self.received = 0
 
@@ -56,10 +98,13 @@ class RequestBody:
             self._data += data
             return
         try:
+            limit = self._options.body_disk // self._options.processes
             if self._file is None:
-                self._file = tempfile.TemporaryFile()
+                self._file = BodyFile(tempfile.TemporaryFile(buffering=0))
+                self._file.enter(len(self._data), limit)
                 self._file.write(self._data)
                 self._data = b""
+            self._file.enter(len(data), limit)
             self._file.write(data)
         except OSError as error:
             raise _not_stored(error) from error

@@ -357,6 +357,7 @@ class FakeServer:
         self.access: list[str] = []
         origins = OriginPolicy(hosts, self.options.allowed_origin)
         log = AccessLog(self.access.append)
+        log.line = lambda message: message  # type: ignore[method-assign]
         self.site = Site(self.layer, self.options, Bridge(self.reactor), self.reactor, origins, log, static)
 
     def connect(self, **addresses: Any) -> Client:

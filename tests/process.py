@@ -136,7 +136,7 @@ class Server:
 
     def wait_until_up(self) -> Server:
         """Wait until it listens; learn the port."""
-        match = self.wait_for(r"(?:listening on|server at) (https?)://(?:\[[^]]+\]|[^:/]+):(\d+)/")
+        match = self.wait_for(r"(?:listening on|server at) (?:unix:\S+, )*(https?)://(?:\[[^]]+\]|[^:/]+):(\d+)/")
         self.scheme, self.port = match[1], int(match[2])
         return self
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.common.access import AccessLog
+from channelserver.server.common.lines import Lines
+
+#: A line of Apache's and nginx's "combined" format.
+COMBINED = re.compile(
+    r'(\S+) - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [-+]\d{4}\] "([^"]*)" (\d{3}) (\d+) "([^"]*)" "([^"]*)"'
+)
 
 
 def exchange(path: str = "/a", query: bytes = b"", status: int = 200, client: Any = ("192.0.2.7", 50123)) -> Any:
     """Return what the log reads of an exchange."""
-    head = SimpleNamespace(method="GET", path=path, query_string=query)
+    fields = [[b"user-agent", b'Firefox "1"'], [b"referer", b"http://a.example/"]]
+    head = SimpleNamespace(method="GET", path=path, query_string=query, headers=fields, version="1.1")
     return SimpleNamespace(head=head, client=client, status=status, size=1234)
 
 
@@ -22,8 +30,14 @@ class AccessLogTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.lines: list[str] = []
-        self.text = AccessLog(self.lines.append)
-        self.json = AccessLog(self.lines.append, as_json=True)
+        self.text = AccessLog(self.append)
+        self.json = AccessLog(self.append, Lines(as_json=True))
+
+    def append(self, line: str) -> None:
+        """Note a line; of text the part behind its time, level and logger, which each has."""
+        start = re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[-+]\d\d:\d\d INFO    channelserver\.access: ", line)
+        self.assertTrue(start or line.startswith("{"), line)
+        self.lines.append(line[start.end() :] if start else line)
 
     def test_request(self) -> None:
         """A request's line has method, path with query, status, size, time and client."""
@@ -43,12 +57,14 @@ class AccessLogTests(SynchronousTestCase):
         (line,) = self.lines
         self.assertNotIn("\n", line)
         entry = json.loads(line)
-        self.assertIsInstance(entry.pop("time"), float)
+        self.assertRegex(entry.pop("ts"), r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[-+]\d\d:\d\d$")
         self.assertEqual(
             entry,
             {
-                "protocol": "http", "event": "GET", "path": "/a", "client": "192.0.2.7:50123", "status": 200,
-                "size": 1234, "seconds": 0.5, "complete": True,
+                "level": "info", "logger": "channelserver.access", "traceback": None,
+                "message": "HTTP GET /a 200 1234 [0.500 s, 192.0.2.7:50123]", "protocol": "http", "event": "GET",
+                "path": "/a", "client": "192.0.2.7:50123", "status": 200, "size": 1234, "seconds": 0.5,
+                "complete": True,
             },
         )  # fmt: skip
 
@@ -126,10 +142,58 @@ class AccessLogTests(SynchronousTestCase):
                 log.http(exchange(query=f"{name}=visible".encode()), 0.0)
                 self.assertIn(f"?{name}=visible", self.lines.pop())
 
+    def test_full(self) -> None:
+        """On request, lines have the user agent and the referer, which no client can forge a line by."""
+        log = AccessLog(self.append, style="full")
+        log.http(exchange(), 0.5)
+        head = exchange().head
+        head.headers = [[b"user-agent", b"a\x1b[2J\n\xff\\"]]
+        log.socket("open", "/s", None, head)
+        self.assertEqual(
+            self.lines,
+            [
+                r'HTTP GET /a 200 1234 [0.500 s, 192.0.2.7:50123] "http://a.example/" "Firefox \x221\x22"',
+                r'WebSocket OPEN /s [-] referer="" agent="a\x1b[2J\x0a\xc3\xbf\x5c"',
+            ],
+        )
+        AccessLog(self.append, Lines(as_json=True), "full").http(exchange(), 0.5)
+        entry = json.loads(self.lines[2])
+        self.assertEqual((entry["referer"], entry["agent"]), ("http://a.example/", 'Firefox "1"'))
+
+    def test_combined(self) -> None:
+        """The format of Apache and nginx, as GoAccess and fail2ban read it; a WebSocket has one line."""
+        log = AccessLog(self.lines.append, style="combined")
+        log.http(exchange("/a b\n", b"c=d&token=x"), 0.5)
+        log.socket("open", "/s", None)
+        log.socket("close", "/s", None, code=1000)
+        log.socket("refuse", "/s", ("2001:db8::1", 5), exchange().head, status=403)
+        found = [COMBINED.fullmatch(line) for line in self.lines]
+        self.assertEqual(
+            [match and match.groups() for match in found],
+            [
+                ("192.0.2.7", "GET /a%20b%0A?c=d&token=%E2%80%A6 HTTP/1.1", "200", "1234", "http://a.example/",
+                 r"Firefox \x221\x22"),
+                ("-", "GET /s HTTP/1.1", "101", "0", "-", "-"),
+                ("2001:db8::1", "GET /s HTTP/1.1", "403", "0", "http://a.example/", r"Firefox \x221\x22"),
+            ],
+        )  # fmt: skip
+
+    def test_through_logging(self) -> None:
+        """To a logger goes the message, with the figures beside it."""
+        log, passed = AccessLog(None), []
+        log.pass_on = lambda message, figures: passed.append((message, figures))
+        log.http(exchange(), 0.5)
+        log.socket("open", "/s", None)
+        self.assertEqual(
+            [message for message, _ in passed],
+            ["HTTP GET /a 200 1234 [0.500 s, 192.0.2.7:50123]", "WebSocket OPEN /s [-]"],
+        )
+        self.assertEqual(passed[0][1]["status"], 200)
+
     def test_off(self) -> None:
         """Without a place to write to, no line is made."""
         log = AccessLog(None)
-        log._line = self.fail  # type: ignore[method-assign]
+        log._event = self.fail  # type: ignore[method-assign]
         log.http(exchange(), 0.0)
         log.socket("open", "/s", None)
 

@@ -307,7 +307,7 @@ BROKEN: dict[str, tuple[str, str, dict[str, str]]] = {
     "no folder for static files": ("STATIC_ROOT = None\n", r"static files.*STATIC_ROOT.*run collectstatic", {}),
     "unapplied migrations": (
         "DATABASES['default']['NAME'] = BASE_DIR / 'new.sqlite3'\n",
-        r"\d+ migrations of .*sessions not applied to the database 'default'; run python manage\.py migrate$",
+        r"migrations of .*sessions are not applied to the database 'default'; run python manage\.py migrate$",
         {},
     ),
     "database that cannot be opened": (

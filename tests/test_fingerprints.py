@@ -165,6 +165,6 @@ Signal._live_receivers = watch
     def test_watched(self) -> None:
         """It sees them; a line says that this is not what we replace."""
         self.server.wait_for(
-            r"Django shortcuts: on but for signals, whose code in Django [\d.]+ is unknown or was replaced;"
+            r"Django shortcuts: on but for signals, whose code in Django [\d.]+ is unknown or was replaced"
         )
         self.assertEqual(self.server.get("/").json(), [True, "channelserver.workers.django_fast", True])

@@ -167,8 +167,8 @@ class ServerTests(SharedServerTestCase):
         self.assertEqual(self.server.get("/").status_code, 200)
         output = self.server.output
         self.assertNotIn("Traceback", output)
-        self.assertNotIn("#error", output)
-        self.assertNotIn("#critical", output)
+        self.assertNotIn(" ERROR ", output)
+        self.assertNotIn(" CRITICAL ", output)
 
     def exchange(self, data: bytes, pieces: int, ends: bool) -> bytes:
         """Send `data`; return all that comes back until the server closes.

@@ -9,6 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.common.access import AccessLog
+from channelserver.server.common.lines import Lines
 from channelserver.start.logs import AccessFile
 from tests.process import TIMEOUT, ServerTestCase, wait_until
 from tests.raw import Raw, head
@@ -25,6 +26,9 @@ ROUTING = """
         message.reply_channel.send({"text": "and more"})
     channel_routing = {"websocket.receive": receive}
 """
+
+#: Level, logger and traceback of access lines.
+KEYS = ("info", "channelserver.access", None)
 
 #: A path that would write a line of its own, color it, and turn its direction; percent-encoded.
 EVIL = "/a%0aHTTP%20GET%20/forged%20200%0d%1b%5b31m%e2%80%ae%00%e2%80%a8"
@@ -67,7 +71,7 @@ class AccessLogTests(SynchronousTestCase):
         for as_json in (False, True):
             lines: list[str] = []
             path = "/a\nforged \x1b[31m\u202e\u2028\x00\udcff"
-            AccessLog(lines.append, as_json).socket("open", path, ["127.0.0.1", 1])
+            AccessLog(lines.append, Lines(as_json)).socket("open", path, ["127.0.0.1", 1])
             (line,) = lines
             self.assertTrue(line.isprintable(), line)
             if as_json:
@@ -93,7 +97,9 @@ class ServedTests(ServerTestCase):
         wait_until(lambda: path.read_text().count("\n") == 4, "four lines")
         get, post, opened, closed = (json.loads(line) for line in path.read_text().splitlines())
         for line in (get, post, opened, closed):
-            self.assertGreater(line.pop("time"), 1.7e9)
+            self.assertRegex(line.pop("ts"), r"^\d{4}-\d\d-\d\dT")
+            self.assertEqual((line.pop("level"), line.pop("logger"), line.pop("traceback")), KEYS)
+            self.assertIn(line["path"], line.pop("message"))
             self.assertRegex(line.pop("client"), r"^127\.0\.0\.1:\d+$")
         for line in (get, post, closed):
             self.assertTrue(0 <= line.pop("seconds") < 60)
@@ -119,7 +125,7 @@ class ServedTests(ServerTestCase):
                 key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
                 raw.send(head(f"GET {EVIL} HTTP/1.1", key, *lines, host=host)).answer()
         self.assertEqual(server.stop(), 0)
-        for line in server.output.partition("Server Shut Down")[0].split("\n"):
+        for line in server.lines:
             self.assertRegex(line, r"\A(HTTP |WebSocket |\d{4}-\d\d-\d\dT)")
             self.assertTrue(line.isprintable(), line)
         self.assertEqual(server.output.count("GET /forged"), server.output.count("HTTP GET /forged"))

@@ -280,7 +280,7 @@ class LifeTests(ProcessesTestCase):
             os.kill(pid, signal.SIGTERM)
         wait_until(lambda: not _alive(pid))
         self.assertIn("/where/", log.read_text())
-        self.assertIn("#info,2]", log.read_text())
+        self.assertIn('"process":2', log.read_text())
         self.assertFalse((self.folder / "twistd.pid").exists())
 
     def test_other_listeners(self) -> None:
@@ -317,7 +317,7 @@ class LifeTests(ProcessesTestCase):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
-            options = ["serve", "--settings", "settings", "--processes", "2"]
+            options = ["serve", "--settings", "settings", "--processes", "2", "--log-format", "text"]
             command = [sys.executable, "-c", ACTIVATED, str(listener.fileno()), *options]
             server = self.run_process([*command, "-e", "systemd:domain=INET:index=0"], pass_fds=(listener.fileno(),))
             server.wait_until_up()
@@ -339,8 +339,8 @@ class LifeTests(ProcessesTestCase):
 
         wait_until(ask)
         server.process.send_signal(signal.SIGHUP)
-        server.wait_for(r"#info\] certificate read again")
-        server.wait_for(r"#info,2\] certificate read again")
+        server.wait_for(r"INFO .*: certificate read again")
+        server.wait_for(r"INFO .*\[2\]: certificate read again")
 
     def test_wrong_options(self) -> None:
         """What makes no sense is refused in one sentence."""

@@ -169,7 +169,7 @@ class CapacityTests(QueueTestCase):
             self.assertEqual([client.recv(TIMEOUT) for client in clients], ["after"] * 3)
             self.assertGreaterEqual(time.monotonic() - began, RETRY_SECONDS)
         self.assertLogged(
-            rf"#warn\] 1 message\(s\) to 'hole.receive' lost: channel full; .*tried again for {RETRY_SECONDS} s"
+            rf"WARNING .*: 1 message\(s\) to 'hole.receive' lost: channel full; .*tried again for {RETRY_SECONDS} s"
         )
         self.assertEqual(self.lost(), {"channel full": 8})
 

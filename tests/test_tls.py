@@ -471,7 +471,7 @@ class RedirectTests(TLSTestCase):
         """Start a server, learn the port."""
         super().setUp()
         self.server = self.start_tls("--redirect-http", "--redirect-port", "0", "--header-timeout", "3")
-        self.port = int(self.server.wait_for(r"listening on http://127.0.0.1:(\d+)/ \(redirects to https\)")[1])
+        self.port = int(self.server.wait_for(r"listening on .*http://127.0.0.1:(\d+)/ \(redirects to https\)")[1])
 
     def ask(self, request: bytes) -> bytes:
         """Send bytes, return all that comes back."""

@@ -429,8 +429,7 @@ class Sibling:
         except Exception:
             _log.warn("process {number}: {line}", number=self.number, line=line[:200])
             return
-        level = getattr(event.get("log_level"), "name", "info")
-        event["log_system"] = f"{event.get('log_namespace')}#{level},{self.number}"
+        event["process"] = self.number
         globalLogPublisher(event)
 
 

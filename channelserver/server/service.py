@@ -120,6 +120,11 @@ class ServerService(service.Service):
         self.when_retired: Callable[[], object] = lambda: None
 
     @property
+    def options(self) -> Settings:
+        """The values of all options."""
+        return self._site.options
+
+    @property
     def draining(self) -> bool:
         return self._site.draining
 

@@ -21,7 +21,6 @@ from twisted.logger import Logger
 
 from channelserver.asgi import ChannelLayerWrapper, InvalidChannelLayerError, channel_layers, local_socket_path
 from channelserver.bridge import Bridge
-from channelserver.checks import sqlite_problem
 from channelserver.delay.consumers import add_delay
 from channelserver.handler import AsgiHandler, ViewConsumer
 from channelserver.layers import BaseChannelLayer, InMemoryChannelLayer
@@ -88,6 +87,7 @@ def make_server(
     thread_started: Callable[[], object] = lambda: None,
     number: int = 1,
     connector: Connector | None = None,
+    started: Callable[[list[str]], object] = lambda lines: None,
 ) -> ServerService:
     """Put a server together.
 
@@ -98,6 +98,7 @@ def make_server(
     :param thread_started: called at the start of each worker thread, in it.
     :param number: which of several processes this is, from 1.
     :param connector: of a further process to the first one.
+    :param started: called when everything listens, with one line for each listener.
     :raises StartError, InvalidChannelLayerError: the project's settings are wrong.
     :raises OptionError: the certificate is invalid.
     :raises ListenError: another server of the project is running.
@@ -112,12 +113,6 @@ def make_server(
     static = files(values, log=number == 1)
     proxies = ProxyPolicy(values.trust_proxy)
     site = Site(wrapper.channel_layer, values, bridge, reactor, origins, access_log, static, proxies=proxies)
-
-    def started(lines: list[str]) -> None:
-        if number == 1:
-            _announce(lines, str(wrapper), values)
-        else:
-            _log.info("process {number} serves, too", number=number)
 
     workers = pool = make_workers(wrapper, bridge, values, thread_started)
     if isinstance(pool, Workers):
@@ -207,23 +202,6 @@ def local_socket_of(values: Settings) -> str:
     return path and os.path.abspath(path)
 
 
-def _announce(lines: list[str], layer: str, values: Settings) -> None:
-    for line in lines:
-        _log.info("listening on {line}", line=line)
-    _log.info("channel layer: {layer}", layer=layer)
-    if values.processes > 1:
-        _log.info(
-            "{processes} processes x {threads} threads, so at most {count} connections to each database",
-            processes=values.processes, threads=values.threads, count=values.processes * values.threads,
-        )  # fmt: skip
-        if problem := sqlite_problem(values.processes):
-            _log.warn("{problem}", problem=problem)
-    elif values.threads:
-        _log.info("worker threads: {count}, so at most {count} connections to each database", count=values.threads)
-    else:
-        _log.info("worker threads: none; this process serves connections only")
-
-
 def _serve_locally(service: ServerService, factory: LocalFactory, values: Settings, development: bool) -> None:
     """Let other processes of this machine use an in-memory layer."""
     path = local_socket_of(values)
@@ -239,12 +217,12 @@ def _serve_locally(service: ServerService, factory: LocalFactory, values: Settin
 
 
 def install_shortcuts(values: Settings) -> str:
-    """Replace functions of Django by quicker ones, unless ``--no-shortcuts`` is given; return a line for the log."""
+    """Replace functions of Django by quicker ones, unless ``--no-shortcuts`` is given; return words for the log."""
     if not values.shortcuts:
         return "Django shortcuts: off"
     off = ", ".join(django_cleanup.install())
     which = f"on but for {off}, whose code in Django {django.__version__} is unknown or was replaced" if off else "on"
-    return f'Django shortcuts: {which}; --no-shortcuts or CHANNELSERVER["shortcuts"] = False leaves Django unchanged'
+    return f"Django shortcuts: {which} (--no-shortcuts leaves Django unchanged)"
 
 
 def load_layer(alias: str, local_socket: str | None) -> ChannelLayerWrapper:

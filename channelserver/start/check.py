@@ -6,11 +6,14 @@ the same sentences when it starts.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import logging
 import os
+import pkgutil
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from django.apps import apps
@@ -21,9 +24,10 @@ from django.core.checks.security.base import (
     SECRET_KEY_MIN_UNIQUE_CHARACTERS,
 )
 from django.core.exceptions import ImproperlyConfigured
+from twisted.logger import Logger
 
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
-from channelserver.checks import static_problem
+from channelserver.checks import check_layers, check_options, sqlite_problem, static_problem
 from channelserver.server.common.options import Settings, unknown_variables
 from channelserver.server.common.reactor import install
 from channelserver.server.service import endpoints
@@ -31,6 +35,14 @@ from channelserver.start.application import make_server
 from channelserver.start.files import odd_files
 from channelserver.start.logs import access_log
 from channelserver.start.project import describe
+
+_log = Logger("channelserver.check")
+
+#: System checks whose sentences are among those of the settings.
+OURS = ("channelserver.W001", "channelserver.W004")
+
+#: Seconds that the start of the server waits for databases.
+PATIENCE = 2.0
 
 #: Engines that keep sessions in the database.
 _SESSION_ENGINES = ("django.contrib.sessions.backends.db", "django.contrib.sessions.backends.cached_db")
@@ -53,7 +65,7 @@ def look(values: Settings, production: bool) -> int:
     layer = channel_layers[values.layer]
     found = list(_of_django(production))
     if production:
-        found += [*of_settings(values), *of_database(layer), *_of_redis(layer)]
+        found += [*_of_settings(values), *_of_database(layer), *_of_redis(layer)]
     failed = bool(found)
     found += unknown_variables(os.environ)
     if service.tls is not None and service.tls.gap:
@@ -69,26 +81,72 @@ def look(values: Settings, production: bool) -> int:
     return 0
 
 
-def _of_django(warnings: bool) -> Iterator[str]:
+def look_before_start(values: Settings) -> list[str]:
+    """Return what settings and databases lack, before the worker threads have connections of their own.
+
+    A database that does not answer delays the start by :data:`PATIENCE` seconds.
+    """
+    from django.db import connections
+
+    found: list[str] = []
+
+    def run() -> None:
+        try:
+            found.extend(_of_database(channel_layers[values.layer]))
+        finally:
+            connections.close_all()
+
+    if values.threads:
+        thread = threading.Thread(target=run, name="checks", daemon=True)
+        thread.start()
+        thread.join(PATIENCE)
+        if thread.is_alive():
+            found.append(f"a database has not answered for {PATIENCE:g} s; check DATABASES, and whether it runs")
+    return [*_of_settings(values), *found]
+
+
+def look_in_background(found: list[str]) -> None:
+    """Log, from a thread of its own, what would fail in production, one warning each.
+
+    :param found: what is known; Django's system checks may add to it.
+    """
+
+    def run() -> None:
+        sentences = dict.fromkeys([*found, *_of_django(True, (check_layers, check_options))])
+        for sentence in sentences:
+            _log.warn("{sentence}", sentence=sentence)
+        if not sentences:
+            _log.info("the checks have found nothing that would fail in production", banner=True)
+
+    threading.Thread(target=run, name="checks", daemon=True).start()
+
+
+def _of_django(warnings: bool, besides: Collection[Any] = ()) -> Iterator[str]:
     """What Django's system checks find.
 
     :param warnings: whether warnings count, too.
+    :param besides: checks to leave out: what the server has found out by starting.
     """
     from django.core import checks
+    from django.core.checks.registry import registry
 
     try:
-        messages = checks.run_checks()
+        messages = [
+            message
+            for check in registry.get_checks()
+            if check not in besides
+            for message in check(app_configs=None, databases=None)
+        ]
     except Exception as error:
         yield f"the system check failed: {describe(error)}"
         return
     level = checks.WARNING if warnings else checks.ERROR
     for message in messages:
-        # W001 is one of those below.
-        if message.is_serious(level) and not message.is_silenced() and message.id != "channelserver.W001":
+        if message.is_serious(level) and not message.is_silenced() and message.id not in OURS:
             yield f"the system check found: {' '.join(str(message).split())}"
 
 
-def of_settings(values: Settings) -> Iterator[str]:
+def _of_settings(values: Settings) -> Iterator[str]:
     """What the settings alone tell."""
     if settings.DEBUG:
         yield "DEBUG is on: error pages show code and settings to everybody; set DEBUG = False in production"
@@ -106,15 +164,14 @@ def of_settings(values: Settings) -> Iterator[str]:
         yield f"SECRET_KEY is too easy to guess; set it to a random text of {SECRET_KEY_MIN_LENGTH} characters or more"
     if not getattr(settings, "ROOT_URLCONF", None):
         yield "ROOT_URLCONF is not set, so each request gets 500; set it to the project's URLconf, such as mysite.urls"
-    problem = static_problem() if values.static else ""
-    if problem:
-        yield problem
+    for problem in (static_problem() if values.static else "", sqlite_problem(values.processes)):
+        if problem:
+            yield problem
 
 
-def of_database(layer: ChannelLayerWrapper) -> Iterator[str]:
+def _of_database(layer: ChannelLayerWrapper) -> Iterator[str]:
     """What the databases lack: themselves, migrations, the table of sessions."""
     from django.db import DEFAULT_DB_ALIAS, connections
-    from django.db.migrations.executor import MigrationExecutor
 
     behind: set[str] = set()
     reached = False
@@ -123,21 +180,62 @@ def of_database(layer: ChannelLayerWrapper) -> Iterator[str]:
         if connection.settings_dict["ENGINE"] == "django.db.backends.dummy":
             continue
         try:
-            executor = MigrationExecutor(connection)
-            plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+            names = _unapplied(connection)
         except Exception as error:
             yield f"the database {alias!r} cannot be used: {describe(error)}; check DATABASES"
             continue
         reached = reached or alias == DEFAULT_DB_ALIAS
-        names = dict.fromkeys(migration.app_label for migration, _ in plan)
         behind.update(names)
-        if plan:
+        if names:
             option = "" if alias == DEFAULT_DB_ALIAS else f" --database {alias}"
-            count = f"{len(plan)} migration{'' if len(plan) == 1 else 's'} of {', '.join(names)}"
-            yield f"{count} not applied to the database {alias!r}; run {manage()} migrate{option}"
+            which = f"migrations of {', '.join(names)} are not applied to the database {alias!r}"
+            yield f"{which}; run {manage()} migrate{option}"
     problem = _sessions(layer, behind) if reached else ""
     if problem:
         yield problem
+
+
+def _unapplied(connection: Any) -> list[str]:
+    """Return the labels of applications with migrations that are not applied to a database.
+
+    Migrations are imported only if some of an application are applied, and others are not: these may be squashed.
+
+    :raises django.db.Error: the database cannot be used.
+    """
+    from django.db import DEFAULT_DB_ALIAS
+    from django.db.migrations.executor import MigrationExecutor
+    from django.db.migrations.loader import MigrationLoader
+    from django.db.migrations.recorder import MigrationRecorder
+
+    recorder = MigrationRecorder(connection)
+    applied: dict[str, set[str]] = {}
+    if not _is_new_file(connection):
+        if connection.alias != DEFAULT_DB_ALIAS and not recorder.has_table():
+            return []  # nobody migrates it
+        for label, name in recorder.applied_migrations():
+            applied.setdefault(label, set()).add(name)
+    behind, doubtful = [], set()
+    for config in apps.get_app_configs():
+        package, _ = MigrationLoader.migrations_module(config.label)
+        spec = None if package is None else importlib.util.find_spec(package)
+        folders = [] if spec is None else list(spec.submodule_search_locations or ())
+        there = {module.name for module in pkgutil.iter_modules(folders) if module.name[0] not in "_~"}
+        if there - applied.get(config.label, set()):
+            behind.append(config.label)
+            if config.label in applied:
+                doubtful.add(config.label)
+    if doubtful:
+        executor = MigrationExecutor(connection)
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        doubtful -= {migration.app_label for migration, _ in plan}
+    return [label for label in behind if label not in doubtful]
+
+
+def _is_new_file(connection: Any) -> bool:
+    """Whether the database is a file of SQLite that is not there yet: to look into it would make it."""
+    name = str(connection.settings_dict["NAME"])
+    folder = os.path.dirname(os.path.abspath(name))
+    return connection.vendor == "sqlite" and ":" not in name and not os.path.exists(name) and os.path.isdir(folder)
 
 
 def _sessions(layer: ChannelLayerWrapper, behind: set[str]) -> str:

@@ -11,7 +11,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+from twisted.logger import Logger, globalLogBeginner
 
 from channelserver.asgi import channel_layers
 from channelserver.processes.descriptors import close_on_exec
@@ -23,9 +23,11 @@ from channelserver.server.common.reactor import install
 from channelserver.server.service import ServerService
 from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, local_socket_of, make_server
+from channelserver.start.banner import announce
+from channelserver.start.check import look_before_start
 from channelserver.start.demo import prepare
 from channelserver.start.log_stream import protect_standard_streams
-from channelserver.start.logs import access_log, join_logs
+from channelserver.start.logs import access_log, join_logs, observer
 from channelserver.start.parser import die
 from channelserver.start.project import StartError
 from channelserver.start.signals import other_signals, stop_on_signals
@@ -47,7 +49,7 @@ def serve(given: dict[str, Any]) -> None:
     except START_ERRORS as error:
         die(str(error))
     service.on_listen_error = lambda problem: die(str(problem))
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([observer(service.options, sys.stdout)], redirectStandardIO=False)
     service.privilegedStartService()
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
@@ -99,14 +101,19 @@ def make_service(given: dict[str, Any], daemon: bool = False, reactor_name: str 
     close_on_exec()
     values = set_up(given)
     reactor = install()
-    join_logs()
+    join_logs(values.log_level)
     for line in unknown_variables(os.environ):
         _log.warn("{line}", line=line)
     obstacle = raise_descriptor_limit(values.max_connections)
     if obstacle:
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
-    _log.info("{line}", line=install_shortcuts(values))
-    service = make_server(values, reactor, access_log(values, daemon))
+    shortcuts = install_shortcuts(values)
+    found: list[str] = []
+    service = make_server(
+        values, reactor, access_log(values, daemon),
+        started=lambda lines: announce(lines, values, found, shortcuts, not daemon),
+    )  # fmt: skip
+    found.extend(look_before_start(values))
     if values.processes > 1:
         config = sibling_config(values, daemon, reactor_name)
         shares = Shares.make(values.processes + 1)  # a place for the process that takes this one's when it retires

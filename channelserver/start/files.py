@@ -15,7 +15,6 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 from twisted.logger import Logger
 
-from channelserver.checks import static_problem
 from channelserver.server.common.options import Settings
 from channelserver.start.project import StartError
 
@@ -45,9 +44,6 @@ def files(values: Settings, log: bool) -> Callable[[Any], bool] | None:
     :param log: whether to log what is not served.
     :raises StartError: the settings do not say what to serve, or where.
     """
-    problem = static_problem() if values.static and log else ""
-    if problem:
-        _log.info("{problem}", problem=problem)
     static = _static_files(values.root_path, log) if values.static else None
     media = _media_files(values.root_path) if values.media else None
     if static is None or media is None:

@@ -44,7 +44,7 @@ from channelserver.server.common.reactor import install
 from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, use_remote_layer
 from channelserver.start.log_stream import LogStream, protect_standard_streams
-from channelserver.start.logs import access_log, join_logs
+from channelserver.start.logs import access_log, join_logs, traceback_of
 from channelserver.start.signals import other_signals
 
 _log = Logger("channelserver.sibling")
@@ -85,7 +85,9 @@ def main(config: dict[str, Any]) -> None:
     close_on_exec()
     protect_standard_streams()
     log: Any = LogStream(open(LOG, "w", buffering=1, encoding="utf-8"))  # the first process may be stopped
-    globalLogBeginner.beginLoggingTo([jsonFileLogObserver(log, recordSeparator="")], redirectStandardIO=False)
+    to_first = jsonFileLogObserver(log, recordSeparator="")
+    pass_on: Any = lambda event: to_first(_portable(event))  # noqa: E731  (mypy: it is an ILogObserver)
+    globalLogBeginner.beginLoggingTo([pass_on], redirectStandardIO=False)
     if config["reactor"] is not None:
         from twisted.application.reactors import installReactor
 
@@ -101,6 +103,14 @@ def main(config: dict[str, Any]) -> None:
         raise SystemExit(1) from None
 
 
+def _portable(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event with the text of its failure, which JSON would lose, in place of the failure."""
+    if not {"log_failure", "failure"}.intersection(event):
+        return event
+    kept = {key: value for key, value in event.items() if key not in ("log_failure", "failure")}
+    return {**kept, "traceback": traceback_of(event)}
+
+
 def _serve(config: dict[str, Any], reactor: Any) -> None:
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in config["values"].items()
@@ -112,7 +122,7 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
         os.environ["DJANGO_SETTINGS_MODULE"] = config["settings"]
         project.import_app(values.app)
     project.load(config["settings"], root_path=values.root_path)
-    join_logs()
+    join_logs(values.log_level)
     raise_descriptor_limit(values.max_connections)
 
     def lost() -> None:
@@ -127,8 +137,9 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
         use_remote_layer(values.layer, connector)
     install_shortcuts(values)
     service = make_server(
-        values, reactor, access_log(values, config["daemon"]), number=config["number"], connector=connector
-    )
+        values, reactor, access_log(values, config["daemon"]), number=config["number"], connector=connector,
+        started=lambda lines: _log.info("process {number} serves, too", number=config["number"]),
+    )  # fmt: skip
     shares = Shares(SHARES, config["places"], config["number"])
     service.share(shares, range(LISTENERS, LISTENERS + config["listeners"]))
 

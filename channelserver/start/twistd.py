@@ -6,15 +6,20 @@ Runs before the reactor, in the main thread.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.python.logfile import LogFile
+
+from channelserver.server.common.options import Settings
 from channelserver.server.common.reactor import install
 from channelserver.server.service import ListenError
 from channelserver.start import command, parser
 from channelserver.start.application import START_ERRORS
 from channelserver.start.log_stream import protect_standard_streams
+from channelserver.start.logs import observer
 from channelserver.start.parser import die
 
 
@@ -34,6 +39,8 @@ class Options(parser.Options):
                 twistd["pidfile"] = ""
             elif twistd["pidfile"]:
                 remove_stale_pid_file(twistd["pidfile"])
+            if twistd["logger"] is None and not twistd.get("syslog"):
+                twistd["logger"] = f"{__name__}.log_observer"
 
     def with_hint(self, text: str) -> str:
         word = next((word for word in text.split() if word.startswith("-")), "")
@@ -101,8 +108,34 @@ def makeService(options: Options) -> Any:
         terminal = os.dup(2)
         install().callWhenRunning(os.close, terminal)
         service.on_bound = lambda lines: _say(terminal, f"process {os.getpid()}, {', '.join(lines)}")
+    else:
+        printed = sys.stdout, sys.stderr
+        service.on_bound = lambda lines: _restore(*printed)
+    _running.append((service.options, twistd))
     service.on_listen_error = lambda problem: _listen_error(problem, daemon, twistd.get("pidfile"), terminal)
     return service
+
+
+#: The options of the server, and twistd's own, once they are known.
+_running: list[tuple[Settings, Any]] = []
+
+
+def log_observer() -> Any:
+    """Return what writes the log, instead of twistd's own observer, in the format of the options."""
+    values, twistd = _running[-1]
+    path = twistd["logfile"]
+    if twistd["nodaemon"] and path in (None, "", "-"):
+        return observer(values, sys.stdout)
+    if path == "-":
+        die("a daemon has no standard output, so its log cannot go there; name a file with twistd --logfile")
+    file = LogFile.fromFullPath(path or "twistd.log")
+    signal.signal(signal.SIGUSR1, lambda number, frame: install().callFromThread(file.rotate))
+    return observer(values, None, file)
+
+
+def _restore(stdout: Any, stderr: Any) -> None:
+    """What the project prints stays as printed: twistd has made lines of its log of it."""
+    sys.stdout, sys.stderr = stdout, stderr
 
 
 def _say(terminal: int, sentence: str) -> None:

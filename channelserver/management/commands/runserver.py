@@ -192,6 +192,9 @@ class ConsoleLog(AccessLog):
             paint = self._style.HTTP_SERVER_ERROR if what == "REFUSE" else self._style.HTTP_INFO
         return str(paint(f"[{datetime.now():%d/%b/%Y %H:%M:%S}] {line}"))
 
+    def line(self, message: str) -> str:
+        return message
+
     def _paint(self, status: int, method: str) -> Any:
         style = self._style
         if status >= 500:

@@ -10,11 +10,16 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from twisted.logger import Logger
 
+from channelserver.server.common.lines import Lines
+
 _log = Logger("channelserver.server.access")
+
+#: The name of the logger.
+LOGGER = "channelserver.access"
 
 Write = Callable[[str], object]
 
@@ -23,16 +28,22 @@ class AccessLog:
     """Writes access lines.
 
     :param write: called with each line, without its end; None: nothing is logged.
-    :param as_json: write JSON objects instead of text.
+    :param lines: their format.
+    :param style: ``short``; ``full``, with the user agent and the referer; or ``combined``, the format of Apache and
+        nginx, which GoAccess and fail2ban read.
     """
 
     with_handshakes = False
     #: Called with the reason when a line cannot be written: a full disk must not cost a request, nor fill another log.
     on_error: Callable[[str], object] = staticmethod(lambda reason: None)
+    #: Called instead of `write`, with the message and the figures.
+    pass_on: Callable[[str, dict[str, Any]], object] | None = None
 
-    def __init__(self, write: Write | None, as_json: bool = False) -> None:
+    def __init__(self, write: Write | None, lines: Lines | None = None, style: str = "short") -> None:
         self._write = write
-        self._as_json = as_json
+        self._lines = lines or Lines(as_json=False)
+        self._full = style == "full"
+        self._combined = style == "combined"
 
     def http(self, exchange: Any, seconds: float, complete: bool = True) -> None:
         """Log a request at its end.
@@ -40,50 +51,106 @@ class AccessLog:
         :param seconds: from the request to the end of its response.
         :param complete: False if the client left or the response was cut short.
         """
-        if self._write is None:
+        if self._write is None and self.pass_on is None:
             return
         head = exchange.head
-        self._line(
-            "http", head.method, _target(head.path, head.query_string), exchange.client,
-            status=exchange.status or 499, size=exchange.size, seconds=seconds, complete=complete,
-        )  # fmt: skip
+        figures = {"status": exchange.status or 499, "size": exchange.size, "seconds": seconds, "complete": complete}
+        self._event("http", head.method, _target(head.path, head.query_string), exchange.client, head, figures)
 
-    def socket(self, event: str, path: str, client: Any, **figures: Any) -> None:
-        """Log an event of a WebSocket: ``handshake`` (only under ``runserver``), ``open``, ``close`` or ``refuse``."""
-        if self._write is not None and (event != "handshake" or self.with_handshakes):
-            self._line("websocket", event.upper(), path, client, **figures)
+    def socket(self, event: str, path: str, client: Any, head: Any = None, **figures: Any) -> None:
+        """Log an event of a WebSocket: ``handshake`` (only under ``runserver``), ``open``, ``close`` or ``refuse``.
 
-    def _line(self, protocol: str, what: str, path: str, client: Any, **figures: Any) -> None:
-        address = f"{client[0]}:{client[1]}" if client else "-"
-        if self._as_json:
-            entry = {
-                "time": time.time(),
-                "protocol": protocol,
-                "event": what,
-                "path": path,
-                "client": address,
-                **figures,
-            }
-            line = json.dumps(entry, default=str)
-        else:
-            line = self.text(protocol, what, _word(path), address, figures)
+        :param head: of the handshake, if it is still there.
+        """
+        if self._write is None and self.pass_on is None:
+            return
+        if event != "handshake" or self.with_handshakes:
+            self._event("websocket", event.upper(), path, client, head, figures)
+
+    def _event(self, protocol: str, what: str, path: str, client: Any, head: Any, figures: dict[str, Any]) -> None:
         try:
-            assert self._write is not None
-            self._write(line)
+            if self._combined:
+                if what != "CLOSE":
+                    self._put(_combined(protocol, what, path, client, head, figures))
+                return
+            if self._full and head is not None:
+                figures["referer"], figures["agent"] = _field(head, b"referer"), _field(head, b"user-agent")
+            address = f"{client[0]}:{client[1]}" if client else "-"
+            message = self.text(protocol, what, _word(path), address, figures)
+            if self._write is not None and not self._lines.as_json:
+                self._write(self.line(message))
+                return
+            entry = {"protocol": protocol, "event": what, "path": path, "client": address, **figures}
+            if self.pass_on is not None:
+                self.pass_on(message, entry)
+            elif self._write is not None:
+                self._write(self._lines.line("info", LOGGER, message, **entry))
         except OSError as error:
             self.on_error(f"a line cannot be written: {error}")
         except Exception:
             _log.failure("cannot write to the access log")
 
+    def _put(self, line: str) -> None:
+        if self.pass_on is not None:
+            self.pass_on(line, {})
+        elif self._write is not None:
+            self._write(line)
+
+    def line(self, message: str) -> str:
+        """Return the whole line of a message, as text."""
+        return self._lines.line("info", LOGGER, message)
+
     def text(self, protocol: str, what: str, path: str, address: str, figures: dict[str, Any]) -> str:
+        """Return the message for an event."""
         if protocol == "http":
             broken = "" if figures["complete"] else " broken off"
             seconds = f"{figures['seconds']:.3f} s"
-            return f"HTTP {what} {path} {figures['status']} {figures['size']} [{seconds}, {address}]{broken}"
-        rest = " ".join(
-            f"{key}={round(value, 3) if isinstance(value, float) else value}" for key, value in figures.items()
-        )
-        return f"WebSocket {what} {path} [{address}]" + (f" {rest}" if rest else "")
+            seen = f' "{_quotable(figures["referer"])}" "{_quotable(figures["agent"])}"' if "agent" in figures else ""
+            return f"HTTP {what} {path} {figures['status']} {figures['size']} [{seconds}, {address}]{seen}{broken}"
+        rest = "".join(f" {key}={_shown(value)}" for key, value in figures.items())
+        return f"WebSocket {what} {path} [{address}]{rest}"
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return f'"{_quotable(value)}"'
+    return round(value, 3) if isinstance(value, float) else value
+
+
+def _combined(protocol: str, what: str, path: str, client: Any, head: Any, figures: dict[str, Any]) -> str:
+    """Return a line as Apache and nginx write it: a WebSocket has one, when it opens or is refused."""
+    status, size = (figures["status"], figures["size"]) if protocol == "http" else (figures.get("status", 101), 0)
+    method = what if protocol == "http" else "GET"
+    version = "1.1" if head is None else head.version
+    referer, agent = (_field(head, name) if head is not None else "" for name in (b"referer", b"user-agent"))
+    now = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime())
+    return (
+        f'{client[0] if client else "-"} - - [{now}] "{method} {quote(path, _SAFE)} HTTP/{version}" {status} {size} '
+        f'"{_quotable(referer) or "-"}" "{_quotable(agent) or "-"}"'
+    )
+
+
+def _field(head: Any, name: bytes) -> str:
+    """Return the value of a header field, empty if there is none."""
+    return next((value.decode("latin-1") for key, value in head.headers if key == name), "")
+
+
+def _quotable(text: str) -> str:
+    """Return a text that can stand between quotation marks on one line: nobody can forge a line by it."""
+    if text.isprintable() and text.isascii() and '"' not in text and "\\" not in text:
+        return text
+    return "".join(
+        character if character.isprintable() and character.isascii() and character not in '"\\' else _hex(character)
+        for character in text
+    )
+
+
+#: What need not be encoded in a path with a query.
+_SAFE = "/%?&=:@!$'()*+,;~"
+
+
+def _hex(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "backslashreplace"))
 
 
 #: Names of query parameters that hold secrets.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from typing import Any
 
+from channelserver.server.common.lines import LEVELS
 from channelserver.server.common.machine import memory_of_machine
 from channelserver.server.common.option import Option, OptionError
 
@@ -226,10 +227,20 @@ class Settings:
     )
     static: bool = option(True, "leave STATIC_URL to Django; otherwise the reactor serves it from STATIC_ROOT")
     media: bool = option(False, "have the reactor serve MEDIA_URL from MEDIA_ROOT: uploaded files, open to everybody")
-    access_log: str = option("-", "file for the access log; - is standard output, empty is none", may_be_empty=True)
-    log_format: str | None = option(
-        None, "access log as text or json; default: text on a terminal, else json", choices=("text", "json")
+    access_log: str = option(
+        "-",
+        "file for the access log; - is standard output, logging is the logger channelserver.access, empty is none",
+        may_be_empty=True,
     )
+    access_format: str = option(
+        "short",
+        "lines of the access log: short; full, with user agent and referer; combined, which GoAccess and fail2ban read",
+        choices=("short", "full", "combined"),
+    )
+    log_format: str | None = option(
+        None, "log as text or json; default: text on a terminal, else json", choices=("text", "json")
+    )
+    log_level: str = option("info", "what is less important is not logged", choices=LEVELS)
     #: Not an option: whether the default listener is wanted (:func:`resolve`).
     simple_listener: bool = False
 

@@ -119,7 +119,7 @@ class WebSocket(Outgoing):
         assert head is not None
         self._unread = data
         self.name = site.replies.add(site.replies.websocket_prefix, self)
-        site.access_log.socket("handshake", self.path, self._addresses["client"])
+        site.access_log.socket("handshake", self.path, self._addresses["client"], head)
         self._due = site.wheel.now() + site.options.connect_timeout
         site.wheel.add(self, self._due)
         if len(data) + head.weight > SMALL:
@@ -146,7 +146,7 @@ class WebSocket(Outgoing):
         self._head = None
         self.wire.forget_head()
         self._write(response)
-        self.site.access_log.socket("open", self.path, self._addresses["client"])
+        self.site.access_log.socket("open", self.path, self._addresses["client"], head)
         now: float = self.site.wheel.now()
         self._last_received = now
         self._due = self._next_look(now)
@@ -161,7 +161,7 @@ class WebSocket(Outgoing):
         self._state = "done"
         self._forget()
         self.site.replies.end_session(self.name)
-        self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=status)
+        self.site.access_log.socket("refuse", self.path, self._addresses["client"], self._head, status=status)
         self.wire.refuse_upgrade(status, text, answer)
 
     # -- replies -------------------------------------------------------------------------------------------------------
@@ -457,7 +457,7 @@ class WebSocket(Outgoing):
             self._state = "done"
             self._forget()
             self.site.replies.end_session(self.name)
-            self.site.access_log.socket("refuse", self.path, self._addresses["client"], status=499)
+            self.site.access_log.socket("refuse", self.path, self._addresses["client"], self._head, status=499)
         elif self._state != "done":
             self._state = "done"
             self._drop_waiting()

@@ -1,0 +1,63 @@
+"""What the server says when it listens: four lines, the last of which comes when the checks have ended.
+
+Runs in the reactor thread.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import django
+from django.apps import apps
+from django.conf import settings
+from twisted.logger import Logger
+
+from channelserver import __version__
+from channelserver.asgi import ChannelLayerWrapper, channel_layers
+from channelserver.server.common.options import Settings
+from channelserver.start.application import local_socket_of
+from channelserver.start.check import look_in_background
+
+_log = Logger("channelserver")
+
+
+def announce(listeners: Sequence[str], values: Settings, found: list[str], shortcuts: str, foreground: bool) -> None:
+    """Log what serves, where, with what, and what is wrong.
+
+    :param listeners: the addresses.
+    :param found: what is wrong, as far as it is known.
+    :param shortcuts: what is said of Django's shortcuts.
+    :param foreground: whether there may be somebody to press Ctrl-C.
+    """
+    layer = channel_layers[values.layer]
+    debug = "on" if settings.DEBUG else "off"
+    named = f"channelserver {__version__}, Django {django.__version__}, {settings.SETTINGS_MODULE}"
+    stop = "; Ctrl-C stops it" if foreground else ""
+    parts = [f"layer {layer.alias} ({type(layer.channel_layer).__name__}), {_workers(values)}"]
+    parts += [_files(values), _socket(layer, values), shortcuts]
+    for line in (f"{named}, DEBUG {debug}", f"listening on {', '.join(listeners)}{stop}", "; ".join(parts)):
+        _log.info("{line}", line=line, banner=True)
+    look_in_background(found)
+
+
+def _workers(values: Settings) -> str:
+    if not values.threads:
+        return "no worker threads: this process serves connections only"
+    most = f"so at most {values.processes * values.threads} connections to each database"
+    if values.processes > 1:
+        return f"{values.processes} processes x {values.threads} threads, {most}"
+    return f"worker threads: {values.threads}, {most}"
+
+
+def _files(values: Settings) -> str:
+    root = getattr(settings, "STATIC_ROOT", None)
+    if values.static and root and os.path.isdir(root):
+        return f"static files: {os.fspath(root)}"
+    by_django = settings.DEBUG and apps.is_installed("django.contrib.staticfiles")
+    return "static files: by Django" if by_django else "static files: none"
+
+
+def _socket(layer: ChannelLayerWrapper, values: Settings) -> str:
+    path = local_socket_of(values)
+    return f"local socket: {path if path and layer.local_only() and os.path.exists(path) else 'none'}"

@@ -272,6 +272,16 @@ class HangTests(FaultsTestCase):
         self.assertNotIn("second status", server.output)
         self.assertEqual(server.stop(), 0)
 
+    def test_stop_with_a_stopped_process(self) -> None:
+        """SIGTERM does not wait for a process that does not move."""
+        server = self.start_two("--hang-timeout", "0", "--drain-timeout", "600")
+        first, _, other = self.both(server)
+        os.kill(other, signal.SIGSTOP)
+        health = server.url("/-/health")
+        wait_until(lambda: first.get(health, timeout=TIMEOUT).json()["processes"]["2"] == "silent", "that it is silent")
+        self.assertEqual(server.stop(), 0)
+        self.assertIn("process 2 does not move; killing it", server.output)
+
     def test_the_other_is_stopped(self) -> None:
         """The first one keeps little for it, counts the rest, and answers for both."""
         server = self.start_two("--hang-timeout", "0")

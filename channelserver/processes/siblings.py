@@ -323,7 +323,10 @@ class Sibling:
 
     async def replace(self, reason: str) -> bool:
         """Drain and end the process, and start a new one; return whether that serves."""
-        if self._transport is not None:
+        if self._restart is not None:  # it has ended by itself
+            self._restart.cancel()
+            self.start()
+        elif self._transport is not None:
             ended, self._reason, self._planned = self._transport, reason, True
             self.order(LEAVE)
             deadline = self._reactor.seconds() + self._siblings.drain_timeout + GRACE
@@ -387,6 +390,15 @@ class Sibling:
             self._restart.cancel()
             self._restart = None
         self.signal(signal.SIGTERM)
+        shares = self._siblings.shares
+        if self._transport is not None and shares.silent(self.number):  # it may not be able to drain
+            self._reactor.callLater(GRACE, self._kill_if_still, self._transport, shares.last_beat(self.number))
+
+    def _kill_if_still(self, process: IProcessTransport, beat: int) -> None:
+        """End a process that was silent when it should stop, and has not moved since."""
+        if self._transport is process and self._siblings.shares.last_beat(self.number) == beat:
+            _log.error("process {number} does not move; killing it", number=self.number)
+            self.signal(signal.SIGKILL)
 
     def ended(self, reason: Failure) -> None:
         """Replace the process, which has ended. Its children may still have its descriptors."""

@@ -129,6 +129,25 @@ FLAGS = (
     flags("--pythonpath nosuch", "--pythonpath", "'nosuch'", "is not a folder"),
 )
 
+#: What only the command ``channelserver`` is told.
+WORDS = (
+    flags("-n", "-n", "leave it out"),
+    flags("--pidfile x", "--pidfile", "twistd"),
+    flags("-D", "-D", "twistd channelserver makes a daemon"),
+    flags("-k gevent", "-k", "leave it out"),
+    flags("-w 4", "-w", "--processes"),
+    flags("--factory", "--factory", "--app"),
+    flags("8000", "'8000'", "--port 8000"),
+    flags("mysite.settings", "'mysite.settings'", "--settings mysite.settings"),
+    flags("nosuch.wsgi:application", "'nosuch.wsgi:application'", r"for example mysite\.wsgi"),
+    flags("--keep-alive 5x", "--keep-alive", "500ms, 5s, 2m", "'5x'"),
+    flags("--workers many", "--processes", "a whole number", "'many'"),
+    flags("--access-format xml", "--access-format", "short, full, combined"),
+    flags("--log-level loud", "--log-level", "debug, info, warning", "'loud'"),
+    flags("--demo", "the demo", "leave --settings out"),
+    flags("--processes 2 --threads 0", "--processes", "worker threads"),
+)
+
 #: Listeners that cannot be opened.
 LISTENERS = (
     flags("--endpoint bogus:1", "--endpoint", "'bogus:1'", "'bogus'"),
@@ -220,13 +239,17 @@ class WrongInputTestCase(ServerTestCase):
             found += [f"it speaks of {internal!r}" for internal in INTERNALS.findall(sentence)]
         return [f"{', '.join(found)}:\n{output}"] if found else []
 
+    def start_of(self, *arguments: str) -> list[str]:
+        """Return the command line of ``twistd channelserver``; subclasses have others."""
+        return self.twistd(*arguments)
+
     def assert_refused(self, *cases: Case, log_lines: bool = False) -> None:
-        """Assert that ``twistd channelserver`` ends with the right sentence in each case."""
+        """Assert that the command ends with the right sentence in each case."""
         commands: list[tuple[list[str], dict[str, str]]] = []
         for case in cases:
             name = self.with_settings(case.settings) if case.settings else "settings"
             own = ["--settings", name, "--port", "0", "--local-socket", "", *case.arguments]
-            commands.append((self.twistd(*own), {}))
+            commands.append((self.start_of(*own), {}))
         for case, (code, output) in zip(cases, self.run_all(commands), strict=True):
             for problem in self.problems(code, output, case, log_lines):
                 self.wrong.append(f"{case.settings} {' '.join(case.arguments)}: {problem}")
@@ -324,6 +347,26 @@ class TwistdTests(WrongInputTestCase):
         sending = "from channelserver import Channel; Channel('notes').send({'text': 'x'})"
         self.manage("shell", "--verbosity", "0", "--command", sending)
         self.assertEqual(server.stop(), 0)
+
+
+class CommandTests(WrongInputTestCase):
+    """``channelserver serve`` and ``channelserver check``."""
+
+    name = "serve"
+
+    def start_of(self, *arguments: str) -> list[str]:
+        """The same with ``channelserver``."""
+        return self.command(self.name, *arguments)
+
+    def test_wrong_command_lines(self) -> None:
+        """More than thirty of them, each to both commands."""
+        cases = [*FLAGS, *WORDS, *LISTENERS]
+        self.assertGreaterEqual(len(cases), 30)
+        self.assert_refused(*cases, log_lines=True)
+        self.name = "check"
+        opened = ("--unix-socket", "--bind")  # only found out when they are opened
+        self.assert_refused(*(case for case in cases if case.arguments[0] not in opened))
+        self.assert_no_complaints()
 
 
 class CheckTests(WrongInputTestCase):

@@ -7,6 +7,7 @@ import os
 import resource
 import select
 import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -279,3 +280,33 @@ class BodyDiskTests(StrictTestCase):
         self.assertEqual(len(delivery.attachment.read()), 200_000)
         delivery.attachment.close()
         self.assertEqual(space.used, 0)
+
+
+class GiveBackTests(SynchronousTestCase):
+    """Freed memory goes back to the system."""
+
+    SCRIPT = """
+import os
+from channelserver.server.common.machine import give_memory_back
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+give_memory_back()
+before = resident()
+del [bytearray(b"x") * 30_000_000][0]
+kept = []
+for _ in range(40):
+    large = bytearray(b"x") * 2_000_000
+    kept.append(bytearray(b"x") * 20_000)
+    kept.append(large)
+del large, kept[1::2]
+print(resident() - before)
+"""
+
+    def test_pages_of_megabytes(self) -> None:
+        """What small pieces lie between does not keep large ones, also after a much larger one was freed."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        script = [sys.executable, "-c", self.SCRIPT]
+        left = int(subprocess.run(script, capture_output=True, check=True, env=environment).stdout)
+        self.assertLess(left, 10_000_000)

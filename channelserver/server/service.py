@@ -39,6 +39,7 @@ from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
 from channelserver.server.common.activation import systemd_endpoint
 from channelserver.server.common.listening import BACKLOG, SharedListening, limit_accepting, watch_accepting
+from channelserver.server.common.machine import give_memory_back
 from channelserver.server.common.options import Settings
 from channelserver.server.common.unix import Listening, OccupiedError, clear_stale_socket
 from channelserver.server.edge.redirect import RedirectFactory
@@ -270,6 +271,7 @@ class ServerService(service.Service):
     def startService(self) -> None:
         """Start the worker threads: after the process has become a daemon, for threads do not survive that."""
         super().startService()
+        give_memory_back()
         self._site.start()
         descriptors.sockets.watch(self._reactor, self)
         self._site.layer.open(self._reactor, self._site.bridge)

@@ -1,10 +1,12 @@
-"""How much memory this machine has, or the container that it is.
+"""How much memory this machine has, or the container that it is; and how freed memory is given back.
 
 Runs before the reactor; owns nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from pathlib import Path
 
@@ -44,3 +46,21 @@ def _limits(top: Path, path: str, name: str) -> list[int]:
         if group == top:
             break
     return found
+
+
+#: Parameters of glibc's ``mallopt``, and the bytes they are set to.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2 * 1024 * 1024), (-3, 1024 * 1024)
+
+
+def give_memory_back() -> None:
+    """Have large pieces of memory given back to the system when they are freed.
+
+    By default glibc raises the size from which it does so to that of the largest piece freed so far. After an answer of
+    5 MB all others come from its heap, which grows and does not shrink: with pages of megabytes for a thousand clients
+    resident memory was 100 MiB above what was kept for them. ``MALLOC_*`` variables of the environment win.
+    """
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
+        for parameter, size in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(parameter, size)

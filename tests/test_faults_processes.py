@@ -206,6 +206,21 @@ class EndTests(FaultsTestCase):
         report = first.get(server.url("/-/health"), timeout=TIMEOUT).json()
         self.assertEqual(report["threads"], 4)
 
+    def test_a_worker_process_with_children_dies(self) -> None:
+        """Its server notices at once, and counts the message it was on."""
+        server = self.start("--threads", "2")
+        command = [sys.executable, "manage.py", "runworker", "--only-channels", "work", "--threads", "1"]
+        worker = self.run_process(command)
+        server.wait_for("worker process .* takes 1 messages at a time")
+        self.assertEqual(server.get("/send/?name=fork").text, "sent")
+        wait_until((self.folder / "forked").exists, "that it has a child")
+        worker.process.kill()
+        server.wait_for(r"1 message\(s\) to 'work' lost: its worker process ended")
+        self.assertEqual(server.get("/send/?name=later").text, "sent")
+        wait_until(
+            lambda: (self.folder / "notes.txt").exists() and self.notes() == ["later"], "the server's own threads"
+        )
+
 
 class HangTests(FaultsTestCase):
     """Who does not move is noticed."""

@@ -214,6 +214,7 @@ class Siblings:
         if not await further.serves():
             self._all.remove(further)
             further.discard()
+            self.check_ended()
             return False
         self._retired = True
         self.count(reason)

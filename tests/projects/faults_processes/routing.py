@@ -1,4 +1,5 @@
 import os
+import time
 from pathlib import Path
 
 from channelserver import Group
@@ -12,6 +13,13 @@ def connect(message):
 
 
 def work(message):
+    if message["name"] == "fork":
+        if not os.fork():
+            time.sleep(600)
+            os._exit(0)
+        (HERE / "forked").touch()
+        while not (HERE / "gate").exists():
+            time.sleep(0.005)
     with open(HERE / "notes.txt", "a") as stream:
         stream.write(f"{message['name']}\n")
 

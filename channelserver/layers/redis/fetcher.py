@@ -78,6 +78,7 @@ class Fetcher:
         self._released: set[Fetched] = set()  # those of them that occupy no thread
         self._promising = list(shards)  # servers where there may be work, in the order in which to ask them
         self._asking = False
+        self._unanswered: dict[Shard, int] = {}  # how many messages an answer that was lost had at most
         self._stopped = False
         self._finished: dict[Shard, list[str]] = {}
         self._reporting = False
@@ -88,11 +89,15 @@ class Fetcher:
         :param emptied: the server has forgotten what this process holds.
         """
         held = [word for where, *claim in (one.claim for one in self._outstanding) if where is shard for word in claim]
+        if emptied:  # before the server could tell how many messages were in the answer
+            hint = "the answer was lost, and then Redis was emptied; it had so many messages at most"
+            self._drops.record(Reason.UNKNOWN, "any channel", self._unanswered.pop(shard, 0), hint)
         reclaimed = shard.run(scripts.RECLAIM, self._host, int(emptied), *held)
-        reclaimed.addCallbacks(self._not_arrived, lambda failure: None)
+        reclaimed.addCallbacks(self._not_arrived, lambda failure: None, callbackArgs=(shard,))
         self.ready(shard)
 
-    def _not_arrived(self, channels: list[bytes]) -> None:
+    def _not_arrived(self, channels: list[bytes], shard: Shard) -> None:
+        self._unanswered.pop(shard, None)
         for channel, number in Counter(channels).items():
             self._drops.record(
                 Reason.UNKNOWN, channel.decode(), number, "the connection broke while it was being fetched"
@@ -151,7 +156,7 @@ class Fetcher:
         channels = [f"+{channel}" if channel in kept else channel for channel in self._channels]
         asked = shard.change(scripts.POP, self._host, free, 1, 1, *channels)
         asked.addCallback(self._taken, shard, free)
-        asked.addErrback(self._not_taken, shard)
+        asked.addErrback(self._not_taken, shard, free)
 
     def _taken(self, answer: list[Any], shard: Shard, asked: int) -> None:
         self._asking = False
@@ -184,11 +189,12 @@ class Fetcher:
         delivery = self._queues.put_fetched(channel, content, int(left) / 1000, claim)
         self._outstanding.add(delivery)
 
-    def _not_taken(self, failure: Failure, shard: Shard) -> None:
+    def _not_taken(self, failure: Failure, shard: Shard, asked: int) -> None:
         self._asking = False
         if shard not in self._promising:
             self._promising.append(shard)
         if failure.check(DeliveryUnknown):
+            self._unanswered[shard] = asked
             logger.warning("the connection to Redis was lost while fetching work; messages may be lost with it")
         # It goes on with the next connection or heartbeat.
 

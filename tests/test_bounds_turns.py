@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from channelserver.bridge import Bridge
 from channelserver.server.common import continuations
 from channelserver.server.common.continuations import Continuations
 from channelserver.server.common.listening import ACCEPTS_A_TURN, limit_accepting
+from channelserver.server.edge import tls
 from channelserver.server.http.connection import CHATTER_BURST, READ_AHEAD
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.reader import CHUNKED_SLICE, MAX_EMPTY_LINES, RequestReader
@@ -289,3 +291,25 @@ class AcceptTests(StrictTestCase):
         for _ in range(3):
             port.doRead()
         self.assertEqual(accepted, [ACCEPTS_A_TURN] * 3)
+
+
+class DecryptTests(StrictTestCase):
+    """Bytes of TLS."""
+
+    def test_pieces(self) -> None:
+        """A large read is decrypted in pieces, as long as the connection lasts."""
+        pieces: list[bytes] = []
+
+        def decrypt(transport: tls.PacedTLS, data: bytes) -> None:
+            pieces.append(data)
+            transport.connected = len(pieces) < 5
+
+        self.patch(tls.BufferingTLSTransport, "dataReceived", decrypt)
+        transport = tls.PacedTLS.__new__(tls.PacedTLS)
+        transport.connected = 1
+        data = os.urandom(3 * tls.PIECE + 1)
+        transport.dataReceived(data)
+        self.assertEqual(list(map(len, pieces)), [tls.PIECE] * 3 + [1])
+        self.assertEqual(b"".join(pieces), data)
+        transport.dataReceived(data)
+        self.assertEqual(len(pieces), 5)

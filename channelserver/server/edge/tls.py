@@ -34,6 +34,8 @@ _log = Logger("channelserver.server.tls")
 
 #: Bytes of memory that OpenSSL takes for a handshake beside what it takes for a connection.
 HANDSHAKE_BYTES = 28 * 1024
+#: Bytes that are decrypted at a time.
+PIECE = 8 * 1024
 #: For TLS 1.2: forward secrecy and authenticated encryption only (Mozilla's "intermediate" without finite-field DH).
 #: TLS 1.3 has no others.
 CIPHERS = (
@@ -311,6 +313,12 @@ class PacedTLS(BufferingTLSTransport):
         """From now on data is read as it comes."""
         self.__dict__.pop("dataReceived", None)
 
+    def dataReceived(self, data: bytes) -> None:
+        """Decrypt some of `data` at a time: OpenSSL keeps a buffer of the largest piece until the connection ends."""
+        for begin in range(0, len(data), PIECE):
+            if self.connected:
+                super().dataReceived(data[begin : begin + PIECE] if len(data) > PIECE else data)
+
     def _put_off(self, data: bytes) -> None:
         self._early.append(data)
         if len(self._early) == 1:
@@ -322,7 +330,7 @@ class PacedTLS(BufferingTLSTransport):
         self._early.clear()
         if self.connected:
             self.transport.resumeProducing()
-            super().dataReceived(data)
+            type(self).dataReceived(self, data)
 
 
 class TLSFactory(TLSMemoryBIOFactory):

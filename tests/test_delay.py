@@ -370,16 +370,29 @@ class TableTests(LayerTestCase):
         self.assertEqual((len(self.received()), DelayedMessage.objects.count()), (1, 0))
 
     def test_nobody_knows(self) -> None:
-        """A message that may have arrived is not sent again, and counts."""
-        self.stored()
+        """A message that may have arrived: a layer that knows what it has got is asked again, and sends it once; with
+        another one it counts as lost.
+        """
 
-        def dispatch(channel: str, content: Any) -> None:
+        def unknown(channel: str, content: Any) -> None:
             raise DeliveryUnknown("the connection broke")
 
-        with mock.patch.object(self.layer, "dispatch", dispatch):
+        def look() -> None:
+            DelayedMessage.objects.update(due_date=timezone.now())
             self.delays.look()
-        self.assertEqual(DelayedMessage.objects.count(), 0)
-        self.assertEqual(self.layer.drops.totals(), {"unknown": 1})
+
+        self.stored()
+        with mock.patch.object(self.layer, "dispatch", unknown):
+            look()
+        row = DelayedMessage.objects.get()
+        look()
+        row.save(force_insert=True)  # the process died before it could delete it
+        look()
+        self.assertEqual((len(self.received()), DelayedMessage.objects.count()), (1, 0))
+        self.stored()
+        with mock.patch.object(self.layer, "dispatch", unknown), mock.patch.object(self.layer, "sends_once", False):
+            look()
+        self.assertEqual((DelayedMessage.objects.count(), self.layer.drops.totals()), (0, {"unknown": 1}))
 
     def test_invalid(self) -> None:
         """What cannot be sent is logged and set aside, is not tried again, and keeps nobody else."""

@@ -85,8 +85,8 @@ class DelayedMessage(models.Model):
         """Send and delete it, unless another process does. If its channel is full, postpone it.
 
         One transaction deletes and sends it: if the process or the database fails in between, the message stays in the
-        table, and the next look sends it, for the second time if it had left already. One of which nobody knows whether
-        it has arrived counts as lost.
+        table, and the next look sends it, or, if it had left already, learns that from the layer. Redis does not know:
+        there it comes twice; and if nobody knows whether it has arrived, it counts as lost.
 
         :param channel_layer: default: the layer that ``layer`` names.
         :param requeue_delay: milliseconds to postpone it.
@@ -101,12 +101,13 @@ class DelayedMessage(models.Model):
                 if not self._claim(using):
                     return False
                 content = copy_content(from_text(self.content))
+                (check_group_name if self.to_group else check_channel_name)(self.channel_name)
+                token = f"delayed {using} {self.pk}"
                 try:
-                    if self.to_group:
-                        channel_layer.dispatch_group(check_group_name(self.channel_name), content)
-                    else:
-                        channel_layer.dispatch(check_channel_name(self.channel_name), content)
-                except DeliveryUnknown as error:  # sent again, it might come twice
+                    channel_layer.dispatch_once(token, self.to_group, self.channel_name, content)
+                except DeliveryUnknown as error:
+                    if channel_layer.sends_once:
+                        raise
                     channel_layer.drops.record(error.reason, self.channel_name, hint=str(error))
         except ChannelFull as error:
             logger.info("delayed message %s put off: %s", self.pk, error)

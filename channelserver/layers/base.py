@@ -233,6 +233,17 @@ class BaseChannelLayer:
         """Like ``send_group``, without checks and without a copy."""
         raise NotImplementedError(f"{type(self).__name__}.dispatch_group")
 
+    #: Whether :meth:`dispatch_once` knows what it has sent.
+    sends_once: ClassVar[bool] = False
+
+    def dispatch_once(self, token: str, is_group: bool, name: str, content: Content) -> None:
+        """Like :meth:`dispatch` or :meth:`dispatch_group`, but a second call with the same token does nothing.
+
+        For messages that are kept until they are sent: a process may die before it can note that it has sent one.
+        Default: nothing is remembered.
+        """
+        (self.dispatch_group if is_group else self.dispatch)(name, content)
+
     def dispatch_unasked(self, channel: str, content: Content) -> None:
         """Like :meth:`dispatch`, for a consumer that has ended: do not wait for the answer of another process, which
         counts what is lost.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
 
 from channelserver.layers.base import BaseChannelLayer, ChannelFull, Outlet, RemoteOutlet
@@ -16,11 +17,14 @@ from channelserver.layers.losses import Reason
 from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.layers.turns import Client
 
+#: Messages that are known to have been sent, see :meth:`BaseChannelLayer.dispatch_once`.
+REMEMBERED = 10_000
+
 #: What applications ask of a layer.
 _ASKED = (
     *("receive", "new_channel", "group_add", "group_discard", "group_channels", "flush", "channel_statistics"),
     *("global_statistics", "dispatch", "dispatch_unasked", "dispatch_group", "dispatch_waiting", "when_room", "forget"),
-    "session_stored",
+    *("session_stored", "dispatch_once"),
 )
 
 
@@ -35,6 +39,12 @@ class InMemoryChannelLayer(LocalLayer):
     :param clock: returns seconds, monotonic; for tests.
     :param rng: source of new names; for tests.
     """
+
+    sends_once = True
+
+    @cached_property
+    def _once(self) -> dict[str, None]:
+        return {}
 
     # -- asgiref 1 -----------------------------------------------------------------------------------------------------
 
@@ -149,6 +159,13 @@ class InMemoryChannelLayer(LocalLayer):
             outlet.deliver(channel, content)
         else:
             self.queues.put(channel, content)
+
+    def dispatch_once(self, token: str, is_group: bool, name: str, content: Content) -> None:
+        if token not in self._once:
+            super().dispatch_once(token, is_group, name, content)
+            self._once[token] = None
+            if len(self._once) > REMEMBERED:
+                del self._once[next(iter(self._once))]
 
     def dispatch_group(self, group: str, content: Content) -> None:
         self.broadcast(group, content)

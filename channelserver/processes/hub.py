@@ -447,6 +447,7 @@ def layer_calls(layer: InMemoryChannelLayer, waits: Waits, hub: Hub | None) -> d
         "send": layer.dispatch,
         "send_group": layer.dispatch_group,
         "send_waiting": waits.put,
+        "send_once": layer.dispatch_once,
         "receive": waits.receive,
         "room": waits.room,
         "new_channel": layer.new_channel,

@@ -29,6 +29,7 @@ CALLS = {
     "send": 2,
     "send_group": 2,
     "send_waiting": 3,
+    "send_once": 4,
     "receive": 2,
     "room": 3,
     "new_channel": 1,

@@ -49,6 +49,8 @@ class LocalSocketLayer(BaseChannelLayer):
     #: Returns the socket of the settings; :mod:`channelserver.registry` sets it.
     default_path: Any = staticmethod(lambda: "")
 
+    sends_once = True
+
     extensions: ClassVar[list[str]] = ["groups", "flush", "statistics"]
 
     def __init__(
@@ -102,6 +104,9 @@ class LocalSocketLayer(BaseChannelLayer):
 
     def dispatch(self, channel: str, content: Content) -> None:
         self._call("send", channel, content)
+
+    def dispatch_once(self, token: str, is_group: bool, name: str, content: Content) -> None:
+        self._call("send_once", token, is_group, name, content)
 
     def dispatch_group(self, group: str, content: Content) -> None:
         self._call("send_group", group, content)

@@ -335,6 +335,9 @@ class RemoteLayer(InMemoryChannelLayer):
         else:
             self._ask("send", channel, content, size=size_of(content))
 
+    def dispatch_once(self, token: str, is_group: bool, name: str, content: Content) -> None:
+        self._ask("send_once", token, is_group, name, content, size=size_of(content))
+
     def dispatch_unasked(self, channel: str, content: Content) -> None:
         outlet = self.outlet_of(channel)
         if outlet is not None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
 from twisted.logger import Logger
@@ -77,7 +77,7 @@ class Bridge:
         self._batch_weight = 0
         self._weight = 0  # bytes in _items and in the batch being drained, but for large posts
         self._large: dict[int, int] = {}  # bytes in the large posts of each thread
-        self._lighter = threading.Condition(self._lock)
+        self._gates: dict[int, threading.Lock] = {}  # of the threads that wait until less is queued
         self._thread: int | None = None  # the reactor thread, known from the first drain on
         #: The event loop, whose thread must not wait either.
         self.loop: Loop | None = None
@@ -159,10 +159,24 @@ class Bridge:
 
     def _wait_until_lighter(self) -> None:
         thread = threading.get_ident()
-        if self._heavy(thread) and thread != self._thread and not self._in_loop():
-            self.flush()
-            with self._lighter:
-                self._lighter.wait_for(lambda: not self._heavy(thread), PATIENCE)
+        if not self._heavy(thread) or thread == self._thread or self._in_loop():
+            return
+        self.flush()
+        gate = threading.Lock()
+        gate.acquire()
+        with self._lock:
+            if not self._heavy(thread):
+                return
+            self._gates[thread] = gate
+        gate.acquire(timeout=PATIENCE)
+        with self._lock:
+            self._gates.pop(thread, None)
+
+    def _open_gates(self, threads: Iterable[int]) -> None:
+        """Let those of `threads` go on for which no longer too much waits. The lock is held."""
+        for thread in threads:
+            if thread in self._gates and not self._heavy(thread):
+                self._gates.pop(thread).release()
 
     def _heavy(self, thread: int) -> bool:
         """Whether so much waits that this thread must wait before it sends more."""
@@ -176,7 +190,7 @@ class Bridge:
                 rest = self._large.pop(thread) - size
                 if rest:
                     self._large[thread] = rest
-                self._lighter.notify_all()
+                self._open_gates((thread,))
 
     def call_later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
         """Call ``function(*arguments)`` in the reactor thread after `seconds`."""
@@ -262,7 +276,7 @@ class Bridge:
         with self._lock:
             if self._batch_weight:
                 self._weight -= self._batch_weight
-                self._lighter.notify_all()
+                self._open_gates(tuple(self._gates))
             if not self._items:
                 self._woken = False
                 return False

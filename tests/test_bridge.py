@@ -369,6 +369,18 @@ class LookingTests(TestCase):
         self.addCleanup(self.reactor.removeReader, descriptor)
 
 
+class WatchedGates(dict[int, threading.Lock]):
+    """The gates of threads that wait; tells when there is one."""
+
+    def __init__(self, waits: threading.Event) -> None:
+        super().__init__()
+        self._waits = waits
+
+    def __setitem__(self, thread: int, gate: threading.Lock) -> None:
+        super().__setitem__(thread, gate)
+        self._waits.set()
+
+
 class HeavyDataTests(TestCase):
     """Threads that send faster than the reactor takes."""
 
@@ -378,13 +390,7 @@ class HeavyDataTests(TestCase):
         self.reactor.turn()
         self.calls: list[Any] = []
         self.waits = threading.Event()
-        wait_for = self.bridge._lighter.wait_for
-
-        def watched(*arguments: Any) -> Any:
-            self.waits.set()
-            return wait_for(*arguments)
-
-        self.patch(self.bridge._lighter, "wait_for", watched)
+        self.bridge._gates = WatchedGates(self.waits)
         self.patch(bridge_module, "PATIENCE", PATIENCE)
 
     def in_thread(self, *sizes: int) -> threading.Thread:
@@ -419,6 +425,21 @@ class HeavyDataTests(TestCase):
             self.reactor.turn()
             self.assertEqual(self.calls, [HEAVY - 1, 1])
             del self.calls[:]
+
+    def test_gates(self) -> None:
+        """Only the thread whose data was taken goes on; another one that waits is not woken for it."""
+        gates: dict[int, threading.Lock] = self.bridge._gates
+        threads = []
+        for _ in range(2):
+            threads.append(self.in_thread(HEAVY, HEAVY, 1))
+            self.assertTrue(self.waits.wait(PATIENCE))
+            self.waits.clear()
+        first, second = gates.values()
+        function, arguments = self.bridge._items.pop(0)
+        function(*arguments)
+        self.assertEqual((first.locked(), second.locked()), (False, True))
+        while any(thread.is_alive() for thread in threads):
+            self.reactor.turn()
 
     def test_large_data_of_others(self) -> None:
         """However much other threads have under way in large pieces, one with a small answer goes on."""

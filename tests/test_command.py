@@ -12,7 +12,7 @@ from typing import Any
 
 from channelserver import __version__
 from tests import preloaded
-from tests.process import TIMEOUT, Server, ServerTestCase, environment, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, environment, free_port, wait_until
 
 URLS = """
     import os
@@ -189,6 +189,88 @@ class EnvironmentTests(CommandTestCase):
                      "settings_of.wsgi:application is taken as --app settings_of.wsgi:application"):  # fmt: skip
             server.wait_for(line)
         self.assertEqual(server.stop(), 0)
+
+
+HOOKS = """
+    import os, threading
+    from django.db import connection
+    from channelserver.signals import process_started, server_started, server_stopping
+
+    def note(what):
+        def receive(sender, **arguments):
+            connection.ensure_connection()
+            del arguments["signal"]
+            main = threading.current_thread() is threading.main_thread()
+            print(f"hook: {what} {sorted(arguments.items())} {main}", flush=True)
+            if what == "stopping":
+                raise ValueError("a hook")
+        return receive
+
+    hooks = [note("process"), note("server"), note("stopping")]
+    process_started.connect(hooks[0])
+    server_started.connect(hooks[1])
+    server_stopping.connect(hooks[2])
+    channel_routing = {}
+"""
+
+
+class HookTests(CommandTestCase):
+    """Signals of Django around the server's life."""
+
+    def test_hooks(self) -> None:
+        """In one process and in two: each once, with its arguments; an error in one is logged."""
+        self.write({"routing.py": HOOKS})
+        for processes in (1, 2):
+            server = self.serve("--processes", str(processes))
+            server.wait_for("hook: server ")
+            self.assertEqual(server.stop(), 0)
+            found = sorted(re.findall("hook: (.*)", server.output))
+            numbers = range(1, processes + 1)
+            self.assertEqual(
+                found,
+                [
+                    *(f"process [('number', {number})] True" for number in numbers),
+                    f"server [('addresses', ['http://127.0.0.1:{server.port}/'])] False",
+                    *(f"stopping [('number', {number})] False" for number in numbers),
+                ],
+            )
+            self.assertIn("ValueError: a hook", server.output)
+
+
+class ReloadTests(CommandTestCase):
+    """``channelserver serve --reload``."""
+
+    def test_reload(self) -> None:
+        """A change of the code starts the server again; Ctrl-C ends it."""
+        port = free_port()
+        arguments = ["serve", "--reload", "--port", str(port), "--log-format", "text"]
+        server = self.run_process([sys.executable, "-m", "channelserver", *arguments]).wait_until_up()
+        self.assertTrue(server.get().text.isdigit())
+        self.write({"urls.py": URLS.replace("str(os.getpid())", "'changed'")})
+
+        def changed() -> bool:
+            text = _try(server)
+            if text.isdigit():  # the autoreloader notices what changes after its first look, which may be later
+                os.utime(self.folder / "urls.py")
+            return text == "changed"
+
+        wait_until(changed, "the change")
+        os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does
+        self.assertEqual(server.wait(), 0)
+        self.assertEqual(self.done("serve", "--check", "--reload")[0], 0)
+
+    def test_twistd(self) -> None:
+        """It is refused where it cannot work."""
+        server = self.run_process(self.twistd("--reload"))
+        self.assertEqual(server.wait(), 2)
+        self.assertIn("--reload needs channelserver serve", server.output)
+
+
+def _try(server: Server) -> str:
+    try:
+        return server.get().text
+    except OSError:
+        return ""
 
 
 class DemoTests(CommandTestCase):

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -106,6 +107,11 @@ class ServerService(service.Service):
         self._ports: list[Any] = []  # IListeningPort lacks the factory and the descriptor
         #: Called when a listener cannot be opened; does not return.
         self.on_listen_error: Callable[[ListenError], object] = self._raise
+        #: Called before the process serves, in its main thread; when it has begun to stop, in a thread; and when
+        #: everything serves, with the lines for `started`.
+        self.before_start: Callable[[], object] = lambda: None
+        self.before_stop: Callable[[], object] | None = None
+        self.after_start: Callable[[list[str]], object] = lambda lines: None
         #: Called when the listeners have their addresses, with the lines for `started`.
         self.on_bound: Callable[[list[str]], object] = lambda lines: None
         self._local: tuple[str, LocalFactory] | None = None
@@ -211,13 +217,17 @@ class ServerService(service.Service):
             if self._site.shares is None:
                 self._started(self._lines)
 
+    def _all_serve(self) -> None:
+        self._started(self._lines)
+        self.after_start(self._lines)
+
     def listen(self) -> None:
         """Accept connections from now on: all processes that share the listeners serve."""
         if self.draining:
             return
         for port in self._shared_ports():
             port.startReading()
-        self._started(self._lines)
+        self._all_serve()
 
     @defer.inlineCallbacks
     def retire(self) -> Any:
@@ -272,12 +282,15 @@ class ServerService(service.Service):
         """Start the worker threads: after the process has become a daemon, for threads do not survive that."""
         super().startService()
         give_memory_back()
+        self.before_start()
         self._site.start()
         descriptors.sockets.watch(self._reactor, self)
         self._site.layer.open(self._reactor, self._site.bridge)
         self._workers.start()
         if self.siblings is not None:
             self.siblings.start()
+        elif self._site.shares is None:
+            self._site.bridge.post(lambda: self.after_start(self._lines))
 
     # -- stop ----------------------------------------------------------------------------------------------------------
 
@@ -288,6 +301,8 @@ class ServerService(service.Service):
         site, seconds = self._site, self._reactor.seconds
         ends = seconds() + site.options.drain_timeout
         site.draining = True
+        if self.before_stop is not None:
+            yield self._within(self._in_thread(self.before_stop), max(0.0, ends - seconds()))
         site.layer.retire()
         self._workers.drain()
         others = self.siblings.stop() if self.siblings is not None else defer.succeed(None)
@@ -334,6 +349,18 @@ class ServerService(service.Service):
             for connection in list(site.connections):
                 connection.abort()
             yield self._within(emptied, 1.0)
+
+    def _in_thread(self, function: Callable[[], object]) -> Any:
+        done: Any = defer.Deferred()
+
+        def run() -> None:
+            try:
+                function()
+            finally:
+                self._site.bridge.post(lambda: None if done.called else done.callback(None))
+
+        threading.Thread(target=run, name="stopping", daemon=True).start()
+        return done
 
     def _when_empty(self) -> Any:
         emptied: Any = defer.Deferred()

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from typing import Any, NoReturn
 
 from twisted.logger import Logger, globalLogBeginner
@@ -26,10 +27,12 @@ from channelserver.start.application import START_ERRORS, install_shortcuts, loc
 from channelserver.start.banner import announce
 from channelserver.start.check import look_before_start
 from channelserver.start.demo import prepare
+from channelserver.start.hooks import connect_hooks
 from channelserver.start.log_stream import protect_standard_streams
 from channelserver.start.logs import access_log, join_logs, observer
-from channelserver.start.parser import die
+from channelserver.start.parser import FAILED, die
 from channelserver.start.project import StartError
+from channelserver.start.reload import DRAIN_SECONDS, run_reactor, run_with_reloader
 from channelserver.start.signals import other_signals, stop_on_signals
 
 _log = Logger("channelserver")
@@ -42,18 +45,33 @@ def serve(given: dict[str, Any]) -> None:
     """
     if given.get("check"):
         check(given)
+    where = {**read_environment(os.environ), **given}
+    if where.get("reload"):
+        run_with_reloader(lambda: _serve({**given, "processes": 1}))
+    else:
+        _serve(given)
+
+
+def _serve(given: dict[str, Any]) -> None:
     reactor = install()
     protect_standard_streams()
     try:
         service = make_service(given)
     except START_ERRORS as error:
         die(str(error))
-    service.on_listen_error = lambda problem: die(str(problem))
+    service.on_listen_error = _cannot_listen
     globalLogBeginner.beginLoggingTo([observer(service.options, sys.stdout)], redirectStandardIO=False)
     service.privilegedStartService()
     service.startService()
-    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-    reactor.run()
+    run_reactor(reactor, service)
+
+
+def _cannot_listen(problem: Exception) -> None:
+    try:
+        die(str(problem))
+    finally:
+        if threading.current_thread() is not threading.main_thread():
+            os._exit(FAILED)  # the autoreloader would wait for a change
 
 
 def check(given: dict[str, Any], production: bool = False) -> NoReturn:
@@ -124,7 +142,11 @@ def make_service(given: dict[str, Any], daemon: bool = False, reactor_name: str 
             reactor, values.processes - 1, config, service.descriptors, service.hub, shares, values.hang_timeout,
             values.drain_timeout, service.listen, service.retire,
         )  # fmt: skip
-    _install_signals(service, reactor)
+    connect_hooks(service, 1)
+    if threading.current_thread() is threading.main_thread():
+        _install_signals(service, reactor)
+    else:
+        values.drain_timeout = min(values.drain_timeout, DRAIN_SECONDS)
     return service
 
 

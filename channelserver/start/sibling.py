@@ -43,6 +43,7 @@ from channelserver.server.common.options import Settings
 from channelserver.server.common.reactor import install
 from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, use_remote_layer
+from channelserver.start.hooks import connect_hooks
 from channelserver.start.log_stream import LogStream, protect_standard_streams
 from channelserver.start.logs import access_log, join_logs, traceback_of
 from channelserver.start.signals import other_signals
@@ -141,6 +142,7 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
         started=lambda lines: _log.info("process {number} serves, too", number=config["number"]),
     )  # fmt: skip
     shares = Shares(SHARES, config["places"], config["number"])
+    connect_hooks(service, config["number"])
     service.share(shares, range(LISTENERS, LISTENERS + config["listeners"]))
 
     def leave() -> None:

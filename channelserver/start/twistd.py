@@ -20,7 +20,7 @@ from channelserver.start import command, parser
 from channelserver.start.application import START_ERRORS
 from channelserver.start.log_stream import protect_standard_streams
 from channelserver.start.logs import observer
-from channelserver.start.parser import die
+from channelserver.start.parser import WRONG, die
 
 
 class Options(parser.Options):
@@ -99,6 +99,8 @@ def makeService(options: Options) -> Any:
     given = options.given()
     if given.get("check"):
         command.check(given)
+    if given.get("reload"):
+        die("--reload needs channelserver serve: twistd starts the server once", WRONG)
     try:
         service = command.make_service(given, daemon, twistd.get("reactor"))
     except START_ERRORS as error:

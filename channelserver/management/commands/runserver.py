@@ -5,10 +5,8 @@ Runs in the thread that Django's autoreloader starts; it becomes the reactor thr
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import signal
 import sys
 import threading
 from datetime import datetime
@@ -27,7 +25,9 @@ from channelserver.server.common.access import AccessLog
 from channelserver.server.common.options import Settings, read_environment, resolve
 from channelserver.server.common.reactor import install
 from channelserver.start.application import START_ERRORS, install_shortcuts, make_server, one_listener
+from channelserver.start.hooks import connect_hooks
 from channelserver.start.logs import show_reactor_log
+from channelserver.start.reload import DRAIN_SECONDS, let_the_child_finish, run_reactor
 from channelserver.staticfiles import StaticFilesHandler
 
 if apps.is_installed("django.contrib.staticfiles"):
@@ -37,8 +37,6 @@ else:
 
 #: Threads of a development server (Channels 1), unless an option says otherwise; one with --nothreading.
 THREADS = 4
-#: Drain timeout of a development server, in seconds.
-DRAIN_SECONDS = 2.0
 
 
 class Command(BaseCommand):
@@ -68,7 +66,7 @@ class Command(BaseCommand):
 
     def run(self, **options: Any) -> None:
         if options["use_reloader"] and os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
-            _let_the_child_finish()
+            let_the_child_finish()
         super().run(**options)
 
     def inner_run(self, *args: Any, **options: Any) -> None:
@@ -102,24 +100,11 @@ class Command(BaseCommand):
         shortcuts = install_shortcuts(values)
         service = make_server(values, reactor, ConsoleLog(self.stdout.write, self.style), self._handler(options), True)
         service.on_listen_error = self._cannot_listen
+        connect_hooks(service, 1)
         service.privilegedStartService()
         service.startService()
         self._announce(values, shortcuts)
-        stopped = threading.Event()
-
-        def stop() -> None:
-            """Close the sockets properly before the process ends."""
-            service.from_signal_handler(reactor.stop)
-            stopped.wait(DRAIN_SECONDS + 1)
-
-        in_main = threading.current_thread() is threading.main_thread()
-        if not in_main:
-            atexit.register(stop)
-        reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
-        try:
-            reactor.run(installSignalHandlers=in_main)
-        finally:
-            stopped.set()
+        run_reactor(reactor, service)
         shutdown_message = options.get("shutdown_message")
         if shutdown_message:
             self.stdout.write(shutdown_message)
@@ -158,18 +143,6 @@ def _threads(options: dict[str, Any]) -> int:
         return 1
     given = "threads" in configured or "threads" in read_environment(os.environ)
     return resolve({}, configured).threads if given else THREADS
-
-
-def _let_the_child_finish() -> None:
-    """Make the autoreloader's outer process wait after Control-C, which reaches the inner one, too.
-
-    Otherwise it kills the server after 250 ms, even in the middle of a consumer. A second Control-C still does.
-    """
-
-    def handle(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, handle)
 
 
 class ConsoleLog(AccessLog):

@@ -67,6 +67,7 @@ class Settings:
     )
     demo: bool = option(False, "run the built-in chat site, stored in a temporary folder", command_line_only=True)
     demo_data: str | None = option(None, "keep the demo's database in this folder", command_line_only=True)
+    reload: bool = option(False, "start again when the project's code changes, for development", command_line_only=True)
     check: bool = option(
         False,
         "validate options, settings, routing and layer, then exit with 0 or 1",

@@ -389,6 +389,17 @@ class LaneScriptTests(ScriptTestCase):
         self.run_script(scripts.FINISH, "two", *ids)
         self.assertEqual(self.command("EXISTS", f"{self.prefix}held:two", f"{self.prefix}kept:two"), 0)
 
+    def test_keep(self) -> None:
+        """A host replaces what is kept of a message that it holds; the next worker gets that."""
+        self.push("a")
+        self.push("b")
+        items, _ = self.take("+work", host="two", number=2)
+        self.run_script(scripts.KEEP, "two", items[4], "sealed again")
+        self.run_script(scripts.FINISH, "two", items[9])
+        self.run_script(scripts.KEEP, "two", items[9], "too late")
+        self.run_script(scripts.LEAVE, "two", MINUTE, 3)
+        self.assertEqual(self.pop(number=2), [b"sealed again"])
+
     def test_not_held(self) -> None:
         """A taker that will not report holds nothing; the lane goes on."""
         self.push_lane("a")

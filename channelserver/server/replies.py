@@ -31,6 +31,8 @@ from channelserver.server.websocket.deflate import Deflated
 _log = Logger("channelserver.server.replies")
 #: Seconds between two renewals of a channel session.
 RENEW_SECONDS = 86400.0
+#: Renewals at a time, of which each is some work for the database.
+RENEWALS_A_LOOK = 100
 #: Event streams that a turn of the reactor feeds at most; and how many sends may wait for their turn.
 FEEDS_A_TURN, MAX_FEEDS = 50, 100
 
@@ -125,10 +127,12 @@ class Replies:
 
     def renew_sessions(self, now: float) -> None:
         """Renew the channel sessions of connections that have been open for a day since the last time."""
-        for name in list(self._sessions):
+        for _ in range(min(RENEWALS_A_LOOK, len(self._sessions))):
+            name = next(iter(self._sessions))
             if self._sessions[name] > now:
                 break
-            self._sessions[name] = self._sessions.pop(name) + RENEW_SECONDS
+            del self._sessions[name]
+            self._sessions[name] = now + RENEW_SECONDS
             self.settle_session(name, True)
 
     def _session_stored(self, name: str) -> None:

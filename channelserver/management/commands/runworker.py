@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.conf import settings
 from django.core.management import BaseCommand, CommandError
 from django.db import connections
 from twisted.internet import defer, task
+from twisted.logger import globalLogBeginner
 
 from channelserver.asgi import channel_layers, local_socket_path
 from channelserver.bridge import Bridge
@@ -30,7 +32,7 @@ from channelserver.server.site import SWEEP_SECONDS
 from channelserver.signals import worker_process_ready
 from channelserver.start.application import START_ERRORS, http_consumer, install_shortcuts, load_layer, use_remote_layer
 from channelserver.start.log_stream import protect_standard_streams
-from channelserver.start.logs import show_reactor_log
+from channelserver.start.logs import join_logs, observer
 from channelserver.start.project import StartError
 from channelserver.start.signals import other_signals, stop_on_signals
 from channelserver.start.workers import ALWAYS_SERVED, Workers, make_workers
@@ -77,14 +79,16 @@ class Command(BaseCommand):
             process = WorkerProcess(values, options["only_channels"], options["exclude_channels"])
         except START_ERRORS as error:
             raise CommandError(str(error)) from error
-        show_reactor_log(logging.INFO)
+        join_logs(values.log_level)
+        globalLogBeginner.beginLoggingTo([observer(values, sys.stdout)], redirectStandardIO=False)
         if options["verbosity"] > 1:
             process.pool.worker.callback = self._log_message
         connections.close_all()
         count, noun = values.threads, "thread" if values.threads == 1 else "threads"
-        self.stdout.write(
-            f"Worker process {os.getpid()} for channel layer {process.wrapper}: {count} {noun}, "
-            f"channels {', '.join(process.pool.channels)}. {process.shortcuts}. Stop it with CONTROL-C."
+        logger.info(
+            "%s",
+            f"worker process {os.getpid()} for channel layer {process.wrapper}: {count} {noun}, "
+            f"channels {', '.join(process.pool.channels)}. {process.shortcuts}. Stop it with CONTROL-C.",
         )
         process.run()
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from channelserver.server.websocket.frames import FIN, RSV1, Opcode
-from tests.fakes import FakeServer, StrictTestCase
+from tests.fakes import FakeServer, StrictTestCase, get
 from tests.lab import RawClient
 from tests.process import ServerTestCase, project, wait_until
 from tests.raw import Raw
@@ -264,3 +264,21 @@ class RefusedTests(StrictTestCase):
             {name: server.layer.queues.statistics(name)["messages_pending"] for name in server.layer.queues.names()},
             {"websocket.connect": 1},
         )
+
+
+class HeadTests(StrictTestCase):
+    """Heads of requests, which browsers make large."""
+
+    def test_entered_while_it_is_kept(self) -> None:
+        """A large head is in the account as long as its request is with the application, and without weighing."""
+        server = self.make_server()
+        client = server.connect()
+        (connection,) = server.site.connections
+        account: Any = connection.account  # type: ignore[attr-defined]
+        self.patch(type(account), "weigh", lambda account: self.fail("weighed"))
+        idle = account.bytes
+        for _ in range(3):
+            client.send(get("/", f"Cookie: a={'x' * 6000}"))
+            self.assertGreater(account.bytes, idle + 6000)
+            server.reply(server.message("http.request"), status=200, content=b"done")
+            self.assertEqual(account.bytes, idle)

@@ -61,8 +61,8 @@ class HTTPConnection(Connection):
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_begun", "_chatter", "_continues", "_direct", "_dispatcher", "_exchange", "_half_closed",
-        "_head", "_producing", "_reader", "websocket",
+        "_addresses", "_begun", "_chatter", "_continues", "_direct", "_dispatcher", "_entered", "_exchange",
+        "_half_closed", "_head", "_producing", "_reader", "websocket",
     )  # fmt: skip
 
     def __init__(self, site: Site, peer: str | None, dispatcher: Dispatcher) -> None:
@@ -75,6 +75,7 @@ class HTTPConnection(Connection):
         self._continues = False  # _advance() goes on in the next turn
         self._chatter: Bucket | None = None
         self._head: RequestHead | None = None
+        self._entered = 0  # bytes of the head in the account
         self._exchange: Exchange | None = None
         self.websocket: WebSocket | None = None
         self._addresses: dict[str, Any] = {}  # of the request, where a proxy knows better
@@ -236,8 +237,9 @@ class HTTPConnection(Connection):
         """The request is complete."""
         assert self._head is not None
         self._state = "answer"
-        if self._head.weight > SMALL:
-            self.account.weigh()
+        if self._head.weight > SMALL:  # as with most browsers: weighing the connection would take longer
+            self._entered = self._head.weight
+            self.account.enter(self._entered)
         exchange = self._exchange = Exchange(self, self._head, self._addresses["client"])
         self._dispatcher.answer(exchange, body, body_file, self._addresses)
         if self._half_closed:
@@ -272,6 +274,9 @@ class HTTPConnection(Connection):
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
         self._exchange = None
         self._head = None
+        if self._entered:
+            self.account.enter(-self._entered)
+            self._entered = 0
         if self._state != "answer":
             return
         if exchange.quiet and self._reader.buffer and reusable:

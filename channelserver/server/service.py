@@ -359,7 +359,10 @@ class ServerService(service.Service):
             finally:
                 self._site.bridge.post(lambda: None if done.called else done.callback(None))
 
-        threading.Thread(target=run, name="stopping", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="stopping", daemon=True).start()
+        except RuntimeError:  # there can be no more threads: the interpreter ends, or the system is full
+            run()
         return done
 
     def _when_empty(self) -> Any:

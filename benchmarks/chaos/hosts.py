@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO
 
-from channelserver.processes.shares import Shares
+from channelserver.processes.shares import BYTES, Shares
 
 #: Bytes of the access log at the start: nothing else is so long, so a limit on the length of files fills its disk only.
 PADDING = 64 * 1024 * 1024
@@ -107,7 +107,8 @@ class Host:
         descriptors = Path(f"/proc/{self.process.pid}/fd")
         for entry in descriptors.iterdir():
             if "channelserver-shares" in os.readlink(entry):
-                self._shares.append(Shares(os.open(entry, os.O_RDWR), self.processes, 1))
+                descriptor = os.open(entry, os.O_RDWR)
+                self._shares.append(Shares(descriptor, os.fstat(descriptor).st_size // BYTES, 1))
                 break
         return time.monotonic() - began
 

@@ -19,8 +19,9 @@ from channelserver.layers.losses import REASONS, named
 _NUMBERS = 3 + len(REASONS)
 #: Why a process should be replaced, by the number that it writes.
 WISHES = ("", "worker threads hung", "max requests")
-#: Bytes of a number.
+#: Bytes of a number, and of a process.
 _SIZE = 8
+BYTES = _NUMBERS * _SIZE
 #: Stands for the connections of a process that is not running.
 _ABSENT = 2**64 - 1
 
@@ -44,7 +45,7 @@ class Shares:
         self.processes = processes
         self._now = now
         self._others = [other for other in range(1, processes + 1) if other != number]
-        memory = memoryview(mmap.mmap(descriptor, processes * _NUMBERS * _SIZE)).cast("Q")
+        memory = memoryview(mmap.mmap(descriptor, processes * BYTES)).cast("Q")
         self._counts, self._beats = memory[:processes], memory[processes : 2 * processes]
         self._wishes = memory[2 * processes : 3 * processes]
         self._losses = [memory[3 * processes + index :: processes] for index in range(processes)]
@@ -53,7 +54,7 @@ class Shares:
     def make(cls, processes: int, now: Callable[[], float] = time.monotonic) -> Shares:
         """Return the shares of the first process; the others are not running yet."""
         descriptor = os.memfd_create("channelserver-shares")
-        os.ftruncate(descriptor, processes * _NUMBERS * _SIZE)
+        os.ftruncate(descriptor, processes * BYTES)
         shares = cls(descriptor, processes, 1, now)
         for number in range(2, processes + 1):
             shares.gone(number)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from channelserver.event_stream import EventStream
     from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
     from channelserver.message import Message
+    from channelserver.packing.data import data_folder
     from channelserver.routing import include, route, route_class
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Message",
     "__version__",
     "channel_layers",
+    "data_folder",
     "include",
     "route",
     "route_class",
@@ -38,6 +40,7 @@ _HOME = {
     "Group": "channel",
     "Message": "message",
     "channel_layers": "asgi",
+    "data_folder": "packing.data",
     "include": "routing",
     "route": "routing",
     "route_class": "routing",

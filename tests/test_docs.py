@@ -61,6 +61,7 @@ FOREIGN = {
     "journalctl": "nothing: no unit runs",
     "cp": "that its files are in the checkout",
     "pre-commit": "nothing: it would change how git commits",
+    "scp": "nothing: there is no other machine",
     "systemctl": "that the units are in the checkout",
     "tox": "that the environments exist",
     "twine": "nothing: it would upload",
@@ -253,6 +254,11 @@ class PageTestCase(ServerTestCase):
                 "load_command_class(app, sys.argv[1]).create_parser('manage.py', sys.argv[1]).parse_args(sys.argv[2:])"
             )
             self.run_script(code, *words[1:])
+
+    def try_mysite(self, words: list[str]) -> None:
+        """A packed site; tests.test_pack has one."""
+        if words[:1] != ["migrate"]:
+            Options().parseOptions(words)
 
     def try_python3(self, words: list[str]) -> None:
         if words[:2] == ["-m", "benchmarks"]:

@@ -1,4 +1,4 @@
-"""The command ``channelserver``: ``serve``, ``demo``, ``check``, ``send``, ``work`` and ``version``.
+"""The command ``channelserver``: ``serve``, ``demo``, ``check``, ``send``, ``work``, ``pack`` and ``version``.
 
 Runs in the main thread. Each command imports what it needs: ``send`` is for cron jobs, and needs no server.
 """
@@ -79,6 +79,13 @@ def work(arguments: Arguments) -> None:
     _manage("runworker", arguments, "work")
 
 
+def pack(arguments: Arguments) -> None:
+    """Make one executable file of the project, for machines without Python."""
+    from channelserver.packing.command import run
+
+    run("channelserver pack", arguments)
+
+
 def version(arguments: Arguments) -> None:
     """Print the version."""
     import django
@@ -109,6 +116,7 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], None], str]] = {
     "check": (check, "check"),
     "send": (send, 'send --group chat \'{"text": "hello"}\''),
     "work": (work, "work --only-channels 'mail.*'"),
+    "pack": (pack, "pack -o mysite"),
     "version": (version, ""),
     "help": (show_help, ""),
 }

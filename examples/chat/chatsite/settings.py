@@ -16,9 +16,10 @@ from pathlib import Path
 
 from django.core.management.utils import get_random_secret_key
 
+from channelserver import data_folder
+
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(os.environ.get("CHATSITE_DATA") or BASE_DIR / "data")
-DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+DATA_DIR = data_folder(os.environ.get("CHATSITE_DATA") or BASE_DIR / "data")
 
 
 def secret_key(path):

@@ -1,0 +1,100 @@
+#!/bin/sh
+# A Django site in one file. The lines up to "exit" are a shell script, the rest is its archive; see --help.
+name='@NAME@' hash='@HASH@' skip=@SKIP@ loader='@LOADER@' glibc='@GLIBC@' python='@PYTHON@'
+
+fail() {
+    printf '%s: %s\n' "$name" "$1" >&2
+    exit 1
+}
+
+case $0 in
+*/*) file=$0 ;;
+*) file=$(command -v -- "$0") || file=$0 ;;
+esac
+file=$(readlink -f -- "$file") || fail "the path of this file cannot be found out; call it by its full path"
+beside=${file%/*}
+[ -n "$beside" ] || beside=/
+
+if [ -n "$loader" ] && [ ! -e "$loader" ]; then
+    fail "this machine has no glibc ($loader is missing; Alpine and other systems on musl have none); it needs a system with glibc $glibc or later"
+fi
+
+# Whether a folder was unpacked completely, and by this user.
+usable() {
+    [ -f "$1/.complete" ] && [ -O "$1" ] && [ ! -L "$1" ]
+}
+
+# The version of glibc here: the library is a program that says so.
+glibc_here() {
+    for library in "${loader%/*}"/libc.so.6 /lib/*-linux-gnu/libc.so.6 /usr/lib/*-linux-gnu/libc.so.6 /lib64/libc.so.6; do
+        if [ -f "$library" ]; then
+            text=$("$loader" "$library" 2>/dev/null) || text=$("$library" 2>/dev/null) || continue
+            text=${text#*release version }
+            printf '%s' "${text%%[!0-9.]*}"
+            return
+        fi
+    done
+}
+
+unpack() {
+    draft=$(mktemp -d "$1/.$name-$hash.$$.XXXXXX" 2>/dev/null) || return 1
+    message=$({ tail -c +"$skip" -- "$file" | gzip -dc | tar -xmf - -C "$draft"; } 2>&1)
+    if [ $? -ne 0 ] || [ ! -f "$draft/.complete" ]; then
+        rm -rf -- "$draft"
+        case $message in
+        *[Nn]o\ space*) problem="there is no space left in $1" ;;
+        *) problem="the file is incomplete or damaged; copy it here once more" ;;
+        esac
+        return 1
+    fi
+    message=$(LD_LIBRARY_PATH=$draft/python/lib/shared PYTHONHOME=$draft/python "$draft/python/bin/$python" -S -c '' 2>&1)
+    if [ $? -ne 0 ]; then
+        rm -rf -- "$draft"
+        case $message in
+        *GLIBC_*)
+            here=$(glibc_here)
+            fail "it needs glibc $glibc or later, this machine has ${here:-an older one}; pack it on an older system, or with --python"
+            ;;
+        *[Pp]ermission*) problem="programs must not run in $1 (noexec)" ;;
+        *) problem="the interpreter does not run in $1: $message" ;;
+        esac
+        return 1
+    fi
+    # Another start may have been quicker; then this copy would land inside its folder.
+    if usable "$1/$name-$hash" || ! mv -- "$draft" "$1/$name-$hash" 2>/dev/null; then
+        rm -rf -- "$draft"
+    elif [ -d "$1/$name-$hash/${draft##*/}" ]; then
+        rm -rf -- "$1/$name-$hash/${draft##*/}"
+    fi
+    usable "$1/$name-$hash"
+}
+
+folder='' problem=''
+home=${HOME:-}
+for place in "${PACKED_DIR:-}" "${CACHE_DIRECTORY:-}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp; do
+    [ -n "$place" ] || continue
+    if usable "$place/$name-$hash"; then
+        folder=$place/$name-$hash
+        break
+    fi
+done
+if [ -z "$folder" ]; then
+    for place in "${PACKED_DIR:-}" "${CACHE_DIRECTORY:-}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp; do
+        [ -n "$place" ] || continue
+        [ -d "$place" ] || mkdir -p -- "$place" 2>/dev/null || continue
+        [ -w "$place" ] || continue
+        if unpack "$place"; then
+            folder=$place/$name-$hash
+            case $place in
+            /var/tmp | /tmp) printf '%s: unpacked into %s, which others clean up; set PACKED_DIR to a folder of your own\n' "$name" "$place" >&2 ;;
+            esac
+            break
+        fi
+    done
+fi
+[ -n "$folder" ] || fail "${problem:-there is no folder to unpack into}; set PACKED_DIR to a folder on a disk from which programs may run"
+
+export PACKED_SITE="$folder" PACKED_FILE="$file"
+unset PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE
+exec "$folder/python/bin/python" -s -m channelserver.packing.launch "$@"
+exit 1

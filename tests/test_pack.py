@@ -1,0 +1,548 @@
+"""One file: what goes in, where it unpacks, what it says."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import tarfile
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import requests
+from twisted.trial.unittest import SynchronousTestCase
+from websockets.sync.client import connect
+
+from channelserver.packing import elf, writes
+from channelserver.packing.tree import PRIVATE
+from tests.packed import SECRETS, in_root, make_root, missing, missing_for_chroot, pack, packed_site, write_site
+from tests.process import TIMEOUT, free_port, wait_until
+
+
+class PackedTestCase(SynchronousTestCase):
+    """Tests with the packed site."""
+
+    skip = missing() or None
+    timeout = 900
+
+    def setUp(self) -> None:
+        self.packed = packed_site()
+        self.folder = Path(tempfile.mkdtemp(prefix="channelserver-test-"))
+        self.addCleanup(self._remove)
+        self.site = self.folder / "site"
+        self.site.mkdir()
+        self.file = self.site / "chat"
+        shutil.copy(self.packed, self.file)
+        self.environment = {"PATH": os.environ["PATH"]}
+
+    def _remove(self) -> None:
+        subprocess.run(["chmod", "-R", "u+w", str(self.folder)], check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(self.file), *arguments]
+
+    def run_file(self, *arguments: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        """Run the file to its end."""
+        kwargs.setdefault("env", self.environment)
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, timeout=TIMEOUT * 3, check=False, **kwargs
+        )
+
+    def output(self, *arguments: str, **kwargs: Any) -> str:
+        """Run the file, which must succeed; return its output."""
+        done = self.run_file(*arguments, **kwargs)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    def serve(self, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+        """Start the server; return its process and its address."""
+        port = free_port()
+        process = subprocess.Popen(
+            self.command("--port", str(port), *arguments), env=self.environment, stdout=subprocess.DEVNULL,
+            stderr=open(self.folder / "errors.txt", "w"), text=True,
+        )  # fmt: skip
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        address = f"127.0.0.1:{port}"
+
+        def answers() -> bool:
+            self.assertIsNone(process.poll(), (self.folder / "errors.txt").read_text())
+            try:
+                return requests.get(f"http://{address}/login/", timeout=TIMEOUT).status_code == 200
+            except requests.ConnectionError:
+                return False
+
+        wait_until(answers, "the site")
+        return process, address
+
+    def unpacked(self) -> list[Path]:
+        """Return the unpacked folders beside the file."""
+        return sorted(path for path in (self.site / ".cache").iterdir() if path.name.startswith("chat-"))
+
+    def members(self) -> dict[str, tarfile.TarInfo]:
+        """Return what is in the archive."""
+        return {member.name: member for member in self._archive().getmembers()}
+
+    def _archive(self) -> tarfile.TarFile:
+        data = self.packed.read_bytes()
+        skip = int(re.search(rb"skip=(\d+)", data)[1])  # type: ignore[index]
+        return tarfile.open(fileobj=io.BytesIO(gzip.decompress(data[skip - 1 :])))
+
+
+class ContentTests(PackedTestCase):
+    """What goes in."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.environment["PACKED_DIR"] = str(self.packed.parent / "unpacked")
+
+    def test_developers_files(self) -> None:
+        """Nothing of the developer's is in the archive, and the report says so."""
+        data = self._archive()
+        text = b"".join(data.extractfile(member).read() for member in data if member.isfile())  # type: ignore[union-attr]
+        for name, secret in SECRETS.items():
+            self.assertNotIn(secret, text, name)
+        report = (self.packed.parent / "report").read_text()
+        for line in ("left out .*db.sqlite3", r"DATABASES\['default'\]\['NAME'\] → chat-data/db.sqlite3", "glibc 2"):
+            self.assertRegex(report, line)
+        self.assertIn("MEDIA_ROOT → chat-data/media", report)
+
+    def test_size_and_modes(self) -> None:
+        """Everything is read-only, has the same owner and time, and the last entry says that all are there."""
+        members = self.members()
+        self.assertEqual(list(members)[-1], ".complete")
+        for member in members.values():
+            self.assertEqual((member.uid, member.mtime, member.mode & 0o022), (0, 0, 0), member.name)
+        self.assertFalse([name for name in members if name.endswith((".po", ".sqlite3"))])
+
+    def test_texts(self) -> None:
+        """The file says what it is, what is in it, and what makes no sense here."""
+        self.assertRegex(self.output("--version"), r"^chat .*\(channelserver .*Django .*glibc 2\.\d+ or later\)")
+        self.assertRegex(self.output("--sbom"), r"(?m)^Twisted \d")
+        self.assertIn("CHAT_HOSTS", self.output("--help"))
+        for word in ("runserver", "collectstatic", "pack", "makemigrations"):
+            done = self.run_file(word)
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
+            self.assertIn(word, done.stderr)
+        done = self.run_file("no-such-command")
+        self.assertEqual(done.returncode, 1)
+        done = self.run_file("--no-such-flag")
+        self.assertIn("--no-such-flag", done.stderr)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("[Service]", self.output("install"))
+        self.assertIn("changepassword", self.output("help", "--commands"))
+
+    def test_units(self) -> None:
+        """The printed units are valid."""
+        if shutil.which("systemd-analyze") is None:
+            self.skipTest("systemd is not installed")
+        service, _, socket = self.output("install").partition("# /etc/systemd/system/chat.socket")
+        (self.folder / "chat.service").write_text(service)
+        (self.folder / "chat.socket").write_text(socket)
+        done = subprocess.run(
+            ["systemd-analyze", "verify", str(self.folder / "chat.service"), str(self.folder / "chat.socket")],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
+    def test_twice_the_same(self) -> None:
+        """Two packs of the same tree are the same, byte for byte."""
+        done = pack(self.packed.parent / "project", self.folder / "chat")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual((self.folder / "chat").read_bytes(), self.packed.read_bytes())
+
+
+class PlaceTests(PackedTestCase):
+    """Where the file unpacks."""
+
+    def test_names_and_ways(self) -> None:
+        """Any name of a folder, a link, the path, another working directory."""
+        odd = self.folder / "it's an odd 'place'"
+        odd.mkdir()
+        shutil.copy(self.packed, odd / "chat")
+        link = self.folder / "linked"
+        link.symlink_to(odd / "chat")
+        for command in ([str(odd / "chat")], [str(link)], ["./chat"], ["chat"]):
+            environment = {"PATH": f"{odd}:{os.environ['PATH']}"}
+            done = subprocess.run(
+                [*command, "check"], cwd=odd, env=environment, capture_output=True, text=True, check=False
+            )
+            self.assertEqual(done.returncode, 0, f"{command}: {done.stderr}")
+        self.assertEqual(len(list((odd / ".cache").iterdir())), 1)
+        self.assertTrue((odd / "chat-data").is_dir())
+
+    def test_read_only_folder(self) -> None:
+        """A folder that cannot be written to: PACKED_DIR and the variable for the data name others."""
+        if os.getuid() == 0:
+            self.skipTest("root may write everywhere")
+        self.site.chmod(0o555)
+        self.addCleanup(self.site.chmod, 0o755)
+        self.environment |= {"PACKED_DIR": str(self.folder / "cache"), "CHAT_DATA": str(self.folder / "data")}
+        self.output("check")
+        self.assertTrue((self.folder / "cache").is_dir())
+
+    def test_ten_at_once(self) -> None:
+        """Ten first starts at once make one folder."""
+        processes = [
+            subprocess.Popen(self.command("--version"), env=self.environment, stdout=subprocess.PIPE, text=True)
+            for _ in range(4)
+        ]
+        outputs = {process.communicate()[0] for process in processes}
+        self.assertEqual((len(outputs), {process.returncode for process in processes}), (1, {0}))
+        self.output("check")
+        self.assertEqual([path.name[:5] for path in (self.site / ".cache").iterdir()], ["chat-"])
+
+    def test_killed_while_unpacking(self) -> None:
+        """A start that is killed leaves nothing behind that is used, and the next one cleans up."""
+        for seconds in (0.05, 0.3, 0.8):
+            process = subprocess.Popen(self.command("check"), env=self.environment, start_new_session=True)
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.output("check")
+        self.assertEqual([path.name[:5] for path in (self.site / ".cache").iterdir()], ["chat-"])
+
+    def test_truncated(self) -> None:
+        """Half a file says so, and leaves nothing."""
+        data = self.packed.read_bytes()
+        for size in (len(data) // 2, len(data) - 1):
+            self.file.write_bytes(data[:size])
+            self.environment["PACKED_DIR"] = str(self.folder / "cache")
+            done = self.run_file("check")
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("incomplete", done.stderr)
+            self.assertEqual(list((self.folder / "cache").iterdir()), [])
+
+    def test_strangers_folder(self) -> None:
+        """A folder of the right name that belongs to somebody else is not used."""
+        if os.getuid() != 0:
+            self.skipTest("only root can make files of others")
+        self.output("check")
+        (good,) = self.unpacked()
+        stranger = self.folder / "strange" / good.name
+        stranger.mkdir(parents=True)
+        (stranger / ".complete").touch()
+        os.chown(stranger, 12345, 12345)
+        self.environment["PACKED_DIR"] = str(self.folder / "strange")
+        self.output("check")  # it would fail in the stranger's empty folder
+
+    def test_full_disk(self) -> None:
+        """A full disk is a sentence."""
+        small = self.folder / "small"
+        small.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(small)], check=False)
+        if done.returncode:
+            self.skipTest("no file system can be mounted")
+        self.addCleanup(subprocess.run, ["umount", str(small)], check=False)
+        script = self.file.read_bytes().replace(
+            b'"${CACHE_DIRECTORY:-}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp',
+            b'""',
+        )
+        self.file.write_bytes(re.sub(rb"skip=(\d+)", b"skip=%d" % self._skip(script), script))
+        self.environment["PACKED_DIR"] = str(small)
+        done2 = self.run_file("check")
+        self.assertEqual(done2.returncode, 1)
+        self.assertIn("no space left", done2.stderr)
+        self.assertEqual(list(small.iterdir()), [])
+
+    @staticmethod
+    def _skip(data: bytes) -> int:
+        return data.index(b"\nexit 1\n") + len(b"\nexit 1\n") + 1
+
+    def test_no_exec(self) -> None:
+        """A place from which programs must not run is passed over."""
+        place = self.folder / "noexec"
+        place.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,size=300m", "tmpfs", str(place)], check=False)
+        if done.returncode:
+            self.skipTest("no file system can be mounted")
+        self.addCleanup(subprocess.run, ["umount", str(place)], check=False)
+        self.environment["PACKED_DIR"] = str(place)
+        self.output("check")
+        self.assertEqual(list(place.iterdir()), [])
+        self.assertEqual(len(self.unpacked()), 1)
+
+    def test_versions(self) -> None:
+        """A new version lets the old one run to its end; the third removes the first when nobody runs it."""
+        self.output("migrate", "-v", "0")
+        process, address = self.serve()
+        (first,) = self.unpacked()
+        for letter in "bc":
+            other = self.site / ".cache" / f"chat-{letter * 16}"
+            shutil.copytree(first, other)
+            time_of = 1_000_000_000 + ord(letter)
+            os.utime(other, (time_of, time_of))
+        renamed = self.site / ".cache" / ("chat-" + "d" * 16)
+        shutil.copytree(first, renamed)
+        data = self.packed.read_bytes().replace(first.name.removeprefix("chat-").encode(), b"d" * 16)
+        draft = self.site / "draft"
+        draft.write_bytes(data)
+        draft.chmod(0o755)
+        os.replace(draft, self.file)
+        self.output("check")
+        self.assertEqual({path.name[5] for path in self.unpacked()} - {"c", "d"}, {first.name[5]})  # b is gone
+        self.assertEqual(requests.get(f"http://{address}/login/", timeout=TIMEOUT).status_code, 200)
+        process.terminate()
+        self.assertEqual(process.wait(TIMEOUT), 0)
+
+    def test_data_outlives_the_folder(self) -> None:
+        """What the site has written is beside the file, and stays; nothing is written below the unpacked folder."""
+        self.output("migrate", "-v", "0")
+        (folder,) = self.unpacked()
+        before = {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+        process, _ = self.serve()
+        process.terminate()
+        self.assertEqual(process.wait(TIMEOUT), 0)
+        self.output("check")
+        self.assertEqual({path: path.lstat().st_mtime_ns for path in folder.rglob("*")}, before)
+        key = (self.site / "chat-data" / "secret_key").read_bytes()
+        self.assertEqual(stat.S_IMODE((self.site / "chat-data" / "secret_key").stat().st_mode), 0o600)
+        shutil.rmtree(folder)
+        self.output("migrate", "--check")
+        self.assertEqual((self.site / "chat-data" / "secret_key").read_bytes(), key)
+
+    def test_environment_file(self) -> None:
+        """``chat.env`` is read; a wrong line is named; the environment comes first."""
+        env = self.site / "chat.env"
+        env.write_text('# a comment\nCHAT_HOSTS="example.org"\nexport CHAT_DEBUG=1\n')
+        code = "from django.conf import settings; print(settings.ALLOWED_HOSTS[-1], settings.DEBUG)"
+        self.assertIn("example.org True", self.output("shell", "-c", code))
+        self.environment["CHAT_DEBUG"] = "0"
+        self.assertIn("example.org False", self.output("shell", "-c", code))
+        env.write_text("nonsense\n")
+        done = self.run_file("check")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("line 1", done.stderr)
+
+    def test_unpack(self) -> None:
+        """``unpack`` makes a folder that runs by itself."""
+        self.output("unpack", str(self.folder / "there"))
+        done = subprocess.run(
+            [str(self.folder / "there" / "bin" / "chat"), "check"],
+            env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(self.run_file("unpack", str(self.folder / "there")).returncode, 1)
+
+
+class ChrootTests(PackedTestCase):
+    """On a machine that has busybox and glibc, and nothing else."""
+
+    skip = missing_for_chroot() or None
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = self.folder / "root"
+        self.root.mkdir()
+        self.site = make_root(self.root)
+        self.file = self.site / "chat"
+        shutil.copy(self.packed, self.file)
+        self.environment = dict(os.environ)
+
+    def command(self, *arguments: str) -> list[str]:
+        return in_root(self.root, "/bin/sh", "-c", 'cd /srv/site && exec ./chat "$@"', "sh", *arguments)
+
+    def test_site(self) -> None:
+        """Migrate, sign up, chat, upload, static files, two processes of which one is killed, and stop."""
+        self.output("migrate", "-v", "0")
+        self.environment["DJANGO_SUPERUSER_PASSWORD"] = "x"
+        code = (
+            "from django.contrib.auth import get_user_model as m; "
+            "m().objects.create_superuser('root', password='secret-of-root')"
+        )
+        self.output("shell", "-c", code)
+        process, address = self.serve("--processes", "2")
+        origin = f"http://{address}"
+        guests = [self.sign_up(origin, name) for name in ("ann", "ben")]
+        sockets = [
+            connect(
+                f"ws://{address}/ws/room/{self.room(guests[0], origin)}/",
+                additional_headers={"Cookie": "; ".join(f"{key}={value}" for key, value in guest.cookies.items())},
+                origin=origin, open_timeout=TIMEOUT,
+            )
+            for guest in guests
+        ]  # fmt: skip
+        sockets[0].send(json.dumps({"type": "line", "text": "tea is ready", "key": str(uuid.uuid4())}))
+        for socket in sockets:
+            wait_until(lambda: "tea is ready" in socket.recv(TIMEOUT), "the message")  # noqa: B023
+            socket.close()
+        page = guests[0].get(f"{origin}/login/", timeout=TIMEOUT)
+        for path in set(re.findall(r'"(/static/[^"]+)"', page.text)):
+            self.assertEqual(requests.get(origin + path, timeout=TIMEOUT).status_code, 200, path)
+        self.upload(origin)
+        self.assertEqual((self.site / "chat-data" / "media" / "note.txt").read_text(), "a note")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        self.assertEqual(len(children), 1)
+        os.kill(int(children[0]), signal.SIGKILL)
+
+        def replaced() -> bool:
+            now = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            return bool(now) and now != children
+
+        wait_until(replaced, "another second process")
+        self.assertEqual(requests.get(f"{origin}/login/", timeout=TIMEOUT).status_code, 200)
+        process.terminate()
+        self.assertEqual(process.wait(TIMEOUT), 0)
+        found = subprocess.run(
+            ["find", str(self.root), "-path", "*/.cache", "-prune", "-o", "-name", "python*", "-print"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        self.assertEqual(found, "")
+
+    def sign_up(self, origin: str, name: str) -> requests.Session:
+        session = requests.Session()
+        session.get(f"{origin}/signup/", timeout=TIMEOUT)
+        fields = {
+            "username": name, "password1": f"long-{name}-word", "password2": f"long-{name}-word",
+            "csrfmiddlewaretoken": session.cookies["csrftoken"],
+        }  # fmt: skip
+        answer = session.post(f"{origin}/signup/", data=fields, headers={"Referer": origin}, timeout=TIMEOUT)
+        self.assertEqual(answer.status_code, 200)
+        self.assertIn("sessionid", session.cookies)
+        return session
+
+    def room(self, session: requests.Session, origin: str) -> str:
+        """Make a room; return its name in URLs."""
+        fields = {"name": "Kitchen", "csrfmiddlewaretoken": session.cookies["csrftoken"]}
+        answer = session.post(f"{origin}/", data=fields, headers={"Referer": origin}, timeout=TIMEOUT)
+        self.assertEqual(answer.status_code, 200)
+        return answer.url.rstrip("/").rpartition("/")[2]
+
+    def upload(self, origin: str) -> None:
+        session = requests.Session()
+        session.get(f"{origin}/login/", timeout=TIMEOUT)
+        fields = {
+            "username": "root", "password": "secret-of-root", "csrfmiddlewaretoken": session.cookies["csrftoken"],
+        }  # fmt: skip
+        session.post(f"{origin}/login/", data=fields, headers={"Referer": origin}, timeout=TIMEOUT)
+        fields = {"csrfmiddlewaretoken": session.cookies["csrftoken"]}
+        answer = session.post(
+            f"{origin}/admin/uploads/upload/add/", data=fields, files={"file": ("note.txt", "a note")},
+            headers={"Referer": origin}, timeout=TIMEOUT,
+        )  # fmt: skip
+        self.assertEqual(answer.status_code, 200)
+
+    def test_no_glibc(self) -> None:
+        """Without glibc, one sentence."""
+        root = self.folder / "musl"
+        root.mkdir()
+        site = make_root(root, libc=False)
+        shutil.copy(self.packed, site / "chat")
+        done = subprocess.run(
+            in_root(root, "/bin/sh", "/srv/site/chat", "check"), capture_output=True, text=True, check=False
+        )
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
+        self.assertIn("no glibc", done.stderr)
+
+    def test_old_glibc(self) -> None:
+        """With an older glibc, one sentence with both versions."""
+        libc = self.root / "lib" / "x86_64-linux-gnu" / "libc.so.6"
+        data = libc.read_bytes()
+        version = re.search(rb"GLIBC_2\.(3\d)\0", data)
+        assert version is not None
+        for number in range(30, 40):  # names of versions that this library no longer has
+            data = data.replace(b"GLIBC_2.%d\0" % number, b"GLIBC_2.x%d"[: len(b"GLIBC_2.%d\0" % number)])
+        libc.write_bytes(data)
+        libm = self.root / "lib" / "x86_64-linux-gnu" / "libm.so.6"
+        libm.write_bytes(libm.read_bytes())
+        done = self.run_file("check")
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1), done.stderr)
+        self.assertRegex(done.stderr, r"needs glibc 2\.\d+ or later, this machine has")
+
+
+class RefusalTests(SynchronousTestCase):
+    """What cannot be packed, and how it says so. Nothing is packed here."""
+
+    skip = missing() or None
+
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="channelserver-test-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def refused(self, project: Path, output: str = "site", *arguments: str) -> str:
+        done = pack(project, self.folder / output, *arguments)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertNotIn("Traceback", done.stderr)
+        self.assertFalse((self.folder / output).is_file())
+        return done.stderr
+
+    def test_no_project(self) -> None:
+        """A folder without a project."""
+        empty = self.folder / "empty"
+        empty.mkdir()
+        self.assertIn("No settings module given", self.refused(empty))
+
+    def test_settings_that_write(self) -> None:
+        """Settings that write into the project's folder."""
+        write_site(self.folder / "project")
+        with open(self.folder / "project" / "chatsite" / "settings.py", "a") as stream:
+            stream.write('\n(BASE_DIR / "written.txt").write_text("")\n')
+        error = self.refused(self.folder / "project")
+        self.assertIn("written.txt", error)
+        self.assertIn("data_folder", error)
+
+    def test_wrong_options(self) -> None:
+        """Names that a file cannot have, and another interpreter that does not fit."""
+        write_site(self.folder / "project")
+        self.assertIn("cannot be called", self.refused(self.folder / "project", "my site"))
+        self.assertIn("/nowhere", self.refused(self.folder / "project", "site", "--python", "/nowhere"))
+
+
+class PartsTests(SynchronousTestCase):
+    """Parts of packing by themselves."""
+
+    def test_elf(self) -> None:
+        """The loader and the version of glibc are read from the headers; damage is an error."""
+        if missing():
+            self.skipTest(missing())
+        found = elf.needs(Path("/bin/sh").resolve())
+        self.assertEqual(found.loader, "/lib64/ld-linux-x86-64.so.2")
+        self.assertGreaterEqual(found.glibc, (2, 2))
+        damaged = Path(self.mktemp())
+        damaged.write_bytes(Path("/bin/sh").read_bytes()[:100])
+        self.assertRaises(ValueError, elf.needs, damaged)
+        damaged.write_bytes(b"#!/bin/sh\n")
+        self.assertFalse(elf.is_elf(damaged))
+
+    def test_moved_settings(self) -> None:
+        """Every setting that names a place in the project moves; others stay."""
+        project = Path("/srv/project")
+
+        class Settings:
+            DATABASES = {
+                "a": {"ENGINE": "django.db.backends.sqlite3", "NAME": project / "db.sqlite3"},
+                "b": {"ENGINE": "django.db.backends.sqlite3", "NAME": "relative.db"},
+                "c": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+                "d": {"ENGINE": "django.db.backends.postgresql", "NAME": "site"},
+            }
+            MEDIA_ROOT = str(project / "media")
+            CACHES = {"default": {"LOCATION": "unique-snowflake"}, "files": {"LOCATION": str(project / "cache")}}
+            LOGGING = {"handlers": {"file": {"filename": str(project / "logs" / "site.log")}, "console": {}}}
+            SESSION_FILE_PATH = "/var/lib/sessions"
+            CHANNELSERVER = {"local_socket": str(project / "s.sock"), "threads": 3}
+
+        self.assertEqual(
+            writes.moved(Settings, project),
+            [
+                (["DATABASES", "a", "NAME"], "db.sqlite3"),
+                (["DATABASES", "b", "NAME"], "relative.db"),
+                (["MEDIA_ROOT"], "media"),
+                (["CACHES", "files", "LOCATION"], "cache"),
+                (["LOGGING", "handlers", "file", "filename"], "logs/site.log"),
+                (["CHANNELSERVER", "local_socket"], "s.sock"),
+            ],
+        )
+
+    def test_private_files(self) -> None:
+        """The list of what is the developer's has what it must have."""
+        self.assertTrue({"*.sqlite3", ".env", ".git", "*.pem", "*.key", "local_settings.py"} <= set(PRIVATE))

@@ -4,6 +4,7 @@ max_line_length = 120
 read_globals = {
   "redis", "KEYS", "ARGV",
   "P", "S", "now", "ends_of", "name_of", "rest_of", "make", "token_of", "wake", "advance", "shrink", "expire", "count",
-  "put", "put_lane", "drop", "forget_host", "add_reach", "waiting", "drop_token",
+  "put", "put_lane", "drop", "forget_host", "add_reach", "waiting", "drop_token", "deaths_of", "B", "epoch", "age", "shift",
+  "books", "split", "free",
 }
 files["**/prelude.lua"] = {ignore = {"211"}}

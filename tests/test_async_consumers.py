@@ -188,7 +188,7 @@ class WaitingTests(ServerTestCase):
         with open(self.folder / "settings.py", "a") as settings:
             settings.write(
                 "from channelserver.layers.redis import fetcher\nfrom channelserver.processes import hub\n"
-                "fetcher.MAX_IN_HAND = hub.MAX_IN_HAND = 3\n"
+                "fetcher.MAX_IN_HAND = hub.SLOTS = 3\n"
             )
         server = self.serve()
         first = [self.ask(server, f"/wait/?n={number}") for number in range(3)]
@@ -224,7 +224,7 @@ class RedisTests(RedisMixin, ConsumerTests):
 class RedisWaitingTests(RedisMixin, WaitingTests):
     """A server without threads, and a worker process, over Redis."""
 
-    joined = "Worker process"
+    joined = "worker process"
 
     def waiting(self, server: Server) -> int:
         return int(self.redis.command("LLEN", "channelserver:q:http.request")[1:])

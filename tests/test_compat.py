@@ -284,8 +284,9 @@ class CompatTests(TestCase):
             """
             SECRET_KEY = "only for tests"
             INSTALLED_APPS = [
-                "channels", "channelserver", "channelserver.delay",
-                "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions",
+                "channels", "channelserver", "channelserver.delay", "channelserver.jobs",
+                "django.contrib.admin", "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.messages",
+                "django.contrib.sessions",
             ]
             DATABASES = {}
             """,

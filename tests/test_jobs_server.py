@@ -93,6 +93,15 @@ class OneServerTests(JobsTestCase):
         figures = server.get("/-/health").json()
         self.assertEqual((figures["jobs_dead"], figures["jobs_overdue"], figures["jobs_running"]), (2, 1, 0))
 
+    def test_lost_threads(self) -> None:
+        """While all threads for jobs are in jobs whose time is over, the health check says so."""
+        server = self.start("--job-threads", "1")
+        server.wait_for(r"1 for jobs, so at most \d+ connections")
+        self.enqueue(server, "stubborn", "late", 1.5)
+        wait_until(lambda: server.get("/-/health").status_code == 503, "the lost thread")
+        wait_until(lambda: self.effects()["late"], "the end of the job")
+        wait_until(lambda: server.get("/-/health").status_code == 200, "the thread")
+
     def test_transactions(self) -> None:
         """A job never starts before the commit of its transaction, and not at all if there is none."""
         server = self.start()

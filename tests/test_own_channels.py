@@ -224,5 +224,5 @@ class OwnChannelRedisTests(OwnChannelTests):
         super().setUp()
 
     def arrange(self) -> Server:
-        self.worker(2).wait_for("Worker process")
+        self.worker(2).wait_for("worker process")
         return self.start("--threads", "2")

@@ -71,7 +71,7 @@ CHANNEL_LAYERS["default"] = {{
     def worker(self, threads: int) -> Server:
         """Start a worker process: it has no port."""
         worker = self.run_process([sys.executable, "manage.py", "runworker", "--threads", str(threads)])
-        worker.wait_for("Worker process")
+        worker.wait_for("worker process")
         return worker
 
     def notes(self, name: str) -> list[str]:

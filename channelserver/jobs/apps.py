@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core import checks
 from django.db.models.signals import post_delete, post_save
 
 
@@ -16,11 +18,22 @@ class JobsConfig(AppConfig):
 
     def ready(self) -> None:
         """Have servers notice what people change in the admin pages."""
+        from channelserver.jobs.compat import IN_DJANGO
         from channelserver.jobs.models import JobQueue, Schedule
 
+        if not IN_DJANGO and not apps.is_installed("django_tasks"):
+            checks.register(_check_backends)  # else Django, or django-tasks, checks the backends
         for model in (Schedule, JobQueue):
             post_save.connect(_changed, sender=model)
             post_delete.connect(_changed, sender=model)
+
+
+def _check_backends(**_: Any) -> list[checks.CheckMessage]:
+    from channelserver.jobs.backend import JobBackend
+    from channelserver.jobs.compat import task_backends
+
+    found = [task_backends[alias] for alias in getattr(settings, "TASKS", None) or {}]
+    return [message for backend in found if isinstance(backend, JobBackend) for message in backend.check()]
 
 
 def _changed(using: str, **_: Any) -> None:

@@ -88,6 +88,7 @@ class Claimer:
         self._ready = True  # a job may be ready
         self._next_look = 0.0
         self._next_at: float | None = None  # the next waiting job or schedule, Unix time
+        self._expected: float | None = None  # the earliest announced during a look, which may miss it
         self._next_prune = time.monotonic() + 60.0
         self._problem = ""
         self._thread: threading.Thread | None = None
@@ -120,6 +121,8 @@ class Claimer:
         with self._lock:
             if self._next_at is None or at < self._next_at:
                 self._next_at = at
+            if self._expected is None or at < self._expected:
+                self._expected = at
         if self._bell is not None:
             self._bell.ring()
 
@@ -139,6 +142,10 @@ class Claimer:
     def lost_threads(self) -> int:
         """Return how many threads are in jobs whose time is over."""
         return sum(running.is_late and not running.is_coroutine for running in list(self._running.values()))
+
+    def is_lost(self) -> bool:
+        """Whether all threads are: no job runs here until one of them ends."""
+        return self.lost_threads() >= self._most
 
     def drain(self) -> None:
         """Start no more jobs."""
@@ -356,10 +363,14 @@ class Claimer:
         assert self._presence is not None
         self._next_look = now + LOOK_SECONDS
         beat = self._presence.id if self._postgresql is not None else None
+        with self._lock:
+            self._expected = None
         found = store.look(self.using, beat)
         times = [at.timestamp() for at in (found.next_at, found.next_schedule) if at is not None]
         with self._lock:
-            self._next_at = min(times) if times else None
+            if self._expected is not None:
+                times.append(self._expected)
+            self._next_at = min(times, default=None)
         self._ready = self._ready or found.ready
         dead = self._dead(found.owners - {self._presence.id}, found.silent, now)
         for owner in dead:

@@ -137,8 +137,7 @@ def make_server(
         site.health = health = Health(site, values.health_path, lambda: len(workers.busy()), values.threads)
         if isinstance(pool, Workers):
             health.stalled = pool.stalled
-            if values.hang_timeout:
-                health.hung = partial(pool.stalled, values.hang_timeout)
+            health.hung = partial(pool.hung, values.hang_timeout)
             health.further = lambda: {
                 "streams": len(pool.streams) + len(site.replies.events),
                 "coroutines": len(event_loop),

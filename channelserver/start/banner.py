@@ -18,6 +18,7 @@ from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.server.common.options import Settings
 from channelserver.start.application import local_socket_of
 from channelserver.start.check import look_in_background
+from channelserver.start.jobs import runs_jobs, threads_for_jobs
 
 _log = Logger("channelserver")
 
@@ -44,7 +45,9 @@ def announce(listeners: Sequence[str], values: Settings, found: list[str], short
 def _workers(values: Settings) -> str:
     if not values.threads:
         return "no worker threads: this process serves connections only"
-    most = f"so at most {values.processes * values.threads} connections to each database"
+    jobs = threads_for_jobs(values.threads, values.job_threads) if runs_jobs() else 0
+    of_one = values.threads + (jobs + 1 if jobs else 0)  # and one for the thread that takes jobs
+    most = f"{f'{jobs} for jobs, ' if jobs else ''}so at most {values.processes * of_one} connections to each database"
     if values.processes > 1:
         return f"{values.processes} processes x {values.threads} threads, {most}"
     return f"worker threads: {values.threads}, {most}"

@@ -23,6 +23,11 @@ def threads_for_jobs(threads: int, job_threads: int | None) -> int:
     return max(1, threads // 2) if job_threads is None else job_threads
 
 
+def runs_jobs() -> bool:
+    """Whether the project has jobs."""
+    return apps.is_installed("channelserver.jobs") and bool(getattr(settings, "TASKS", None))
+
+
 def make_claimers(
     threads: int, job_threads: int | None, call_later: Callable[..., object], context: Callable[[], Context]
 ) -> list[Claimer]:
@@ -34,7 +39,7 @@ def make_claimers(
     :param context: returns the context for a job.
     """
     count = threads_for_jobs(threads, job_threads)
-    if not count or not apps.is_installed("channelserver.jobs") or not getattr(settings, "TASKS", None):
+    if not count or not runs_jobs():
         return []
     from channelserver.jobs.backend import JobBackend
     from channelserver.jobs.claimer import Claimer

@@ -101,6 +101,12 @@ class Workers(WorkerPool):
             lines += claimer.stop(STORE_SECONDS)
         return lines
 
+    def hung(self, seconds: float) -> bool:
+        """Whether all threads have been on the same message for longer than `seconds` (0: that does not count), or all
+        threads for jobs are lost to jobs whose time is over.
+        """
+        return bool(seconds and self.stalled(seconds)) or any(claimer.is_lost() for claimer in self.claimers)
+
     def job_figures(self) -> dict[str, int]:
         """Return what the claimers have counted, for ``/-/health``."""
         figures: Counter[str] = Counter()

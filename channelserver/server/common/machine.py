@@ -49,18 +49,22 @@ def _limits(top: Path, path: str, name: str) -> list[int]:
 
 
 #: Parameters of glibc's ``mallopt``, and the bytes they are set to.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2 * 1024 * 1024), (-3, 1024 * 1024)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 8 * 1024 * 1024), (-3, 1536 * 1024)
 
 
 def give_memory_back() -> None:
-    """Have large pieces of memory given back to the system when they are freed.
+    """Have large pieces of memory given back to the system when they are freed; now, what the start has freed (1 MB).
 
     By default glibc raises the size from which it does so to that of the largest piece freed so far. After an answer of
     5 MB all others come from its heap, which grows and does not shrink: with pages of megabytes for a thousand clients
-    resident memory was 100 MiB above what was kept for them. ``MALLOC_*`` variables of the environment win.
+    resident memory was 100 MiB above what was kept for them. The size is above that of usual answers, because each piece
+    that comes from the system costs page faults: a quarter of the time of an answer of 1 MiB. ``MALLOC_*`` variables of
+    the environment win.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
     with contextlib.suppress(AttributeError, OSError):  # not glibc
+        libc = ctypes.CDLL(None)
         for parameter, size in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
-            ctypes.CDLL(None).mallopt(parameter, size)
+            libc.mallopt(parameter, size)
+        libc.malloc_trim(0)

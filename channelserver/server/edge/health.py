@@ -48,7 +48,7 @@ class Health:
         self._figures_for = ProxyPolicy(site.options.health_figures)  # the same notation
         #: Whether no worker thread has moved for a second.
         self.stalled: Callable[[], bool] = lambda: False
-        #: The same for ``--hang-timeout``.
+        #: The same for ``--hang-timeout``; or all threads for jobs are lost.
         self.hung: Callable[[], bool] = lambda: False
         #: Returns further figures.
         self.further: Callable[[], dict[str, Any]] = dict

@@ -1,5 +1,5 @@
--- A host that was cut off holds these messages only; all others sent to it did not arrive. If Redis has been emptied, it
--- knows of none of these, and others may be on their way.
+-- A host that was cut off holds these messages only; all others sent to it did not arrive. If Redis has been emptied,
+-- it knows of none of these, and others may be on their way.
 -- Arguments: host, 1 if Redis has been emptied; then id and channel, a space, and lane or reply channel...
 -- Returns the channels of messages that did not arrive.
 local held, has, lost = P .. 'held:' .. ARGV[2], {}, {}

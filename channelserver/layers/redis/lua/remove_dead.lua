@@ -1,6 +1,6 @@
 -- Removes those of some silent hosts that are dead.
--- Arguments: lifetime of a host in ms, the same for a host that does not listen, lifetime of messages in ms, most deaths
--- of a message, hosts...
+-- Arguments: lifetime of a host in ms, the same for a host that does not listen, lifetime of messages in ms, most
+-- deaths of a message, hosts...
 -- Returns the names of removed hosts, each with what became of its messages, as forget_host() tells.
 local out = {}
 for i = 6, #ARGV do

@@ -65,6 +65,13 @@ def looping(context, key):
 
 
 @task
+@job(timeout=0.1)
+def stubborn(key, seconds):
+    time.sleep(seconds)
+    note(key)
+
+
+@task
 def poison(key):
     note(key)
     os._exit(1)

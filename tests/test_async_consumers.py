@@ -230,4 +230,4 @@ class RedisWaitingTests(RedisMixin, WaitingTests):
         return int(self.redis.command("LLEN", "channelserver:q:http.request")[1:])
 
     def check_losses(self, server: Server) -> None:
-        server.wait_for(r"is dead; [89] message\(s\) of connections are lost with it")
+        server.wait_for(r"[89] message\(s\) to 'http.request' lost: its worker process ended; it was host")

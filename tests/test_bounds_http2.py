@@ -532,6 +532,7 @@ class OddFrameTests(StrictTestCase):
         server = self.make_server()
         transport = self.connect(server)
         server.reactor.turn_began = 1.0
+        server.site.bridge._turning = server.reactor  # as this package's own reactor, which knows that
         for _ in range(1000):
             transport.protocol.dataReceived(frame(6, 0, 0, b"12345678"))
         self.assertEqual(len(transport._under_way), FRAMES_A_TURN * 17)

@@ -201,7 +201,7 @@ HOOKS = """
             connection.ensure_connection()
             del arguments["signal"]
             main = threading.current_thread() is threading.main_thread()
-            print(f"hook: {what} {sorted(arguments.items())} {main}", flush=True)
+            os.write(1, f"hook: {what} {sorted(arguments.items())} {main}\\n".encode())  # whole, beside other processes
             if what == "stopping":
                 raise ValueError("a hook")
         return receive

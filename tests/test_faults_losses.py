@@ -7,9 +7,10 @@ import resource
 import signal
 import sys
 from typing import Any
+from unittest import mock
 
 import requests
-from django.test import override_settings
+from django.conf import settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.checks import check_sqlite
@@ -245,6 +246,7 @@ class SqliteTests(LossesTestCase):
             ({}, 2, True), ({}, 1, False), ({"transaction_mode": "immediate"}, 2, False)
         ):  # fmt: skip
             databases = {"default": {"ENGINE": engine, "NAME": "x", "OPTIONS": options}}
-            with override_settings(DATABASES=databases, CHANNELSERVER={"processes": processes}):
+            self.patch(settings, "DATABASES", databases)
+            with mock.patch.object(settings, "CHANNELSERVER", {"processes": processes}, create=True):
                 found = check_sqlite(None)
             self.assertEqual([message.id for message in found], ["channelserver.W004"] * warned)

@@ -31,7 +31,7 @@ class WalkThroughTests(RedisServerTestCase, ProxiedTestCase):
     def serve(self, port: int = 0) -> Server:
         """Start the server as the page says, but for the addresses."""
         text = (Path(__file__).parent.parent / "docs" / PAGE).read_text()
-        words = re.search(r"twistd -n channelserver (--bind .*)", text)
+        words = re.search(r"channelserver serve (--bind .*)", text)
         assert words is not None
         return self.start(*re.sub(r"10[.]0[.]0[.][0-9]+", "127.0.0.1", words[1]).split(), port=port)
 

@@ -42,11 +42,12 @@ class Costs:
         """
         key = hash((channel, path))  # a path may be as long as a request's head
         with self._lock:
-            known = self._seconds.pop(key, seconds)
+            before = self._seconds.pop(key, None)
+            known = seconds if before is None else before
             self._seconds[key] = seconds if seconds < known else known + (seconds - known) * WEIGHT
             if len(self._seconds) > MOST_PATHS:
                 del self._seconds[next(iter(self._seconds))]
-        if seconds < LEVELS[0]:
+        if before is not None and max(before, seconds) < LEVELS[0]:  # a path that comes again, not one by chance
             self.quick_until = now + LATELY
 
     def level(self, channel: str, path: Hashable) -> float:

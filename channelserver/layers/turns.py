@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Protocol
 
-from channelserver.layers.costs import Costs, is_slow
+from channelserver.layers.costs import UNKNOWN, Costs, is_slow
 
 #: Address and port of a client, as in a message's ``client``; None: unknown.
 Client = tuple[str, int] | None
@@ -24,6 +24,8 @@ Client = tuple[str, int] | None
 
 #: What waits, by address and by connection; those whose turn is next come first.
 _Lines = dict[str, dict[Client, deque[Any]]]
+#: Items of which nothing is known, at which a thread that is kept for quick ones looks again.
+LOOK_AT = 100
 #: Of so many messages one is of a slower level, if several levels have some.
 SHARE = 4
 
@@ -121,7 +123,7 @@ class Turns:
 
     def has_quick(self) -> bool:
         """Whether there is something to take that is known to be quick."""
-        return bool(self) and not all(map(is_slow, self._sorted()))
+        return bool(self) and (not all(map(is_slow, self._sorted())) or self._find_quick())
 
     def append(self, item: Waiting, first: bool = False) -> None:
         """Add an item behind those of its client, or before them."""
@@ -163,7 +165,10 @@ class Turns:
         levels = self._sorted()
         order = [level for level in sorted(levels) if not (quick_only and is_slow(level))]
         if not order:
-            return None
+            if not self._find_quick():
+                return None
+            levels = self._sorted()
+            order = [level for level in sorted(levels) if not is_slow(level)]
         if len(order) > 1:
             picks = self._picks = self._picks + 1
             place = 0
@@ -235,6 +240,18 @@ class Turns:
                 self._enter(item, False)
             self.line.clear()
         return self._levels
+
+    def _find_quick(self) -> bool:
+        """Look again at items of which nothing was known when they came; return whether some are quick."""
+        lines = self._sorted().get(UNKNOWN, {})
+        every = chain.from_iterable(line for own in lines.values() for line in own.values())
+        costs, channel = self._threads.costs, self._channel
+        quick = [item for item in islice(every, LOOK_AT) if not is_slow(costs.level(channel, item.path))]
+        for item in quick:
+            self._take(UNKNOWN, _key(item.client), item.client, item)
+            self._sorted()
+            self._enter(item, False)
+        return bool(quick)
 
     def _enter(self, item: Waiting, first: bool) -> None:
         assert self._levels is not None

@@ -138,6 +138,8 @@ class MonitoringTestCase(ServerTestCase):
         lines = path.read_text().splitlines() if path.exists() else []
         for ours, django in NAMES.items():
             lines = [line.replace(ours, django) for line in lines]
+        # At its start, our server looks for migrations that are not applied. That belongs to no request.
+        lines = [line for line in lines if '"kind": "trace", "name": "sqlite.query"' not in line]
         return sorted(line for line in lines if ("async" not in line.lower()) == plain)
 
     def check(self) -> list[Report]:

@@ -57,9 +57,8 @@ def give_memory_back() -> None:
 
     By default glibc raises the size from which it does so to that of the largest piece freed so far. After an answer of
     5 MB all others come from its heap, which grows and does not shrink: with pages of megabytes for a thousand clients
-    resident memory was 100 MiB above what was kept for them. The size is above that of usual answers, because each piece
-    that comes from the system costs page faults: a quarter of the time of an answer of 1 MiB. ``MALLOC_*`` variables of
-    the environment win.
+    resident memory was 100 MiB above what was kept for them. Answers of 1 MiB stay in the heap, for each piece that
+    comes from the system costs page faults. ``MALLOC_*`` variables of the environment win.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return

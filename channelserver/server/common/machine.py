@@ -49,7 +49,7 @@ def _limits(top: Path, path: str, name: str) -> list[int]:
 
 
 #: Parameters of glibc's ``mallopt``, and the bytes they are set to.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 8 * 1024 * 1024), (-3, 1536 * 1024)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2 * 1024 * 1024), (-3, 1024 * 1024)
 
 
 def give_memory_back() -> None:
@@ -57,8 +57,7 @@ def give_memory_back() -> None:
 
     By default glibc raises the size from which it does so to that of the largest piece freed so far. After an answer of
     5 MB all others come from its heap, which grows and does not shrink: with pages of megabytes for a thousand clients
-    resident memory was 100 MiB above what was kept for them. Answers of 1 MiB stay in the heap, for each piece that
-    comes from the system costs page faults. ``MALLOC_*`` variables of the environment win.
+    resident memory was 100 MiB above what was kept for them. ``MALLOC_*`` variables of the environment win.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return

@@ -495,6 +495,9 @@ class RefusalTests(SynchronousTestCase):
     def test_wrong_options(self) -> None:
         """Names that a file cannot have, and another interpreter that does not fit."""
         write_site(self.folder / "project")
+        done = pack(self.folder / "project", self.folder / "project" / "chatsite")
+        self.assertIn("is a folder", done.stderr)
+        self.assertEqual(done.stdout, "")
         self.assertIn("cannot be called", self.refused(self.folder / "project", "my site"))
         self.assertIn("/nowhere", self.refused(self.folder / "project", "site", "--python", "/nowhere"))
 

@@ -381,7 +381,7 @@ class Claimer:
             self.counters["rescued"] += count
             if count:
                 self._ready = True
-                logger.warning("%d jobs of processes that died are run again", count)
+                logger.warning("%d job(s) of a process that died are run again", count)
             for job in poison:
                 self.counters["dead"] += 1
                 logger.error("job %s is dead: the process that ran it died %d times", job, store.MOST_DEATHS)

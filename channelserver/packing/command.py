@@ -17,7 +17,9 @@ from channelserver.packing.tree import PackError
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of packing."""
-    parser.add_argument("-o", "--output", metavar="FILE", help="the file to make; default: named after the project")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="the file to make; default: in the folder dist, named after the project"
+    )
     parser.add_argument(
         "--include", action="append", default=[], metavar="PATTERN", help="take in what is left out else"
     )
@@ -57,7 +59,7 @@ def pack_project(settings: str | None, pythonpath: str | None, given: dict[str, 
         Packer(
             folder,
             name,
-            Path(str(given["output"] or default)),
+            Path(str(given["output"] or f"dist/{default}")),
             given["exclude"],  # type: ignore[arg-type]
             given["include"],  # type: ignore[arg-type]
             None if languages is None else str(languages).split(","),

@@ -257,6 +257,7 @@ def _help(about: dict[str, Any]) -> str:
   ./{name}                    serve; options as for channelserver serve, see ./{name} serve --help
   ./{name} --migrate          apply migrations first
   ./{name} migrate            any command of the project; ./{name} help --commands lists them
+  ./{name} check-site         what would fail in production
   ./{name} work               run consumers in a process beside the server
   ./{name} install            print units for systemd; with --write, as root, install them
   ./{name} unpack FOLDER      unpack for a machine without a shell, or a read-only disk

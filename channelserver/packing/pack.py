@@ -72,6 +72,7 @@ class Packer:
         :raises PackError: the project cannot be packed.
         """
         began = time.monotonic()
+        self._check_output()
         self._step("settings")
         moved, static, local_socket = self._inspect()
         with tempfile.TemporaryDirectory(prefix="channelserver-pack-") as temporary:
@@ -84,8 +85,7 @@ class Packer:
             self._step("environment")
             tree.add_environment()
             self._step("project")
-            self._check_output()
-            tree.add_project(self.project)
+            tree.add_project(self.project, self.output)
             (tree.packages / "channelserver_packed.py").write_text(
                 f'"""The settings of this site, packed."""\n\nfrom {self.settings} import *  # noqa: F403\n\n'
                 "from channelserver.packing.applied import apply\n\napply(globals())\n"
@@ -146,9 +146,11 @@ class Packer:
 
     def _check_output(self) -> None:
         if self.output.is_dir():
-            raise PackError(f"{str(self.output)!r} is a folder; name a file with -o")
-        if not self.output.parent.is_dir():
-            raise PackError(f"the folder {str(self.output.parent)!r} does not exist")
+            raise PackError(f"{str(self.output)!r} is a folder; name a file elsewhere, for example -o dist/{self.name}")
+        try:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PackError(f"the folder {str(self.output.parent)!r} cannot be made: {error.strerror}") from error
 
     # -- the machine ---------------------------------------------------------------------------------------------------
 
@@ -314,8 +316,9 @@ class Packer:
         report(f"  the site writes to {self.name}-data beside the file:")
         for way, target in about["moved"]:
             report(f"                  {_way(way)} → {self.name}-data/{target}")
-        report(f"  DEBUG is off; set {self.prefix}_HOSTS to the names of the site")
-        report(f"Copy it to a server, then: ./{self.name} migrate && ./{self.name}")
+        report("  DEBUG is off")
+        report("Copy it to a server, then:")
+        report(f"  ./{self.name} migrate && {self.prefix}_HOSTS=example.org ./{self.name} --bind 0.0.0.0 --port 80")
 
 
 def _way(way: list[str]) -> str:

@@ -195,8 +195,11 @@ class Tree:
 
     # -- project -------------------------------------------------------------------------------------------------------
 
-    def add_project(self, project: Path) -> None:
-        """Add the project's folder, but for what is the developer's."""
+    def add_project(self, project: Path, output: Path) -> None:
+        """Add the project's folder, but for what is the developer's.
+
+        :param output: the file to make, which an earlier run may have left there.
+        """
         project = project.resolve()
 
         def unwanted(folder: str, names: list[str]) -> set[str]:
@@ -214,6 +217,8 @@ class Tree:
                     found.add(name)
                 elif not os.access(Path(folder) / name, os.R_OK) or not (Path(folder) / name).exists():
                     self.left_out.append(path)
+                    found.add(name)
+                elif Path(folder) / name == output:
                     found.add(name)
                 elif not ((Path(folder) / name).is_file() or (Path(folder) / name).is_dir()):
                     found.add(name)  # a socket or a pipe

@@ -116,7 +116,7 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], None], str]] = {
     "check": (check, "check"),
     "send": (send, 'send --group chat \'{"text": "hello"}\''),
     "work": (work, "work --only-channels 'mail.*'"),
-    "pack": (pack, "pack -o mysite"),
+    "pack": (pack, "pack"),
     "version": (version, ""),
     "help": (show_help, ""),
 }

@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import time
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -365,18 +366,18 @@ class ChrootTests(PackedTestCase):
         process, address = self.serve("--processes", "2")
         origin = f"http://{address}"
         guests = [self.sign_up(origin, name) for name in ("ann", "ben")]
-        sockets = [
-            connect(
-                f"ws://{address}/ws/room/{self.room(guests[0], origin)}/",
-                additional_headers={"Cookie": "; ".join(f"{key}={value}" for key, value in guest.cookies.items())},
-                origin=origin, open_timeout=TIMEOUT,
-            )
-            for guest in guests
-        ]  # fmt: skip
-        sockets[0].send(json.dumps({"type": "line", "text": "tea is ready", "key": str(uuid.uuid4())}))
-        for socket in sockets:
-            wait_until(lambda: "tea is ready" in socket.recv(TIMEOUT), "the message")  # noqa: B023
-            socket.close()
+        room = f"ws://{address}/ws/room/{self.room(guests[0], origin)}/"
+        cookies = ["; ".join(f"{key}={value}" for key, value in guest.cookies.items()) for guest in guests]
+        with ExitStack() as stack:
+            sockets = [
+                stack.enter_context(
+                    connect(room, additional_headers={"Cookie": cookie}, origin=origin, open_timeout=TIMEOUT)
+                )
+                for cookie in cookies
+            ]
+            sockets[0].send(json.dumps({"type": "line", "text": "tea is ready", "key": str(uuid.uuid4())}))
+            for socket in sockets:
+                wait_until(lambda: "tea is ready" in socket.recv(TIMEOUT), "the message")  # noqa: B023
         page = guests[0].get(f"{origin}/login/", timeout=TIMEOUT)
         for path in set(re.findall(r'"(/static/[^"]+)"', page.text)):
             self.assertEqual(requests.get(origin + path, timeout=TIMEOUT).status_code, 200, path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 from unittest import mock
 from zoneinfo import ZoneInfo
@@ -18,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver import Channel
 from channelserver.jobs import Cancel, JobBackend, Retry, captured_jobs, job, once, run_jobs, schedule, schedules, store
+from channelserver.jobs.claimer import Claimer
 from channelserver.jobs.compat import (
     IN_DJANGO,
     InvalidTask,
@@ -29,6 +33,7 @@ from channelserver.jobs.compat import (
 )
 from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, planned
 from channelserver.jobs.models import Job, JobError, JobQueue, Schedule, State
+from channelserver.jobs.presence import Presence
 from channelserver.jobs.runner import current
 from tests import DatabaseTestCase
 
@@ -115,6 +120,47 @@ def sends() -> None:
     add.enqueue(1, 1)
 
 
+class ClaimerTests(SynchronousTestCase):
+    """Parts of the claimer, without its thread."""
+
+    def make(self) -> Claimer:
+        return Claimer("default", None, 1, lambda *_: None, lambda *_: None)
+
+    def test_drain(self) -> None:
+        """While the server stops, a job that is due keeps the claimer from no sleep."""
+        claimer = self.make()
+        claimer.expect(0.0)
+        claimer._next_look = 105.0
+        self.assertEqual(claimer._pause(100.0), 0.0)
+        claimer.drain()
+        self.assertEqual(claimer._pause(100.0), 5.0)
+
+    def test_fork(self) -> None:
+        """A forked child does not take its parent's claimers for its own."""
+        script = (
+            "import os\nfrom channelserver.jobs.local import claimers\nclaimers['default'] = object()\n"
+            "child = os.fork()\nif not child: os._exit(len(claimers))\n"
+            "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(claimers))"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        self.assertEqual(done.stdout, "0 1\n")
+
+    def test_own_locks(self) -> None:
+        """A process does not take its own second claimer for dead, nor free its lock by looking."""
+        folder = Path(self.mktemp())
+        first, second = Presence(folder), Presence(folder)
+        self.assertEqual((first.is_dead(second.id), second.is_dead(first.id)), (False, False))
+        script = (
+            "import sys\nfrom pathlib import Path\nfrom channelserver.jobs.presence import Presence\n"
+            "presence = Presence(Path(sys.argv[1]))\nprint(*map(presence.is_dead, sys.argv[2:]))\npresence.close()"
+        )
+        command = [sys.executable, "-c", script, str(folder), first.id, second.id, "gone"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        self.assertEqual(done.stdout, "False False None\n")
+        first.close()
+        second.close()
+
+
 class MarkTests(SynchronousTestCase):
     """What a task says of itself."""
 
@@ -131,6 +177,7 @@ class MarkTests(SynchronousTestCase):
     def test_order_of_decorators(self) -> None:
         """``@job`` above ``@task`` says where it stands."""
         self.assertIn("below @task", str(self.assertRaises(TypeError, job(), add)))
+        self.assertIn("atomic", str(self.assertRaises(TypeError, job(atomic=True), slowly.func)))
 
     def test_wrong_schedules(self) -> None:
         """A schedule that can never be is an error where it stands."""

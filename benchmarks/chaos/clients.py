@@ -35,7 +35,7 @@ class HttpClient(threading.Thread):
             number = next(_numbers)
             port = random.choice(self._ports)
             try:
-                answer = requests.get(f"http://127.0.0.1:{port}/work/{number}/", timeout=20)
+                answer = requests.get(f"http://127.0.0.1:{port}/job/{number}/", timeout=20)
                 outcome = str(answer.status_code)
             except requests.RequestException:
                 outcome = "no answer"

@@ -268,11 +268,9 @@ class Claimer:
         if self._threads.waiting():
             ends.append(STUCK_SECONDS)
         with self._lock:
-            if self._next_at is not None:
+            if self._next_at is not None and not self._draining:  # then nothing that is due begins
                 ends.append(self._next_at - time.time())
-        ends += [
-            running.deadline - now for running in self._running.values() if running.deadline and not running.is_late
-        ]
+        ends += [run.deadline - now for run in self._running.values() if run.deadline is not None and not run.is_late]
         return max(0.0, min(ends))
 
     def _call_idle(self) -> None:
@@ -439,8 +437,6 @@ class Claimer:
         for running in list(self._running.values()):
             if running.deadline is None or running.is_late or now < running.deadline:
                 continue
-            if running.is_coroutine:
-                continue  # its own time-out cancels it
             running.is_late = running.cancelled = True
             self.counters["overdue"] += 1
             stack = ""
@@ -457,7 +453,7 @@ class Claimer:
     def _start(self, job: Job) -> None:
         running = Running(job, self.using, self._call_later, self._presence)
         self._running[job.pk] = running
-        if running.options.timeout is not None:
+        if running.options.timeout is not None and not running.is_coroutine:  # that is cancelled by its own time-out
             running.deadline = time.monotonic() + running.options.timeout
         if running.is_coroutine:
             self._coroutines += 1

@@ -5,6 +5,7 @@ Changed in the reactor thread, read in any.
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 
@@ -31,3 +32,5 @@ class LocalClaimer(Protocol):
 
 #: By the alias of their database.
 claimers: dict[str, LocalClaimer] = {}
+# Their threads stay in the parent process; a forked child wakes them as any other process does.
+os.register_at_fork(after_in_child=claimers.clear)

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -145,7 +146,7 @@ def job(
         a pair of a key, which other tasks may share, and the number.
     :param key: a function of the arguments.
     :raises ValueError: a value makes no sense.
-    :raises TypeError: it stands above ``@task``.
+    :raises TypeError: it stands above ``@task``; or a coroutine function is to be atomic.
     """
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise ValueError(f"retries must be a whole number from 0 up, not {retries!r}")
@@ -176,6 +177,8 @@ def job(
     def mark(function: F) -> F:
         if not callable(function) or hasattr(function, "enqueue"):
             raise TypeError("@job stands below @task: write @task first, and @job(...) on the next line")
+        if atomic and iscoroutinefunction(function):
+            raise TypeError("atomic=True is for plain functions: Django has no transactions in coroutines")
         setattr(function, _MARK, options)
         return function
 

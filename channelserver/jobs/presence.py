@@ -29,6 +29,8 @@ from typing import Any
 _LOCK, _WAKE = ".lock", ".wake"
 #: Bytes in the file for a job that is under way: its identifier and a space.
 _SLOT = 33
+#: This process's own: its locks do not hinder itself, and closing a file of theirs would free them (fcntl(2)).
+_own: set[str] = set()
 
 
 def folder_of(connection: Any) -> Path | None:
@@ -59,6 +61,7 @@ class Presence:
     def __init__(self, folder: Path | None) -> None:
         #: Names this start of this process; never a host or a process id, which another start may have again.
         self.id = secrets.token_hex(8)
+        _own.add(self.id)
         self._folder = folder
         self._lock: int | None = None
         self._slots: list[str] = []
@@ -80,6 +83,7 @@ class Presence:
 
     def close(self) -> None:
         """Remove the files: this process runs no more jobs."""
+        _own.discard(self.id)
         if self._folder is None or self._lock is None:
             return
         assert self.socket is not None
@@ -128,7 +132,7 @@ class Presence:
 
         For SQLite every owner is of this folder, so one without a file has ended.
         """
-        if owner == self.id:
+        if owner in _own:
             return False
         if self._folder is None:
             return True

@@ -44,7 +44,7 @@ def announce(listeners: Sequence[str], values: Settings, found: list[str], short
 
 def _workers(values: Settings) -> str:
     if not values.threads:
-        return "no worker threads: this process serves connections only"
+        return "no worker threads: requests wait for channelserver work, or another host"
     jobs = threads_for_jobs(values.threads, values.job_threads) if runs_jobs() else 0
     of_one = values.threads + (jobs + 1 if jobs else 0)  # and one for the thread that takes jobs
     most = f"{f'{jobs} for jobs, ' if jobs else ''}so at most {values.processes * of_one} connections to each database"

@@ -11,4 +11,4 @@ def work(request, number):
     return HttpResponse("sent")
 
 
-urlpatterns = [path("work/<int:number>/", work)]
+urlpatterns = [path("job/<int:number>/", work)]

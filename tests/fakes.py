@@ -216,14 +216,14 @@ class FakeTransport:
         self.write(b"".join(data))
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """See ``IConsumer``."""
+        """Take note of who writes (Twisted: ``IConsumer``)."""
         if self._producer is not None:
             raise RuntimeError("a second producer")
         assert streaming
         self._producer = producer
 
     def unregisterProducer(self) -> None:
-        """See ``IConsumer``."""
+        """Nobody writes any more."""
         self._producer = None
         self._producer_paused = False
 

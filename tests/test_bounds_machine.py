@@ -213,7 +213,7 @@ class ThreadRoomTests(SynchronousTestCase):
         self.unpatch = self.patch(threading.Thread, "start", start)
 
     def test_the_event_loop(self) -> None:
-        """A message for a coroutine is told so, and the loop begins when there is room."""
+        """A message for a coroutine waits, and the loop begins when there is room."""
         loop = EventLoop()
         self.assertRaises(NoThreadError, loop.post, print)
         self.assertRaises(NoThreadError, loop.post, print)

@@ -164,7 +164,7 @@ class EnvironmentTests(CommandTestCase):
     """Variables ``CHANNELSERVER_…``, and what other servers call the options."""
 
     def test_variables(self) -> None:
-        """The server and ``manage.py send`` read the same; a misspelt one is told."""
+        """The server and ``manage.py send`` read the same variables; the log names a misspelt one."""
         variables = {"CHANNELSERVER_LOCAL_SOCKET": str(self.folder / "other.sock"), "CHANNELSERVER_PROT": "80"}
         server = self.run_process(
             self.command("serve"), **variables, CHANNELSERVER_SETTINGS="settings", CHANNELSERVER_PORT="0",

@@ -71,7 +71,7 @@ class OneServerTests(JobsTestCase):
     """One server process."""
 
     def test_ways(self) -> None:
-        """Jobs come from a view and from another process, run in threads and on the loop, fail and are told."""
+        """Jobs come from a view and another process, run in threads and on the loop, and fail; results say so."""
         server = self.start()
         ids = {name: self.enqueue(server, name, name, *more)[0] for name, more in (
             ("effect", ()), ("waiting", (0.01,)), ("failing", ()), ("late", ()), ("looping", ()), ("first_time", ()),
@@ -161,7 +161,7 @@ class OneServerTests(JobsTestCase):
         )
 
     def test_locked(self) -> None:
-        """While somebody else locks the database, jobs wait; nothing is lost, and the log is short."""
+        """While another program locks the database, jobs wait; nothing is lost, and the log is short."""
         server = self.start()
         self.enqueue(server, "sleeping", "first", 0.5)
         wait_until(lambda: self.effects()["first-begins"], "the job")

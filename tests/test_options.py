@@ -169,7 +169,7 @@ class EnvironmentTests(SynchronousTestCase):
                 resolve({}, {}, {variable: value})
 
     def test_misspelt_variables(self) -> None:
-        """They are told, with the one that may be meant; those of Kubernetes are not."""
+        """The log names them and the one that may be meant, but for those of Kubernetes."""
         (line,) = unknown_variables({"CHANNELSERVER_PROT": "1", "CHANNELSERVER_PORT": "1", "PATH": ""})
         self.assertIn("CHANNELSERVER_PROT sets no option; did you mean CHANNELSERVER_PORT?", line)
         self.assertEqual(

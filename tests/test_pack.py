@@ -143,6 +143,10 @@ class ContentTests(PackedTestCase):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("[Service]", self.output("install"))
         self.assertIn("changepassword", self.output("help", "--commands"))
+        done = self.run_file("check-site")
+        self.assertEqual(done.returncode, 1)
+        for cure in ("set CHAT_HOSTS to", "run ./chat migrate"):
+            self.assertIn(cure, done.stdout)
 
     def test_units(self) -> None:
         """The printed units are valid."""
@@ -238,7 +242,7 @@ class PlaceTests(PackedTestCase):
             self.assertEqual(list((self.folder / "cache").iterdir()), [])
 
     def test_strangers_folder(self) -> None:
-        """A folder of the right name that belongs to somebody else is not used."""
+        """A folder of the right name that belongs to another user is not used."""
         if os.getuid() != 0:
             self.skipTest("only root can make files of others")
         self.output("check")
@@ -250,23 +254,27 @@ class PlaceTests(PackedTestCase):
         self.environment["PACKED_DIR"] = str(self.folder / "strange")
         self.output("check")  # it would fail in the stranger's empty folder
 
+    def mount(self, place: Path, options: str) -> None:
+        """Mount a file system in memory; skip the test where that is not allowed."""
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=False)
+        if done.returncode:
+            self.skipTest("no file system can be mounted")
+        self.addCleanup(subprocess.run, ["umount", str(place)], check=False)
+
     def test_full_disk(self) -> None:
         """A full disk is a sentence."""
         small = self.folder / "small"
         small.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(small)], check=False)
-        if done.returncode:
-            self.skipTest("no file system can be mounted")
-        self.addCleanup(subprocess.run, ["umount", str(small)], check=False)
+        self.mount(small, "size=5m")
         script = self.file.read_bytes().replace(
             b'"${CACHE_DIRECTORY:-}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp',
             b'""',
         )
         self.file.write_bytes(re.sub(rb"skip=(\d+)", b"skip=%d" % self._skip(script), script))
         self.environment["PACKED_DIR"] = str(small)
-        done2 = self.run_file("check")
-        self.assertEqual(done2.returncode, 1)
-        self.assertIn("no space left", done2.stderr)
+        done = self.run_file("check")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no space left", done.stderr)
         self.assertEqual(list(small.iterdir()), [])
 
     @staticmethod
@@ -277,10 +285,7 @@ class PlaceTests(PackedTestCase):
         """A place from which programs must not run is passed over."""
         place = self.folder / "noexec"
         place.mkdir()
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,size=300m", "tmpfs", str(place)], check=False)
-        if done.returncode:
-            self.skipTest("no file system can be mounted")
-        self.addCleanup(subprocess.run, ["umount", str(place)], check=False)
+        self.mount(place, "noexec,size=300m")
         self.environment["PACKED_DIR"] = str(place)
         self.output("check")
         self.assertEqual(list(place.iterdir()), [])
@@ -288,8 +293,7 @@ class PlaceTests(PackedTestCase):
 
     def test_versions(self) -> None:
         """A new version lets the old one run to its end; the third removes the first when nobody runs it."""
-        self.output("migrate", "-v", "0")
-        process, address = self.serve()
+        process, address = self.serve("--migrate")
         (first,) = self.unpacked()
         for letter in "bc":
             other = self.site / ".cache" / f"chat-{letter * 16}"

@@ -152,7 +152,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
                     with transaction.atomic(using=self.database):
                         insert(self.database, values)
                     break
-                except IntegrityError:  # somebody else was quicker
+                except IntegrityError:  # another one was stored meanwhile
                     if (first := self._first(key)) is not None:
                         return first
         announce(self.database, values["state"], values["run_at"])

@@ -190,7 +190,7 @@ def mine(using: str, job: Job) -> Any:
 
 
 def end(using: str, outcome: Outcome) -> bool:
-    """Store how an attempt ended; return False if the job was given to somebody else meanwhile."""
+    """Store how an attempt ended; return False if another process has the job meanwhile."""
     job, state = outcome.job, outcome.state
     if state == State.DONE and job.unique_until is None:
         return _done(using, outcome)
@@ -248,7 +248,7 @@ def promote(using: str, now: datetime) -> int:
 
 @dataclass
 class Look:
-    """What the claimer wants to know, from one query."""
+    """What one look at the tables tells the claimer."""
 
     #: When the next waiting job is due.
     next_at: datetime | None

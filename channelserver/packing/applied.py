@@ -15,6 +15,8 @@ from channelserver.packing.data import VARIABLE
 
 #: How Django's ``startproject`` begins a key that must not be used in production.
 INSECURE = "django-insecure-"
+#: The names of this machine for itself.
+LOCAL = ("localhost", "127.0.0.1", "[::1]")
 
 
 def apply(values: dict[str, Any]) -> None:
@@ -33,8 +35,9 @@ def apply(values: dict[str, Any]) -> None:
     values["DEBUG"] = os.environ.get(f"{prefix}_DEBUG", "").lower() in ("1", "true", "yes", "on")
     hosts = [host.strip() for host in os.environ.get(f"{prefix}_HOSTS", "").split(",") if host.strip()]
     if hosts or not values.get("ALLOWED_HOSTS"):
-        local = ["localhost", "127.0.0.1", "[::1]"]
-        values["ALLOWED_HOSTS"] = [*(values.get("ALLOWED_HOSTS") or local), *hosts]
+        values["ALLOWED_HOSTS"] = [*(values.get("ALLOWED_HOSTS") or LOCAL), *hosts]
+    if set(values["ALLOWED_HOSTS"]) <= set(LOCAL):
+        values["PACKED_HOSTS"] = f"{prefix}_HOSTS"  # for the checks: how the user can mend that
     key = str(values.get("SECRET_KEY") or "")
     if not key or key.startswith(INSECURE):
         values["SECRET_KEY"] = secret_key(data / "secret_key")

@@ -127,37 +127,21 @@ def _serve(arguments: Sequence[str]) -> None:
     from channelserver.start.cli import main as command
 
     arguments = list(arguments)
-    migrate = "--migrate" in arguments
-    if migrate:
+    if "--migrate" in arguments:
         arguments.remove("--migrate")
-    if not {"-h", "--help", "--check"}.intersection(arguments):
-        _migrations(migrate)
-    command(["serve", *arguments])
+        _migrate()
+    command(["serve", *arguments])  # which says what is not applied
 
 
-def _migrations(run: bool) -> None:
-    """Run the migrations that are left, or say that there are some."""
+def _migrate() -> None:
     import django
     from django.core.management import call_command
-    from django.db import DEFAULT_DB_ALIAS, Error, connections
-    from django.db.migrations.executor import MigrationExecutor
+    from django.db import connections
 
     django.setup()
-    if run:
-        with open(os.path.join(os.environ[VARIABLE], ".migrate.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # several processes that start together
-            call_command("migrate", interactive=False, verbosity=1)
-    else:
-        try:
-            executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
-            left = len(executor.migration_plan(executor.loader.graph.leaf_nodes()))
-        except Error as error:
-            sys.stderr.write(f"{sys.argv[0]}: the database cannot be used: {error}\n")
-            left = 0
-        if left:
-            sys.stderr.write(
-                f"{sys.argv[0]}: {left} migrations are not applied; run {sys.argv[0]} migrate, or add --migrate\n"
-            )
+    with open(os.path.join(os.environ[VARIABLE], ".migrate.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes that start together
+        call_command("migrate", interactive=False, verbosity=1)
     connections.close_all()
 
 

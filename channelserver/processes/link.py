@@ -66,7 +66,7 @@ class ILinkTransport(IUNIXTransport, ITCPTransport):
     disconnecting: bool
 
     def unregisterProducer() -> None:
-        """See ``IConsumer``."""
+        """No producer writes to it any more (Twisted: ``IConsumer``)."""
 
     socket: socket.socket
 

@@ -152,6 +152,8 @@ def _of_settings(values: Settings) -> Iterator[str]:
         yield "DEBUG is on: error pages show code and settings to everybody; set DEBUG = False in production"
     elif not settings.ALLOWED_HOSTS:
         yield "ALLOWED_HOSTS is empty, so each request gets 400; set it to the names of the site"
+    elif variable := getattr(settings, "PACKED_HOSTS", ""):
+        yield f"only this machine's own names are allowed, so others get 400; set {variable} to the names of the site"
     try:
         key = settings.SECRET_KEY
     except ImproperlyConfigured:
@@ -288,6 +290,8 @@ def _of_redis(layer: ChannelLayerWrapper) -> Iterator[str]:
 
 def manage() -> str:
     """Return how to run a management command of this project."""
+    if file := os.environ.get("PACKED_FILE"):
+        return f"./{os.path.basename(file)}"
     if os.path.isfile("manage.py"):
         return "python manage.py"
     folder = os.path.relpath(sys.path[0]) if sys.path[0] else "."

@@ -28,7 +28,7 @@ def words(request):
     except ZeroDivisionError:
         logger.exception("caught: %s", "said\nin two lines", stack_info=True)
     logger.warning("100%% of %r", {"a": object})
-    logger.debug("nobody wants to know")
+    logger.debug("below the level")
     logging.getLogger("django.request").error("%s of %s", "wrong arguments")  # noqa: PLE1206
     warnings.warn("old", DeprecationWarning, stacklevel=1)
     return HttpResponse("words")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -34,7 +35,9 @@ from channelserver.jobs.compat import (
 from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, planned
 from channelserver.jobs.models import Job, JobError, JobQueue, Schedule, State
 from channelserver.jobs.presence import Presence
-from channelserver.jobs.runner import current
+from channelserver.jobs.runner import Running, current
+from channelserver.jobs.threads import JobThreads
+from channelserver.workers.threads import NoThreadError
 from tests import DatabaseTestCase
 
 done: list[Any] = []
@@ -134,6 +137,21 @@ class ClaimerTests(SynchronousTestCase):
         self.assertEqual(claimer._pause(100.0), 0.0)
         claimer.drain()
         self.assertEqual(claimer._pause(100.0), 5.0)
+
+    def test_no_room_for_threads(self) -> None:
+        """Where the system has no room for a thread, a job waits for a moment, and has not spent a try."""
+        threads = JobThreads(2, Context, lambda running, outcome: None)
+        job_row = Job(task="channel:x", args={"args": [], "kwargs": {}}, owner="x", attempt=1)
+        with mock.patch("channelserver.jobs.threads.start_thread", return_value=False):
+            self.assertRaises(NoThreadError, threads.submit, Running(job_row, "default", lambda *_: None))
+        claimer = self.make()
+        for _ in range(2):
+            with mock.patch.object(claimer._threads, "submit", side_effect=NoThreadError):
+                claimer._start(job_row)
+        (_, outcome), _ = claimer._ends
+        assert outcome is not None and outcome.run_at is not None
+        self.assertEqual((outcome.state, outcome.refund), (State.WAITING, True))
+        self.assertGreater(outcome.run_at, timezone.now())
 
     def test_fork(self) -> None:
         """A forked child does not take its parent's claimers for its own."""

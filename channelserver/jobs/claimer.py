@@ -20,6 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.db import Error as DatabaseProblem
 from django.db import connections
@@ -33,6 +34,7 @@ from channelserver.jobs.presence import Presence, folder_of
 from channelserver.jobs.runner import Running, arun
 from channelserver.jobs.store import Outcome
 from channelserver.jobs.threads import STUCK_SECONDS, JobThreads
+from channelserver.workers.threads import RETRY_SECONDS, NoThreadError, start_thread
 
 logger = logging.getLogger("channelserver.jobs")
 
@@ -101,9 +103,11 @@ class Claimer:
     # -- any thread ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        claimers[self.using] = self
-        self._thread = threading.Thread(target=self._run, name=f"claimer-{self.using}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=f"claimer-{self.using}", daemon=True)
+        if start_thread(thread):
+            claimers[self.using], self._thread = self, thread
+        elif not self._stopping:
+            self._call_later(RETRY_SECONDS, self.start)
 
     def wake(self) -> None:
         """A job may be ready."""
@@ -354,8 +358,11 @@ class Claimer:
         if outcome is None:
             self.counters["done"] += 1
             return
+        if outcome.refund:
+            self.counters["returned"] += 1
+            return
         name = {State.DONE: "done", State.DEAD: "dead", State.WAITING: "retried", State.CANCELLED: "cancelled"}
-        self.counters[name.get(outcome.state, "returned")] += 1
+        self.counters[name[outcome.state]] += 1
 
     def _look(self, now: float) -> None:
         assert self._presence is not None
@@ -455,20 +462,16 @@ class Claimer:
         self._running[job.pk] = running
         if running.options.timeout is not None and not running.is_coroutine:  # that is cancelled by its own time-out
             running.deadline = time.monotonic() + running.options.timeout
-        if running.is_coroutine:
-            self._coroutines += 1
-
-            async def whole() -> None:
-                await arun(running, lambda outcome: self._ended(running, outcome))
-
-            self._start_coroutine(whole, context=self._context())
-            return
-        self._in_threads += 1
         try:
-            self._threads.submit(running)
-        except RuntimeError as error:  # no room for a thread
-            logger.error("no thread for a job: %s", error)
-            self._ended(running, Outcome(job, State.READY, refund=True))
+            if running.is_coroutine:
+                self._coroutines += 1
+                self._start_coroutine(arun, running, partial(self._ended, running), context=self._context())
+            else:
+                self._in_threads += 1
+                self._threads.submit(running)
+        except NoThreadError:  # logged in sums
+            later = timezone.now() + timedelta(seconds=RETRY_SECONDS)
+            self._ended(running, Outcome(job, State.WAITING, refund=True, run_at=later))
 
     def _prune(self, now: float) -> None:
         self._next_prune = now + PRUNE_SECONDS

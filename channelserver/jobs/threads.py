@@ -18,6 +18,7 @@ from django.db import connections
 from channelserver.jobs.runner import LostLeaseError, Running, run
 from channelserver.jobs.store import Outcome
 from channelserver.workers.django_cleanup import close_old_connections
+from channelserver.workers.threads import NoThreadError, start_thread
 
 logger = logging.getLogger("channelserver.jobs")
 
@@ -80,15 +81,16 @@ class JobThreads:
     def submit(self, running: Running) -> None:
         """Have an attempt run.
 
-        :raises RuntimeError: the machine has no room for another thread.
+        :raises NoThreadError: the system has no room for the first thread.
         """
         with self._lock:
             idle = len(self._threads) - self._busy
             if idle <= self._queue.qsize() and len(self._threads) < self._most:
-                number = len(self._threads) + 1
-                thread = threading.Thread(target=self._run, name=f"job-{number}", daemon=True)
-                thread.start()
-                self._threads.append(thread)
+                thread = threading.Thread(target=self._run, name=f"job-{len(self._threads) + 1}", daemon=True)
+                if start_thread(thread):
+                    self._threads.append(thread)
+            if not self._threads:
+                raise NoThreadError("there is no thread for jobs")
         self._queue.put(running)
 
     def stop(self) -> None:
@@ -111,13 +113,15 @@ class JobThreads:
                     running.lost = True
                 except BaseException:
                     logger.exception("cannot run job %s", running.job.pk)
-                finally:
+                try:
                     close_old_connections()
-                    with self._lock:
-                        self._busy -= 1
-                        self._ended_count += 1
-                        self._average += (time.monotonic() - began - self._average) / 8
-                    self._ended(running, outcome)
-                    running = None
+                except Exception:
+                    logger.exception("cannot close a database connection")
+                with self._lock:
+                    self._busy -= 1
+                    self._ended_count += 1
+                    self._average += (time.monotonic() - began - self._average) / 8
+                self._ended(running, outcome)
+                running = None
         finally:
             connections.close_all()

@@ -202,9 +202,11 @@ class FullDiskTests(LossesTestCase):
         ask("/after/")
         self.assertEqual(server.stop(), 0)
         lines = log.read_text().splitlines()
-        self.assertEqual((len(lines), sum("/after/" in line for line in lines)), (41, 20))
-        torn = [line for line in lines if not line.endswith("}")]
-        self.assertEqual(len(torn), 1)
+        whole = [line for line in lines if line.endswith("}")]
+        counts = [sum(path in line for line in whole) for path in ("/before/", "/full/", "/after/")]
+        # A line is written when its client has the answer: that of the last one may come when there is room again.
+        self.assertIn(counts, ([20, 0, 20], [20, 1, 20]))
+        self.assertEqual(len(lines) - len(whole), 1)
         self.assertEqual(sum("cannot be written" in line for line in server.lines), 1)
         self.assertNotIn("Traceback", server.output)
 

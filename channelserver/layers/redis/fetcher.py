@@ -140,7 +140,7 @@ class Fetcher:
     @property
     def _free(self) -> int:
         held, released = len(self._outstanding), len(self._released)
-        return min(self._threads - held + released, MAX_IN_HAND - released)
+        return min(self._threads - held + released, MAX_IN_HAND - held)
 
     def _go(self) -> None:
         free = self._free

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_network
 from typing import Any
 
+from channelserver.server.common.host_names import certificate_names, names_of
 from channelserver.server.common.lines import LEVELS
 from channelserver.server.common.machine import memory_of_machine
 from channelserver.server.common.option import Option, OptionError
 
 #: The headings of ``--help`` and the documentation, each by the first option under it.
 GROUPS = {
-    "settings": "Project", "port": "Listen", "tls_cert": "HTTPS", "auto_accept": "WebSocket", "threads": "Workers",
+    "settings": "Project", "port": "Listen", "https": "HTTPS", "auto_accept": "WebSocket", "threads": "Workers",
     "max_connections": "Limits", "header_timeout": "Timeouts", "trust_proxy": "Proxy", "static": "Files",
     "access_log": "Logs",
 }  # fmt: skip
+
+#: The ACME directories that have a name here.
+ACME_DIRECTORIES = {
+    "letsencrypt": "https://acme-v02.api.letsencrypt.org/directory",
+    "staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+}
 
 
 def default_threads() -> int:
@@ -36,6 +44,21 @@ def _check_network(value: str) -> None:
             ip_network(value, strict=False)
         except ValueError:
             raise ValueError("a network such as 10.0.0.0/8, an address, or unix") from None
+
+
+def _check_https(value: str) -> None:
+    if not names_of(value):
+        raise ValueError("a host name such as example.org")
+
+
+def _check_email(value: str) -> None:
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", value):
+        raise ValueError("an e-mail address")
+
+
+def _check_directory(value: str) -> None:
+    if value not in ACME_DIRECTORIES and not value.startswith("https://"):
+        raise ValueError("letsencrypt, staging, or a URL with https://")
 
 
 def option(default: Any, help: str, **details: Any) -> Any:
@@ -91,6 +114,33 @@ class Settings:
         "default: channelserver.sock in the project's folder; empty: none",
         may_be_empty=True,
     )
+    https: tuple[str, ...] = option(
+        (),
+        "host name to get and renew a certificate for: serves HTTPS and plain HTTP on --https-port and --http-port; "
+        "a.org,b.org are two certificates, a.org+b.org is one for both",
+        check=_check_https,
+    )
+    email: str | None = option(None, "address that the certificate authority may write to", check=_check_email)
+    https_port: int = option(443, "port on which --https serves HTTPS; 0 takes a free one", low=0, high=65535)
+    http_port: int = option(80, "port on which --https serves plain HTTP; 0 takes a free one", low=0, high=65535)
+    acme_directory: str = option(
+        "letsencrypt",
+        "URL of the ACME directory of the certificate authority; letsencrypt, or staging, its test system",
+        check=_check_directory,
+    )
+    acme_ca_file: str | None = option(
+        None, "PEM file with the root certificates to trust when talking to --acme-directory; default: the system's"
+    )
+    acme_profile: str | None = option(
+        None, "profile of the certificate, e.g. tlsserver or shortlived (6 days); default: the authority's"
+    )
+    acme_store: str | None = option(
+        None,
+        "folder for certificates, keys and accounts, in Caddy's layout; default: certificates in $STATE_DIRECTORY, "
+        "else in ~/.local/state/channelserver",
+    )
+    acme_eab_kid: str | None = option(None, "key ID of an external account, if the authority wants one (EAB)")
+    acme_eab_key: str | None = option(None, "MAC key of that account, as base64url")
     tls_cert: str | None = option(
         None,
         "PEM file with the certificate and its chain: the default listener speaks HTTPS, and with channelserver[http2] "
@@ -290,7 +340,8 @@ def resolve(
     for name, value in command_line.items():
         given[name] = BY_NAME[name].convert(value, BY_NAME[name].flag)
     # As in Daphne: one of the two alone brings the other's default; none, beside other listeners, no default listener.
-    simple_listener = any(name in given for name in ("port", "bind", "tls_cert"))
+    # With --https, an address is that of its ports.
+    simple_listener = any(name in given for name in ("port", *(() if given.get("https") else ("bind",)), "tls_cert"))
     if "port" not in given and environment.get("PORT"):
         # A platform's: it counts as the number only, so that other listeners stay alone.
         given["port"] = BY_NAME["port"].read(environment["PORT"], "the environment variable PORT")
@@ -306,7 +357,35 @@ def resolve(
         )
     if values["max_requests"] and values["processes"] == 1:
         raise OptionError("--max-requests replaces one of several processes, so it needs --processes 2 or more")
+    _resolve_https(values, given)
     return Settings(**values, simple_listener=simple_listener)
+
+
+def _resolve_https(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Check the options of certificates against each other; the address of their ports is the world's.
+
+    :raises OptionError: they contradict each other.
+    """
+    names = certificate_names(values["https"])
+    if not names:
+        for name in ("email", "https_port", "http_port", *(key for key in BY_NAME if key.startswith("acme_"))):
+            if name in given and given[name] is not None:
+                raise OptionError(f"{BY_NAME[name].flag} needs --https, the names to get certificates for")
+        return
+    if values["tls_cert"] is not None or values["redirect_http"]:
+        raise OptionError(
+            "--https gets the certificate and redirects plain HTTP by itself; leave out --tls-cert, "
+            "--tls-key and --redirect-http, or leave out --https"
+        )
+    if (values["acme_eab_kid"] is None) != (values["acme_eab_key"] is None):
+        raise OptionError("--acme-eab-kid and --acme-eab-key belong together; give both")
+    seen: dict[str, tuple[str, ...]] = {}
+    for joined in names:
+        for name in joined:
+            if seen.setdefault(name, joined) != joined:
+                raise OptionError(f"--https has {name!r} in two certificates; name it once")
+    if "bind" not in given:
+        values["bind"] = "0.0.0.0"
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:

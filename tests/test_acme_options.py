@@ -1,0 +1,73 @@
+"""The options of ``--https``: names, and what contradicts what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from channelserver.server.common.host_names import certificate_names, host_name
+from channelserver.server.common.option import OptionError
+from channelserver.server.common.options import Settings, resolve
+
+
+def options(**given: Any) -> Settings:
+    return resolve(given, {}, {})
+
+
+class NameTests(SynchronousTestCase):
+    """Which names may have a certificate."""
+
+    def test_names(self) -> None:
+        """Names are brought into one form; a comma divides certificates, a plus joins names in one."""
+        self.assertEqual(host_name(" Example.ORG. "), "example.org")
+        self.assertEqual(host_name("bücher.example"), "xn--bcher-kva.example")
+        self.assertEqual(
+            certificate_names(["a.test,b.test", "c.test+www.c.test+c.test", "a.test"]),
+            [("a.test",), ("b.test",), ("c.test", "www.c.test")],
+        )
+
+    def test_refused(self) -> None:
+        """A wildcard is refused with the way out; so is what is no host name."""
+        error = self.assertRaises(OptionError, options, https=["*.example.org"])
+        self.assertIn("--tls-cert", str(error))
+        self.assertIn("dns-01", str(error))
+        self.assertIn("addresses", str(self.assertRaises(OptionError, options, https=["192.0.2.1"])))
+        for name in (
+            "",
+            ",",
+            "localhost",
+            "a..b",
+            "-a.test",
+            "a.test/x",
+            "https://a.test",
+            "a b.test",
+            "a" * 64 + ".x",
+            "1.2",
+        ):
+            self.assertIn("--https must be", str(self.assertRaises(OptionError, options, https=[name])))
+
+
+class ContradictionTests(SynchronousTestCase):
+    """What cannot be given together."""
+
+    def test_certificate_of_its_own(self) -> None:
+        """--https and a certificate's file exclude each other; what belongs to --https needs it."""
+        self.assertRaises(OptionError, options, https=["a.test"], tls_cert="x")
+        self.assertRaises(OptionError, options, https=["a.test"], redirect_http=True)
+        for name, value in {"email": "a@b", "acme_store": "x", "http_port": 80, "acme_profile": "x"}.items():
+            error = self.assertRaises(OptionError, options, **{name: value})
+            self.assertIn("needs --https", str(error))
+        self.assertRaises(OptionError, options, https=["a.test"], acme_eab_kid="x")
+        self.assertRaises(OptionError, options, https=["a.test"], acme_directory="http://x/")
+        self.assertRaises(OptionError, options, https=["a.test"], email="nobody")
+        self.assertRaises(OptionError, options, https=["a.test", "a.test+b.test"])
+
+    def test_listeners(self) -> None:
+        """--https listens on all addresses; --port adds the default listener, --bind does not."""
+        values = options(https=["a.test"])
+        self.assertEqual((values.bind, values.simple_listener), ("0.0.0.0", False))
+        values = options(https=["a.test"], bind="127.0.0.1")
+        self.assertEqual((values.bind, values.simple_listener), ("127.0.0.1", False))
+        self.assertTrue(options(https=["a.test"], port=8000).simple_listener)
+        self.assertEqual(options().bind, "127.0.0.1")

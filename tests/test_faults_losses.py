@@ -84,9 +84,17 @@ class RequeueTests(LossesTestCase):
         self.assertEqual(self.lost(), {})
 
     def test_option(self) -> None:
-        """--requeue is the default of all routes."""
+        """--requeue, of the server or of a worker process, is the default of all routes."""
         self.start("--threads", "0", "--requeue")
         self.workers(2)
+        self.send("once", {"number": 1, "deaths": 1})
+        self.wait_for_notes("work")
+
+    def test_option_of_worker(self) -> None:
+        """A worker process can have it alone."""
+        self.start("--threads", "0")
+        for _ in range(2):
+            self.worker("--threads", "1", "--requeue")
         self.send("once", {"number": 1, "deaths": 1})
         self.wait_for_notes("work")
 

@@ -203,12 +203,10 @@ class DeathTests(RedisServerTestCase):
 
     def test_requeue(self) -> None:
         """With it, others consume what the dead process had begun, before what came later; nothing is lost."""
-        path = self.folder / "settings.py"
-        path.write_text(path.read_text() + "\nCHANNELSERVER = {'requeue': True}\n")
-        dying = self.worker(2)
+        dying = self.worker(2, "--requeue")
         self.hold(2)
         wait_until(lambda: len(self.notes("work")) == 2, "a busy worker")
-        following = self.worker(2)
+        following = self.worker(2, "--requeue")
         dying.kill()
         following.wait_for(r"2 message.s. to 'work' of host .*, which has ended, go to others")
         wait_until(lambda: sorted(self.notes("work")) == ["300", "300", "301", "301"], "the second try")

@@ -68,9 +68,9 @@ CHANNEL_LAYERS["default"] = {{
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 
-    def worker(self, threads: int) -> Server:
+    def worker(self, threads: int, *arguments: str) -> Server:
         """Start a worker process: it has no port."""
-        worker = self.run_process([sys.executable, "manage.py", "runworker", "--threads", str(threads)])
+        worker = self.run_process([sys.executable, "manage.py", "runworker", "--threads", str(threads), *arguments])
         worker.wait_for("worker process")
         return worker
 

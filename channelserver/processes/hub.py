@@ -197,6 +197,7 @@ class Peer(Sibling):
         self.channels: tuple[str, ...] = ()
         #: The messages it has not finished, by number, oldest first.
         self.in_hand: dict[int, Delivery] = {}
+        self._requeued: frozenset[str] = frozenset()  # the channels whose messages may come twice
         self.places = 0  # how many messages it takes at a time
         self.occupying: set[int] = set()  # those that may occupy a thread
         self._slots: dict[int, int] = {}  # in the ledger
@@ -266,10 +267,11 @@ class Peer(Sibling):
         self._slots[number] = slot
         self.occupying.add(number)
 
-    def _serve(self, channels: list[str], number: int, sent: int) -> None:
+    def _serve(self, channels: list[str], number: int, sent: int, requeued: list[str]) -> None:
         ledger = self.link.take_descriptor()
         self._ledger = Ledger(ledger)
         self._received = sent
+        self._requeued = self._layer.requeued.union(requeued)
         self.places = number = max(1, min(number, SLOTS))
         self.channels = tuple(channels)
         if not self.sibling:
@@ -327,7 +329,7 @@ class Peer(Sibling):
             state.append(delivery)
         self.in_hand.clear()
         layer.queues.restore(untouched)
-        may_repeat = [delivery for delivery in begun if local_prefix(delivery.channel) in layer.requeued]
+        may_repeat = [delivery for delivery in begun if local_prefix(delivery.channel) in self._requeued]
         again = [delivery for delivery in may_repeat if delivery.deaths < MOST_REQUEUES]
         layer.queues.requeue(again)
         if again:

@@ -116,7 +116,7 @@ class RemoteLayer(InMemoryChannelLayer):
         if not self._outlets:  # a sibling has other memory for that
             self.drops.keep_in(self.queues.ledger.losses, self._counted)
         self._count_sent(0)
-        self._link.note("serve", channels, threads, self._written, descriptor=self._descriptor)
+        self._link.note("serve", channels, threads, self._written, sorted(self.requeued), descriptor=self._descriptor)
 
     def _close_descriptor(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

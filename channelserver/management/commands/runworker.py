@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from argparse import BooleanOptionalAction
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -66,12 +67,16 @@ class Command(BaseCommand):
             help="Worker threads. Default: CHANNELSERVER['threads'], else the server's. With 1, as by default with "
             "Channels 1, messages are consumed one after the other; with more, those with the same reply_channel are.",
         )
+        parser.add_argument(
+            "--requeue", action=BooleanOptionalAction,
+            help="Give a message to another worker if this process dies, at most 3 times. Default: "
+            "CHANNELSERVER['requeue'], else no; with the in-memory layer, also if the server has --requeue.",
+        )  # fmt: skip
 
     def handle(self, *args: Any, **options: Any) -> None:
         protect_standard_streams()
-        given = {"layer": options["layer"]}
-        if options["threads"] is not None:
-            given["threads"] = options["threads"]
+        given: dict[str, Any] = {"layer": options["layer"]}
+        given.update((name, options[name]) for name in ("threads", "requeue") if options[name] is not None)
         try:
             values = resolve(given, getattr(settings, "CHANNELSERVER", {}))
             if not values.threads:

@@ -132,12 +132,37 @@ class HTTPSTests(TLSTestCase):
         self.assertNotIn("cut off", server.output)
 
     def test_plain_http_on_the_https_port(self) -> None:
-        """Plain HTTP gets no answer there, and does no harm."""
+        """Plain HTTP gets a sentence there, and does no harm."""
         server = self.start_tls()
-        with self.assertRaises(requests.ConnectionError):
-            requests.get(f"http://127.0.0.1:{server.port}/", timeout=TIMEOUT)
+        answer = requests.post(f"http://127.0.0.1:{server.port}/", data=b"x" * 100_000, timeout=TIMEOUT)
+        self.assertEqual(answer.status_code, 400)
+        self.assertIn("Use https://", answer.text)
         self.assertEqual(server.get(verify=self.certificate).status_code, 200)
         self.assertNotIn("Traceback", server.output)
+
+    def test_several_certificates(self) -> None:
+        """Each client gets the certificate for the name that it asks for, else the first; SIGHUP renews them."""
+        other, other_key = self.folder / "other.pem", self.folder / "other-key.pem"
+        other_key.write_bytes(key_pem(make_key(1)))
+
+        def names(server: Server) -> list[str]:
+            found = []
+            for name in ("localhost", "WWW.other.test", "else.test"):
+                context = ssl.create_default_context()
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                with socket.create_connection(("127.0.0.1", server.port), TIMEOUT) as plain:
+                    with context.wrap_socket(plain, server_hostname=name) as secure:
+                        certificate = x509.load_der_x509_certificate(secure.getpeercert(True) or b"")
+                found.append(certificate.subject.rfc4514_string().removeprefix("CN="))
+            return found
+
+        other.write_bytes(certificate_pem(make_key(1), "other", hosts=("www.other.test",)))
+        server = self.start_tls("--tls-cert", str(other), "--tls-key", str(other_key))
+        self.assertEqual(names(server), ["test 0", "other", "test 0"])
+        other.write_bytes(certificate_pem(make_key(1), "new", hosts=("else.test",)))
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("certificate read again: localhost, 127.0.0.1, until .*; else.test, until")
+        self.assertEqual(names(server), ["test 0", "test 0", "new"])
 
     def test_runserver_stays_plain(self) -> None:
         """The development server does not take the certificate from the settings."""
@@ -275,11 +300,12 @@ class MemoryTests(SynchronousTestCase):
     def connect(self, server_options: int = 0) -> tuple[SSL.Connection, SSL.Connection]:
         """Return both ends of a connection by TLS 1.2, after the handshake.
 
-        :param server_options: set in the server's context beside its own.
+        :param server_options: set beside those of the server's context.
         """
-        self.tls = ServerTLS(self.path, None, (b"http/1.1",))
-        self.tls._context.set_options(server_options)
-        server = self.tls.serverConnectionForTLS(None)
+        self.tls = ServerTLS([(self.path, None)], (b"http/1.1",))
+        server = self.tls.contexts.serverConnectionForTLS(None)
+        server.set_options(server_options)
+        server.set_context(self.tls.contexts.context_for(None))
         server.set_accept_state()
         context = SSL.Context(SSL.TLS_CLIENT_METHOD)
         context.set_max_proto_version(SSL.TLS1_2_VERSION)
@@ -339,7 +365,7 @@ class CertificateTests(SynchronousTestCase):
             if content is not None:
                 path.write_bytes(content)
         with self.assertRaises(OptionError) as caught:
-            ServerTLS(str(cert_path), str(key_path), (b"http/1.1",))
+            ServerTLS([(str(cert_path), str(key_path))], (b"http/1.1",))
         self.assertIn(words, str(caught.exception))
         self.assertNotIn("\n", str(caught.exception))
 
@@ -365,17 +391,20 @@ class CertificateTests(SynchronousTestCase):
         path = self.folder / "c.pem"
         path.write_bytes(certificate_pem(make_key()))
         with self.assertRaises(OptionError) as caught:
-            ServerTLS(str(path), None, (b"http/1.1",))
+            ServerTLS([(str(path), None)], (b"http/1.1",))
         self.assertIn("name its file with --tls-key", str(caught.exception))
 
     def test_options_that_do_not_go_together(self) -> None:
         """A key or a redirect without a certificate."""
-        for given in ({"tls_key": "k.pem"}, {"redirect_http": True}):
+        for given in ({"tls_key": ["k.pem"]}, {"redirect_http": True}):
             with self.assertRaises(OptionError) as caught:
                 server_tls(resolve(given, {}))
             self.assertIn("needs --tls-cert", str(caught.exception))
+        with self.assertRaises(OptionError) as caught:
+            server_tls(resolve({"tls_cert": ["a.pem", "b.pem"]}, {"tls_key": "k.pem"}))
+        self.assertIn("one key for each certificate", str(caught.exception))
         self.assertIsNone(server_tls(resolve({}, {})))
-        self.assertTrue(resolve({"tls_cert": "c.pem", "endpoint": ["tcp:1"]}, {}).simple_listener)
+        self.assertTrue(resolve({"tls_cert": ["c.pem"], "endpoint": ["tcp:1"]}, {}).simple_listener)
 
 
 class CoveredNamesTests(SynchronousTestCase):
@@ -383,7 +412,7 @@ class CoveredNamesTests(SynchronousTestCase):
 
     def missing(self, names: tuple[str, ...], *hosts: str) -> list[str]:
         """Return which of `hosts` a certificate with `names` does not cover."""
-        return uncovered(x509.load_pem_x509_certificate(certificate_pem(make_key(), hosts=names)), hosts)
+        return uncovered([x509.load_pem_x509_certificate(certificate_pem(make_key(), hosts=names))], hosts)
 
     def test_names(self) -> None:
         """Names are compared as clients do: in any case, a wildcard stands for one label."""

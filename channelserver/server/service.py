@@ -255,7 +255,7 @@ class ServerService(service.Service):
         return [port.socket for port in self._ports if port.connected]
 
     def _secured(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
-        return endpoint if self.tls is None else TLSEndpoint(endpoint, self.tls, self._site, self._reactor)
+        return endpoint if self.tls is None else TLSEndpoint(endpoint, self.tls.contexts, self._site, self._reactor)
 
     @defer.inlineCallbacks
     def _listen(self, description: str, endpoint: IStreamServerEndpoint, factory: Factory) -> Any:

@@ -64,7 +64,7 @@ def one_listener(bind: str, port: int, **values: Any) -> Settings:
     :raises OptionError: a setting is wrong.
     """
     options = resolve({}, getattr(settings, "CHANNELSERVER", {}))
-    others = {"endpoint": (), "unix_socket": None, "fd": None, "https": (), "tls_cert": None, "tls_key": None}
+    others = {"endpoint": (), "unix_socket": None, "fd": None, "https": (), "tls_cert": (), "tls_key": ()}
     values = {"redirect_http": False, "processes": 1, "static": False, **others, **values}
     return replace(options, bind=bind, port=port, simple_listener=True, **values)
 

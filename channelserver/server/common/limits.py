@@ -77,9 +77,11 @@ class Refusal(Protocol):
     :param admission: counts those who read their refusal.
     :param wheel: ends them.
     :param date: the line of a ``Date`` field.
+    :param peer: the address of the other end; None: a Unix socket.
     """
 
-    def __init__(self, admission: Admission, wheel: Wheel, date: bytes) -> None:
+    def __init__(self, admission: Admission, wheel: Wheel, date: bytes, peer: str | None) -> None:
+        self.peer = peer
         self._admission = admission
         self._wheel = wheel
         self._date = date

@@ -64,6 +64,8 @@ class Option:
     unit: str = ""
     short: str | None = None
     repeatable: bool = False
+    #: Whether a setting may be a text instead of a list of one.
+    lone: bool = False
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
@@ -106,6 +108,8 @@ class Option:
         :raises OptionError: `value` has another type, or is out of range.
         """
         if self.repeatable:
+            if self.lone and isinstance(value, str):
+                value = [value]
             if isinstance(value, str) or not isinstance(value, (list, tuple)):
                 raise OptionError(f"{where} must be a list, not {value!r}")
             return tuple(self._convert_one(item, where) for item in value)

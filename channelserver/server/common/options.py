@@ -141,12 +141,17 @@ class Settings:
     )
     acme_eab_kid: str | None = option(None, "key ID of an external account, if the authority wants one (EAB)")
     acme_eab_key: str | None = option(None, "MAC key of that account, as base64url")
-    tls_cert: str | None = option(
-        None,
-        "PEM file with the certificate and its chain: the default listener speaks HTTPS, and with channelserver[http2] "
-        "HTTP/2; read again on SIGHUP",
+    tls_cert: tuple[str, ...] = option(
+        (),
+        "PEM file with a certificate and its chain: the default listener speaks HTTPS, and with channelserver[http2] "
+        "HTTP/2; of several, clients get the one for the name that they ask for, else the first; read again on SIGHUP",
+        lone=True,
     )
-    tls_key: str | None = option(None, "PEM file with the private key, if it is not in the file of --tls-cert")
+    tls_key: tuple[str, ...] = option(
+        (),
+        "PEM file with the private key, if it is not in the file of --tls-cert; one for each --tls-cert, in order",
+        lone=True,
+    )
     redirect_http: bool = option(False, "also listen for plain HTTP, and redirect it to HTTPS")
     redirect_port: int = option(80, "port on which --redirect-http listens; 0 takes a free one", low=0, high=65535)
     auto_accept: bool = option(
@@ -340,8 +345,8 @@ def resolve(
     for name, value in command_line.items():
         given[name] = BY_NAME[name].convert(value, BY_NAME[name].flag)
     # As in Daphne: one of the two alone brings the other's default; none, beside other listeners, no default listener.
-    # With --https, an address is that of its ports.
-    simple_listener = any(name in given for name in ("port", *(() if given.get("https") else ("bind",)), "tls_cert"))
+    # With --https, an address is that of its ports, and so is a certificate.
+    simple_listener = "port" in given or (not given.get("https") and ("bind" in given or bool(given.get("tls_cert"))))
     if "port" not in given and environment.get("PORT"):
         # A platform's: it counts as the number only, so that other listeners stay alone.
         given["port"] = BY_NAME["port"].read(environment["PORT"], "the environment variable PORT")

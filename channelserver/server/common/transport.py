@@ -33,3 +33,5 @@ class TLSTransport(Transport, Protocol):
     negotiatedProtocol: bytes | None
     #: What the decrypted bytes go to.
     wrappedProtocol: Any
+    #: What the client's hello is read with, until it is complete.
+    reader: Any

@@ -1,29 +1,30 @@
-"""Which of a site's host names its certificate covers (RFC 9525).
+"""Which of a site's host names its certificates cover (RFC 9525).
 
 Runs in the reactor thread; owns nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 
 from cryptography.x509 import Certificate
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import extract_patterns
-from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
+from service_identity.hazmat import DNS_ID, CertificatePattern, IPAddress_ID, ServiceID, verify_service_identity
 
 
-def uncovered(certificate: Certificate, hosts: Iterable[str]) -> list[str]:
-    """Return those of `hosts` to which clients refuse to connect with this certificate.
+def uncovered(certificates: Iterable[Certificate], hosts: Iterable[str]) -> list[str]:
+    """Return those of `hosts` to which clients refuse to connect with all of these certificates.
 
     :param hosts: as Django's ``ALLOWED_HOSTS``. ``.example.org`` means ``example.org`` and ``*.example.org``. ``*`` and
         the names of this machine (``localhost``, ``127.0.0.1``) are left out: no certificate is expected to have them.
     """
-    try:
-        patterns = extract_patterns(certificate)
-    except CertificateError:  # its names are malformed, so clients accept none of them
-        patterns = []
+    patterns: list[CertificatePattern] = []
+    for certificate in certificates:
+        with contextlib.suppress(CertificateError):  # its names are malformed, so clients accept none of them
+            patterns += extract_patterns(certificate)
     found = []
     for name in _names(hosts):
         try:

@@ -1,6 +1,6 @@
-"""TLS on the default listener: the certificate, what is negotiated, and the hand-over to HTTP/1.1 or HTTP/2.
+"""TLS on the default listener: its certificates, what is negotiated, and the hand-over to HTTP/1.1 or HTTP/2.
 
-Runs in the reactor thread (the first load before the reactor); owns the context from which new connections are made.
+Runs in the reactor thread (the first load before the reactor); owns the certificates of ``--tls-cert``.
 
 A renewed certificate is read by :meth:`ServerTLS.reload`. Connections keep the context they began with, so none of them
 notices.
@@ -13,9 +13,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from OpenSSL import SSL
 from twisted.internet import interfaces
 from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
@@ -24,11 +21,15 @@ from zope.interface import implementer
 from channelserver.processes.link import IReactor
 from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import Settings
+from channelserver.server.common.sending import lose_transport
 from channelserver.server.common.transport import TLSTransport
 from channelserver.server.edge.covered_names import uncovered
-from channelserver.server.http.base import Connection, ConnectionFactory
+from channelserver.server.http.base import LINGER, Connection, ConnectionFactory
 from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
+from channelserver.server.tls.contexts import ACME, Contexts, Entry
+from channelserver.server.tls.hello import Hello, HelloReader, Verdict
+from channelserver.server.tls.pem import check_pair, describe, names_of, read_certificates, read_key
 
 _log = Logger("channelserver.server.tls")
 
@@ -36,21 +37,17 @@ _log = Logger("channelserver.server.tls")
 HANDSHAKE_BYTES = 28 * 1024
 #: Bytes that are decrypted at a time.
 PIECE = 8 * 1024
-#: For TLS 1.2: forward secrecy and authenticated encryption only (Mozilla's "intermediate" without finite-field DH).
-#: TLS 1.3 has no others.
-CIPHERS = (
-    b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
-    b"ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
-    b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
-)
+
+_PLAIN = b"This port speaks HTTPS, and the request was plain HTTP. Use https:// instead of http://.\n"
+#: Fatal alerts (RFC 8446 section 6.2): decode_error, unrecognized_name.
+_DECODE_ERROR, _UNRECOGNIZED_NAME = b"\x15\x03\x03\0\x02\x02\x32", b"\x15\x03\x03\0\x02\x02\x70"
 
 
-@implementer(interfaces.IOpenSSLServerConnectionCreator)
 class ServerTLS:
-    """The certificate in use, and how connections are made with it.
+    """The certificates of the default listener.
 
-    :param certificate: path of a PEM file: the site's certificate, then those that lead to a root.
-    :param key: path of a PEM file with the private key; None: it is in the same file.
+    :param files: pairs of paths of PEM files: a certificate, then those that lead to a root; and the private key, None:
+        it is in the same file. Clients that ask for an unknown name, or for none, get the first one.
     :param protocols: the ALPN names of what is spoken here (RFC 7301), the preferred one first.
     :param hosts: the names of the site, as Django's ``ALLOWED_HOSTS``.
     :param now: returns the time.
@@ -59,161 +56,57 @@ class ServerTLS:
 
     def __init__(
         self,
-        certificate: str,
-        key: str | None,
+        files: Sequence[tuple[str, str | None]],
         protocols: tuple[bytes, ...],
         hosts: Sequence[str] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         # twistd may change the folder.
-        self._certificate = os.path.abspath(certificate)
-        self._key = None if key is None else os.path.abspath(key)
-        self._protocols = protocols
+        self._files = [(os.path.abspath(path), None if key is None else os.path.abspath(key)) for path, key in files]
         self._hosts = hosts
         self._now = now
+        #: The certificates by name.
+        self.contexts = Contexts(protocols, lambda: now().timestamp())
+        self._names: list[str] = []
         self._load()
 
     def reload(self) -> None:
-        """Read the files again. If they are invalid, new connections keep the old certificate."""
+        """Read the files again. If one is invalid, new connections keep the old certificates."""
         try:
             self._load()
         except OptionError as error:
             _log.error("the new certificate is not used, the old one stays: {error}", error=error)
         else:
-            _log.info("certificate read again: {summary}", summary=self.summary)
-            self.warn()
+            self.announce("certificate read again")
 
-    def warn(self) -> None:
-        """Log which hosts the certificate does not cover."""
+    def announce(self, what: str = "certificate") -> None:
+        """Log the names of the certificates, and which hosts they do not cover."""
+        if self._files:
+            _log.info("{what}: {summary}", what=what, summary=self.summary)
         if self.gap:
             _log.warn("{gap}", gap=self.gap)
 
-    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        return SSL.Connection(self._context, None)
-
     def _load(self) -> None:
-        chain = read_certificates(self._certificate, self._now())
-        key = read_key(self._key if self._key is not None else self._certificate, self._key is None)
-        check_pair(chain, key, self._certificate, self._key)
-        try:
-            context = make_context(chain, key, self._choose)
-        except SSL.Error as error:
-            raise OptionError(f"--tls-cert {self._certificate!r} cannot be used: {_reasons(error)}") from error
-        self._context, self.summary = context, describe(chain[0])
-        missing = uncovered(chain[0], self._hosts)
-        #: A sentence about the hosts that the certificate does not cover; empty if there are none.
-        self.gap = f"the certificate does not cover {', '.join(missing)} of ALLOWED_HOSTS" if missing else ""
-
-    def _choose(self, connection: SSL.Connection, offered: list[bytes]) -> Any:
-        """ALPN (RFC 7301): our first protocol that the client speaks, too. None: it gets HTTP/1.1, unnegotiated."""
-        return next((name for name in self._protocols if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
-
-
-def make_context(chain: list[x509.Certificate], key: Any, choose: Callable[..., Any]) -> SSL.Context:
-    """Return what TLS connections are made from.
-
-    :param chain: the site's certificate, and those that lead to a root.
-    :param choose: the ALPN callback.
-    :raises SSL.Error: OpenSSL finds the certificate or the key too weak.
-    """
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    # RFC 9113 section 9.2.1 forbids both; compression leaks secrets, and a client can force work by renegotiation.
-    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
-    context.set_cipher_list(CIPHERS)
-    # Sessions are resumed by tickets, which the clients keep; a cache here would grow with the number of clients.
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    # An idle connection keeps no 32 KiB of buffers.
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    context.set_alpn_select_callback(choose)
-    context.use_certificate(chain[0])
-    for certificate in chain[1:]:
-        context.add_extra_chain_cert(certificate)
-    context.use_privatekey(key)
-    context.check_privatekey()
-    return context
-
-
-def read_certificates(path: str, now: datetime) -> list[x509.Certificate]:
-    """Return the certificates in a PEM file.
-
-    :raises OptionError: the file cannot be read, holds none, or the first is not valid `now`.
-    """
-    data = _read("--tls-cert", path)
-    try:
-        chain = x509.load_pem_x509_certificates(data)
-    except ValueError as error:
-        raise OptionError(f"--tls-cert {path!r} holds no certificate in PEM form") from error
-    first = chain[0]
-    if now > first.not_valid_after_utc:
-        raise OptionError(f"the certificate in --tls-cert {path!r} expired on {first.not_valid_after_utc:%Y-%m-%d}")
-    if now < first.not_valid_before_utc:
-        raise OptionError(
-            f"the certificate in --tls-cert {path!r} is valid from {first.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on; "
-            "is this machine's clock right?"
-        )
-    return chain
-
-
-def read_key(path: str, with_certificate: bool) -> Any:
-    """Return the private key in a PEM file.
-
-    :param with_certificate: it was looked for in the file of the certificate.
-    :raises OptionError: the file cannot be read, or holds none.
-    """
-    option = "--tls-cert" if with_certificate else "--tls-key"
-    data = _read(option, path)
-    try:
-        return serialization.load_pem_private_key(data, None)
-    except TypeError as error:
-        raise OptionError(
-            f"the private key in {option} {path!r} is encrypted; a server that starts by itself needs it without "
-            "a password"
-        ) from error
-    except ValueError as error:
-        cure = "; name its file with --tls-key" if with_certificate else ""
-        raise OptionError(f"{option} {path!r} holds no private key in PEM form{cure}") from error
-
-
-def check_pair(chain: list[x509.Certificate], key: Any, certificate_path: str, key_path: str | None) -> None:
-    """Check that the key is the first certificate's.
-
-    :raises OptionError: it is not.
-    """
-    public = key.public_key()
-    if chain[0].public_key() == public:
-        return
-    if any(certificate.public_key() == public for certificate in chain):
-        raise OptionError(f"the site's own certificate must be the first one in --tls-cert {certificate_path!r}")
-    where = f"--tls-key {key_path!r}" if key_path is not None else "the same file"
-    raise OptionError(
-        f"the private key in {where} does not belong to the certificate in --tls-cert {certificate_path!r}"
-    )
-
-
-def describe(certificate: x509.Certificate) -> str:
-    """Return the names in a certificate, and how long it is valid."""
-    names: list[str] = []
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        names = [str(name.value) for name in extension.value]
-    except (x509.ExtensionNotFound, ValueError):
-        pass
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"{shown or certificate.subject.rfc4514_string()}, until {certificate.not_valid_after_utc:%Y-%m-%d}"
-
-
-def _read(option: str, path: str) -> bytes:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read()
-    except OSError as error:
-        raise OptionError(f"{option} {path!r} cannot be read: {(error.strerror or str(error)).lower()}") from error
-
-
-def _reasons(error: SSL.Error) -> str:
-    queue = error.args[0] if error.args else ()
-    return "; ".join(entry[-1] for entry in queue if entry[-1]) or "OpenSSL does not say why"
+        entries: dict[str, Entry] = {}
+        certificates = []
+        for path, key_path in self._files:
+            chain = read_certificates(path, self._now())
+            key = read_key(key_path if key_path is not None else path, key_path is None)
+            check_pair(chain, key, path, key_path)
+            try:
+                entry = self.contexts.entry_of(chain, key)
+            except ValueError as error:
+                raise OptionError(f"--tls-cert {path!r} cannot be used: {error}") from error
+            certificates.append(chain[0])
+            for name in names_of(chain[0]) or [path]:
+                entries.setdefault(name.lower(), entry)
+        self.contexts.exchange(entries, self._names)
+        self._names = list(entries)
+        self.summary = "; ".join(describe(certificate) for certificate in certificates)
+        missing = uncovered(certificates, self._hosts) if certificates else []
+        whose = "the certificate does" if len(certificates) == 1 else "the certificates do"
+        #: A sentence about the hosts that no certificate covers; empty if there are none.
+        self.gap = f"{whose} not cover {', '.join(missing)} of ALLOWED_HOSTS" if missing else ""
 
 
 def server_tls(options: Settings, hosts: Sequence[str] = ()) -> ServerTLS | None:
@@ -222,15 +115,20 @@ def server_tls(options: Settings, hosts: Sequence[str] = ()) -> ServerTLS | None
     :param hosts: the names of the site, as Django's ``ALLOWED_HOSTS``.
     :raises OptionError: the options contradict each other, or a file is invalid.
     """
-    if options.tls_cert is None:
+    if not options.tls_cert:
         for name, flag in (("tls_key", "--tls-key"), ("redirect_http", "--redirect-http")):
             if getattr(options, name):
                 raise OptionError(f"{flag} needs --tls-cert, the certificate of the site")
         return None
+    keys = options.tls_key or (None,) * len(options.tls_cert)
+    if len(keys) != len(options.tls_cert):
+        raise OptionError(
+            f"--tls-cert is given {len(options.tls_cert)} times and --tls-key {len(keys)} times; give one key for each "
+            "certificate, or none and put the keys into the files of the certificates"
+        )
     protocols = (b"h2", b"http/1.1") if has_http2() else (b"http/1.1",)
-    tls = ServerTLS(options.tls_cert, options.tls_key, protocols, hosts)
-    _log.info("certificate: {summary}", summary=tls.summary)
-    tls.warn()
+    tls = ServerTLS(tuple(zip(options.tls_cert, keys, strict=True)), protocols, hosts)
+    tls.announce()
     if not has_http2():
         _log.info("HTTP/2 is off, as h2 is not installed; pip install channelserver[http2] brings it")
     return tls
@@ -255,7 +153,7 @@ class Negotiation(Connection):
     :param http1: makes the protocols for HTTP/1.1.
     """
 
-    __slots__ = ("_http1", "_overdue")
+    __slots__ = ("_http1", "_overdue", "server_name")
 
     transport: TLSTransport
 
@@ -263,6 +161,8 @@ class Negotiation(Connection):
         super().__init__(site, peer)
         self._http1 = http1
         self._overdue = False
+        #: The host that the client has asked for.
+        self.server_name: str | None = None
 
     def makeConnection(self, transport: TLSTransport) -> None:  # type: ignore[override]
         super().makeConnection(transport)
@@ -272,20 +172,49 @@ class Negotiation(Connection):
     def dataReceived(self, data: bytes) -> None:
         """No data arrives before the end of the handshake."""
 
+    def kept(self) -> int:
+        reader = self.transport.reader
+        return super().kept() + (0 if reader is None else len(reader.received))
+
     def handshakeCompleted(self) -> None:
         transport, site = self.transport, self.site
+        transport.handshake_done()
+        if transport.negotiatedProtocol == ACME:  # the handshake itself was the answer (RFC 8737 section 3)
+            self._close_idle()
+            return
         if transport.negotiatedProtocol == b"h2":
             from channelserver.server.http2.connection import HTTP2Connection
 
             successor: Connection = HTTP2Connection(site, self.peer, self._http1.dispatcher)
         else:
             successor = self._http1.make(self.peer)
-        transport.handshake_done()
         transport.wrappedProtocol = successor
         successor.makeConnection(transport)
         self.connectionLost(None)
         if site.draining:
             successor.drain()
+
+    def refuse(self, verdict: Verdict | None) -> None:
+        """Tell a client, without TLS, why there is no handshake, and close.
+
+        :param verdict: on what it has sent; None: nobody wants to serve the host that it has asked for.
+        """
+        client = self.addresses()["client"]
+        answer = _UNRECOGNIZED_NAME
+        if verdict is Verdict.HTTP:
+            self.site.count_refusal("bad request", "plain HTTP on the HTTPS port", client)
+            answer = (
+                b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n%s"
+                b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (self.site.date_field()[2], len(_PLAIN), _PLAIN)
+            )
+        elif verdict is Verdict.TOO_LONG:
+            self.site.count_refusal("bad request", "a ClientHello of more than 64 KiB", client)
+            answer = _DECODE_ERROR
+        self._state = "closing"
+        self.set_deadline(LINGER)
+        self.account.weigh()
+        self.transport.transport.write(answer)
+        lose_transport(self.transport.transport)
 
     def _late(self, now: float) -> float | None:
         if self._overdue:
@@ -296,8 +225,10 @@ class Negotiation(Connection):
 
 
 class PacedTLS(BufferingTLSTransport):
-    """TLS on a transport. Of each turn of the reactor handshakes get a slice, and client addresses are served in turn:
-    a handshake costs half a millisecond or more, and thousands can begin at the same moment.
+    """TLS on a transport. It reads the ClientHello before OpenSSL does, and picks the certificate.
+
+    Of each turn of the reactor handshakes get a slice, and client addresses are served in turn: a handshake costs half
+    a millisecond or more, and thousands can begin at the same moment.
     """
 
     factory: TLSFactory
@@ -306,6 +237,8 @@ class PacedTLS(BufferingTLSTransport):
 
     def makeConnection(self, transport: Any) -> None:
         self._early: list[bytes] = []
+        #: Until the client's hello is complete.
+        self.reader: HelloReader | None = HelloReader()
         self.dataReceived = self._put_off  # type: ignore[method-assign]  # until the end of the handshake
         super().makeConnection(transport)
 
@@ -328,9 +261,57 @@ class PacedTLS(BufferingTLSTransport):
     def _shake(self) -> None:
         data = b"".join(self._early)
         self._early.clear()
-        if self.connected:
-            self.transport.resumeProducing()
-            type(self).dataReceived(self, data)
+        if not self.connected:
+            return
+        if self.reader is None:
+            self._go_on(data)
+            return
+        found = self.reader.feed(data)
+        negotiation = self.wrappedProtocol if isinstance(self.wrappedProtocol, Negotiation) else None
+        if isinstance(found, Hello):
+            self._greeted(found, negotiation)
+            return
+        if found is not Verdict.INCOMPLETE:
+            self._refuse(found)
+            return
+        self.transport.resumeProducing()
+        if negotiation is not None:
+            negotiation.account.weigh()
+
+    def _greeted(self, hello: Hello, negotiation: Negotiation | None) -> None:
+        contexts, name, waits = self.factory.contexts, hello.server_name, None
+        if negotiation is not None:
+            negotiation.server_name = name
+            if contexts.on_unknown is not None and name is not None and not contexts.serves(name):
+                waits = contexts.on_unknown(name, negotiation.peer)
+        if waits is None:
+            self._picked(True, hello)
+        else:
+            waits.addErrback(lambda failure: False).addCallback(self._picked, hello)
+
+    def _picked(self, wanted: bool, hello: Hello) -> None:
+        reader = self.reader
+        if not self.connected or reader is None:
+            return
+        if not wanted:
+            self._refuse(None)
+            return
+        self.reader = None
+        self.getHandle().set_context(self.factory.contexts.context_of(hello))
+        self._go_on(reader.received)
+
+    def _go_on(self, data: bytes) -> None:
+        self.transport.resumeProducing()
+        type(self).dataReceived(self, data)
+
+    def _refuse(self, verdict: Verdict | None) -> None:
+        self.reader = None
+        self.dataReceived = lambda data: None  # type: ignore[method-assign]
+        self.transport.resumeProducing()
+        if isinstance(self.wrappedProtocol, Negotiation):
+            self.wrappedProtocol.refuse(verdict)
+        else:
+            self.abortConnection()
 
 
 class TLSFactory(TLSMemoryBIOFactory):
@@ -338,8 +319,9 @@ class TLSFactory(TLSMemoryBIOFactory):
 
     protocol = PacedTLS
 
-    def __init__(self, tls: ServerTLS, factory: ConnectionFactory, clock: IReactor) -> None:
-        super().__init__(tls, False, factory, clock)
+    def __init__(self, contexts: Contexts, factory: ConnectionFactory, clock: IReactor) -> None:
+        super().__init__(contexts, False, factory, clock)
+        self.contexts = contexts
         self.continuations = factory.site.continuations
 
 
@@ -348,13 +330,13 @@ class TLSEndpoint:
     """An endpoint whose connections are encrypted."""
 
     def __init__(
-        self, endpoint: interfaces.IStreamServerEndpoint, tls: ServerTLS, site: Site, reactor: IReactor
+        self, endpoint: interfaces.IStreamServerEndpoint, contexts: Contexts, site: Site, reactor: IReactor
     ) -> None:
         self._endpoint = endpoint
-        self._tls = tls
+        self._contexts = contexts
         self._site = site
         self._reactor = reactor
 
     def listen(self, factory: HTTPFactory) -> Any:  # type: ignore[override]  # it makes the protocols for HTTP/1.1
         negotiations = ConnectionFactory(self._site, lambda peer: Negotiation(self._site, peer, factory))
-        return self._endpoint.listen(TLSFactory(self._tls, negotiations, self._reactor))
+        return self._endpoint.listen(TLSFactory(self._contexts, negotiations, self._reactor))

@@ -183,7 +183,7 @@ class ConnectionFactory(Factory):
         peer: str | None = getattr(addr, "host", None)
         site = self.site
         if site.is_full(peer):
-            return Refusal(site.admission, site.wheel, site.date_field()[2])
+            return Refusal(site.admission, site.wheel, site.date_field()[2], peer)
         connection = self.make(peer)
         connection.factory = self
         return connection

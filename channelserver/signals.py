@@ -30,3 +30,7 @@ process_started = Signal()
 #: A process of the server has been told to stop. Sent in a thread; connections are closed when the receivers have
 #: ended, at the latest after ``--drain-timeout``. Argument: ``number``, 1 in the first process.
 server_stopping = Signal()
+
+#: A certificate that the server gets by itself (``--https``) is there, the first one or a new one. Sent in a thread of
+#: the first process. Arguments: ``names``, the host names in it; ``expires``, a datetime.
+certificate_renewed = Signal()

@@ -64,10 +64,11 @@ class ContradictionTests(SynchronousTestCase):
         self.assertRaises(OptionError, options, https=["a.test", "a.test+b.test"])
 
     def test_listeners(self) -> None:
-        """--https listens on all addresses; --port adds the default listener, --bind does not."""
+        """--https listens on all addresses, and --bind names another; there is no default listener."""
         values = options(https=["a.test"])
         self.assertEqual((values.bind, values.simple_listener), ("0.0.0.0", False))
         values = options(https=["a.test"], bind="127.0.0.1")
         self.assertEqual((values.bind, values.simple_listener), ("127.0.0.1", False))
-        self.assertTrue(options(https=["a.test"], port=8000).simple_listener)
+        self.assertIn("--https-port", str(self.assertRaises(OptionError, options, https=["a.test"], port=8000)))
+        self.assertFalse(resolve({}, {"port": 8000, "https": ["a.test"]}, {}).simple_listener)
         self.assertEqual(options().bind, "127.0.0.1")

@@ -15,7 +15,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application import service
 from twisted.internet import defer, error, task
@@ -48,6 +48,9 @@ from channelserver.server.edge.tls import ServerTLS, TLSEndpoint
 from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
 from channelserver.server.websocket.frames import CloseCode
+
+if TYPE_CHECKING:
+    from channelserver.server.acme.service import Certificates
 
 _log = Logger("channelserver.server")
 
@@ -117,7 +120,9 @@ class ServerService(service.Service):
         self._local: tuple[str, LocalFactory] | None = None
         #: The certificate, if there is one.
         self.tls = tls
-        self._https_port = 443
+        self._http_port, self._https_port = 80, 443
+        #: Gets the certificates, if they are not files; only in the first process.
+        self.certificates: Certificates | None = None
         #: The further processes, if there are any; and those which use the layer, if that is in memory.
         self.siblings: Siblings | None = None
         self.hub: Gatherer | None = None
@@ -186,9 +191,10 @@ class ServerService(service.Service):
             self.on_listen_error(problem)
             return
         opened = [self._listen(description, endpoint, factory) for description, endpoint in wanted]
-        if options.redirect_http:
-            description = f"port {options.redirect_port} of {options.bind} (--redirect-port)"
-            endpoint = _tcp_endpoint(self._listener, options.bind, options.redirect_port)
+        if options.redirect_http or options.https:
+            flag, number = ("http", options.http_port) if options.https else ("redirect", options.redirect_port)
+            description = f"port {number} of {options.bind} (--{flag}-port)"
+            endpoint = _tcp_endpoint(self._listener, options.bind, number)
             redirects = RedirectFactory(self._site, lambda: self._https_port)
             opened.append(self._listen(description, endpoint, redirects))
         if self._local is not None:
@@ -219,6 +225,13 @@ class ServerService(service.Service):
 
     def _all_serve(self) -> None:
         self._started(self._lines)
+        self._begun()
+
+    def _begun(self) -> None:
+        """All processes serve."""
+        if self.certificates is not None:
+            self.certificates.ports.http, self.certificates.ports.https = self._http_port, self._https_port
+            self.certificates.startService()
         self.after_start(self._lines)
 
     def listen(self) -> None:
@@ -272,6 +285,8 @@ class ServerService(service.Service):
         watch_accepting(port, self._site.throttled_log, self._reactor)
         if isinstance(endpoint, TLSEndpoint):
             self._https_port = port.getHost().port
+        elif isinstance(factory, RedirectFactory):
+            self._http_port = port.getHost().port
         return None if isinstance(factory, LocalFactory) else _describe(port)
 
     @staticmethod
@@ -290,7 +305,7 @@ class ServerService(service.Service):
         if self.siblings is not None:
             self.siblings.start()
         elif self._site.shares is None:
-            self._site.bridge.post(lambda: self.after_start(self._lines))
+            self._site.bridge.post(self._begun)
 
     # -- stop ----------------------------------------------------------------------------------------------------------
 
@@ -301,6 +316,8 @@ class ServerService(service.Service):
         site, seconds = self._site, self._reactor.seconds
         ends = seconds() + site.options.drain_timeout
         site.draining = True
+        if self.certificates is not None:
+            self.certificates.stopService()
         if self.before_stop is not None:
             yield self._within(self._in_thread(self.before_stop), max(0.0, ends - seconds()))
         site.layer.retire()
@@ -425,6 +442,9 @@ def endpoints(
         except OSError as problem:
             raise ListenError(f"--fd {options.fd} is no open socket: {_reason(problem)}") from problem
         found.append((f"file descriptor {options.fd}", AdoptedStreamServerEndpoint(reactor, options.fd, family)))
+    if options.https:
+        description = f"port {options.https_port} of {options.bind} (--https-port)"
+        found.append((description, secured(_tcp_endpoint(reactor, options.bind, options.https_port))))
     if options.simple_listener or not found:
         simple = _tcp_endpoint(reactor, options.bind, options.port)
         found.append((f"port {options.port} of {options.bind}", secured(simple)))

@@ -152,7 +152,17 @@ def make_server(
             health.gather = partial(gatherer.gather, "figures")
     if gatherer is not None and isinstance(layer, LocalLayer) and (values.processes > 1 or connector is not None):
         layer.gather = lambda *name: add_up(gatherer.gather_from_thread(*name))
-    service = ServerService(site, workers, reactor, started, server_tls(values, hosts))
+    tls = server_tls(values, hosts)
+    service = ServerService(site, workers, reactor, started, tls)
+    if values.https and tls is not None:
+        from channelserver.start.https import order_certificates, serve_certificates
+
+        served = serve_certificates(values, tls.contexts)
+        site.tokens = served.tokens
+        if number == 1:
+            service.certificates = order_certificates(values, served, reactor)
+            if site.health is not None:
+                health.certificates = service.certificates.figures
     service.hub = gatherer if isinstance(gatherer, Gatherer) else None
     if isinstance(pool, Workers):
         service.when_retired = partial(_retire, pool, hub, wrapper.channel_layer)

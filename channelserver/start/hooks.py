@@ -6,13 +6,14 @@ The receivers run in the thread that each signal's text names, never in the runn
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connections
 from django.dispatch import Signal
 
 from channelserver.server.service import ServerService
-from channelserver.signals import process_started, server_started, server_stopping
+from channelserver.signals import certificate_renewed, process_started, server_started, server_stopping
 
 
 def connect_hooks(service: ServerService, number: int) -> None:
@@ -26,6 +27,13 @@ def connect_hooks(service: ServerService, number: int) -> None:
     if number == 1:
         service.after_start = lambda addresses: threading.Thread(
             target=_send, args=(server_started,), kwargs={"sender": kind, "addresses": addresses}, daemon=True
+        ).start()
+    if service.certificates is not None:
+        service.certificates.on_renewed = lambda names, pair: threading.Thread(
+            target=_send,
+            args=(certificate_renewed,),
+            kwargs={"sender": kind, "names": names, "expires": datetime.fromtimestamp(pair.ends, UTC)},
+            daemon=True,
         ).start()
 
 

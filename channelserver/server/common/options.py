@@ -345,8 +345,10 @@ def resolve(
     for name, value in command_line.items():
         given[name] = BY_NAME[name].convert(value, BY_NAME[name].flag)
     # As in Daphne: one of the two alone brings the other's default; none, beside other listeners, no default listener.
-    # With --https, an address is that of its ports, and so is a certificate.
-    simple_listener = "port" in given or (not given.get("https") and ("bind" in given or bool(given.get("tls_cert"))))
+    # With --https, there are other ports instead, and an address is theirs.
+    simple_listener = not given.get("https") and ("port" in given or "bind" in given or bool(given.get("tls_cert")))
+    if given.get("https") and "port" in command_line:
+        raise OptionError("--https has ports of its own, --https-port and --http-port; leave out --port")
     if "port" not in given and environment.get("PORT"):
         # A platform's: it counts as the number only, so that other listeners stay alone.
         given["port"] = BY_NAME["port"].read(environment["PORT"], "the environment variable PORT")
@@ -377,7 +379,7 @@ def _resolve_https(values: dict[str, Any], given: Mapping[str, Any]) -> None:
             if name in given and given[name] is not None:
                 raise OptionError(f"{BY_NAME[name].flag} needs --https, the names to get certificates for")
         return
-    if values["tls_cert"] is not None or values["redirect_http"]:
+    if values["tls_cert"] or values["redirect_http"]:
         raise OptionError(
             "--https gets the certificate and redirects plain HTTP by itself; leave out --tls-cert, "
             "--tls-key and --redirect-http, or leave out --https"

@@ -52,6 +52,8 @@ class Health:
         self.hung: Callable[[], bool] = lambda: False
         #: Returns further figures.
         self.further: Callable[[], dict[str, Any]] = dict
+        #: The same of certificates.
+        self.certificates: Callable[[], dict[str, Any]] = dict
         #: Returns how many processes have been replaced, by reason.
         self.replaced: Callable[[], dict[str, int]] = dict
         #: Returns the figures of all processes of the server, if there are others.
@@ -129,6 +131,7 @@ class Health:
             "threads": self._threads,
             "busy": self._busy(),
             **self.further(),
+            **self.certificates(),
             "queues": {name: int(figures["messages_pending"]) for name, figures in queues.items()},
             "held_back": site.held_back,
             "oldest": round(max((figures["messages_max_age"] for figures in queues.values()), default=0.0), 3),

@@ -115,7 +115,7 @@ def server_tls(options: Settings, hosts: Sequence[str] = ()) -> ServerTLS | None
     :param hosts: the names of the site, as Django's ``ALLOWED_HOSTS``.
     :raises OptionError: the options contradict each other, or a file is invalid.
     """
-    if not options.tls_cert:
+    if not options.tls_cert and not options.https:
         for name, flag in (("tls_key", "--tls-key"), ("redirect_http", "--redirect-http")):
             if getattr(options, name):
                 raise OptionError(f"{flag} needs --tls-cert, the certificate of the site")

@@ -48,6 +48,8 @@ class Dispatcher:
             exchange.reply({"status": 204})
         elif site.health is not None and site.health(exchange):
             pass
+        elif site.tokens is not None and site.tokens(exchange):
+            pass
         elif site.memory.bytes > site.memory.mark and not site.memory.has_room():
             site.count_refusal("memory is short", "a request was answered 503", exchange.client)
             exchange.head.keep_alive = False

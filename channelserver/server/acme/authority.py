@@ -1,0 +1,107 @@
+"""A certificate authority with which the server has an account, and from which it gets certificates.
+
+Runs in the reactor thread; owns the account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet.defer import DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.client import Agent
+
+from channelserver.server.acme.certificate import Certificate
+from channelserver.server.acme.challenges import key_pem
+from channelserver.server.acme.client import Client, Problem
+from channelserver.server.acme.order import ChallengeFailed, Solver, obtain
+from channelserver.server.acme.store import Store
+
+
+class Authority:
+    """A certificate authority.
+
+    :param store: has the account.
+    :param email: to which the authority may write.
+    :param eab: key ID and MAC key of an account that the user has there.
+    :param profile: of the certificates; None: the authority's choice.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        agent: Agent,
+        clock: IReactorTime,
+        now: Callable[[], float],
+        email: str | None = None,
+        eab: tuple[str, str] | None = None,
+        profile: str | None = None,
+    ) -> None:
+        self._store = store
+        self._email = email
+        self._eab = eab
+        self._profile = profile
+        self._registering = DeferredLock()
+        self._agent = agent
+        self._clock = clock
+        self._now = now
+        self._client: Client | None = None
+        #: Its host.
+        self.name = urlsplit(store.directory_url).netloc
+
+    @property
+    def client(self) -> Client:
+        """The account's.
+
+        :raises StoreError: its key cannot be used.
+        """
+        if self._client is None:
+            key, account = self._store.account(self._email)
+            self._client = Client(self._agent, self._store.directory_url, key, account, self._clock, self._now)
+        return self._client
+
+    async def obtain(self, certificate: Certificate, solver: Solver, rehearsal: bool = False) -> tuple[bytes, bytes]:
+        """Return a private key and a certificate for it with its chain, as PEM.
+
+        :param rehearsal: go on with no earlier order, and leave none.
+        :raises AcmeError: there is none.
+        """
+        await self._register()
+        try:
+            return await self._obtain(certificate, solver, rehearsal)
+        except Problem as problem:
+            if problem.kind != "accountDoesNotExist":
+                raise
+            self.client.account = ""
+        await self._register()
+        return await self._obtain(certificate, solver, rehearsal)
+
+    async def _obtain(self, certificate: Certificate, solver: Solver, rehearsal: bool) -> tuple[bytes, bytes]:
+        if rehearsal:
+            key, note, url, replaces = ec.generate_private_key(ec.SECP256R1()), _ignore, "", ""
+        else:
+            # A new order gets a new key, which is on disk before it.
+            note, url, replaces = certificate.ordered, certificate.order, certificate.replaces
+            key = self._store.pending_key(certificate.names, new=not url)
+        try:
+            chain = await obtain(self.client, certificate.names, key, solver, note, url, self._profile, replaces)
+        except (ChallengeFailed, Problem) as error:
+            if not isinstance(error, Problem) or error.is_final:
+                note("")
+            raise
+        return key_pem(key), chain
+
+    async def _register(self) -> None:
+        await self._registering.acquire()
+        try:
+            if not self.client.account:
+                self._store.keep_account(self._email, await self.client.register(self._email, self._eab))
+        finally:
+            self._registering.release()
+
+
+def _ignore(url: Any) -> None:
+    """Nothing is kept."""

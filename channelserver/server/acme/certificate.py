@@ -1,0 +1,164 @@
+"""One certificate of ``--https``: its state, its times, and what is kept about it.
+
+Runs in the reactor thread; owns the entry in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from channelserver.server.acme.renewal import Window, renewal
+from channelserver.server.acme.store import Pair, Store
+
+
+class Certificate:
+    """What is known of a certificate.
+
+    The states, and how one follows from the other::
+
+        absent ──► ordering ──► valid ──► due ──► renewing ──► valid …
+                     │  ▲                           │  ▲
+                     ▼  │                           ▼  │
+                    failing                        failing ──► expired
+
+    Until the first certificate is there, handshakes get a self-signed placeholder. A certificate that fails to be
+    renewed is served until it expires, and after that, too.
+
+    :param names: what it is for.
+    """
+
+    def __init__(self, names: Sequence[str], store: Store, now: Callable[[], float]) -> None:
+        self.names = tuple(names)
+        self.pair: Pair | None = None
+        self.working = False
+        #: Whether the rehearsal at the staging authority has succeeded since the last failure.
+        self.rehearsed = False
+        self._store = store
+        self._now = now
+        self._record = store.record(names)
+        self.logged = ("", 0.0)
+
+    @property
+    def label(self) -> str:
+        """Its names, for people."""
+        return ", ".join(self.names)
+
+    @property
+    def failures(self) -> int:
+        """How many tries in a row have failed."""
+        return int(self._number("failures"))
+
+    @property
+    def reason(self) -> str:
+        """Why the last try failed; empty: it did not."""
+        return str(self._record.get("reason", ""))
+
+    @property
+    def order(self) -> str:
+        """The URL of an order that was not finished; empty: there is none."""
+        return str(self._record.get("order", ""))
+
+    @property
+    def replaces(self) -> str:
+        """The ID of the certificate that a new one replaces (RFC 9773); empty: none.
+
+        The second try leaves it out, in case that the authority refuses the order because of it.
+        """
+        return "" if self.pair is None or self.failures == 1 else self.pair.serial
+
+    @property
+    def avoided(self) -> str:
+        """The kind of challenge that failed the last time."""
+        return str(self._record.get("avoid", ""))
+
+    @property
+    def window(self) -> Window | None:
+        """When the authority wants it to be renewed, if it has said so."""
+        found: Any = self._record.get("ari")
+        try:
+            return Window(str(found["serial"]), float(found["start"]), float(found["end"]), float(found["chosen"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    @property
+    def ask_again(self) -> float:
+        """When the authority is to be asked for its window (POSIX time)."""
+        return self._number("ari_next")
+
+    @property
+    def ari_answered(self) -> float:
+        """When it has last answered; 0.0: never."""
+        return self._number("ari_answered")
+
+    @property
+    def state(self) -> str:
+        """One of those above."""
+        expired = self.pair is not None and self.pair.ends <= self._now()
+        if self.working:
+            return "ordering" if self.pair is None else "renewing"
+        if expired:
+            return "expired"
+        if self.failures:
+            return "failing"
+        if self.pair is None:
+            return "absent"
+        return "due" if self.due()[0] <= self._now() else "valid"
+
+    def due(self) -> tuple[float, str]:
+        """Return when something is to be done (POSIX time), and why."""
+        when, why = 0.0, "there is none yet"
+        if self.pair is not None:
+            obtained = self._number("obtained") or self.pair.begins
+            when, why = renewal(self.pair.serial, self.pair.begins, self.pair.ends, obtained, self.window)
+        return max(when, self._number("next")), why
+
+    def adopt(self, pair: Pair, new: bool = False) -> None:
+        """Take a certificate as the present one; what was known of another one is forgotten.
+
+        :param new: it has just been ordered.
+        """
+        self.pair = pair
+        if self._record.get("serial") != pair.serial:
+            self.rehearsed = False
+            self._keep({"serial": pair.serial, "obtained": self._now() if new else pair.begins})
+
+    def ordered(self, url: str) -> None:
+        """Keep the URL of an order."""
+        self._keep({**self._record, "order": url})
+
+    def failed(self, reason: str, pause: float, avoid: str = "") -> None:
+        """Note a failure.
+
+        :param pause: seconds until the next try.
+        :param avoid: the kind of challenge that failed; empty: none did.
+        """
+        self._keep(
+            {
+                **self._record,
+                "failures": self.failures + 1,
+                "next": self._now() + pause,
+                "reason": reason,
+                "avoid": avoid or self.avoided,
+            }
+        )
+
+    def asked(self, window: Window | None, pause: float) -> None:
+        """Note what the authority says about the time of renewal.
+
+        :param window: None: nothing.
+        :param pause: seconds until it is asked again.
+        """
+        record = {**self._record, "ari_next": self._now() + pause}
+        if window is not None:
+            record["ari"] = vars(window)
+            record["ari_answered"] = self._now()
+        self._keep(record)
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        self._record = record
+        self._store.keep(self.names, record)
+
+    def _number(self, key: str) -> float:
+        value = self._record.get(key, 0.0)
+        return float(value) if isinstance(value, (int, float)) else 0.0

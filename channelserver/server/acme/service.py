@@ -1,0 +1,302 @@
+"""Gets and renews certificates: looks at each every ten minutes, and orders what is due.
+
+Runs in the reactor thread; owns the certificates' states. Only one process of a server has it.
+
+Nothing that happens here ends the server: it serves what it has, and tries again by a schedule that is kept on disk.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from twisted.application import service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from channelserver.server.acme.authority import Authority
+from channelserver.server.acme.certificate import Certificate
+from channelserver.server.acme.challenges import HTTP_01, TLS_ALPN_01
+from channelserver.server.acme.client import AcmeError
+from channelserver.server.acme.order import ChallengeFailed
+from channelserver.server.acme.renewal import next_try
+from channelserver.server.acme.self_check import unreachable
+from channelserver.server.acme.served import Served
+from channelserver.server.acme.solver import ServedChallenges
+from channelserver.server.acme.store import Pair, StoreError, read_pair
+
+_log = Logger("channelserver.server.acme")
+
+#: Seconds between two looks at all certificates, at most.
+LOOK_SECONDS = 600.0
+#: Orders in a minute, of all certificates together.
+ORDERS_A_MINUTE = 10
+#: Seconds for which the same failure of a certificate is not logged again.
+QUIET_SECONDS = 3600.0
+#: How many failures of the self-check keep the server from ordering: some routers do not let a machine reach itself by
+#: its public address.
+SELF_CHECKS = 3
+#: Seconds until the next look at a certificate that another process is ordering.
+OTHERS_SECONDS = 30.0
+
+
+@dataclass
+class Ports:
+    """The ports on which the site is to be found; the authority's own are tried, too."""
+
+    http: int = 80
+    https: int = 443
+
+
+class Certificates(service.Service):
+    """Keeps the configured certificates valid.
+
+    :param authority: where they come from.
+    :param rehearsal: where an order is tried after a failure, before it is made again at `authority`; None: nowhere.
+    :param now: returns POSIX time.
+    """
+
+    name = "certificates"
+
+    def __init__(
+        self,
+        served: Served,
+        authority: Authority,
+        rehearsal: Authority | None,
+        reactor: Any,
+        clock: IReactorTime,
+        now: Callable[[], float],
+    ) -> None:
+        self._served = served
+        self._authority = authority
+        self._rehearsal = rehearsal
+        self._reactor = reactor
+        self._clock = clock
+        self._now = now
+        self._timer: Any = None
+        self._orders: deque[float] = deque()
+        self._tasks: set[Deferred[None]] = set()
+        self.ports = Ports()
+        #: The kinds of challenges that can be answered, the preferred one first: ``tls-alpn-01`` needs no second port.
+        self.kinds: Sequence[str] = (TLS_ALPN_01, HTTP_01)
+        self.issued = self.failed = 0
+        #: Called with the names and the new certificate when one is there.
+        self.on_renewed: Callable[[tuple[str, ...], Pair], object] = lambda names, pair: None
+        #: Makes the challenges and certificates of this process known to the others; returns a Deferred that fires
+        #: when they have them.
+        self.tell: Callable[[], Deferred[Any] | None] = lambda: None
+        self.certificates = [Certificate(names, served.store, now) for names in served.wanted]
+        for certificate in self.certificates:
+            self._load(certificate)
+
+    def _load(self, certificate: Certificate) -> bool:
+        """Serve what is stored; return whether that is another certificate than before."""
+        pair = self._served.load(certificate.names)
+        if pair is None or (certificate.pair is not None and certificate.pair.serial == pair.serial):
+            return False
+        certificate.adopt(pair)
+        return True
+
+    # -- the service ---------------------------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Begin to look at the certificates."""
+        super().startService()
+        for certificate in self.certificates:
+            if certificate.pair is None:
+                _log.info(
+                    "no certificate for {names} yet: HTTPS shows a self-signed one until {authority} has sent one",
+                    names=certificate.label, authority=self._authority.name,
+                )  # fmt: skip
+            else:
+                self._log_valid("certificate", certificate)
+        self._look()
+
+    def stopService(self) -> Any:
+        """Stop, at once."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        return super().stopService()
+
+    def figures(self) -> dict[str, Any]:
+        """Return what monitoring shows: of each certificate its state and when it expires (POSIX time); how many orders
+        came to what; how many seconds ago the authority last spoke about renewal.
+        """
+        answered = max((certificate.ari_answered for certificate in self.certificates), default=0.0)
+        return {
+            "certificates": {
+                name: {
+                    "state": certificate.state,
+                    "expires": 0 if certificate.pair is None else int(certificate.pair.ends),
+                    "next": int(certificate.due()[0]),
+                }
+                for certificate in self.certificates
+                for name in certificate.names
+            },
+            "certificate_orders": {"issued": self.issued, "failed": self.failed},
+            **({"renewal_info_age": int(self._now() - answered)} if answered else {}),
+        }
+
+    def _look(self) -> None:
+        if not self.running:
+            return
+        for certificate in self.certificates:
+            if not certificate.working and certificate.due()[0] <= self._now() and self._may_order():
+                self._start(certificate)
+        waits = [certificate.due()[0] for certificate in self.certificates if not certificate.working]
+        if len(self._orders) >= ORDERS_A_MINUTE:
+            waits = [max(when, self._orders[0] + 60.0) for when in waits]
+        seconds = min(waits, default=self._now() + LOOK_SECONDS) - self._now()
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = self._clock.callLater(min(max(seconds, 0.01), LOOK_SECONDS), self._look)
+
+    def _may_order(self) -> bool:
+        while self._orders and self._orders[0] <= self._now() - 60.0:
+            self._orders.popleft()
+        return len(self._orders) < ORDERS_A_MINUTE
+
+    def _start(self, certificate: Certificate) -> None:
+        certificate.working = True
+        self._orders.append(self._now())
+        task = Deferred.fromCoroutine(self._work(certificate))
+        self._tasks.add(task)
+
+        def ended(result: Any) -> None:
+            self._tasks.discard(task)
+            certificate.working = False
+            self._look()
+
+        task.addErrback(lambda failure: self._unexpected(certificate, failure)).addBoth(ended)
+
+    # -- one certificate -----------------------------------------------------------------------------------------------
+
+    async def _work(self, certificate: Certificate) -> None:
+        with self._served.store.lock(certificate.names) as alone:
+            if self._load(certificate):
+                self._renewed(certificate, "another process has ordered it")
+                return
+            if not alone:
+                certificate.failed("another process is ordering it", OTHERS_SECONDS)
+                return
+            before = certificate.pair
+            reason = certificate.due()[1]
+            try:
+                await self._check(certificate)
+                _log.info("ordering a certificate for {names}: {reason}", names=certificate.label, reason=reason)
+                pair = await self._order(certificate)
+            except AcmeError as error:
+                self._note(certificate, error)
+                return
+            self._served.store.save(certificate.names, pair)
+            certificate.adopt(pair, new=True)
+            self._served.use(certificate.names, pair)
+            self.issued += 1
+        self._renewed(certificate, "renewed" if before is not None else "the first one")
+
+    async def _check(self, certificate: Certificate) -> None:
+        """Look whether the names lead here, before the first order.
+
+        :raises AcmeError: they do not.
+        """
+        if certificate.pair is not None or certificate.order:
+            return
+        for name in certificate.names:
+            token, answer = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
+            try:
+                self._served.open(HTTP_01, name, token, answer)
+                shown = self._served.open(TLS_ALPN_01, name, token, answer)
+                await self._told()
+                http_ports, https_ports = dict.fromkeys((80, self.ports.http)), dict.fromkeys((443, self.ports.https))
+                problem = await deferToThreadPool(
+                    self._reactor, self._reactor.getThreadPool(), unreachable, name, token, answer, list(http_ports),
+                    list(https_ports), shown,
+                )  # fmt: skip
+            finally:
+                for kind in (HTTP_01, TLS_ALPN_01):
+                    self._served.close(kind, name, token)
+            if problem and (certificate.failures < SELF_CHECKS or "does not resolve" in problem):
+                raise AcmeError(problem)
+
+    async def _order(self, certificate: Certificate) -> Pair:
+        """Order a certificate; with the other kind of challenge if the first one fails."""
+        solver = ServedChallenges(self._served, self._told, self.kinds, certificate.avoided)
+        try:
+            return await self._order_once(certificate, solver)
+        except ChallengeFailed as error:
+            solver.avoided = error.kind
+            if len(solver.offered) < 2:
+                raise
+            _log.warn("{error}; trying the other kind of challenge", error=error)
+        return await self._order_once(certificate, solver)
+
+    async def _order_once(self, certificate: Certificate, solver: ServedChallenges) -> Pair:
+        if certificate.failures and self._rehearsal is not None and not certificate.rehearsed:
+            await self._rehearsal.obtain(certificate, solver, rehearsal=True)
+            certificate.rehearsed = True
+        key, chain = await self._authority.obtain(certificate, solver)
+        try:
+            return read_pair(key, chain, certificate.names)
+        except ValueError as error:
+            certificate.ordered("")
+            raise AcmeError(f"the certificate cannot be used: {error}") from error
+
+    async def _told(self) -> None:
+        told = self.tell()
+        if told is not None:
+            await told
+
+    def _renewed(self, certificate: Certificate, what: str) -> None:
+        assert certificate.pair is not None
+        self.tell()
+        self._log_valid(f"certificate ({what})", certificate)
+        self.on_renewed(certificate.names, certificate.pair)
+
+    def _note(self, certificate: Certificate, error: Exception) -> None:
+        """Note and log a failure."""
+        self.failed += 1
+        certificate.rehearsed = False
+        pause = next_try(certificate.failures + 1, getattr(error, "retry_after", 0.0))
+        certificate.failed(str(error), pause, error.kind if isinstance(error, ChallengeFailed) else "")
+        text, since = certificate.logged
+        if text == certificate.reason and self._now() - since < QUIET_SECONDS:
+            return
+        certificate.logged = certificate.reason, self._now()
+        _log.error(
+            "no certificate for {names}: {reason}; next try in {pause}{served}",
+            names=certificate.label, reason=certificate.reason, pause=_duration(pause),
+            served="" if certificate.pair is None else f"; the present one ends on {_date(certificate.pair.ends)}",
+        )  # fmt: skip
+
+    def _unexpected(self, certificate: Certificate, failure: Any) -> None:
+        if not self.running:
+            return
+        if failure.check(StoreError):
+            self._note(certificate, failure.value)
+            return
+        _log.failure("the order for {names} has failed", failure, names=certificate.label)
+        self._note(certificate, AcmeError(f"an error of the server itself: {failure.getErrorMessage()}"))
+
+    def _log_valid(self, what: str, certificate: Certificate) -> None:
+        assert certificate.pair is not None
+        when, why = certificate.due()
+        _log.info(
+            "{what} for {names}: valid until {until}, to be renewed {when} ({why})",
+            what=what, names=certificate.label, until=_date(certificate.pair.ends), when=_date(when), why=why,
+        )  # fmt: skip
+
+
+def _date(when: float) -> str:
+    return f"{datetime.fromtimestamp(when, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.3g} h" if seconds >= 7200 else f"{seconds / 60:.3g} min"

@@ -1,0 +1,60 @@
+"""Puts together what ``--https`` needs: the store of certificates, the authority, and what orders there.
+
+Runs before the reactor, in the main thread. A server without ``--https`` need not wait for the imports.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from channelserver.server.acme.authority import Authority
+from channelserver.server.acme.challenges import Tokens
+from channelserver.server.acme.client import make_agent
+from channelserver.server.acme.served import Served
+from channelserver.server.acme.service import Certificates
+from channelserver.server.acme.store import Store, StoreError, default_folder
+from channelserver.server.common.host_names import certificate_names
+from channelserver.server.common.option import OptionError
+from channelserver.server.common.options import ACME_DIRECTORIES, Settings
+from channelserver.server.tls.contexts import Contexts
+
+
+def serve_certificates(values: Settings, contexts: Contexts) -> Served:
+    """Serve the stored certificates of ``--https``, and placeholders for those that are not there yet.
+
+    :raises OptionError: the store cannot be used.
+    """
+    wanted = certificate_names(values.https)
+    contexts.expect([name for names in wanted for name in names])
+    folder = os.path.abspath(values.acme_store) if values.acme_store else default_folder(os.environ)
+    try:
+        served = Served(contexts, Tokens(), Store(folder, directory_url(values)), wanted)
+        for names in wanted:
+            served.load(names)
+    except StoreError as error:
+        raise OptionError(str(error)) from error
+    return served
+
+
+def order_certificates(values: Settings, served: Served, reactor: Any) -> Certificates:
+    """Return what keeps the certificates valid.
+
+    :raises OptionError: an option is wrong.
+    """
+    agent = make_agent(reactor, values.acme_ca_file)
+    eab = None
+    if values.acme_eab_kid is not None and values.acme_eab_key is not None:
+        eab = values.acme_eab_kid, values.acme_eab_key
+    authority = Authority(served.store, agent, reactor, time.time, values.email, eab, values.acme_profile)
+    rehearsal = None
+    if values.acme_directory == "letsencrypt":
+        staging = Store(str(served.store.folder), ACME_DIRECTORIES["staging"])
+        rehearsal = Authority(staging, agent, reactor, time.time, values.email, None, values.acme_profile)
+    return Certificates(served, authority, rehearsal, reactor, reactor, time.time)
+
+
+def directory_url(values: Settings) -> str:
+    """Return the URL of the authority's directory."""
+    return ACME_DIRECTORIES.get(values.acme_directory, values.acme_directory)

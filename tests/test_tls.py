@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import warnings
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from channelserver.server.common.options import resolve
 from channelserver.server.edge.covered_names import uncovered
 from channelserver.server.edge.tls import ServerTLS, server_tls
 from tests.certificates import DAY, certificate_pem, client_context, key_pem, make_key, write_pair
+from tests.http2_client import HTTP2Client
 from tests.process import TIMEOUT, Server, ServerTestCase, project
 
 
@@ -71,6 +73,22 @@ class HTTPSTests(TLSTestCase):
         self.assertTrue(seen["secure"])
         self.assertEqual(seen["seen"], 2)
         self.assertEqual(seen["url"], server.url())
+
+    def test_hsts(self) -> None:
+        """--hsts sends the field over HTTP/1.1 and HTTP/2, for files, too; if Django does it, we do not."""
+        name = "Strict-Transport-Security"
+        server = self.start_tls("--hsts", "5min")
+        for path in ("/", "/-/health"):
+            answer = requests.get(f"https://localhost:{server.port}{path}", verify=self.certificate, timeout=TIMEOUT)
+            self.assertEqual(answer.headers[name], "max-age=300")
+        self.assertNotIn(name, server.get(verify=self.certificate).headers)  # not for an IP address
+        with closing(HTTP2Client(server, self.certificate)) as client:
+            self.assertEqual(client.get("/").headers[name.lower()], "max-age=300")
+        self.write({"other.py": "from settings import *\nSECURE_HSTS_SECONDS = 7\n"})
+        options = ("--tls-cert", self.certificate, "--tls-key", self.key, "--hsts", "5min")
+        server = self.run_process(self.twistd("-s", "other", "-p", "0", *options)).wait_until_up()
+        answer = requests.get(f"https://localhost:{server.port}/-/health", verify=self.certificate, timeout=TIMEOUT)
+        self.assertNotIn(name, answer.headers)
 
     def test_websocket(self) -> None:
         """A socket over TLS has the scheme wss, and echoes."""

@@ -122,6 +122,9 @@ class Site:
         self.replies.settle_session = self._settle_session
         for prefix in (self.replies.http_prefix, self.replies.websocket_prefix):
             layer.attach(prefix, self.replies)
+        value = b"max-age=%d" % options.hsts
+        #: The field that asks browsers to use HTTPS only, see ``Connection.hsts``.
+        self.hsts = (b"Strict-Transport-Security", value, b"Strict-Transport-Security: %b\r\n" % value)
         self.root_path = options.root_path.rstrip("/")
         self.connections: set[Connection] = set()
         #: Requests that wait for others of their HTTP/2 connections.

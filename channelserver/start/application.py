@@ -108,6 +108,8 @@ def make_server(
     bridge = Bridge(reactor)
     reactor.callWhenRunning(channel_layers.begin)
     hosts = allowed_hosts()
+    if settings.SECURE_HSTS_SECONDS:
+        values.hsts = 0  # Django sends the field
     origins = OriginPolicy(hosts, values.allowed_origin)
     root_path = values.root_path = clean_root_path(values.root_path or settings.FORCE_SCRIPT_NAME)
     static = files(values, log=number == 1)

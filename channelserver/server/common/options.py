@@ -152,6 +152,13 @@ class Settings:
         "PEM file with the private key, if it is not in the file of --tls-cert; one for each --tls-cert, in order",
         lone=True,
     )
+    hsts: int = option(
+        0,
+        "time for which browsers that have seen the site by HTTPS use nothing else (Strict-Transport-Security); sent "
+        "with a valid certificate only, and not if SECURE_HSTS_SECONDS is set; begin with 300; 0 = off",
+        unit="seconds",
+        low=0,
+    )
     redirect_http: bool = option(False, "also listen for plain HTTP, and redirect it to HTTPS")
     redirect_port: int = option(80, "port on which --redirect-http listens; 0 takes a free one", low=0, high=65535)
     auto_accept: bool = option(

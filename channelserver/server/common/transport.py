@@ -33,5 +33,7 @@ class TLSTransport(Transport, Protocol):
     negotiatedProtocol: bytes | None
     #: What the decrypted bytes go to.
     wrappedProtocol: Any
+    #: Its :class:`channelserver.server.edge.tls.TLSFactory`.
+    factory: Any
     #: What the client's hello is read with, until it is complete.
     reader: Any

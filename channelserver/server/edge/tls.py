@@ -188,6 +188,8 @@ class Negotiation(Connection):
             successor: Connection = HTTP2Connection(site, self.peer, self._http1.dispatcher)
         else:
             successor = self._http1.make(self.peer)
+        if site.options.hsts and self.server_name is not None and transport.factory.contexts.valid(self.server_name):
+            successor.hsts = site.hsts
         transport.wrappedProtocol = successor
         successor.makeConnection(transport)
         self.connectionLost(None)

@@ -32,7 +32,7 @@ class Connection:
     :param peer: the address of the other end, as the kernel has it; None: a Unix socket.
     """
 
-    __slots__ = ("_deadline", "_own", "_paused", "_state", "account", "factory", "peer", "site", "transport")
+    __slots__ = ("_deadline", "_own", "_paused", "_state", "account", "factory", "hsts", "peer", "site", "transport")
 
     transport: Transport
     #: The WebSocket that the connection has become, if it has.
@@ -42,6 +42,8 @@ class Connection:
         self.site = site
         self.peer = peer
         self.factory: Any = None
+        #: A field for all answers: browsers are to use HTTPS only (RFC 6797).
+        self.hsts: tuple[bytes, bytes, bytes] | None = None
         self._state = "open"
         self._deadline = 0.0
         self._paused = False  # the transport has more to send than it wants

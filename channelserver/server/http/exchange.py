@@ -35,14 +35,16 @@ SHORT_VALUE = 48
 
 
 def _kind(name: bytes) -> str:
-    """Return how the server treats a field of an answer: "own" (it sets the field itself), "length", "date", or "".
+    """Return how the server treats a field of an answer: "own" (it sets the field itself), "length", "date", "hsts", or
+    "".
 
     :raises ResponseError: the name is malformed.
     """
     if not token(name):
         raise ResponseError(f"malformed header {name!r}")
     lower = name.lower()
-    return {b"content-length": "length", b"date": "date"}.get(lower, "own" if lower in HOP_BY_HOP else "")
+    kind = {b"content-length": "length", b"date": "date", b"strict-transport-security": "hsts"}.get(lower)
+    return kind or ("own" if lower in HOP_BY_HOP else "")
 
 
 _kind_of_short = lru_cache(1000)(_kind)
@@ -78,6 +80,10 @@ class Wire(Protocol):
     """The connection as an exchange sees it."""
 
     site: Site
+
+    @property
+    def hsts(self) -> Field | None:
+        """The field that has browsers use HTTPS only; None: it is not sent."""
 
     def set_deadline(self, seconds: float) -> None:
         """The answer must begin, and be read, in so many seconds from now."""
@@ -319,6 +325,7 @@ class Exchange:
         fields: list[Field] = []
         length: int | None = None
         dated = False
+        hsts = self.wire.hsts
         for pair in headers:
             try:
                 name, value = pair
@@ -333,12 +340,17 @@ class Exchange:
             elif kind == "date":
                 dated = True
                 fields.append(field)
+            elif kind == "hsts":
+                hsts = None  # the application knows better
+                fields.append(field)
             elif kind == "length":
                 length = int(value)
             elif name.lower() == b"connection" and b"close" in value.lower():
                 self.head.keep_alive = False
         if not dated:
             fields.append(self.wire.site.date_field())
+        if hsts is not None:
+            fields.append(hsts)
         return fields, length
 
     def _length(self, status: int, length: int | None, body: bytes, more: bool) -> int | None:

@@ -111,6 +111,10 @@ class Stream:
         #: Whether the connection has it on its list of those with something to send.
         self.queued = False
 
+    @property
+    def hsts(self) -> tuple[bytes, bytes, bytes] | None:
+        return self.connection.hsts
+
     # -- the request ---------------------------------------------------------------------------------------------------
 
     def begin_request(self, ended: bool) -> None:

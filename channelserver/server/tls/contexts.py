@@ -130,6 +130,11 @@ class Contexts:
         """Whether `name` is in the table, with a certificate or with a placeholder."""
         return self._find(_key(name)) is not None
 
+    def has_certificate(self, name: str) -> bool:
+        """Whether `name` has a certificate, valid or not, and no placeholder."""
+        entry = self._find(_key(name))
+        return entry is not None and entry.ends > 0.0
+
     def valid(self, name: str) -> bool:
         """Whether `name` has a certificate that has neither expired nor is a placeholder."""
         entry = self._find(_key(name))

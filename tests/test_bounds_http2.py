@@ -308,17 +308,17 @@ class BodyTests(BoundsTestCase):
         self.assertEqual(client.get("/hello", extra=[("x-long", "y" * 1000)]).status, 431)
 
     def upload_both(self, server: Server, http1: Any, http2: HTTP2Client) -> list[int]:
-        """Upload 100 000 bytes over both protocols; return the statuses."""
-        first = http1.request("/digest", method="POST", body=b"x" * 100_000)
+        """Upload 150 000 bytes over both protocols; return the statuses."""
+        first = http1.request("/digest", method="POST", body=b"x" * 150_000)
         number = http2.send("/digest", "POST", ended=False)
-        http2.upload(number, b"x" * 100_000)
+        http2.upload(number, b"x" * 150_000)
         return [first.status, http2.finish(number).status]
 
     def spool_errors(self, limit: int, value: Callable[[Server], int], status: int) -> None:
         """Assert the status of uploads while the server's process has a limit, and that it recovers by itself."""
         self.write({"plain.sock": ""})
         (self.folder / "plain.sock").unlink()
-        server = self.start_tls("--unix-socket", str(self.folder / "plain.sock"))
+        server = self.start_tls("--unix-socket", str(self.folder / "plain.sock"), "--client-memory=1MiB")
         process = server.process.pid
         with Raw(str(self.folder / "plain.sock")) as http1:
             http2 = self.client(server)

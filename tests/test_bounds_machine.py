@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import resource
 import select
@@ -19,7 +20,7 @@ import requests
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.layers.throttled_log import ThrottledLog
-from channelserver.server.http.body import space
+from channelserver.server.http.body import BODY_IN_MEMORY, memory_space, space
 from channelserver.workers import threads
 from channelserver.workers.loop import EventLoop, _DaemonExecutor
 from channelserver.workers.streams import Streams
@@ -253,26 +254,32 @@ class ThreadRoomTests(SynchronousTestCase):
         self.assertEqual(refused, [1])
 
 
+MEGABYTE = 1024 * 1024
+
+
+def post(length: int) -> bytes:
+    """Return the head of a request with a body."""
+    return b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length
+
+
 class BodyDiskTests(StrictTestCase):
     """Disk space for the bodies of all requests together."""
 
-    POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n\r\n"
-
     def test_bounded(self) -> None:
         """Beyond the limit a body gets 507; there is room again when another has been dropped, or read."""
-        server = self.make_server(body_disk=250_000)
+        server = self.make_server(body_disk=250_000, client_memory=MEGABYTE)
         begun = server.connect()
-        begun.send(self.POST + b"x" * 150_000)
+        begun.send(post(200_000) + b"x" * 150_000)
         self.assertEqual(space.used, 150_000)
         refused = server.connect()
-        refused.send(self.POST + b"x" * 150_000)
+        refused.send(post(200_000) + b"x" * 150_000)
         server.turn()
         self.assertTrue(refused.received.startswith(b"HTTP/1.1 507 "), refused.received)
         self.assertEqual(space.used, 150_000)
         begun.leave()
         self.assertEqual(space.used, 0)
         complete = server.connect()
-        complete.send(self.POST + b"x" * 200_000)
+        complete.send(post(200_000) + b"x" * 200_000)
         server.turn()
         delivery = server.take("http.request")
         assert delivery is not None
@@ -280,6 +287,72 @@ class BodyDiskTests(StrictTestCase):
         self.assertEqual(len(delivery.attachment.read()), 200_000)
         delivery.attachment.close()
         self.assertEqual(space.used, 0)
+
+
+class BodyMemoryTests(StrictTestCase):
+    """Memory for the bodies of all requests together."""
+
+    def used(self) -> tuple[int, int]:
+        """Return the bytes of bodies in memory, and on the disk."""
+        return memory_space.used, space.used
+
+    def test_bounded(self) -> None:
+        """Beyond the limit a body goes on in a file; there is room again when another has been dropped, or read."""
+        server = self.make_server(client_memory=4 * MEGABYTE)
+        begun, other = server.connect(), server.connect()
+        begun.send(post(400_000) + b"x" * 300_000)
+        self.assertEqual(self.used(), (300_000, 0))
+        other.send(post(400_000) + b"x" * 200_000)
+        self.assertEqual(self.used(), (500_000, 0))
+        begun.send(b"x" * 50_000)
+        self.assertEqual(self.used(), (200_000, 350_000))
+        begun.leave()
+        self.assertEqual(self.used(), (200_000, 0))
+        other.send(b"x" * 200_000)
+        server.turn()
+        self.assertEqual(self.used(), (400_000, 0))
+        kept = server.site.memory.figures()["used"]
+        self.assertTrue(400_000 <= kept < 500_000, kept)  # once
+        delivery = server.take("http.request")
+        assert delivery is not None
+        self.assertEqual(delivery.attachment.read(), b"x" * 400_000)
+        with os.fdopen(os.dup(delivery.attachment.fileno()), "rb") as file:  # what another process gets
+            self.assertEqual(file.read(), b"x" * 400_000)
+        self.assertEqual(self.used(), (400_000, 400_000))
+        delivery.attachment.close()
+        server.layer.queues.finish(delivery)
+        self.assertEqual(self.used(), (0, 0))
+        self.assertLess(server.site.memory.figures()["used"], 50_000)
+
+    def test_file_that_nobody_closes(self) -> None:
+        """The bytes are free when it is."""
+        server = self.make_server()
+        server.connect().send(post(100_000) + b"x" * 100_000)
+        self.assertEqual(self.used(), (100_000, 0))
+        self.assertIsNotNone(server.take("http.request"))
+        gc.collect()
+        self.assertEqual(self.used(), (0, 0))
+
+    def test_memory_in_use(self) -> None:
+        """While clients take half of the memory, bodies go to files."""
+        server = self.make_server(client_memory=4 * MEGABYTE)
+        server.site.memory.bytes += 2 * MEGABYTE
+        server.connect().send(post(200_000) + b"x" * 100_000)
+        self.assertEqual(self.used(), (0, 100_000))
+
+    def test_large(self) -> None:
+        """A body over the limit for one goes to a file, at once if its length is known."""
+        server = self.make_server(client_memory=1024 * MEGABYTE)
+        known, chunked = server.connect(), server.connect()
+        known.send(post(BODY_IN_MEMORY + 1) + b"x" * 100_000)
+        self.assertEqual(self.used(), (0, 100_000))
+        known.leave()
+        chunked.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(BODY_IN_MEMORY // MEGABYTE):
+            chunked.send(b"100000\r\n" + b"x" * MEGABYTE + b"\r\n")
+        self.assertEqual(self.used(), (BODY_IN_MEMORY, 0))
+        chunked.send(b"1\r\nx\r\n")
+        self.assertEqual(self.used(), (0, BODY_IN_MEMORY + 1))
 
 
 class GiveBackTests(SynchronousTestCase):

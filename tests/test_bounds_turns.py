@@ -82,7 +82,8 @@ class ReaderTests(StrictTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.reader = RequestReader(self.make_server().site.options)
+        self.site = self.make_server().site
+        self.reader = RequestReader(self.site.options)
 
     def test_empty_lines(self) -> None:
         """The few empty lines that may come before a request are counted, however they come."""
@@ -102,7 +103,7 @@ class ReaderTests(StrictTestCase):
         """Of a chunked body, a slice; of any other, all there is."""
         head = RequestHead()
         head.length = None
-        self.reader.begin_body(head, 0.0)
+        self.reader.begin_body(head, 0.0, self.site.memory)
         self.reader.buffer = b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\nGET"
         begun = len(self.reader.buffer)
         self.assertIsNone(self.reader.read_body())

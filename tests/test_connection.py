@@ -11,8 +11,8 @@ from twisted.internet.address import IPv6Address, UNIXAddress
 from zope.interface import directlyProvides
 
 from channelserver.server.http.base import LINGER
-from channelserver.server.http.body import BODY_IN_MESSAGE
-from channelserver.server.http.connection import READ_AHEAD, HTTPFactory
+from channelserver.server.http.body import BODY_IN_MEMORY, BODY_IN_MESSAGE
+from channelserver.server.http.connection import BODY_READ, READ, READ_AHEAD, HTTPFactory
 from channelserver.server.http.http1 import MAX_HEAD_BYTES, FieldSection
 from channelserver.server.http.reader import KEPT_BYTES, KEPT_FIELDS
 from tests.fakes import Client, FakeServer, StrictTestCase, get, request
@@ -358,6 +358,24 @@ class BodyTests(ConnectionTestCase):
         with delivery.attachment:
             self.assertEqual(delivery.attachment.read(), body)
 
+    def test_read_size(self) -> None:
+        """While many bytes of a body are to come, more is read at a time; but not of what follows it."""
+        client = self.connect()
+        client.send(request("POST", "/", f"Content-Length: {MEGABYTE}"))
+        sizes = []
+        for _ in range(8):
+            client.send(b"x" * (MEGABYTE // 8))
+            sizes.append(client.transport.bufferSize)
+        self.assertEqual(sizes, [BODY_READ] * 6 + [MEGABYTE // 8, READ])
+        client = self.connect()
+        client.send(chunked("/", b"x" * 200_000, end=b""))
+        self.assertEqual(client.transport.bufferSize, READ)
+        client = self.connect()
+        client.send(request("POST", "/", f"Content-Length: {MEGABYTE}") + b"x" * 200_000)
+        self.server.reactor.advance(1000)
+        self.assertEqual(client.responses("POST")[-1].status, 408)
+        self.assertEqual(client.transport.bufferSize, READ)
+
     def test_empty(self) -> None:
         """A body of no bytes is none."""
         for data in (request("POST", "/", "Content-Length: 0"), chunked("/")):
@@ -412,7 +430,7 @@ class BodyTests(ConnectionTestCase):
     def test_client_leaves(self) -> None:
         """If the client leaves in the middle, the application hears nothing, and the file is closed."""
         client = self.connect()
-        client.send(request("POST", "/", f"Content-Length: {MEGABYTE}") + b"x" * 200_000)
+        client.send(request("POST", "/", f"Content-Length: {BODY_IN_MEMORY + 1}") + b"x" * 200_000)
         file = client.protocol._reader.body._file
         client.leave()
         self.assertTrue(file.closed)
@@ -429,7 +447,7 @@ class BodyTests(ConnectionTestCase):
             return files[-1]
 
         self.patch(tempfile, "TemporaryFile", watched)
-        data = request("POST", "/", body=b"x" * 100_000)
+        data = request("POST", "/", body=b"x" * (BODY_IN_MEMORY + 1))
         self.serve(capacity=1)
         self.server.layer.send("http.request", {})
         self.connect().send(data)

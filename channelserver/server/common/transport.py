@@ -11,6 +11,9 @@ from typing import Any, Protocol
 class Transport(Protocol):
     """One connection to a client (``ITCPTransport``, or the same through TLS or a Unix socket)."""
 
+    #: Bytes that are read at a time; over TLS it has no effect.
+    bufferSize: int
+
     def write(self, data: bytes) -> None: ...
     def loseConnection(self) -> None: ...
     def abortConnection(self) -> None: ...

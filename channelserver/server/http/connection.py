@@ -28,6 +28,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from twisted.internet import interfaces
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -48,6 +49,8 @@ from channelserver.server.websocket.websocket import WebSocket
 
 #: Bytes of further requests which are read while one is being answered.
 READ_AHEAD = 64 * 1024
+#: Bytes that are read at a time, usually and while as many of a body are to come.
+READ, BODY_READ = FileDescriptor.bufferSize, 256 * 1024
 #: Pipelined requests that the reactor answers by itself and nobody logs (health): so many at once, so many a second.
 CHATTER_BURST, CHATTER_PER_SECOND = 100, 10.0
 #: Seconds a new connection has for its first request when the server stops.
@@ -199,6 +202,7 @@ class HTTPConnection(Connection):
                     self._lose()
                 else:
                     assert reader.body is not None
+                    self._read_at_a_time(reader.body.left)
                     self.account.weigh()
                     self._deadline = reader.body.deadline(self.site.wheel.now())
                     self.site.wheel.add(self, self._deadline)
@@ -212,6 +216,13 @@ class HTTPConnection(Connection):
             self._continues = True
             self.reading(len(self._reader.buffer) <= READ_AHEAD)
             self.site.continuations.add(self.peer, self._advance)
+
+    def _read_at_a_time(self, left: int) -> None:
+        """Read larger pieces while a long body comes, but no more of what follows it.
+
+        :param left: bytes of the body that are to come; 0: there is none.
+        """
+        self.transport.bufferSize = min(max(READ, left), BODY_READ)
 
     def _begin(self, head: RequestHead) -> None:
         self._begun = False
@@ -227,7 +238,7 @@ class HTTPConnection(Connection):
             self._begin_body(head)
 
     def _begin_body(self, head: RequestHead) -> None:
-        self._reader.begin_body(head, self.site.wheel.now())
+        self._reader.begin_body(head, self.site.wheel.now(), self.site.memory)
         if head.expects_continue and not self._reader.buffer:
             self.write(_CONTINUE)
         self._state = "body"
@@ -237,6 +248,9 @@ class HTTPConnection(Connection):
         """The request is complete."""
         assert self._head is not None
         self._state = "answer"
+        if body_file is not None:
+            self._read_at_a_time(0)
+            self.account.weigh()  # from now on it counts as part of a message
         if self._head.weight > SMALL:  # as with most browsers: weighing the connection would take longer
             self._entered = self._head.weight
             self.account.enter(self._entered)
@@ -374,6 +388,7 @@ class HTTPConnection(Connection):
         else:
             head.method, head.path = "-", "-"
         self._reader.close()
+        self._read_at_a_time(0)
         self._state = "answer"
         head.keep_alive = False
         client = (self._addresses if known is not None and self._addresses else self.addresses())["client"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import IO, Any
 
 from channelserver.layers.queues import SMALL, size_of
+from channelserver.server.http.body import MemoryFile
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.site import Site
@@ -66,6 +67,8 @@ class Dispatcher:
             return False
         message, client = exchange.message(body, addresses), exchange.client
         size = size_of(message) if len(body) > SMALL or len(exchange.head.target) > SMALL else 0
+        if isinstance(body_file, MemoryFile):
+            size += body_file.size
         if site.submit("http.request", message, body_file, (client[0], client[1]) if client else None, size):
             if size:
                 site.memory.submitted(size)

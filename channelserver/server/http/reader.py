@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import IO
 
+from channelserver.server.common.account import ClientMemory
 from channelserver.server.common.options import Settings
 from channelserver.server.http.body import FramedBody
 from channelserver.server.http.http1 import BadRequest, FieldSection, RequestHead, parse_head
@@ -75,13 +76,14 @@ class RequestReader:
             self._section = section if small else None
         return head
 
-    def begin_body(self, head: RequestHead, now: float) -> None:
+    def begin_body(self, head: RequestHead, now: float, memory: ClientMemory) -> None:
         """Read a body next.
 
         :param now: seconds of the server's clock.
+        :param memory: what is kept for all clients.
         :raises BadRequest: it is too large.
         """
-        self.body = FramedBody(head, self._options, now)
+        self.body = FramedBody(head, self._options, now, memory)
 
     def read_body(self) -> tuple[bytes, IO[bytes] | None] | None:
         """Move the buffer, or a slice of it, into the body; return it, when complete, as :meth:`RequestBody.take`.

@@ -15,6 +15,10 @@ EXCESS_BYTES = 1024 * 1024
 #: Bytes that an idle connection takes, beside those of HTTP/1.1: ``h2`` and its tables of header fields.
 IDLE_BYTES = 20 * 1024
 
+#: Of request bodies over 64 KiB, what does not fit into this, together with all other requests, is on the disk. The
+#: largest number of streams, each with a body of 64 KiB, has room beside it.
+BODIES_IN_MEMORY = 1280 * 1024
+
 
 class Kept:
     """Adds it up."""
@@ -43,6 +47,10 @@ class Kept:
         answers = self.answers
         size = self.requests + answers.parts + self.unread
         return size + answers.largest_and_rest()[1] if answers.whole else size
+
+    def room_for_body(self, size: int) -> int:
+        """Return how many bytes of a body may be in memory, if `size` bytes of it are there."""
+        return BODIES_IN_MEMORY - self.requests + size
 
     @property
     def has_changed(self) -> bool:

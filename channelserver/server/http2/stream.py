@@ -127,7 +127,7 @@ class Stream:
         self._addresses = connection.dispatcher.admit(self.head, self._addresses, connection.peer)
         if not ended:
             now = self.site.wheel.now()
-            self._body = RequestBody(self.head, options, now)
+            self._body = RequestBody(self.head, options, now, self.site.memory)
             self._wait_until(now + options.body_timeout)
             connection.uploads.open_window(self, now)
 
@@ -143,6 +143,7 @@ class Stream:
             return
         if data:
             before = body.kept()
+            body.most = self.connection.memory.room_for_body(before)
             body.add(data)
             self.keep(body.kept() - before)
         if last:

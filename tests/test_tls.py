@@ -85,7 +85,7 @@ class HTTPSTests(TLSTestCase):
         with closing(HTTP2Client(server, self.certificate)) as client:
             self.assertEqual(client.get("/").headers[name.lower()], "max-age=300")
         self.write({"other.py": "from settings import *\nSECURE_HSTS_SECONDS = 7\n"})
-        options = ("--tls-cert", self.certificate, "--tls-key", self.key, "--hsts", "5min")
+        options = ("--tls-cert", self.certificate, "--tls-key", self.key, "--hsts", "5min", "--local-socket", "")
         server = self.run_process(self.twistd("-s", "other", "-p", "0", *options)).wait_until_up()
         answer = requests.get(f"https://localhost:{server.port}/-/health", verify=self.certificate, timeout=TIMEOUT)
         self.assertNotIn(name, answer.headers)

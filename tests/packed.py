@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.process import ROOT, environment
@@ -65,23 +66,40 @@ def write_site(folder: Path) -> None:
 
 def pack(project: Path, output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``channelserver pack``."""
+    return pack_with(project, sys.executable, output, *arguments)
+
+
+def pack_with(project: Path, python: str | Path, output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``channelserver pack`` of another environment."""
     return subprocess.run(
-        [sys.executable, "-m", "channelserver", "pack", "-o", str(output), *arguments],
+        [str(python), "-m", "channelserver", "pack", "-o", str(output), *arguments],
         cwd=project, env=environment(), capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 
 def packed_site() -> Path:
-    """Return the packed site; the first test of a run packs it."""
-    base = Path(tempfile.gettempdir()) / f"channelserver-packed-{os.getuid()}-{os.getppid()}"
-    base.mkdir(mode=0o700, exist_ok=True)
+    """Return the packed demo; the first test of a run packs it."""
+
+    def write(base: Path) -> tuple[Path, str]:
+        write_site(base / "project")
+        return base / "project", sys.executable
+
+    return packed_once("chat", write)
+
+
+def packed_once(name: str, write: Callable[[Path], tuple[Path, str | Path]]) -> Path:
+    """Return a packed site; the first test of a run packs it.
+
+    :param write: ``write(folder)`` writes the project there; returns its folder and the interpreter to pack with.
+    """
+    base = Path(tempfile.gettempdir()) / f"channelserver-packed-{os.getuid()}-{os.getppid()}" / name
+    base.mkdir(mode=0o700, exist_ok=True, parents=True)
     with open(base / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        file = base / "chat"
+        file = base / name
         if not file.exists():
             _remove_old()
-            write_site(base / "project")
-            done = pack(base / "project", file)
+            done = pack_with(*write(base), file)
             if done.returncode:
                 raise AssertionError(f"packing failed:\n{done.stdout}{done.stderr}")
             (base / "report").write_text(done.stdout)

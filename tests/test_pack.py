@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tarfile
@@ -34,14 +35,20 @@ class PackedTestCase(SynchronousTestCase):
 
     skip = missing() or None
     timeout = 900
+    name = "chat"
+    page = "/login/"  # which a server that has started answers
+
+    def pack_site(self) -> Path:
+        """Return the packed site."""
+        return packed_site()
 
     def setUp(self) -> None:
-        self.packed = packed_site()
+        self.packed = self.pack_site()
         self.folder = Path(tempfile.mkdtemp(prefix="channelserver-test-"))
         self.addCleanup(self._remove)
         self.site = self.folder / "site"
         self.site.mkdir()
-        self.file = self.site / "chat"
+        self.file = self.site / self.name
         shutil.copy(self.packed, self.file)
         self.environment = {"PATH": os.environ["PATH"]}
 
@@ -65,8 +72,11 @@ class PackedTestCase(SynchronousTestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return done.stdout + done.stderr
 
-    def serve(self, *arguments: str) -> tuple[subprocess.Popen[str], str]:
-        """Start the server; return its process and its address."""
+    def serve(self, *arguments: str, page: str | None = "") -> tuple[subprocess.Popen[str], str]:
+        """Start the server, and wait until it answers; return its process and its address.
+
+        :param page: which it must answer; None: none, the port is enough; empty: that of the test case.
+        """
         port = free_port()
         with open(self.folder / "errors.txt", "w") as errors:
             process = subprocess.Popen(
@@ -80,8 +90,11 @@ class PackedTestCase(SynchronousTestCase):
         def answers() -> bool:
             self.assertIsNone(process.poll(), (self.folder / "errors.txt").read_text())
             try:
-                return requests.get(f"http://{address}/login/", timeout=TIMEOUT).status_code == 200
-            except requests.ConnectionError:
+                if page is None:
+                    socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
+                    return True
+                return requests.get(f"http://{address}{page or self.page}", timeout=TIMEOUT).status_code == 200
+            except (requests.ConnectionError, ConnectionRefusedError):
                 return False
 
         wait_until(answers, "the site")
@@ -89,7 +102,7 @@ class PackedTestCase(SynchronousTestCase):
 
     def unpacked(self) -> list[Path]:
         """Return the unpacked folders beside the file."""
-        return sorted(path for path in (self.site / ".cache").iterdir() if path.name.startswith("chat-"))
+        return sorted(path for path in (self.site / ".cache").iterdir() if path.name.startswith(f"{self.name}-"))
 
     def members(self) -> dict[str, tarfile.TarInfo]:
         """Return what is in the archive."""
@@ -393,8 +406,8 @@ class ChrootTests(PackedTestCase):
                 for cookie in cookies
             ]
             sockets[0].send(json.dumps({"type": "line", "text": "tea is ready", "key": str(uuid.uuid4())}))
-            for socket in sockets:
-                wait_until(lambda: "tea is ready" in socket.recv(TIMEOUT), "the message")  # noqa: B023
+            for one in sockets:
+                wait_until(lambda: "tea is ready" in one.recv(TIMEOUT), "the message")  # noqa: B023
         page = guests[0].get(f"{origin}/login/", timeout=TIMEOUT)
         for path in set(re.findall(r'"(/static/[^"]+)"', page.text)):
             self.assertEqual(requests.get(origin + path, timeout=TIMEOUT).status_code, 200, path)

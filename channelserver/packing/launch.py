@@ -30,6 +30,8 @@ REFUSED = {
     "startproject": "write code where the sources are, then pack again",
     "test": "run the tests where the sources are",
 }
+#: The server's commands, which work whether or not it is among the installed applications. ``check`` is Django's.
+SERVER = {"check-site": "check", "work": "work", "runworker": "work", "send": "send"}
 SETTINGS = "channelserver_packed"
 
 
@@ -71,10 +73,10 @@ def main() -> None:
             install(about, file, arguments[1:])
         elif word in REFUSED:
             _die(name, f"{word} is not for a packed site: {REFUSED[word]}")
-        elif word in ("check-site", "work"):
+        elif word in SERVER:
             from channelserver.start.cli import main as command
 
-            command(["work", *arguments[1:]] if word == "work" else ["check", *arguments[1:]])
+            command([SERVER[word], *arguments[1:]])
         else:
             from django.core.management import execute_from_command_line
 
@@ -243,6 +245,7 @@ def _help(about: dict[str, Any]) -> str:
   ./{name} migrate            any command of the project; ./{name} help --commands lists them
   ./{name} check-site         what would fail in production
   ./{name} work               run consumers in a process beside the server
+  ./{name} send NAME JSON     send a message through the running server
   ./{name} install            print units for systemd; with --write, as root, install them
   ./{name} unpack FOLDER      unpack for a machine without a shell, or a read-only disk
   ./{name} --version | --sbom

@@ -29,9 +29,8 @@ class PlainPortTestCase(StrictTestCase):
         self.contexts.expect(["a.test", "b.test"])
         self.contexts.put("a.test", *pair("a.test"))
         self.https_port = 443
-        self.factory = BesideFactory(
-            self.server.site, lambda: self.https_port, self.contexts, self._token, self.redirects
-        )
+        self.server.site.tokens = self._token
+        self.factory = BesideFactory(self.server.site, lambda: self.https_port, self.contexts, self.redirects)
 
     def _token(self, exchange: Any) -> bool:
         if exchange.head.path != CHALLENGE + "open":

@@ -43,7 +43,7 @@ from channelserver.server.common.listening import BACKLOG, SharedListening, limi
 from channelserver.server.common.machine import give_memory_back
 from channelserver.server.common.options import Settings
 from channelserver.server.common.unix import Listening, OccupiedError, clear_stale_socket
-from channelserver.server.edge.redirect import RedirectFactory
+from channelserver.server.edge.redirect import BesideFactory, RedirectFactory
 from channelserver.server.edge.tls import ServerTLS, TLSEndpoint
 from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
@@ -121,6 +121,8 @@ class ServerService(service.Service):
         #: The certificate, if there is one.
         self.tls = tls
         self._http_port, self._https_port = 80, 443
+        #: Whether the plain port of ``--https`` redirects; False: the site does it.
+        self.redirects_to_https = True
         #: Gets the certificates, if they are not files; only in the first process.
         self.certificates: Certificates | None = None
         #: The further processes, if there are any; and those which use the layer, if that is in memory.
@@ -196,6 +198,10 @@ class ServerService(service.Service):
             description = f"port {number} of {options.bind} (--{flag}-port)"
             endpoint = _tcp_endpoint(self._listener, options.bind, number)
             redirects = RedirectFactory(self._site, lambda: self._https_port)
+            if options.https and self.tls is not None:
+                redirects = BesideFactory(
+                    self._site, lambda: self._https_port, self.tls.contexts, self.redirects_to_https
+                )
             opened.append(self._listen(description, endpoint, redirects))
         if self._local is not None:
             path, local_factory = self._local

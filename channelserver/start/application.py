@@ -161,6 +161,7 @@ def make_server(
 
         served = serve_certificates(values, tls.contexts)
         site.tokens = served.tokens
+        service.redirects_to_https = not settings.SECURE_SSL_REDIRECT
         if number == 1:
             service.certificates = order_certificates(values, served, reactor)
             if site.health is not None:

@@ -70,23 +70,14 @@ class BesideHTTPS(Redirects):
 
     :param port: returns the port of the HTTPS listener.
     :param contexts: the certificates.
-    :param tokens: answers challenges of ``http-01``; called with an exchange, returns whether it did.
     :param redirects: False: the site redirects by itself.
     """
 
-    __slots__ = ("_contexts", "_redirects", "_tokens")
+    __slots__ = ("_contexts", "_redirects")
 
-    def __init__(
-        self,
-        site: Site,
-        port: Callable[[], int],
-        contexts: Contexts,
-        tokens: Callable[[Exchange], bool],
-        redirects: bool,
-    ) -> None:
+    def __init__(self, site: Site, port: Callable[[], int], contexts: Contexts, redirects: bool) -> None:
         super().__init__(site, port)
         self._contexts = contexts
-        self._tokens = tokens
         self._redirects = redirects
 
     def passes(self, head: RequestHead) -> bool:
@@ -97,8 +88,6 @@ class BesideHTTPS(Redirects):
 
     def _serve(self, exchange: Exchange, body: bytes, body_file: IO[bytes] | None, addresses: dict[str, Any]) -> bool:
         head = exchange.head
-        if self._tokens(exchange):
-            return False
         if self.passes(head):
             return Dispatcher._serve(self, exchange, body, body_file, addresses)
         exchange.quiet = True
@@ -175,17 +164,10 @@ class RedirectFactory(HTTPFactory):
         super().__init__(site, Redirects(site, port))
 
 
-class BesideFactory(HTTPFactory):
+class BesideFactory(RedirectFactory):
     """Makes connections of the plain port of ``--https``; the parameters are those of :class:`BesideHTTPS`."""
 
     connection_class = BesideConnection
 
-    def __init__(
-        self,
-        site: Site,
-        port: Callable[[], int],
-        contexts: Contexts,
-        tokens: Callable[[Exchange], bool],
-        redirects: bool,
-    ) -> None:
-        super().__init__(site, BesideHTTPS(site, port, contexts, tokens, redirects))
+    def __init__(self, site: Site, port: Callable[[], int], contexts: Contexts, redirects: bool) -> None:
+        HTTPFactory.__init__(self, site, BesideHTTPS(site, port, contexts, redirects))

@@ -131,3 +131,22 @@ class FirstCertificateTests(AcmeTestCase):
         figures = httpx.get(f"https://127.0.0.1:{self.https_port}/-/health", verify=False).json()
         self.assertEqual(figures["certificates"]["a.test"]["state"], "valid")
         self.assertEqual(figures["certificate_orders"], {"issued": 3, "failed": 0})
+
+
+class ProcessesTests(AcmeTestCase):
+    """Several processes on one machine."""
+
+    def test_processes(self) -> None:
+        """The first process orders, once; each answers challenges, and serves the certificate."""
+        pebble = self.pebble()
+        server = self.serve(pebble, "--processes", "3", names="a.test,b.test")
+        for name in ("a.test", "b.test"):
+            server.wait_for(rf"certificate \(the first one\) for {name}")
+        self.assertEqual(pebble.count("Added order"), 2)
+        serial = self.certificate().serial_number
+        for _ in range(30):  # whichever process accepts
+            self.assertEqual(self.certificate().serial_number, serial)
+            self.assertEqual(self.page(pebble).status, 200)
+        figures = httpx.get(f"https://127.0.0.1:{self.https_port}/-/health", verify=False).json()
+        self.assertEqual(figures["certificate_orders"], {"issued": 2, "failed": 0})
+        self.assertEqual(server.stop(), 0)

@@ -61,6 +61,8 @@ class Gatherer:
         self.figures = own_figures(layer)
         #: Whether the sibling of that number does not move, so that there is no use in asking it.
         self.silent: Callable[[int], bool] = lambda number: False
+        #: Called with the link of a sibling that has joined. Default: no-op.
+        self.when_joined: Callable[[Link], object] = lambda link: None
         self._joined: list[Sibling] = []
         self._past: dict[tuple[Any, ...], dict[str, Any]] = {}  # counters of processes that have ended, by question
 
@@ -108,6 +110,15 @@ class Gatherer:
             return found
 
         return DeferredList(answers, consumeErrors=True).addCallback(collect)
+
+    def tell(self, name: str, *arguments: Any) -> Deferred[Any]:
+        """Call a function of all siblings.
+
+        :returns: a Deferred that fires when those that move have answered, or :data:`ANSWER_SECONDS` have passed.
+        """
+        moving = [peer.link for peer in self.siblings() if not self.silent(peer.sibling)]
+        calls = [ask_within(ANSWER_SECONDS, self.clock, link, name, *arguments) for link in moving]
+        return DeferredList(calls, consumeErrors=True)
 
     def keep_counters(self, counted: dict[tuple[Any, ...], dict[str, Any]]) -> None:
         """Let the counters of a process that has ended count on."""

@@ -321,9 +321,9 @@ class RemoteLayer(InMemoryChannelLayer):
             self._link.deaf = True
         return failure
 
-    def provide_figures(self, figures: Callable[[], dict[str, Any]]) -> None:
-        """Answer the other process's requests for figures with those that `figures` returns."""
-        self._handlers["own_figures"] = figures
+    def provide(self, name: str, function: Callable[..., Any]) -> None:
+        """Answer the other process's requests of that name with what `function` returns."""
+        self._handlers["own_" + name] = function
 
     def when_client_gone(self, call: Callable[[str], object]) -> None:
         """Have `call` called with the name of each request whose client has left before its answer was complete."""

@@ -300,6 +300,7 @@ class Sibling:
             if hub is not None:
                 self._link = adopt(self._reactor, os.dup(ours.fileno()))
                 hub.join(self._link, pid, self.number)
+                hub.when_joined(self._link)
 
     def _spawn(self, link: int, lifeline: int, stdin: int) -> int:
         listeners = self._siblings.listeners()

@@ -147,7 +147,7 @@ def make_server(
                 **pool.job_figures(),
             }
         if isinstance(wrapper.channel_layer, RemoteLayer):
-            wrapper.channel_layer.provide_figures(health.figures)
+            wrapper.channel_layer.provide("figures", health.figures)
             health.gather = wrapper.channel_layer.gather_figures
         elif gatherer is not None and (values.processes > 1 or connector is not None):
             gatherer.figures["figures"] = health.figures
@@ -163,9 +163,13 @@ def make_server(
         site.tokens = served.tokens
         service.redirects_to_https = not settings.SECURE_SSL_REDIRECT
         if number == 1:
-            service.certificates = order_certificates(values, served, reactor)
+            service.certificates = order_certificates(values, served, reactor, gatherer)
             if site.health is not None:
                 health.certificates = service.certificates.figures
+        elif isinstance(layer, RemoteLayer):
+            layer.provide("certificates", served.apply)
+        elif gatherer is not None:
+            gatherer.figures["certificates"] = served.apply
     service.hub = gatherer if isinstance(gatherer, Gatherer) else None
     if isinstance(pool, Workers):
         service.when_retired = partial(_retire, pool, hub, wrapper.channel_layer)

@@ -9,6 +9,7 @@ import os
 import time
 from typing import Any
 
+from channelserver.processes.gatherer import Gatherer, SiblingFigures
 from channelserver.server.acme.authority import Authority
 from channelserver.server.acme.challenges import Tokens
 from channelserver.server.acme.client import make_agent
@@ -38,9 +39,12 @@ def serve_certificates(values: Settings, contexts: Contexts) -> Served:
     return served
 
 
-def order_certificates(values: Settings, served: Served, reactor: Any) -> Certificates:
+def order_certificates(
+    values: Settings, served: Served, reactor: Any, gatherer: Gatherer | SiblingFigures | None
+) -> Certificates:
     """Return what keeps the certificates valid.
 
+    :param gatherer: reaches the other processes.
     :raises OptionError: an option is wrong.
     """
     agent = make_agent(reactor, values.acme_ca_file)
@@ -52,7 +56,13 @@ def order_certificates(values: Settings, served: Served, reactor: Any) -> Certif
     if values.acme_directory == "letsencrypt":
         staging = Store(str(served.store.folder), ACME_DIRECTORIES["staging"])
         rehearsal = Authority(staging, agent, reactor, time.time, values.email, None, values.acme_profile)
-    return Certificates(served, authority, rehearsal, reactor, reactor, time.time)
+    certificates = Certificates(served, authority, rehearsal, reactor, reactor, time.time)
+    if values.processes > 1:
+        if not isinstance(gatherer, Gatherer):
+            raise OptionError("--https with --processes needs one of channelserver's own layers in CHANNEL_LAYERS")
+        tell, gatherer.when_joined = gatherer.tell, lambda link: link.note("own_certificates", served.state())
+        certificates.tell = lambda: tell("own_certificates", served.state())
+    return certificates
 
 
 def directory_url(values: Settings) -> str:

@@ -67,7 +67,11 @@ class Served:
 
     def state(self) -> dict[str, Any]:
         """Return everything that another process needs."""
-        return {"tokens": dict(self.tokens.open), "alpn": {name: list(pair) for name, pair in self._alpn.items()}}
+        return {
+            "tokens": dict(self.tokens.open),
+            "alpn": {name: list(pair) for name, pair in self._alpn.items()},
+            "serials": [self._serials.get(names, "") for names in self.wanted],
+        }
 
     def apply(self, state: dict[str, Any]) -> None:
         """Serve what another process says, and what is stored."""
@@ -78,5 +82,6 @@ class Served:
             if self._alpn.get(name) != list(pair):
                 self.contexts.challenge(name, *pair)
         self._alpn = {name: list(pair) for name, pair in state["alpn"].items()}
-        for names in self.wanted:
-            self.load(names)
+        for names, serial in zip(self.wanted, state["serials"], strict=True):
+            if serial and self._serials.get(names) != serial:
+                self.load(names)

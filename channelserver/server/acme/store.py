@@ -136,7 +136,9 @@ class Store:
             except ValueError:
                 continue
             if number:  # a crash came between two renames
-                self.save(names, pair)
+                with self.lock(names) as alone:
+                    if alone:
+                        self.save(names, pair)
             return pair
         return None
 

@@ -42,7 +42,8 @@ def archive(folder: Path, progress: Callable[[int, int], object] = lambda done, 
     """Return the gzipped tar archive of a folder's content: fixed owners, times and modes."""
     found = entries(folder)
     buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=9, mtime=0, filename="") as stream:
+    # Level 9 takes four times as long as 6, for a file that is smaller by a hundredth.
+    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=6, mtime=0, filename="") as stream:
         with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
             for number, path in enumerate(found):
                 name = path.relative_to(folder).as_posix()

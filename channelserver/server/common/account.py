@@ -58,7 +58,7 @@ class Account:
     def __init__(self, memory: ClientMemory, holder: Holder, base: int) -> None:
         self._closed = False
         self.memory = memory
-        self.holder = holder
+        self.holder: Holder | None = holder
         self.base = base
         #: What is kept for this connection alone, and what for others, too: frames of a group.
         self.bytes = self.shared = 0
@@ -82,7 +82,8 @@ class Account:
 
     def weigh(self) -> None:
         """Enter what the connection keeps now."""
-        self.set(self.holder.kept())
+        if self.holder is not None:
+            self.set(self.holder.kept())
 
     def share(self, data: bytes) -> None:
         """Enter bytes that other connections may keep, too: in the sum they count once."""
@@ -103,6 +104,7 @@ class Account:
     def close(self) -> None:
         """The connection has closed, or will in a moment: whatever it enters from now on does not count."""
         self._closed = True
+        self.holder = None  # without a reference to each other, both are freed at once
         self.memory.watched.discard(self)
         self.memory.bytes -= self.bytes
         self.bytes = 0
@@ -204,7 +206,9 @@ class ClientMemory:
             size = account.bytes + account.shared
             if self.bytes <= self._target or size <= account.base + FLOOR:
                 return
-            account.holder.evict(size)
+            holder = account.holder
+            if holder is not None:
+                holder.evict(size)
             account.close()
 
     def figures(self) -> dict[str, int]:

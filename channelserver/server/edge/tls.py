@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from twisted.internet import interfaces
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from channelserver.processes.link import IReactor
@@ -243,6 +245,18 @@ class PacedTLS(BufferingTLSTransport):
         self.reader: HelloReader | None = HelloReader()
         self.dataReceived = self._put_off  # type: ignore[method-assign]  # until the end of the handshake
         super().makeConnection(transport)
+
+    # Objects that refer to each other are kept, with what they have buffered, until the garbage is collected.
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self.handshake_done()
+        self.unregisterProducer()
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        super()._tlsShutdownFinished(reason)
+        if reason is not None:
+            reason.cleanFailure()
 
     def handshake_done(self) -> None:
         """From now on data is read as it comes."""

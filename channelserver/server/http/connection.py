@@ -112,6 +112,7 @@ class HTTPConnection(Connection):
         self._reader.close()
         if self.websocket is not None:
             self.websocket.connection_lost()
+            self.websocket = None
         if self._exchange is not None:
             self._exchange.client_gone()
             self._exchange = None

@@ -433,8 +433,9 @@ class Exchange:
         replies.end_session(self.name)
         if self.flow is not None:
             self.flow.close()
-        if self.source is not None:
-            self.source.close()
+        source, self.source = self.source, None
+        if source is not None:
+            source.close()
 
 
 def copy_addresses(addresses: dict[str, Any]) -> dict[str, Any]:

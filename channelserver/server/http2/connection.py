@@ -465,8 +465,10 @@ class HTTP2Connection(Connection):
         streams, self._streams = self._streams, {}
         self._work.clear()
         self.requests.clear()
+        self.uploads.waiting.clear()
         for stream in streams.values():
             stream.close()
+        self.memory.answers.whole.clear()
 
     # -- deadlines -----------------------------------------------------------------------------------------------------
 

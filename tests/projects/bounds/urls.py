@@ -1,6 +1,12 @@
-from django.http import HttpResponse
+import gc
+
+from django.http import HttpResponse, JsonResponse
 from django.urls import path
 from routing import released
+from twisted.internet.tcp import Server
+
+from channelserver import EventStream
+from channelserver.server.http.base import Connection
 
 
 def page(request, size):
@@ -16,4 +22,19 @@ def small(request):
     return HttpResponse("ok")
 
 
-urlpatterns = [path("", small), path("page/<int:size>", page), path("release", release)]
+def events(request):
+    return EventStream(groups=["news"])
+
+
+def kept(request):
+    kinds = [type(each) for each in gc.get_objects()]
+    return JsonResponse({kind.__name__: sum(issubclass(each, kind) for each in kinds) for kind in (Connection, Server)})
+
+
+urlpatterns = [
+    path("", small),
+    path("page/<int:size>", page),
+    path("release", release),
+    path("events", events),
+    path("kept", kept),
+]

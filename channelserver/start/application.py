@@ -65,7 +65,8 @@ def one_listener(bind: str, port: int, **values: Any) -> Settings:
     """
     options = resolve({}, getattr(settings, "CHANNELSERVER", {}))
     others = {"endpoint": (), "unix_socket": None, "fd": None, "https": (), "tls_cert": (), "tls_key": ()}
-    values = {"redirect_http": False, "processes": 1, "static": False, **others, **values}
+    plain = {"tls_self_signed": False, "redirect_http": False}
+    values = {"processes": 1, "static": False, **others, **plain, **values}
     return replace(options, bind=bind, port=port, simple_listener=True, **values)
 
 

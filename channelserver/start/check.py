@@ -166,6 +166,8 @@ def _of_settings(values: Settings) -> Iterator[str]:
         yield f"SECRET_KEY is too easy to guess; set it to a random text of {SECRET_KEY_MIN_LENGTH} characters or more"
     if not getattr(settings, "ROOT_URLCONF", None):
         yield "ROOT_URLCONF is not set, so each request gets 500; set it to the project's URLconf, such as mysite.urls"
+    if values.tls_self_signed:
+        yield "--tls-self-signed is for development: browsers warn of the certificate; use --https or --tls-cert"
     for problem in (static_problem() if values.static else "", sqlite_problem(values.processes)):
         if problem:
             yield problem

@@ -54,6 +54,10 @@ class Command(BaseCommand):
         parser.add_argument("--noworker", action="store_false", dest="run_worker", help="Run no consumers here.")
         parser.add_argument("--noasgi", action="store_false", dest="use_asgi", help="Use Django's own WSGI server.")
         parser.add_argument(
+            "--tls-self-signed", action="store_true", dest="self_signed",
+            help="Use HTTPS, with a certificate that the server signs itself.",
+        )  # fmt: skip
+        parser.add_argument(
             "--http_timeout",
             type=float,
             default=60.0,
@@ -96,6 +100,7 @@ class Command(BaseCommand):
             connect_timeout=options["websocket_handshake_timeout"],
             root_path=getattr(settings, "FORCE_SCRIPT_NAME", None) or "",
             drain_timeout=DRAIN_SECONDS,
+            tls_self_signed=options.get("self_signed", False),
         )
         shortcuts = install_shortcuts(values)
         service = make_server(values, reactor, ConsoleLog(self.stdout.write, self.style), self._handler(options), True)
@@ -103,7 +108,7 @@ class Command(BaseCommand):
         connect_hooks(service, 1)
         service.privilegedStartService()
         service.startService()
-        self._announce(values, shortcuts)
+        self._announce(values, shortcuts, service.tls.summary if service.tls is not None else "")
         run_reactor(reactor, service)
         shutdown_message = options.get("shutdown_message")
         if shutdown_message:
@@ -115,14 +120,16 @@ class Command(BaseCommand):
             return StaticFilesHandler()
         return AsgiHandler()
 
-    def _announce(self, values: Settings, shortcuts: str) -> None:
+    def _announce(self, values: Settings, shortcuts: str, certificate: str) -> None:
         address = f"[{self.addr}]" if self._raw_ipv6 else self.addr
         quit_command = "CTRL-BREAK" if sys.platform == "win32" else "CONTROL-C"
+        scheme = "https" if certificate else "http"
         workers = f"{values.threads} worker threads" if values.threads else "no workers"
         self.stdout.write(
             f"{datetime.now():%B %d, %Y - %X}\n"
             f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}\n"
-            f"Starting channelserver's development server at http://{address}:{self.port}/\n"
+            f"Starting channelserver's development server at {scheme}://{address}:{self.port}/\n"
+            f"{certificate and f'The {certificate}; browsers warn of it, so compare that.{chr(10)}'}"
             f"Channel layer {values.layer!r}, {workers}. {shortcuts}.\n"
             f"Quit the server with {quit_command}.\n"
         )

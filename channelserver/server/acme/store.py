@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
 
 from channelserver.server.acme.challenges import key_pem
+from channelserver.server.common.state import state_folder
 
 #: Characters of a file's name before it is cut short.
 _LONGEST = 200
@@ -338,11 +339,7 @@ def default_folder(environment: Any) -> str:
 
     :param environment: the variables of the process.
     """
-    state = environment.get("PACKED_DATA") or environment.get("STATE_DIRECTORY", "").partition(":")[0]
-    if not state:
-        home = environment.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-        state = os.path.join(home, "channelserver")
-    return os.path.join(os.path.abspath(state), "certificates")
+    return os.path.join(state_folder(environment), "certificates")
 
 
 def _next(path: Path) -> Path:

@@ -152,6 +152,9 @@ class Settings:
         "PEM file with the private key, if it is not in the file of --tls-cert; one for each --tls-cert, in order",
         lone=True,
     )
+    tls_self_signed: bool = option(
+        False, "for development: the default listener speaks HTTPS with a certificate that the server signs itself"
+    )
     hsts: int = option(
         0,
         "time for which browsers that have seen the site by HTTPS use nothing else (Strict-Transport-Security); sent "
@@ -353,7 +356,9 @@ def resolve(
         given[name] = BY_NAME[name].convert(value, BY_NAME[name].flag)
     # As in Daphne: one of the two alone brings the other's default; none, beside other listeners, no default listener.
     # With --https, there are other ports instead, and an address is theirs.
-    simple_listener = not given.get("https") and ("port" in given or "bind" in given or bool(given.get("tls_cert")))
+    simple_listener = not given.get("https") and (
+        "port" in given or "bind" in given or bool(given.get("tls_cert")) or bool(given.get("tls_self_signed"))
+    )
     if given.get("https") and "port" in command_line:
         raise OptionError("--https has ports of its own, --https-port and --http-port; leave out --port")
     if "port" not in given and environment.get("PORT"):
@@ -371,6 +376,11 @@ def resolve(
         )
     if values["max_requests"] and values["processes"] == 1:
         raise OptionError("--max-requests replaces one of several processes, so it needs --processes 2 or more")
+    if values["tls_self_signed"] and (values["https"] or values["tls_cert"] or values["tls_key"]):
+        raise OptionError(
+            "--tls-self-signed is for development, in place of a certificate; leave it out, or leave out --https, "
+            "--tls-cert and --tls-key"
+        )
     _resolve_https(values, given)
     return Settings(**values, simple_listener=simple_listener)
 

@@ -26,7 +26,7 @@ def uncovered(certificates: Iterable[Certificate], hosts: Iterable[str]) -> list
         with contextlib.suppress(CertificateError):  # its names are malformed, so clients accept none of them
             patterns += extract_patterns(certificate)
     found = []
-    for name in _names(hosts):
+    for name in expected_names(hosts):
         try:
             verify_service_identity(patterns, [_identity(name)], [])
         except (CertificateError, VerificationError, ValueError, ImportError):  # the latter two: it is not a host name
@@ -34,7 +34,8 @@ def uncovered(certificates: Iterable[Certificate], hosts: Iterable[str]) -> list
     return found
 
 
-def _names(hosts: Iterable[str]) -> Iterator[str]:
+def expected_names(hosts: Iterable[str]) -> Iterator[str]:
+    """Return the names that a certificate for `hosts` should have, see :func:`uncovered`."""
     for host in hosts:
         name = host.lower().strip("[]").removesuffix(".")
         for expected in (name[1:], f"*{name}") if name.startswith(".") else (name,):

@@ -8,9 +8,11 @@ notices.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.internet import interfaces
@@ -24,14 +26,16 @@ from channelserver.processes.link import IReactor
 from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import Settings
 from channelserver.server.common.sending import lose_transport
+from channelserver.server.common.state import state_folder
 from channelserver.server.common.transport import TLSTransport
-from channelserver.server.edge.covered_names import uncovered
+from channelserver.server.edge.covered_names import expected_names, uncovered
 from channelserver.server.http.base import LINGER, Connection, ConnectionFactory
 from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
 from channelserver.server.tls.contexts import ACME, Contexts, Entry
 from channelserver.server.tls.hello import Hello, HelloReader, Verdict
 from channelserver.server.tls.pem import check_pair, describe, names_of, read_certificates, read_key
+from channelserver.server.tls.self_signed import fingerprint, stored
 
 _log = Logger("channelserver.server.tls")
 
@@ -117,6 +121,8 @@ def server_tls(options: Settings, hosts: Sequence[str] = ()) -> ServerTLS | None
     :param hosts: the names of the site, as Django's ``ALLOWED_HOSTS``.
     :raises OptionError: the options contradict each other, or a file is invalid.
     """
+    if options.tls_self_signed:
+        return _self_signed_tls(options, hosts)
     if not options.tls_cert and not options.https:
         for name, flag in (("tls_key", "--tls-key"), ("redirect_http", "--redirect-http")):
             if getattr(options, name):
@@ -128,12 +134,36 @@ def server_tls(options: Settings, hosts: Sequence[str] = ()) -> ServerTLS | None
             f"--tls-cert is given {len(options.tls_cert)} times and --tls-key {len(keys)} times; give one key for each "
             "certificate, or none and put the keys into the files of the certificates"
         )
-    protocols = (b"h2", b"http/1.1") if has_http2() else (b"http/1.1",)
-    tls = ServerTLS(tuple(zip(options.tls_cert, keys, strict=True)), protocols, hosts)
+    tls = ServerTLS(tuple(zip(options.tls_cert, keys, strict=True)), _protocols(), hosts)
     tls.announce()
-    if not has_http2():
-        _log.info("HTTP/2 is off, as h2 is not installed; pip install channelserver[http2] brings it")
     return tls
+
+
+def _self_signed_tls(options: Settings, hosts: Sequence[str]) -> ServerTLS:
+    names = ["localhost", "127.0.0.1", "::1", *expected_names(hosts)]
+    with contextlib.suppress(ValueError):
+        if not ip_address(options.bind).is_unspecified:
+            names.append(options.bind)
+    names = [name for name in dict.fromkeys(names) if name.isascii()]
+    key, certificate, problem = stored(names, state_folder())
+    if problem:
+        if options.processes > 1:
+            raise OptionError(f"--tls-self-signed: {problem}; --processes needs the file, so use one process")
+        _log.warn("{problem}, so each start has another certificate", problem=problem)
+    tls = ServerTLS((), _protocols())
+    tls.contexts.expect(names, (key, certificate))
+    tls.summary = (
+        f"self-signed certificate for {', '.join(names)}, with the SHA-256 fingerprint {fingerprint(certificate)}"
+    )
+    _log.info("{summary}: browsers warn of it, so compare that", summary=tls.summary)
+    return tls
+
+
+def _protocols() -> tuple[bytes, ...]:
+    if has_http2():
+        return b"h2", b"http/1.1"
+    _log.info("HTTP/2 is off, as h2 is not installed; pip install channelserver[http2] brings it")
+    return (b"http/1.1",)
 
 
 def has_http2() -> bool:

@@ -72,12 +72,14 @@ class Contexts:
 
     # -- certificates ------------------------------------------------------------------------------------------------
 
-    def expect(self, names: Sequence[str]) -> None:
+    def expect(self, names: Sequence[str], pair: tuple[bytes, bytes] | None = None) -> None:
         """Serve `names` with a self-signed placeholder until :meth:`put` brings their certificates.
 
         The first one of the table that has a certificate also serves clients that ask for an unknown name, or for none.
+
+        :param pair: key and certificate of the placeholder, as PEM; None: new ones.
         """
-        key, certificate = self_signed(names)
+        key, certificate = self_signed(names) if pair is None else pair
         self._placeholder = placeholder = Entry(self.entry(key, certificate).context, 0.0, 0.0)
         self.exchange({_key(name): self._entries.get(_key(name), placeholder) for name in names})
 

@@ -48,7 +48,8 @@ class Pebble:
             "tlsPort": self.tls_port,
             "certificateValidityPeriod": validity,
         }
-        (self.folder / "config.json").write_text(json.dumps({"pebble": settings}))
+        self._settings = settings
+        self.configure({})
         self._environment = {
             **os.environ,
             "PEBBLE_VA_NOSLEEP": "1",
@@ -70,6 +71,11 @@ class Pebble:
         )
         self._servers.append(process)
         return process
+
+    def configure(self, settings: dict[str, Any]) -> None:
+        """Set options for the next start."""
+        self._settings.update(settings)
+        (self.folder / "config.json").write_text(json.dumps({"pebble": self._settings}))
 
     def start(self) -> None:
         """Start it, again after :meth:`stop`; it has forgotten everything then."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import josepy
 from twisted.internet import defer, reactor, task
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web import resource, server
+from twisted.web.client import ResponseDone, readBody
+from twisted.web.http_headers import Headers
 
 from channelserver.server.acme import service as service_module
 from channelserver.server.acme.authority import Authority
@@ -35,6 +42,48 @@ class _Answers(resource.Resource):
 
     def render_GET(self, request: Any) -> bytes:
         return self.tokens.open.get(request.path.decode()[len(FOLDER) :], "?").encode()
+
+
+class FakeAgent:
+    """Adds to a directory what this authority lacks: renewal windows (RFC 9773) and profiles; notes what is ordered."""
+
+    def __init__(self, agent: Any, case: ServiceTestCase) -> None:
+        self._agent = agent
+        self._case = case
+
+    def request(self, method: bytes, url: bytes, headers: Any = None, body: Any = None) -> Any:
+        case = self._case
+        if url.endswith(b"/dir") and case.additions:
+            return self._agent.request(method, url, headers, body).addCallback(readBody).addCallback(self._add)
+        if url.startswith(b"https://ari.test/"):
+            case.asked.append(url.decode().rpartition("/")[2])
+            return defer.succeed(_Made(200, case.window, {"Retry-After": "21600"}))
+        if url.endswith(b"/order-plz"):
+            content = json.loads(josepy.b64decode(json.loads(body._data)["payload"]))
+            case.ordered.append(content)
+            if case.refuse(content):
+                problem = {"type": "urn:ietf:params:acme:error:malformed", "detail": "replaces is not welcome"}
+                return defer.succeed(_Made(400, problem))
+        return self._agent.request(method, url, headers, body)
+
+    def _add(self, data: bytes) -> _Made:
+        directory = json.loads(data)
+        directory["meta"] = {**directory.get("meta", {}), **self._case.additions.get("meta", {})}
+        directory.update({key: value for key, value in self._case.additions.items() if key != "meta"})
+        return _Made(200, directory)
+
+
+class _Made:
+    """An answer."""
+
+    def __init__(self, code: int, content: Any, headers: dict[str, str] | None = None) -> None:
+        self.code = code
+        self.headers = Headers({name: [value] for name, value in (headers or {}).items()})
+        self._content = json.dumps(content).encode()
+
+    def deliverBody(self, protocol: Any) -> None:
+        protocol.dataReceived(self._content)
+        protocol.connectionLost(Failure(ResponseDone()))
 
 
 class ServiceTestCase(TestCase):
@@ -62,32 +111,40 @@ class ServiceTestCase(TestCase):
         check.start()
         self.addCleanup(check.stop)
         self.renewed: list[str] = []
+        #: What the fake adds: to the directory, as window; whether it refuses an order; and what it was asked.
+        self.additions: dict[str, Any] = {}
+        self.window: Any = {}
+        self.refuse = lambda content: False
+        self.asked: list[str] = []
+        self.ordered: list[dict[str, Any]] = []
 
     def _unreachable(self, *unused: Any) -> str:
         self.checks += 1
         return self.problem
 
-    def service(self, *names: str, rehearsal: Authority | None = None) -> Certificates:
+    def authority(self, pebble: Pebble, **options: Any) -> Authority:
+        """Make what orders at an authority."""
+        agent: Any = make_agent(reactor, pebble.ca_file)
+        self.addCleanup(agent._pool.closeCachedConnections)
+        agent = FakeAgent(agent, self)
+        store = Store(self.folder, pebble.directory)
+        return Authority(store, agent, reactor, self.clock.seconds, "me@a.test", **options)  # type: ignore[arg-type]
+
+    def service(self, *names: str, rehearsal: Authority | None = None, **options: Any) -> Certificates:
         """Make a service for names, as a start of a server does."""
+        authority = self.authority(self.pebble, **options)
         store = Store(self.folder, self.pebble.directory)
         served = Served(Contexts((b"http/1.1",)), self.tokens, store, [tuple(name.split("+")) for name in names])
-        agent = make_agent(reactor, self.pebble.ca_file)
-        authority = Authority(store, agent, reactor, self.clock.seconds, "me@a.test")  # type: ignore[arg-type]
         service = Certificates(served, authority, rehearsal, reactor, self.clock, self.clock.seconds)
         service.kinds = (HTTP_01,)
         service.on_renewed = lambda names, pair: self.renewed.append(pair.serial)
-        self.addCleanup(self._close, service, agent)
+        self.addCleanup(service.stopService)
         return service
-
-    @defer.inlineCallbacks
-    def _close(self, service: Certificates, agent: Any) -> Any:
-        service.stopService()
-        yield agent._pool.closeCachedConnections()
 
     @defer.inlineCallbacks
     def settled(self, service: Certificates) -> Any:
         """Wait until no order is under way."""
-        while any(certificate.working for certificate in service.certificates):
+        while any(certificate.working or certificate.asking for certificate in service.certificates):
             yield task.deferLater(reactor, 0.01)
 
     @defer.inlineCallbacks
@@ -228,3 +285,151 @@ class RenewalTests(ServiceTestCase):
         # To this clock, which is hours ahead of the authority's, the new certificate is too old, too: no loop.
         yield self.run_for(service, 50, 1)
         self.assertEqual(len(self.renewed), 2)
+
+
+class RenewalInfoTests(ServiceTestCase):
+    """The authority says when to renew (RFC 9773)."""
+
+    def offer(self, begins: float, ends: float) -> None:
+        """Have the authority offer a window; in seconds from now."""
+        now = self.clock.seconds()
+        texts = [f"{datetime.fromtimestamp(now + each, UTC):%Y-%m-%dT%H:%M:%SZ}" for each in (begins, ends)]
+        self.additions = {"renewalInfo": "https://ari.test/info"}
+        self.window = {"suggestedWindow": dict(zip(("start", "end"), texts, strict=True))}
+
+    @defer.inlineCallbacks
+    def test_past_window(self) -> Any:
+        """A window in the past renews once, and not in a loop though the new certificate is offered the same one."""
+        self.offer(-7200, -3600)
+        service = self.service("a.test")
+        service.startService()
+        yield self.settled(service)
+        first = service.certificates[0].pair
+        assert first is not None
+        self.assertEqual(self.asked, [first.serial])
+        yield self.run_for(service, 8 * 86_400, 21_600)
+        self.assertEqual(len(self.renewed), 1)
+        yield self.run_for(service, 1.5 * 86_400, 3600)  # 9 days, 1/10 of the lifetime, have passed
+        self.assertEqual(len(self.renewed), 2)
+        self.assertEqual([order.get("replaces") for order in self.ordered], [None, first.serial])
+        yield self.run_for(service, 8 * 86_400, 21_600)
+        self.assertEqual(len(self.renewed), 2)
+        self.assertEqual(set(self.asked), set(self.renewed))
+        self.assertGreater(len(self.asked), 30)
+        self.assertLess(service.figures()["renewal_info_age"], 86_400)
+
+    @defer.inlineCallbacks
+    def test_far_window(self) -> Any:
+        """With 1/20 of the lifetime left, a window that is far ahead counts no more."""
+        self.offer(200 * 86_400, 210 * 86_400)
+        service = self.service("a.test")
+        service.startService()
+        yield self.run_for(service, 85 * 86_400, 43_200)
+        self.assertEqual(len(self.renewed), 1)
+        yield self.run_for(service, 86_400, 7200)
+        self.assertEqual(len(self.renewed), 2)
+
+    @defer.inlineCallbacks
+    def test_moment_is_drawn_once(self) -> Any:
+        """The moment in the window is random, drawn once, and outlasts a restart; a new window has a new one."""
+        self.offer(30 * 86_400, 32 * 86_400)
+        service = self.service("a.test")
+        service.startService()
+        yield self.settled(service)
+        drawn = service.certificates[0].window
+        assert drawn is not None
+        self.assertTrue(drawn.start <= drawn.chosen <= drawn.end)
+        yield self.run_for(service, 86_400, 21_600)
+        service.stopService()
+        again = self.service("a.test")
+        self.assertEqual(again.certificates[0].window, drawn)
+        self.offer(2 * 86_400, 3 * 86_400)
+        again.startService()
+        yield self.run_for(again, 86_400, 21_600)
+        self.assertNotEqual(again.certificates[0].window, drawn)
+        self.assertEqual(len(self.renewed), 1)
+        yield self.run_for(again, 10 * 86_400, 3600)
+        self.assertEqual(len(self.renewed), 2)
+
+    @defer.inlineCallbacks
+    def test_nonsense(self) -> Any:
+        """A window that cannot be read is none; so is one that ends before it starts."""
+        for window in ({}, {"suggestedWindow": 7}, {"suggestedWindow": {"start": "x", "end": "y"}}, [], "x"):
+            self.additions, self.window = {"renewalInfo": "https://ari.test/info"}, window
+            service = self.service("a.test")
+            service.startService()
+            yield self.settled(service)
+            self.assertEqual(service.certificates[0].state, "valid")
+            self.assertIsNone(service.certificates[0].window)
+            service.stopService()
+            self.clock.advance(3601)
+
+    @defer.inlineCallbacks
+    def test_replaces_is_refused(self) -> Any:
+        """If an order fails that names what it replaces, the next one does not."""
+        self.offer(-7200, -3600)
+        self.refuse = lambda content: "replaces" in content
+        service = self.service("a.test")
+        service.startService()
+        yield self.run_for(service, 9.5 * 86_400, 7200)
+        self.assertEqual(["replaces" in order for order in self.ordered], [False, True, False])
+        self.assertEqual(len(self.renewed), 2)
+
+
+class AuthorityTests(ServiceTestCase):
+    """What authorities ask for, or offer."""
+
+    @defer.inlineCallbacks
+    def test_profile(self) -> Any:
+        """A profile is ordered if the authority offers it; else the sentence says which ones it does."""
+        self.additions = {"meta": {"profiles": {"classic": "x", "shortlived": "y"}}}
+        service = self.service("a.test", profile="shortlived")
+        service.startService()
+        yield self.settled(service)
+        self.assertEqual(self.ordered[0]["profile"], "shortlived")
+        self.assertEqual(service.certificates[0].state, "valid")
+        service = self.service("b.test", profile="tlsserver")
+        service.startService()
+        yield self.settled(service)
+        self.assertIn("it has classic, shortlived", service.certificates[0].reason)
+        self.assertEqual(len(self.ordered), 1)
+
+    @defer.inlineCallbacks
+    def test_external_account(self) -> Any:
+        """An authority that wants an external account gets one, signed with its MAC key."""
+        key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+        self.pebble.stop()
+        settings = {"externalAccountBindingRequired": True, "externalAccountMACKeys": {"kid-1": key}}
+        self.pebble.configure(settings)
+        self.pebble.start()
+        service = self.service("a.test")
+        service.startService()
+        yield self.settled(service)
+        self.assertIn("externalAccountRequired", service.certificates[0].reason)
+        service = self.service("b.test", eab=("kid-1", key))
+        service.startService()
+        yield self.settled(service)
+        self.assertEqual(service.certificates[0].state, "valid")
+
+    @defer.inlineCallbacks
+    def test_rehearsal(self) -> Any:
+        """After a failure, the staging authority is tried first; its certificate is never stored."""
+        staging = Pebble(http_port=self.pebble.http_port)
+        self.addCleanup(staging.close)
+        for pebble in (self.pebble, staging):
+            pebble.point("a.test", "127.0.0.99")
+        service = self.service("a.test", rehearsal=self.authority(staging))
+        service.startService()
+        yield self.run_for(service, 600)
+        tried = staging.count("Added order")
+        self.assertGreater(tried, 1)
+        self.assertEqual(self.pebble.count("Added order"), 1)
+        for pebble in (self.pebble, staging):
+            pebble.point("a.test", "127.0.0.1")
+        yield self.run_for(service, 1200)
+        self.assertEqual(service.certificates[0].state, "valid")
+        self.assertEqual(staging.count("Added order"), tried + 1)
+        self.assertEqual(self.pebble.count("Added order"), 2)
+        stored = list(Path(self.folder).rglob("*.crt"))
+        self.assertEqual(len(stored), 1)
+        self.assertIn(f"127.0.0.1-{self.pebble._port}-dir", str(stored[0]))

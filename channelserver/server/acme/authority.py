@@ -6,19 +6,27 @@ Runs in the reactor thread; owns the account.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.defer import DeferredLock
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.client import Agent
 
 from channelserver.server.acme.certificate import Certificate
 from channelserver.server.acme.challenges import key_pem
-from channelserver.server.acme.client import Client, Problem
+from channelserver.server.acme.client import Client, Problem, Unreachable
 from channelserver.server.acme.order import ChallengeFailed, Solver, obtain
+from channelserver.server.acme.renewal import Window
 from channelserver.server.acme.store import Store
+
+_log = Logger("channelserver.server.acme")
+
+#: Seconds until the authority is asked again when to renew: if it does not say, at least, and at most.
+ARI_SECONDS, LEAST_ARI_SECONDS, MOST_ARI_SECONDS = 6 * 3600.0, 3600.0, 24 * 3600.0
 
 
 class Authority:
@@ -79,6 +87,39 @@ class Authority:
         await self._register()
         return await self._obtain(certificate, solver, rehearsal)
 
+    async def window(
+        self, certificate: Certificate, draw: Callable[[float, float], float]
+    ) -> tuple[Window | None, float]:
+        """Return when the authority wants a certificate to be renewed (RFC 9773), and in how many seconds to ask again.
+
+        :param draw: returns a random number between two.
+        :returns: None for the window: it does not say.
+        :raises AcmeError: it does not answer.
+        """
+        place = (await self.client.directory()).get("renewalInfo")
+        pair = certificate.pair
+        if not isinstance(place, str) or pair is None:
+            return None, MOST_ARI_SECONDS
+        answer = await self.client.get(f"{place.rstrip('/')}/{pair.serial}")
+        found = answer.json()
+        try:
+            start, end = (_time(found["suggestedWindow"][key]) for key in ("start", "end"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unreachable("the certificate authority's renewal window cannot be read") from error
+        if end <= start:
+            raise Unreachable("the certificate authority's renewal window ends before it starts")
+        seconds = min(max(answer.retry_after or ARI_SECONDS, LEAST_ARI_SECONDS), MOST_ARI_SECONDS)
+        known = certificate.window
+        if known is not None and (known.serial, known.start, known.end) == (pair.serial, start, end):
+            return known, seconds
+        if found.get("explanationURL"):
+            _log.info(
+                "{authority} wants {names} to be renewed between {start} and {end}, see {url}",
+                authority=self.name, names=certificate.label, url=str(found["explanationURL"])[:200],
+                **{key: str(found["suggestedWindow"][key]) for key in ("start", "end")},
+            )  # fmt: skip
+        return Window(pair.serial, start, end, draw(start, end)), seconds
+
     async def _obtain(self, certificate: Certificate, solver: Solver, rehearsal: bool) -> tuple[bytes, bytes]:
         if rehearsal:
             key, note, url, replaces = ec.generate_private_key(ec.SECP256R1()), _ignore, "", ""
@@ -105,3 +146,9 @@ class Authority:
 
 def _ignore(url: Any) -> None:
     """Nothing is kept."""
+
+
+def _time(text: str) -> float:
+    """Return the POSIX time of a text (RFC 3339)."""
+    found = datetime.fromisoformat(text)
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()

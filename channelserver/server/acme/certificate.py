@@ -31,7 +31,8 @@ class Certificate:
     def __init__(self, names: Sequence[str], store: Store, now: Callable[[], float]) -> None:
         self.names = tuple(names)
         self.pair: Pair | None = None
-        self.working = False
+        #: Whether it is being ordered, and whether the authority is being asked when to renew it.
+        self.working = self.asking = False
         #: Whether the rehearsal at the staging authority has succeeded since the last failure.
         self.rehearsed = False
         self._store = store
@@ -142,6 +143,10 @@ class Certificate:
                 "avoid": avoid or self.avoided,
             }
         )
+
+    def postpone(self, pause: float) -> None:
+        """Do nothing for so many seconds."""
+        self._keep({**self._record, "next": self._now() + pause})
 
     def asked(self, window: Window | None, pause: float) -> None:
         """Note what the authority says about the time of renewal.

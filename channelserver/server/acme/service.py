@@ -7,9 +7,10 @@ Nothing that happens here ends the server: it serves what it has, and tries agai
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from channelserver.server.acme.authority import Authority
+from channelserver.server.acme.authority import LEAST_ARI_SECONDS, Authority
 from channelserver.server.acme.certificate import Certificate
 from channelserver.server.acme.challenges import HTTP_01, TLS_ALPN_01
 from channelserver.server.acme.client import AcmeError
@@ -60,6 +61,7 @@ class Certificates(service.Service):
     :param authority: where they come from.
     :param rehearsal: where an order is tried after a failure, before it is made again at `authority`; None: nowhere.
     :param now: returns POSIX time.
+    :param draw: returns a random number between two.
     """
 
     name = "certificates"
@@ -72,6 +74,7 @@ class Certificates(service.Service):
         reactor: Any,
         clock: IReactorTime,
         now: Callable[[], float],
+        draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._served = served
         self._authority = authority
@@ -79,6 +82,7 @@ class Certificates(service.Service):
         self._reactor = reactor
         self._clock = clock
         self._now = now
+        self._draw = draw
         self._timer: Any = None
         self._orders: deque[float] = deque()
         self._tasks: set[Deferred[None]] = set()
@@ -149,9 +153,15 @@ class Certificates(service.Service):
         if not self.running:
             return
         for certificate in self.certificates:
-            if not certificate.working and certificate.due()[0] <= self._now() and self._may_order():
-                self._start(certificate)
-        waits = [certificate.due()[0] for certificate in self.certificates if not certificate.working]
+            if certificate.pair is not None and not certificate.asking and certificate.ask_again <= self._now():
+                certificate.asking = True
+                self._run(self._ask(certificate), certificate)
+            elif not certificate.working and certificate.due()[0] <= self._now() and self._may_order():
+                self._orders.append(self._now())
+                certificate.working = True
+                self._run(self._work(certificate), certificate)
+        idle = [certificate for certificate in self.certificates if not certificate.working and not certificate.asking]
+        waits = [certificate.due()[0] for certificate in idle]
         if len(self._orders) >= ORDERS_A_MINUTE:
             waits = [max(when, self._orders[0] + 60.0) for when in waits]
         seconds = min(waits, default=self._now() + LOOK_SECONDS) - self._now()
@@ -164,15 +174,13 @@ class Certificates(service.Service):
             self._orders.popleft()
         return len(self._orders) < ORDERS_A_MINUTE
 
-    def _start(self, certificate: Certificate) -> None:
-        certificate.working = True
-        self._orders.append(self._now())
-        task = Deferred.fromCoroutine(self._work(certificate))
+    def _run(self, work: Coroutine[Any, Any, None], certificate: Certificate) -> None:
+        task = Deferred.fromCoroutine(work)
         self._tasks.add(task)
 
         def ended(result: Any) -> None:
             self._tasks.discard(task)
-            certificate.working = False
+            certificate.working = certificate.asking = False
             self._look()
 
         task.addErrback(lambda failure: self._unexpected(certificate, failure)).addBoth(ended)
@@ -185,7 +193,7 @@ class Certificates(service.Service):
                 self._renewed(certificate, "another process has ordered it")
                 return
             if not alone:
-                certificate.failed("another process is ordering it", OTHERS_SECONDS)
+                certificate.postpone(OTHERS_SECONDS)
                 return
             before = certificate.pair
             reason = certificate.due()[1]
@@ -201,6 +209,14 @@ class Certificates(service.Service):
             self._served.use(certificate.names, pair)
             self.issued += 1
         self._renewed(certificate, "renewed" if before is not None else "the first one")
+
+    async def _ask(self, certificate: Certificate) -> None:
+        """Ask when to renew; without an answer, again in an hour."""
+        try:
+            certificate.asked(*await self._authority.window(certificate, self._draw))
+        except AcmeError as error:
+            certificate.asked(None, LEAST_ARI_SECONDS)
+            _log.debug("no renewal window for {names}: {error}", names=certificate.label, error=error)
 
     async def _check(self, certificate: Certificate) -> None:
         """Look whether the names lead here, before the first order.

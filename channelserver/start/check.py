@@ -31,7 +31,7 @@ from channelserver.checks import check_layers, check_options, sqlite_problem, st
 from channelserver.server.common.options import Settings, unknown_variables
 from channelserver.server.common.reactor import install
 from channelserver.server.service import endpoints
-from channelserver.start.application import make_server
+from channelserver.start.application import allowed_hosts, local_socket_of, make_server
 from channelserver.start.files import odd_files
 from channelserver.start.logs import access_log
 from channelserver.start.project import describe
@@ -59,13 +59,17 @@ def look(values: Settings, production: bool) -> int:
     :raises StartError, OptionError, InvalidChannelLayerError, ListenError: the server could not start.
     """
     logging.getLogger("channelserver").addHandler(logging.NullHandler())  # what it logs is among the sentences
-    values.local_socket = ""  # a running server has it
+    path, values.local_socket = local_socket_of(values), ""  # a running server has it
     service = make_server(values, install(), access_log(values, False))
     endpoints(values, install())
     layer = channel_layers[values.layer]
     found = list(_of_django(production))
     if production:
         found += [*_of_settings(values), *_of_database(layer), *_of_redis(layer)]
+    if values.https:
+        from channelserver.start.check_https import of_https, server_runs
+
+        found += of_https(values, allowed_hosts(), server_runs(path))
     failed = bool(found)
     found += unknown_variables(os.environ)
     if service.tls is not None and service.tls.gap:

@@ -123,9 +123,10 @@ class Store:
     def load(self, names: Sequence[str]) -> Pair | None:
         """Return the stored certificate for `names`; None: there is none that can be used.
 
-        :raises StoreError: others may read the key, or the file is not ours.
+        :raises StoreError: others may read the key, or a file or the folder is not ours.
         """
         base = self._base(names)
+        self._examine(base.parent)
         key, chain = base.with_name(base.name + ".key"), base.with_name(base.name + ".crt")
         choices = [(key, chain), (_next(key), _next(chain)), (key, _next(chain))]
         for number, (key_file, chain_file) in enumerate(choices):
@@ -212,6 +213,14 @@ class Store:
         key_file = base.with_name(base.name + ".key")
         is_new = self._read(key_file, secret=True) is None
         return self._key(key_file, is_new), "" if is_new else str(url)
+
+    def check_account(self, email: str | None) -> None:
+        """Check that the account's key, if there is one, is ours alone.
+
+        :raises StoreError: it is not.
+        """
+        base = self._user(email)
+        self._read(base.with_name(base.name + ".key"), secret=True)
 
     def keep_account(self, email: str | None, url: str) -> None:
         """Keep the URL of the account."""

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
+from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.acme import store as store_module
@@ -92,6 +93,16 @@ class LayoutTests(StoreTestCase):
         store.keep(A, {"failures": 1})
         content = json.loads((self.base / "a.test.json").read_text())
         self.assertEqual(content["issuer_data"], {"url": "https://x"})
+
+    def test_files_of_certbot(self) -> None:
+        """Its certificate, with an RSA key, is served when it is copied as docs/https.rst says (``install -D``)."""
+        store = self.store()
+        self.base.mkdir(0o755, parents=True)
+        key = rsa.generate_private_key(65537, 2048)
+        for name, data in {"a.test.crt": certificate_pem(key, hosts=A), "a.test.key": key_pem(key)}.items():
+            (self.base / name).write_bytes(data)
+            (self.base / name).chmod(0o600)
+        self.assertIsNotNone(store.load(A))
 
     def test_long_names(self) -> None:
         """Many names in one certificate make a name of a file that is not too long, and different for others."""

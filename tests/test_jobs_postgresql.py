@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from typing import Any
 
 from tests.ports.postgresql import PostgreSQL, missing
 from tests.process import Server, project, wait_until
-from tests.test_jobs_server import KILLS, SETTINGS, JobsTestCase
+from tests.test_jobs_server import SETTINGS, KillLoop
 
 if not missing():
     import psycopg
 
 
-class PostgreSQLTests(JobsTestCase):
+class PostgreSQLTests(KillLoop):
     """Servers that share nothing but the database: each has a folder of its own for temporary files."""
 
     files = project("jobs")
@@ -89,17 +88,5 @@ class PostgreSQLTests(JobsTestCase):
 
     def test_kill_loop(self) -> None:
         """Two hosts, one of which is killed again and again: nothing is lost, limits hold."""
-        chance = random.Random(3)
-        code = "from work import tasks\nimport time\nfor n in range(100):\n    tasks.row.enqueue(f'k{n}')\n    tasks.two.enqueue('limited')\n    time.sleep(0.005)\n"  # noqa: E501
-        enqueuer = self.run_process([*self.twistd()[:1], "manage.py", "shell", "-c", code])
         self.host("a")
-        server = self.host("b")
-        for _ in range(KILLS // 2):
-            time.sleep(chance.uniform(0.05, 0.4))
-            server.kill()
-            server = self.host("b")
-        self.assertEqual(enqueuer.wait(), 0)
-        self.wait_until_done(200)
-        found = self.rows("SELECT key, count(*) FROM work_effect GROUP BY key")
-        self.assertEqual(found, {f"k{number}": 1 for number in range(100)})
-        self.assertEqual(self.rows(), {"done": 200})
+        self.kill_at_random(lambda: self.host("b"))

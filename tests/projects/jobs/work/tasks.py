@@ -1,6 +1,8 @@
 """Jobs of all kinds."""
 
 import asyncio
+import contextlib
+import fcntl
 import os
 import time
 
@@ -86,9 +88,22 @@ def alone(key):
 @task
 @job(concurrency=("two", 2), retries=0)
 def two(key):
-    note(f"{key}-begins")
-    time.sleep(0.05)
-    note(f"{key}-ends")
+    """Hold one of two locks, which the kernel frees when the process ends."""
+    with contextlib.ExitStack() as stack:
+        for lock in [stack.enter_context(open(f"two-{number}.lock", "w")) for number in range(2)]:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+        else:
+            note("third")
+        note(key)
+        time.sleep(0.02)
+
+
+@task
+def short(key):
+    note(key)
+    time.sleep(0.02)
 
 
 @task

@@ -21,7 +21,19 @@ from django.utils import timezone
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver import Channel
-from channelserver.jobs import Cancel, JobBackend, Retry, captured_jobs, job, once, run_jobs, schedule, schedules, store
+from channelserver.jobs import (
+    Cancel,
+    JobBackend,
+    Retry,
+    captured_jobs,
+    ends,
+    job,
+    once,
+    run_jobs,
+    schedule,
+    schedules,
+    store,
+)
 from channelserver.jobs.claimer import Claimer
 from channelserver.jobs.compat import (
     IN_DJANGO,
@@ -115,6 +127,12 @@ def asks(again: bool) -> None:
 def odd() -> Any:
     """A task whose result is no JSON."""
     return object()
+
+
+@task
+def nan() -> float:
+    """A task whose result is no JSON of a database."""
+    return float("nan")
 
 
 @task
@@ -352,7 +370,7 @@ class BackendTests(DatabaseTestCase):
         self.assertEqual(len(found), 4)
         self.assertEqual([row.args["args"] for row in found], [["a", 0], ["a", 1], ["b", 5], [0, 0]])
         self.assertEqual(store.claim("default", "x", 10, None, now), [])
-        self.assertTrue(store.end("default", store.Outcome(found[0], State.DONE)))
+        self.assertTrue(ends.end("default", ends.Outcome(found[0], State.DONE)))
         self.assertEqual([row.args["args"] for row in store.claim("default", "x", 10, None, now)], [["a", 2]])
 
     def test_order(self) -> None:
@@ -368,10 +386,10 @@ class BackendTests(DatabaseTestCase):
         """An end is stored only by the attempt that owns the job."""
         add.enqueue(1, 1)
         (row,) = store.claim("default", "dead", 1, None, timezone.now())
-        self.assertEqual(store.rescue("default", "dead", None, timezone.now()), (1, []))
+        self.assertEqual(ends.rescue("default", "dead", None, timezone.now()), (1, []))
         (again,) = store.claim("default", "other", 1, None, timezone.now())
-        self.assertFalse(store.end("default", store.Outcome(row, State.DONE, result=1)))
-        self.assertTrue(store.end("default", store.Outcome(again, State.DONE, result=2)))
+        self.assertFalse(ends.end("default", ends.Outcome(row, State.DONE, result=1)))
+        self.assertTrue(ends.end("default", ends.Outcome(again, State.DONE, result=2)))
         self.assertEqual(Job.objects.get().result, 2)
 
     def test_poison(self) -> None:
@@ -379,7 +397,7 @@ class BackendTests(DatabaseTestCase):
         result = add.enqueue(1, 1)
         for number in range(3):
             (row,) = store.claim("default", f"p{number}", 1, None, timezone.now())
-            count, dead = store.rescue("default", f"p{number}", {row.pk}, timezone.now())
+            count, dead = ends.rescue("default", f"p{number}", {row.pk}, timezone.now())
         self.assertEqual((count, dead), (0, [row.pk]))
         result.refresh()
         self.assertEqual((result.status, result.attempts), ("FAILED", 3))
@@ -392,7 +410,7 @@ class BackendTests(DatabaseTestCase):
         ids = [add.enqueue(number, 0).id for number in range(2)]
         for number in range(4):
             store.claim("default", f"p{number}", 2, None, timezone.now())
-            store.rescue("default", f"p{number}", {ids[0]}, timezone.now())
+            ends.rescue("default", f"p{number}", {ids[0]}, timezone.now())
         states = dict(Job.objects.values_list("pk", "state"))
         self.assertEqual(states, {ids[0]: State.DEAD, ids[1]: State.READY})
 
@@ -407,7 +425,7 @@ class BackendTests(DatabaseTestCase):
         """A job that is given back has not spent a try."""
         add.enqueue(1, 1)
         (row,) = store.claim("default", "x", 1, None, timezone.now())
-        store.end("default", store.Outcome(row, State.READY, refund=True))
+        ends.end("default", ends.Outcome(row, State.READY, refund=True))
         row = Job.objects.get()
         self.assertEqual((row.state, row.attempt, row.worker_ids), (State.READY, 0, ""))
 
@@ -433,6 +451,31 @@ class BackendTests(DatabaseTestCase):
             run_jobs()
         result.refresh()
         self.assertEqual((result.status, result.errors[0].exception_class), ("FAILED", TypeError))
+
+    def test_results_that_a_database_refuses(self) -> None:
+        """So is one that the database does not take; the jobs that end beside it are stored."""
+        results = [nan.enqueue(), add.enqueue(1, 2)]
+        now = timezone.now()
+        rows = store.claim("default", "x", 2, None, now)
+        outcomes = [
+            ends.Outcome(row, State.DONE, result=value) for row, value in zip(rows, (float("nan"), 3), strict=True)
+        ]
+        self.assertEqual(ends.store_all("default", outcomes, list), ([True, True], []))
+        self.assertEqual([result.task.get_result(result.id).status for result in results], ["FAILED", "SUCCESSFUL"])
+        result = nan.enqueue()
+        run_jobs()
+        result.refresh()
+        self.assertEqual(result.status, "FAILED")
+
+    def test_ends_of_others(self) -> None:
+        """Of several ends those are stored that are still this process's."""
+        for number in range(3):
+            add.enqueue(number, 0)
+        rows = store.claim("default", "x", 3, None, timezone.now())
+        Job.objects.filter(pk=rows[1].pk).update(owner="other")
+        outcomes = [None, *(ends.Outcome(row, State.DONE, result=1) for row in rows)]
+        stored, then = ends.store_all("default", outcomes, lambda: Job.objects.filter(state=State.DONE).count())
+        self.assertEqual((stored, then), ([True, True, False, True], 2))
 
     def test_missing_task(self) -> None:
         """A job whose task is gone is tried again, for another server may know it, and then dead."""

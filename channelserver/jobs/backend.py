@@ -107,7 +107,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
         options = options_of(task.func)
         now = timezone.now()
         run_at: datetime = task.run_after or now
-        if timezone.is_aware(run_at) != timezone.is_aware(now):
+        if run_at is not now and timezone.is_aware(run_at) != timezone.is_aware(now):
             make = timezone.make_aware if timezone.is_aware(now) else timezone.make_naive
             run_at = make(run_at)
         path = task.module_path
@@ -131,7 +131,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
 
     def _foreign_transaction(self) -> str | None:
         """Return the alias of another database whose transaction is open here."""
-        if connections[self.database].in_atomic_block:
+        if len(connections.settings) == 1 or connections[self.database].in_atomic_block:
             return None
         for connection in connections.all(initialized_only=True):
             if connection.alias != self.database and connection.in_atomic_block:

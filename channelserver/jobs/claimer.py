@@ -26,13 +26,13 @@ from django.db import Error as DatabaseProblem
 from django.db import connections
 from django.utils import timezone
 
-from channelserver.jobs import schedules, store
+from channelserver.jobs import ends, schedules, store
+from channelserver.jobs.ends import Outcome
 from channelserver.jobs.listening import Bell, PostgreSQL
 from channelserver.jobs.local import claimers
 from channelserver.jobs.models import Job, JobServer, State
 from channelserver.jobs.presence import Presence, folder_of
 from channelserver.jobs.runner import Running, arun
-from channelserver.jobs.store import Outcome
 from channelserver.jobs.threads import STUCK_SECONDS, JobThreads
 from channelserver.workers.threads import RETRY_SECONDS, NoThreadError, start_thread
 
@@ -42,10 +42,14 @@ logger = logging.getLogger("channelserver.jobs")
 LOOK_SECONDS = 5.0
 #: Seconds until the next try when the database cannot be used.
 PROBLEM_SECONDS = 1.0
+#: Seconds between two looks for ends while the threads have enough to do: more ends make a larger transaction.
+GATHER_SECONDS = 0.005
 #: Seconds between two prunings.
 PRUNE_SECONDS = 3600.0
 #: Coroutines that run at a time for each thread for jobs.
 COROUTINES = 10
+#: The counters of ends.
+_COUNTED = {State.DONE: "done", State.DEAD: "dead", State.WAITING: "retried", State.CANCELLED: "cancelled"}
 
 
 class Claimer:
@@ -112,7 +116,7 @@ class Claimer:
     def wake(self) -> None:
         """A job may be ready."""
         self._ready = True
-        if self._bell is not None:
+        if self._bell is not None and not self._threads.have_enough():
             self._bell.ring()
 
     def look_soon(self) -> None:
@@ -184,7 +188,7 @@ class Claimer:
     def _ended(self, running: Running, outcome: Outcome | None) -> None:
         """An attempt has ended. Job threads and the event loop's."""
         self._ends.append((running, outcome))
-        if self._bell is not None:
+        if self._bell is not None and not self._threads.have_enough():
             self._bell.ring()
 
     # -- the claimer's thread ------------------------------------------------------------------------------------------
@@ -268,14 +272,14 @@ class Claimer:
         return self._pause(now)
 
     def _pause(self, now: float) -> float:
-        ends = [self._next_look - now]
+        times = [self._next_look - now]
         if self._threads.waiting():
-            ends.append(STUCK_SECONDS)
+            times.append(GATHER_SECONDS if self._threads.have_enough() else STUCK_SECONDS)
         with self._lock:
             if self._next_at is not None and not self._draining:  # then nothing that is due begins
-                ends.append(self._next_at - time.time())
-        ends += [run.deadline - now for run in self._running.values() if run.deadline is not None and not run.is_late]
-        return max(0.0, min(ends))
+                times.append(self._next_at - time.time())
+        times += [run.deadline - now for run in self._running.values() if run.deadline is not None and not run.is_late]
+        return max(0.0, min(times))
 
     def _call_idle(self) -> None:
         with self._lock:
@@ -289,24 +293,20 @@ class Claimer:
     def _store_and_claim(self) -> None:
         """Store how attempts ended, and take further jobs, in one transaction; if it fails, nothing has happened."""
         while True:
-            ends = list(self._ends)
-            count, ahead = self._room(ends)
-            if not ends and not count:
+            ended = list(self._ends)
+            count, ahead = self._room(ended)
+            if not ended and not count:
                 return
             asked = bool(count) and self._ready
             if asked:
                 self._ready = False  # what is stored from now on sets it again
-            stored, jobs = [], []
+            claim: Callable[[], list[Job]] = partial(self._claim, count, ahead) if asked else list
             try:
-                with store.writing(self.using):
-                    stored = [outcome is None or self._end(outcome) for _, outcome in ends]
-                    if asked:
-                        assert self._presence is not None
-                        jobs = store.claim(self.using, self._presence.id, count, self._queues, timezone.now(), ahead)
+                stored, jobs = ends.store_all(self.using, [outcome for _, outcome in ended], claim)
             except BaseException:
                 self._ready = self._ready or asked
                 raise
-            for (running, outcome), was_ours in zip(ends, stored, strict=True):
+            for (running, outcome), was_ours in zip(ended, stored, strict=True):
                 self._ends.popleft()
                 self._forget(running, outcome, was_ours)
             for job in jobs:
@@ -316,12 +316,15 @@ class Claimer:
             if not jobs:
                 return
 
-    def _room(self, ends: list[tuple[Running, Outcome | None]]) -> tuple[int, int]:
+    def _claim(self, count: int, ahead: int) -> list[Job]:
+        assert self._presence is not None
+        return store.claim(self.using, self._presence.id, count, self._queues, timezone.now(), ahead)
+
+    def _room(self, ended: list[tuple[Running, Outcome | None]]) -> tuple[int, int]:
         """Return for how many jobs there are free threads, and how many more the threads will soon be ready for."""
         if not self._ready or self._draining or self._coroutines >= self._most * COROUTINES:
             return 0, 0
-        ended = sum(not running.is_coroutine for running, _ in ends)
-        occupied = self._in_threads - ended
+        occupied = self._in_threads - sum(not running.is_coroutine for running, _ in ended)
         ahead = self._threads.ahead()
         free = self._most - occupied
         return (max(0, free), max(0, ahead + min(0, free))) if free + ahead > 0 else (0, 0)
@@ -339,14 +342,6 @@ class Claimer:
         if outcome is not None and outcome.run_at is not None:
             self.expect(outcome.run_at.timestamp())
 
-    def _end(self, outcome: Outcome) -> bool:
-        try:
-            return store.end(self.using, outcome)
-        except (TypeError, ValueError) as error:  # a result that is no JSON for this database, such as NaN
-            return store.end(
-                self.using, Outcome(outcome.job, State.DEAD, error=error, text=store.text_of(error), failed=True)
-            )
-
     def _count(self, running: Running, outcome: Outcome | None, was_ours: bool) -> None:
         if not was_ours or running.lost:
             self.counters["lost_lease"] += 1
@@ -361,8 +356,7 @@ class Claimer:
         if outcome.refund:
             self.counters["returned"] += 1
             return
-        name = {State.DONE: "done", State.DEAD: "dead", State.WAITING: "retried", State.CANCELLED: "cancelled"}
-        self.counters[name[outcome.state]] += 1
+        self.counters[_COUNTED[outcome.state]] += 1
 
     def _look(self, now: float) -> None:
         assert self._presence is not None
@@ -380,7 +374,7 @@ class Claimer:
         dead = self._dead(found.owners - {self._presence.id}, found.silent, now)
         for owner in dead:
             under_way = self._presence.under_way(owner)
-            count, poison = store.rescue(self.using, owner, under_way, timezone.now())
+            count, poison = ends.rescue(self.using, owner, under_way, timezone.now())
             self._presence.forget(owner)
             JobServer.objects.using(self.using).filter(pk=owner).delete()
             self.counters["rescued"] += count
@@ -389,7 +383,7 @@ class Claimer:
                 logger.warning("%d job(s) of a process that died are run again", count)
             for job in poison:
                 self.counters["dead"] += 1
-                logger.error("job %s is dead: the process that ran it died %d times", job, store.MOST_DEATHS)
+                logger.error("job %s is dead: the process that ran it died %d times", job, ends.MOST_DEATHS)
         if self._running:
             self._take_cancellations()
 
@@ -455,7 +449,7 @@ class Claimer:
                 "job %s of %s is overdue; nothing can stop a thread, so this one is lost until it ends (%d of %d)\n%s",
                 running.job.pk, running.job.task, self.lost_threads(), self._most, stack,
             )  # fmt: skip
-            store.mine(self.using, running.job).update(overdue=True)
+            ends.mine(self.using, running.job).update(overdue=True)
 
     def _start(self, job: Job) -> None:
         running = Running(job, self.using, self._call_later, self._presence)
@@ -490,13 +484,10 @@ class Claimer:
         """Store what has ended, give back the rest, and leave."""
         assert self._presence is not None and self._bell is not None
         try:
-            with store.writing(self.using):
-                for _, outcome in self._ends:
-                    if outcome is not None:
-                        self._end(outcome)
-                for running in self._running.values():
-                    store.end(self.using, Outcome(running.job, State.READY, refund=True))
-            JobServer.objects.using(self.using).filter(pk=self._presence.id).delete()
+            ended = [outcome for _, outcome in self._ends]
+            rest = [Outcome(running.job, State.READY, refund=True) for running in self._running.values()]
+            leave = JobServer.objects.using(self.using).filter(pk=self._presence.id).delete
+            ends.store_all(self.using, [*ended, *rest], leave)
         except Exception as error:
             self._failed(error)
         self._call_idle()

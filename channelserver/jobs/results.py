@@ -5,6 +5,7 @@ Runs in any thread; owns nothing.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from django.utils.module_loading import import_string
@@ -18,11 +19,16 @@ def task_of(job: Job) -> Any:
 
     :raises ImportError: there is no such task any more.
     """
-    found = import_string(job.task)
+    task = _task(job.task, job.priority, job.queue, job.backend)
+    return task if job.run_at == job.created_at else task.using(run_after=job.run_at)
+
+
+@lru_cache(1000)
+def _task(path: str, priority: int, queue: str, backend: str) -> Any:
+    found = import_string(path)
     if not isinstance(found, Task):
-        raise ImportError(f"{job.task!r} is no task, but {found!r}; decorate it with @task")
-    run_after = job.run_at if job.run_at != job.created_at else None
-    return found.using(priority=job.priority, queue_name=job.queue, backend=job.backend, run_after=run_after)
+        raise ImportError(f"{path!r} is no task, but {found!r}; decorate it with @task")
+    return found.using(priority=priority, queue_name=queue, backend=backend)
 
 
 def result_of(job: Job, task: Any = None, errors: Any = None) -> Any:

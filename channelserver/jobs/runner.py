@@ -18,8 +18,10 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.conf import settings
 from django.db import connections
 from django.utils import timezone
+from django.utils.module_loading import import_string
 
 from channelserver.jobs.channels import consume
 from channelserver.jobs.compat import (
@@ -30,11 +32,12 @@ from channelserver.jobs.compat import (
     task_finished,
     task_started,
 )
+from channelserver.jobs.ends import Outcome, end, path_of, text_of
 from channelserver.jobs.marks import Cancel, JobOptions, Retry, options_of
 from channelserver.jobs.models import CHANNEL, Job, State
 from channelserver.jobs.presence import Presence
 from channelserver.jobs.results import result_of, task_of
-from channelserver.jobs.store import Outcome, end, path_of, text_of, writing
+from channelserver.jobs.store import writing
 from channelserver.workers.outbox import Outbox
 
 logger = logging.getLogger("channelserver.jobs")
@@ -117,6 +120,14 @@ class JobContext(TaskContext):  # type: ignore[misc]
         return self.running.cancelled
 
 
+def _sender(alias: str) -> Any:
+    """Return the class of a backend: who sends Django's signals.
+
+    ``task_backends`` would make another backend in the fresh context of each job.
+    """
+    return import_string(settings.TASKS[alias]["BACKEND"])
+
+
 class _Attempt:
     """What both ways of running share."""
 
@@ -144,7 +155,7 @@ class _Attempt:
 
     def started(self) -> None:
         if self.result is not None:
-            task_started.send(sender=type(self.task.get_backend()), task_result=self.result)
+            task_started.send(sender=_sender(self.job.backend), task_result=self.result)
 
     def done(self, value: Any) -> Outcome:
         outcome = Outcome(self.job, State.DONE, normalize_json(value), finished_at=timezone.now())
@@ -165,7 +176,7 @@ class _Attempt:
                 error = TaskError(exception_class_path=path_of(type(outcome.error)), traceback=outcome.text)
                 result.errors.append(error)
         try:
-            task_finished.send(type(self.task.get_backend()), task_result=result)
+            task_finished.send(_sender(self.job.backend), task_result=result)
         except Exception:
             logger.exception("error in a receiver of task_finished")
         return outcome

@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from channelserver.jobs import schedules, store
 from channelserver.jobs.compat import task_backends, task_enqueued
+from channelserver.jobs.ends import Outcome, store_all
 from channelserver.jobs.models import Job
 from channelserver.jobs.runner import Running, arun, run
-from channelserver.jobs.store import Outcome
 
 #: The owner of jobs that a test runs.
 _OWNER = "test"
@@ -64,7 +64,7 @@ def run_jobs(backend: str = "default", until: datetime | None = None) -> list[An
             return ran
         outcome = _run(Running(jobs[0], using, _call_later))
         if outcome is not None:
-            store.end(using, outcome)
+            store_all(using, [outcome], list)
         job = Job.objects.using(using).get(pk=jobs[0].pk)
         ran.append(job if job.task.startswith("channel:") else result_of(job))
     raise RuntimeError(f"{MOST} jobs have run, and there are still more: does a job enqueue itself?")

@@ -15,8 +15,8 @@ from queue import Empty, SimpleQueue
 
 from django.db import connections
 
+from channelserver.jobs.ends import Outcome
 from channelserver.jobs.runner import LostLeaseError, Running, run
-from channelserver.jobs.store import Outcome
 from channelserver.workers.django_cleanup import close_old_connections
 from channelserver.workers.threads import NoThreadError, start_thread
 
@@ -25,6 +25,8 @@ logger = logging.getLogger("channelserver.jobs")
 
 #: Jobs are taken ahead for so many seconds of work, and so many at most.
 AHEAD_SECONDS, MOST_AHEAD = 0.02, 64
+#: While so many jobs wait for a thread, the threads have enough to do.
+ENOUGH = 16
 #: Jobs that must have ended before any are taken ahead.
 KNOWN_AFTER = 16
 #: Seconds after which jobs that wait for a thread are given back, if none has begun.
@@ -62,6 +64,10 @@ class JobThreads:
     def waiting(self) -> int:
         """Return how many jobs wait for a thread."""
         return self._queue.qsize()
+
+    def have_enough(self) -> bool:
+        """Whether the threads have work for a moment: they need nothing of the claimer. Any thread."""
+        return self._queue.qsize() >= ENOUGH
 
     def is_stuck(self) -> bool:
         """Whether jobs wait for a thread, and have done so for a while."""

@@ -23,7 +23,10 @@ def announce(using: str, state: str, run_at: datetime) -> None:
     if connection.vendor == "postgresql" and (using not in claimers or claimers[using].is_full):
         with connection.cursor() as cursor:  # PostgreSQL delivers it at the commit
             cursor.execute("SELECT pg_notify(%s, '')", [NOTIFY_CHANNEL])
-    transaction.on_commit(partial(_wake, using, at), using=using)
+    if connection.in_atomic_block:
+        transaction.on_commit(partial(_wake, using, at), using=using)
+    else:
+        _wake(using, at)
 
 
 def announce_change(using: str) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 
-from tests.certificates import write_pair
+from tests.certificates import certificate_pem, key_pem, make_key, write_pair
 from tests.process import TIMEOUT, Server, ServerTestCase
 
 URLS = """
@@ -31,8 +31,12 @@ class StrangersTests(ServerTestCase):
         self.certificate, self.key = write_pair(self.folder)
 
     def start_tls(self) -> Server:
-        """Return a server that speaks HTTPS and HTTP/2."""
-        return self.start("--tls-cert", self.certificate, "--tls-key", self.key, "--access-log", "")
+        """Return a server that speaks HTTPS and HTTP/2, and has another certificate for clients that name no host."""
+        other, other_key = self.folder / "other.pem", self.folder / "other-key.pem"
+        other.write_bytes(certificate_pem(make_key(1), "other", hosts=("other.test",)))
+        other_key.write_bytes(key_pem(make_key(1)))
+        first = ("--tls-cert", str(other), "--tls-key", str(other_key))
+        return self.start(*first, "--tls-cert", self.certificate, "--tls-key", self.key, "--access-log", "")
 
     def run_program(self, *command: str, timeout: float = TIMEOUT * 3) -> str:
         """Run a program to its end and return what it prints."""

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks import certificates
+
 #: Worker threads of each server with a thread pool.
 THREADS = 8
 #: Ping interval in seconds that stands for "off", for peers that cannot turn pings off.
@@ -96,6 +98,34 @@ def _bare(module: str) -> CommandLine:
     return command
 
 
+#: The number of certificates of the servers that speak TLS.
+CERTIFICATES = {"channelserver-https-1": 1, "channelserver-https-100": 100, "channelserver-tls-cert": 1}
+
+
+def _tls(name: str) -> Peer:
+    """Return a server that speaks TLS, with certificates that it got by itself or with files."""
+
+    def command(programs: Path, port: int, pings: bool) -> list[str]:
+        own = [
+            "serve",
+            "--settings=benchmarks.apps.settings",
+            f"--threads={THREADS}",
+            "--access-log=",
+            "--local-socket=",
+        ]
+        own += [f"--max-connections={MAX_CONNECTIONS}", "--bind=127.0.0.1"]
+        if name == "channelserver-tls-cert":
+            certificate, key = certificates.files(0)
+            own += [f"--port={port}", f"--tls-cert={certificate}", f"--tls-key={key}"]
+        else:
+            names = ",".join(certificates.name_of(number) for number in range(CERTIFICATES[name]))
+            own += [f"--https={names}", f"--https-port={port}", "--http-port=0"]
+            own += [f"--acme-store={certificates.store(CERTIFICATES[name])}", f"--acme-directory={certificates.NOBODY}"]
+        return [str(programs / "python"), "-m", "channelserver", *own]
+
+    return Peer(name, name.replace("channelserver-", "channelserver, ").replace("-", " "), command, shortcuts=True)
+
+
 _SYNC, _ASYNC = ("channels", "sync"), ("channels", "async")
 
 #: The server that the others are compared with.
@@ -135,6 +165,7 @@ PEERS = {
         _own("channelserver-processes", "channelserver --processes 2", THREADS, "--processes=2", processes=2),
         _own("channelserver-streams", "channelserver --max-streams", THREADS, f"--max-streams={SLOW_READERS}"),
         replace(_own("channelserver-async", "channelserver, async def consumer"), consumers="async"),
+        *map(_tls, CERTIFICATES),
         *DJANGO_PEERS,
         *(_with_shortcuts(peer) for peer in DJANGO_PEERS),
         Peer("gunicorn-asgi", "gunicorn asgi", _gunicorn_asgi, *_SYNC),

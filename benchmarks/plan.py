@@ -22,6 +22,7 @@ from benchmarks import (
     work_redis,
     work_start,
     work_streams,
+    work_tls,
 )
 from benchmarks.peers import OTHER_CHECKOUT, PEERS, PRODUCT, UNALTERED, Peer
 from benchmarks.site import Site
@@ -31,7 +32,7 @@ WORKS: dict[str, Work] = {
     work.name: work
     for module in (
         work_http, work_async, work_processes, work_echo, work_group, work_streams, work_redis, work_mixed, work_idle,
-        work_start,
+        work_start, work_tls,
     )
     for work in module.WORKS
 }  # fmt: skip

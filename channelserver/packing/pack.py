@@ -317,7 +317,7 @@ class Packer:
             report(
                 f"  left out        {shown}: databases, keys and secrets are the developer's (--include takes one in)"
             )
-        report(f"  the site writes to {self.name}-data beside the file:")
+        report(f"  data            in {self.name}-data beside the file" + (":" if about["moved"] else ""))
         for way, target in about["moved"]:
             report(f"                  {_way(way)} → {self.name}-data/{target}")
         report("  DEBUG is off")

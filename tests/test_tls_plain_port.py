@@ -8,6 +8,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
 from channelserver.server.edge.redirect import BesideFactory
+from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.tls.contexts import Contexts
 from tests.fakes import FakeServer, FakeTransport, Response, StrictTestCase, parse_responses
 from tests.tls_client import TLSClient, pair
@@ -111,6 +112,14 @@ class RedirectTests(PlainPortTestCase):
             self.assertIn(b"HTTPS for b.test is being set up", response.body)
         self.contexts.put("b.test", *pair("b.test", 1))
         self.assertEqual(self.place("/", host="b.test"), "https://b.test/")
+
+    def test_behind_a_proxy_that_speaks_https(self) -> None:
+        """Its requests reach the application: a redirect would lead back here, for ever."""
+        self.server.site.proxies = ProxyPolicy(("192.0.2.0/24",))
+        self.factory = BesideFactory(self.server.site, lambda: 443, self.contexts, True)
+        self.assertIsNone(self.ask("/x", more="X-Forwarded-Proto: https\r\n\r\n"))
+        self.assertEqual(self.server.message("http.request")["scheme"], "https")
+        self.assertEqual(self.place("/x", more="X-Forwarded-Proto: http\r\n\r\n"), "https://a.test/x")
 
     def test_certificates_on_demand(self) -> None:
         """Hosts of ALLOWED_HOSTS are redirected, as their certificate is ordered then; others are not."""

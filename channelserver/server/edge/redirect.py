@@ -80,15 +80,18 @@ class BesideHTTPS(Redirects):
         self._contexts = contexts
         self._redirects = redirects
 
-    def passes(self, head: RequestHead) -> bool:
-        """Whether a request is for the application, if it is not for an open challenge."""
-        if head.path.startswith(CHALLENGES):
+    def passes(self, head: RequestHead, addresses: dict[str, Any]) -> bool:
+        """Whether a request is for the application, if it is not for an open challenge.
+
+        What a trusted proxy has got by HTTPS is: a redirect would lead back here, for ever.
+        """
+        if head.path.startswith(CHALLENGES) or addresses["scheme"] == "https":
             return True
         return not self._redirects and self._contexts.has_certificate(_name(head) or "")
 
     def _serve(self, exchange: Exchange, body: bytes, body_file: IO[bytes] | None, addresses: dict[str, Any]) -> bool:
         head = exchange.head
-        if self.passes(head):
+        if self.passes(head, addresses):
             return Dispatcher._serve(self, exchange, body, body_file, addresses)
         exchange.quiet = True
         name = _name(head)
@@ -138,14 +141,14 @@ class BesideConnection(RedirectConnection):
     __slots__ = ()
 
     def _begin_body(self, head: RequestHead) -> None:
-        if isinstance(self._dispatcher, BesideHTTPS) and self._dispatcher.passes(head):
+        if isinstance(self._dispatcher, BesideHTTPS) and self._dispatcher.passes(head, self._addresses):
             HTTPConnection._begin_body(self, head)
         else:
             head.keep_alive = False
             self._dispatch(b"", None)
 
     def _upgrade(self, head: RequestHead) -> None:
-        if isinstance(self._dispatcher, BesideHTTPS) and self._dispatcher.passes(head):
+        if isinstance(self._dispatcher, BesideHTTPS) and self._dispatcher.passes(head, self._addresses):
             HTTPConnection._upgrade(self, head)
         else:
             head.keep_alive = False

@@ -78,6 +78,9 @@ class ServerTLS:
 
     def reload(self) -> None:
         """Read the files again. If one is invalid, new connections keep the old certificates."""
+        if not self._files:
+            _log.info("there is no --tls-cert to read again; other certificates are kept up to date without a signal")
+            return
         try:
             self._load()
         except OptionError as error:

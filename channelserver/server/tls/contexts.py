@@ -104,9 +104,10 @@ class Contexts:
         self._entries.update(entries)
         self._default = next((entry for entry in self._entries.values() if entry.ends), None)
 
-    def entry(self, key_pem: bytes, chain_pem: bytes) -> Entry:
+    def entry(self, key_pem: bytes, chain_pem: bytes, choose: Callable[..., Any] | None = None) -> Entry:
         """Return an entry for :meth:`exchange`.
 
+        :param choose: the ALPN callback; None: the usual one.
         :raises ValueError: as :meth:`put` does.
         """
         try:
@@ -114,15 +115,15 @@ class Contexts:
             key: Any = serialization.load_pem_private_key(key_pem, None)
         except (ValueError, TypeError) as error:
             raise ValueError(f"no certificate and private key in PEM form: {error}") from error
-        return self.entry_of(chain, key)
+        return self.entry_of(chain, key, choose)
 
-    def entry_of(self, chain: Sequence[x509.Certificate], key: Any) -> Entry:
+    def entry_of(self, chain: Sequence[x509.Certificate], key: Any, choose: Callable[..., Any] | None = None) -> Entry:
         """Return an entry for a certificate, those that lead to a root, and the private key.
 
         :raises ValueError: OpenSSL finds one of them too weak, or the key belongs to another certificate.
         """
         try:
-            context = make_context(self._choose, chain, key)
+            context = make_context(choose or self._choose, chain, key)
         except SSL.Error as error:
             raise ValueError(_reasons(error)) from error
         first = chain[0]
@@ -149,9 +150,7 @@ class Contexts:
 
         :raises ValueError: as :meth:`put` does.
         """
-        chain = x509.load_pem_x509_certificates(cert_pem)
-        key: Any = serialization.load_pem_private_key(key_pem, None)
-        self._challenges[_key(name)] = make_context(lambda connection, offered: ACME, chain, key)
+        self._challenges[_key(name)] = self.entry(key_pem, cert_pem, lambda connection, offered: ACME).context
 
     def end_challenge(self, name: str) -> None:
         """No longer answer ``tls-alpn-01`` for `name`."""

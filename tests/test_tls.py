@@ -20,8 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import resolve
+from channelserver.server.edge.certificates import ServerTLS, server_tls
 from channelserver.server.edge.covered_names import uncovered
-from channelserver.server.edge.tls import ServerTLS, server_tls
 from tests.certificates import DAY, certificate_pem, client_context, key_pem, make_key, write_pair
 from tests.http2_client import HTTP2Client
 from tests.process import TIMEOUT, Server, ServerTestCase, project

@@ -43,8 +43,9 @@ from channelserver.server.common.listening import BACKLOG, SharedListening, limi
 from channelserver.server.common.machine import give_memory_back
 from channelserver.server.common.options import Settings
 from channelserver.server.common.unix import Listening, OccupiedError, clear_stale_socket
+from channelserver.server.edge.certificates import ServerTLS
 from channelserver.server.edge.redirect import BesideFactory, RedirectFactory
-from channelserver.server.edge.tls import ServerTLS, TLSEndpoint
+from channelserver.server.edge.tls import TLSEndpoint
 from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
 from channelserver.server.websocket.frames import CloseCode

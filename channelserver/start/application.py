@@ -35,8 +35,8 @@ from channelserver.routing import Route
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import Settings, resolve
+from channelserver.server.edge.certificates import server_tls
 from channelserver.server.edge.health import Health
-from channelserver.server.edge.tls import server_tls
 from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.service import ListenError, ServerService
 from channelserver.server.site import Site

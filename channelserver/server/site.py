@@ -111,8 +111,8 @@ class Site:
         access_log.on_error = lambda reason: self.throttled_log.count("access log", reason)
         #: Answers for the health of the server in the reactor; called with an exchange, returns whether it did.
         self.health: Callable[[Any], bool] | None = None
-        #: The same for a certificate authority's questions.
-        self.tokens: Callable[[Any], bool] | None = None
+        #: The same for a certificate authority's questions; also called with what to do if it has no answer after all.
+        self.tokens: Callable[[Any, Callable[[], object] | None], bool] | None = None
         queues = getattr(layer, "queues", None)
         if queues is not None:
             queues.max_bytes = self.memory.limit // 2

@@ -160,11 +160,12 @@ def make_server(
     if values.https and tls is not None:
         from channelserver.start.https import order_certificates, serve_certificates
 
-        served = serve_certificates(values, tls.contexts)
+        vault = getattr(layer, "vault", None)
+        served = serve_certificates(values, tls.contexts, vault, reactor)
         site.tokens = served.tokens
         service.redirects_to_https = not settings.SECURE_SSL_REDIRECT
         if number == 1:
-            service.certificates = order_certificates(values, served, reactor, gatherer)
+            service.certificates = order_certificates(values, served, reactor, gatherer, vault)
             if site.health is not None:
                 health.certificates = service.certificates.figures
         elif isinstance(layer, RemoteLayer):

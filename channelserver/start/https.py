@@ -9,22 +9,25 @@ import os
 import time
 from typing import Any
 
+from channelserver.layers.vault import Vault
 from channelserver.processes.gatherer import Gatherer, SiblingFigures
 from channelserver.server.acme.authority import Authority
 from channelserver.server.acme.challenges import Tokens
 from channelserver.server.acme.client import make_agent
 from channelserver.server.acme.served import Served
 from channelserver.server.acme.service import Certificates
-from channelserver.server.acme.store import Store, StoreError, default_folder
+from channelserver.server.acme.sharing import Sharing, answer_for_others
+from channelserver.server.acme.store import Store, StoreError, authority_of, default_folder
 from channelserver.server.common.host_names import certificate_names
 from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import ACME_DIRECTORIES, Settings
 from channelserver.server.tls.contexts import Contexts
 
 
-def serve_certificates(values: Settings, contexts: Contexts) -> Served:
+def serve_certificates(values: Settings, contexts: Contexts, vault: Vault | None, reactor: Any) -> Served:
     """Serve the stored certificates of ``--https``, and placeholders for those that are not there yet.
 
+    :param vault: what hosts share, if the layer is for several.
     :raises OptionError: the store cannot be used.
     """
     wanted = certificate_names(values.https)
@@ -37,14 +40,23 @@ def serve_certificates(values: Settings, contexts: Contexts) -> Served:
         served.store.check_account(values.email)
     except StoreError as error:
         raise OptionError(str(error)) from error
+    if vault is not None:
+        if not vault.seals:
+            raise OptionError(
+                "--https shares private keys with the other hosts over Redis, and these must be encrypted; set "
+                "symmetric_encryption_keys in the CONFIG of the layer in CHANNEL_LAYERS, to the same long random text "
+                "on all hosts"
+            )
+        answer_for_others(vault, served, reactor)
     return served
 
 
 def order_certificates(
-    values: Settings, served: Served, reactor: Any, gatherer: Gatherer | SiblingFigures | None
+    values: Settings, served: Served, reactor: Any, gatherer: Gatherer | SiblingFigures | None, vault: Vault | None
 ) -> Certificates:
     """Return what keeps the certificates valid.
 
+    :param vault: what hosts share, if the layer is for several.
     :param gatherer: reaches the other processes.
     :raises OptionError: an option is wrong.
     """
@@ -57,7 +69,9 @@ def order_certificates(
     if values.acme_directory == "letsencrypt":
         staging = Store(str(served.store.folder), ACME_DIRECTORIES["staging"])
         rehearsal = Authority(staging, agent, reactor, time.time, values.email, None, values.acme_profile)
-    certificates = Certificates(served, authority, rehearsal, reactor, reactor, time.time)
+    url = directory_url(values)
+    sharing = None if vault is None else Sharing(vault, served.store, authority_of(url), reactor)
+    certificates = Certificates(served, authority, rehearsal, reactor, reactor, time.time, sharing=sharing)
     if values.processes > 1:
         if not isinstance(gatherer, Gatherer):
             raise OptionError("--https with --processes needs one of channelserver's own layers in CHANNEL_LAYERS")

@@ -167,6 +167,10 @@ class Host:
     def tried(self) -> bool:
         return all(shard.commands.tried and shard.subscriber.tried for shard in self.shards)
 
+    def server_of(self, name: str) -> Shard:
+        """Return the server that is responsible for a name."""
+        return self._shard(name)
+
     def is_up(self, name: str) -> bool:
         """Whether the server that is responsible for a name is connected. Any thread."""
         return self._shard(name).is_up

@@ -37,6 +37,7 @@ from channelserver.layers.redis.pusher import Pusher
 from channelserver.layers.redis.seal import Sealer, SealError
 from channelserver.layers.redis.shard import ANSWER_SECONDS
 from channelserver.layers.redis.thread import reactor_thread
+from channelserver.layers.redis.vault import RedisVault
 from channelserver.layers.redis.work import FetchedQueues
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.layers.turns import Client
@@ -109,6 +110,8 @@ class RedisChannelLayer(LocalLayer):
         self.refusals = ThrottledLog(clock, logger.error)
         #: Milliseconds to add to Redis's clock; for tests.
         self.time_offset = 0
+        #: What hosts share beside messages.
+        self.vault = RedisVault(self.sealer, prefix, lambda: self._host)
         self._name = new_host_name()
         self._served: frozenset[str] = frozenset()
         self._lock = threading.RLock()

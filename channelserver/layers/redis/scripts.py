@@ -26,6 +26,8 @@ Keys, after the prefix:
 ``queued:NAME``   hash       members that are ordinary channels, to end of the membership, capacity, sealed membership
 ``reach:NAME``    sorted set hosts that have members in a group, to the end of the last membership
 ``joined:HOST``   set        groups in which a host has members
+``lease:NAME``    string     the host that has a lease
+``vault:NAME``    string     a sealed value that hosts share
 ``host:HOST``     (pub/sub)  messages to a host
 ``everyone``      (pub/sub)  group messages to all hosts, while Redis may not know which of them have members
 ================= ========== ===================================================================================
@@ -66,3 +68,5 @@ BEAT = _script("beat")
 EMPTIED = _script("emptied")
 SWEEP = _script("sweep")
 KEEP = _script("keep")
+LEASE = _script("lease")
+RELEASE = _script("release")

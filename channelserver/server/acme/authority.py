@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,6 +21,7 @@ from channelserver.server.acme.challenges import key_pem
 from channelserver.server.acme.client import Client, Problem, Unreachable
 from channelserver.server.acme.order import ChallengeFailed, Solver, obtain
 from channelserver.server.acme.renewal import Window
+from channelserver.server.acme.sharing import Sharing
 from channelserver.server.acme.store import Store
 
 _log = Logger("channelserver.server.acme")
@@ -57,6 +58,8 @@ class Authority:
         self._clock = clock
         self._now = now
         self._client: Client | None = None
+        #: What hosts share, if there are several.
+        self.sharing: Sharing | None = None
         #: Its host.
         self.name = urlsplit(store.directory_url).netloc
 
@@ -125,26 +128,39 @@ class Authority:
             key, note, url, replaces = ec.generate_private_key(ec.SECP256R1()), _ignore, "", ""
         else:
             # A new order gets a new key, which is on disk before it.
-            note, url, replaces = certificate.ordered, certificate.order, certificate.replaces
+            note, url, replaces = partial(self._note, certificate), certificate.order, certificate.replaces
             key = self._store.pending_key(certificate.names, new=not url)
         try:
             chain = await obtain(self.client, certificate.names, key, solver, note, url, self._profile, replaces)
         except (ChallengeFailed, Problem) as error:
             if not isinstance(error, Problem) or error.is_final:
-                note("")
+                await note("")
             raise
         return key_pem(key), chain
+
+    async def _note(self, certificate: Certificate, url: str) -> None:
+        certificate.ordered(url)
+        if self.sharing is not None:
+            await self.sharing.share(certificate)
 
     async def _register(self) -> None:
         await self._registering.acquire()
         try:
-            if not self.client.account:
-                self._store.keep_account(self._email, await self.client.register(self._email, self._eab))
+            if self.client.account:
+                return
+            if self.sharing is None:
+                await self._make_account()
+            else:
+                await self.sharing.account(self._email, self._make_account)
+                self._client = None  # the account may be another host's
         finally:
             self._registering.release()
 
+    async def _make_account(self) -> None:
+        self._store.keep_account(self._email, await self.client.register(self._email, self._eab))
 
-def _ignore(url: Any) -> None:
+
+async def _ignore(url: str) -> None:
     """Nothing is kept."""
 
 

@@ -11,6 +11,9 @@ from typing import Any
 from channelserver.server.acme.renewal import Window, renewal
 from channelserver.server.acme.store import Pair, Store
 
+#: What hosts share of what is kept: the certificate, the order, its failures; not when each of them asks for windows.
+SHARED = ("serial", "obtained", "order", "failures", "next", "reason", "avoid")
+
 
 class Certificate:
     """What is known of a certificate.
@@ -31,13 +34,15 @@ class Certificate:
     def __init__(self, names: Sequence[str], store: Store, now: Callable[[], float]) -> None:
         self.names = tuple(names)
         self.pair: Pair | None = None
-        #: Whether it is being ordered, and whether the authority is being asked when to renew it.
-        self.working = self.asking = False
+        #: Whether a process is on it, whether that has come to an order, whether the authority is being asked when to
+        #: renew it.
+        self.working = self.ordering = self.asking = False
         #: Whether the rehearsal at the staging authority has succeeded since the last failure.
         self.rehearsed = False
         self._store = store
         self._now = now
         self._record = store.record(names)
+        self._postponed = 0.0
         self.logged = ("", 0.0)
 
     @property
@@ -96,7 +101,7 @@ class Certificate:
     def state(self) -> str:
         """One of those above."""
         expired = self.pair is not None and self.pair.ends <= self._now()
-        if self.working:
+        if self.ordering:
             return "ordering" if self.pair is None else "renewing"
         if expired:
             return "expired"
@@ -112,7 +117,7 @@ class Certificate:
         if self.pair is not None:
             obtained = self._number("obtained") or self.pair.begins
             when, why = renewal(self.pair.serial, self.pair.begins, self.pair.ends, obtained, self.window)
-        return max(when, self._number("next")), why
+        return max(when, self._number("next"), self._postponed), why
 
     def adopt(self, pair: Pair, new: bool = False) -> None:
         """Take a certificate as the present one; what was known of another one is forgotten.
@@ -145,8 +150,21 @@ class Certificate:
         )
 
     def postpone(self, pause: float) -> None:
-        """Do nothing for so many seconds."""
-        self._keep({**self._record, "next": self._now() + pause})
+        """Do nothing for so many seconds: another process is on it."""
+        self._postponed = self._now() + pause
+
+    def read(self) -> None:
+        """Read what is kept again: another process may have changed it."""
+        self._record = self._store.record(self.names)
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What other hosts need to know of it."""
+        return {key: self._record[key] for key in SHARED if key in self._record}
+
+    def learn(self, shared: dict[str, Any]) -> None:
+        """Take what another host knows of it."""
+        self._keep({**{key: value for key, value in self._record.items() if key not in SHARED}, **shared})
 
     def asked(self, window: Window | None, pause: float) -> None:
         """Note what the authority says about the time of renewal.

@@ -6,12 +6,14 @@ Runs in the reactor thread; owns the open tokens.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet.defer import Deferred
 
 HTTP_01, TLS_ALPN_01 = "http-01", "tls-alpn-01"
 
@@ -26,15 +28,33 @@ class Tokens:
 
     def __init__(self) -> None:
         self.open: dict[str, str] = {}
+        #: Asks other hosts for a token: returns a Deferred of the answer or None; or None: they are not asked.
+        self.ask: Callable[[str], Deferred[str | None] | None] = lambda token: None
 
-    def __call__(self, exchange: Any) -> bool:
-        """Answer a request if it is for an open token; return whether it was."""
+    def __call__(self, exchange: Any, otherwise: Callable[[], object] | None = None) -> bool:
+        """Answer a request if it is for an open token; return whether it was.
+
+        :param otherwise: called later, in place of an answer, if other hosts had to be asked and have no such token.
+        """
         path = exchange.head.path
         if not path.startswith(FOLDER) or exchange.head.method not in ("GET", "HEAD"):
             return False
-        found = self.open.get(path[len(FOLDER) :])
-        if found is None:
+        token = path[len(FOLDER) :]
+        found = self.open.get(token)
+        if found is not None:
+            self._answer(exchange, found)
+            return True
+        asked = None if otherwise is None else self.ask(token)
+        if asked is None or otherwise is None:
             return False
+        go_on = otherwise
+        asked.addErrback(lambda failure: None).addCallback(
+            lambda found: go_on() if found is None else self._answer(exchange, found)
+        )
+        return True
+
+    @staticmethod
+    def _answer(exchange: Any, found: str) -> None:
         exchange.quiet = True
         exchange.reply(
             {
@@ -43,7 +63,6 @@ class Tokens:
                 "content": found.encode("ascii"),
             }
         )
-        return True
 
 
 def alpn_certificate(name: str, key_authorization: str) -> tuple[bytes, bytes]:

@@ -5,7 +5,7 @@ Runs in the reactor thread; owns nothing that lasts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import josepy
@@ -51,7 +51,7 @@ async def obtain(
     names: Sequence[str],
     key: ec.EllipticCurvePrivateKey,
     solver: Solver,
-    note: Callable[[str], object],
+    note: Callable[[str], Awaitable[None]],
     url: str = "",
     profile: str | None = None,
     replaces: str = "",
@@ -75,7 +75,7 @@ async def obtain(
     if not url:
         answer = await _new_order(client, names, profile, replaces)
         url, order = answer.header("Location"), answer.json()
-        note(url)
+        await note(url)
     if order.get("status") == "pending":
         places = order.get("authorizations", [])
         solving = [Deferred.fromCoroutine(_authorize(client, place, solver)) for place in places]

@@ -49,14 +49,14 @@ class Served:
             self.contexts.exchange(dict.fromkeys(names, entry))
             self._serials[tuple(names)] = pair.serial
 
-    def open(self, kind: str, name: str, token: str, key_authorization: str) -> bytes:
-        """Answer a challenge; return what the answer is: for ``tls-alpn-01`` a certificate, as PEM."""
+    def open(self, kind: str, name: str, token: str, key_authorization: str) -> Any:
+        """Answer a challenge; return the answer: a text, or for ``tls-alpn-01`` a key and a certificate, as PEM."""
         if kind == HTTP_01:
             self.tokens.open[token] = key_authorization
-            return key_authorization.encode("ascii")
+            return key_authorization
         self._alpn[name] = list(alpn_certificate(name, key_authorization))
         self.contexts.challenge(name, *self._alpn[name])
-        return self._alpn[name][1]
+        return self._alpn[name]
 
     def close(self, kind: str, name: str, token: str) -> None:
         """No longer answer it."""

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from channelserver.layers import ChannelFull
 from channelserver.server.acme.authority import LEAST_ARI_SECONDS, Authority
 from channelserver.server.acme.certificate import Certificate
 from channelserver.server.acme.challenges import HTTP_01, TLS_ALPN_01
@@ -29,6 +30,7 @@ from channelserver.server.acme.order import ChallengeFailed
 from channelserver.server.acme.renewal import next_try
 from channelserver.server.acme.self_check import unreachable
 from channelserver.server.acme.served import Served
+from channelserver.server.acme.sharing import Sharing
 from channelserver.server.acme.solver import ServedChallenges
 from channelserver.server.acme.store import Pair, StoreError, read_pair
 
@@ -45,6 +47,8 @@ QUIET_SECONDS = 3600.0
 SELF_CHECKS = 3
 #: Seconds until the next look at a certificate that another process is ordering.
 OTHERS_SECONDS = 30.0
+#: The same if there is no certificate yet.
+FIRST_SECONDS = 2.0
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Certificates(service.Service):
     :param rehearsal: where an order is tried after a failure, before it is made again at `authority`; None: nowhere.
     :param now: returns POSIX time.
     :param draw: returns a random number between two.
+    :param sharing: what hosts share, if there are several.
     """
 
     name = "certificates"
@@ -75,6 +80,7 @@ class Certificates(service.Service):
         clock: IReactorTime,
         now: Callable[[], float],
         draw: Callable[[float, float], float] = random.uniform,
+        sharing: Sharing | None = None,
     ) -> None:
         self._served = served
         self._authority = authority
@@ -83,6 +89,7 @@ class Certificates(service.Service):
         self._clock = clock
         self._now = now
         self._draw = draw
+        self._sharing = authority.sharing = sharing
         self._timer: Any = None
         self._orders: deque[float] = deque()
         self._tasks: set[Deferred[None]] = set()
@@ -128,6 +135,8 @@ class Certificates(service.Service):
             self._timer.cancel()
         for task in list(self._tasks):
             task.cancel()
+        if self._sharing is not None:
+            self._sharing.stop()
         return super().stopService()
 
     def figures(self) -> dict[str, Any]:
@@ -153,12 +162,14 @@ class Certificates(service.Service):
         if not self.running:
             return
         for certificate in self.certificates:
-            if certificate.pair is not None and not certificate.asking and certificate.ask_again <= self._now():
+            if certificate.working or certificate.asking:
+                continue
+            if certificate.pair is not None and certificate.ask_again <= self._now():
                 certificate.asking = True
                 self._run(self._ask(certificate), certificate)
-            elif not certificate.working and certificate.due()[0] <= self._now() and self._may_order():
+            elif certificate.due()[0] <= self._now() and self._may_order():
                 self._orders.append(self._now())
-                certificate.working = True
+                certificate.working, certificate.ordering = True, False
                 self._run(self._work(certificate), certificate)
         idle = [certificate for certificate in self.certificates if not certificate.working and not certificate.asking]
         waits = [certificate.due()[0] for certificate in idle]
@@ -180,7 +191,9 @@ class Certificates(service.Service):
 
         def ended(result: Any) -> None:
             self._tasks.discard(task)
-            certificate.working = certificate.asking = False
+            if certificate.working and not certificate.ordering and self._orders:
+                self._orders.pop()  # it has come to no order
+            certificate.working = certificate.ordering = certificate.asking = False
             self._look()
 
         task.addErrback(lambda failure: self._unexpected(certificate, failure)).addBoth(ended)
@@ -193,21 +206,48 @@ class Certificates(service.Service):
                 self._renewed(certificate, "another process has ordered it")
                 return
             if not alone:
-                certificate.postpone(OTHERS_SECONDS)
+                certificate.postpone(_until_others(certificate))
                 return
-            before = certificate.pair
-            reason = certificate.due()[1]
-            try:
-                await self._check(certificate)
-                _log.info("ordering a certificate for {names}: {reason}", names=certificate.label, reason=reason)
-                pair = await self._order(certificate)
-            except AcmeError as error:
-                self._note(certificate, error)
-                return
-            self._served.store.save(certificate.names, pair)
-            certificate.adopt(pair, new=True)
-            self._served.use(certificate.names, pair)
-            self.issued += 1
+            certificate.read()
+            if self._sharing is not None:
+                await self._renew_for_all(certificate, self._sharing)
+            elif certificate.due()[0] <= self._now():
+                await self._renew(certificate)
+
+    async def _renew_for_all(self, certificate: Certificate, sharing: Sharing) -> None:
+        """Renew a certificate, unless another host is on it, or has done so."""
+        try:
+            held = await sharing.hold(certificate)
+            await sharing.learn(certificate)
+            if self._load(certificate):
+                self._renewed(certificate, "another host has ordered it")
+            if not held:
+                certificate.postpone(_until_others(certificate))
+            elif certificate.due()[0] <= self._now():
+                await self._renew(certificate)
+                await sharing.share(certificate)
+        except ChannelFull as error:
+            certificate.postpone(_until_others(certificate))
+            reason = f"other hosts cannot be asked who orders it: {error}"
+            self._log_failure(certificate, reason, _until_others(certificate))
+        finally:
+            await sharing.release(certificate)
+
+    async def _renew(self, certificate: Certificate) -> None:
+        certificate.ordering = True
+        before = certificate.pair
+        reason = certificate.due()[1]
+        try:
+            await self._check(certificate)
+            _log.info("ordering a certificate for {names}: {reason}", names=certificate.label, reason=reason)
+            pair = await self._order(certificate)
+        except AcmeError as error:
+            self._note(certificate, error)
+            return
+        self._served.store.save(certificate.names, pair)
+        certificate.adopt(pair, new=True)
+        self._served.use(certificate.names, pair)
+        self.issued += 1
         self._renewed(certificate, "renewed" if before is not None else "the first one")
 
     async def _ask(self, certificate: Certificate) -> None:
@@ -228,23 +268,22 @@ class Certificates(service.Service):
         for name in certificate.names:
             token, answer = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
             try:
-                self._served.open(HTTP_01, name, token, answer)
-                shown = self._served.open(TLS_ALPN_01, name, token, answer)
-                await self._told()
+                await self._open(HTTP_01, name, token, answer)
+                shown = await self._open(TLS_ALPN_01, name, token, answer)
                 http_ports, https_ports = dict.fromkeys((80, self.ports.http)), dict.fromkeys((443, self.ports.https))
                 problem = await deferToThreadPool(
                     self._reactor, self._reactor.getThreadPool(), unreachable, name, token, answer, list(http_ports),
-                    list(https_ports), shown,
+                    list(https_ports), shown[1],
                 )  # fmt: skip
             finally:
                 for kind in (HTTP_01, TLS_ALPN_01):
-                    self._served.close(kind, name, token)
+                    self._close(kind, name, token)
             if problem and (certificate.failures < SELF_CHECKS or "does not resolve" in problem):
                 raise AcmeError(problem)
 
     async def _order(self, certificate: Certificate) -> Pair:
         """Order a certificate; with the other kind of challenge if the first one fails."""
-        solver = ServedChallenges(self._served, self._told, self.kinds, certificate.avoided)
+        solver = ServedChallenges(self._open, self._close, self.kinds, certificate.avoided)
         try:
             return await self._order_once(certificate, solver)
         except ChallengeFailed as error:
@@ -265,10 +304,20 @@ class Certificates(service.Service):
             certificate.ordered("")
             raise AcmeError(f"the certificate cannot be used: {error}") from error
 
-    async def _told(self) -> None:
+    async def _open(self, kind: str, name: str, token: str, answer: str) -> Any:
+        """Have all processes, and all hosts, answer a challenge; return the answer."""
+        made = self._served.open(kind, name, token, answer)
         told = self.tell()
         if told is not None:
             await told
+        if self._sharing is not None:
+            await self._sharing.open(kind, name, token, made)
+        return made
+
+    def _close(self, kind: str, name: str, token: str) -> None:
+        self._served.close(kind, name, token)
+        if self._sharing is not None:
+            self._sharing.close(kind, name, token)
 
     def _renewed(self, certificate: Certificate, what: str) -> None:
         assert certificate.pair is not None
@@ -282,13 +331,16 @@ class Certificates(service.Service):
         certificate.rehearsed = False
         pause = next_try(certificate.failures + 1, getattr(error, "retry_after", 0.0))
         certificate.failed(str(error), pause, error.kind if isinstance(error, ChallengeFailed) else "")
+        self._log_failure(certificate, certificate.reason, pause)
+
+    def _log_failure(self, certificate: Certificate, reason: str, pause: float) -> None:
         text, since = certificate.logged
-        if text == certificate.reason and self._now() - since < QUIET_SECONDS:
+        if text == reason and self._now() - since < QUIET_SECONDS:
             return
-        certificate.logged = certificate.reason, self._now()
+        certificate.logged = reason, self._now()
         _log.error(
             "no certificate for {names}: {reason}; next try in {pause}{served}",
-            names=certificate.label, reason=certificate.reason, pause=_duration(pause),
+            names=certificate.label, reason=reason, pause=_duration(pause),
             served="" if certificate.pair is None else f"; the present one ends on {_date(certificate.pair.ends)}",
         )  # fmt: skip
 
@@ -308,6 +360,11 @@ class Certificates(service.Service):
             "{what} for {names}: valid until {until}, to be renewed {when} ({why})",
             what=what, names=certificate.label, until=_date(certificate.pair.ends), when=_date(when), why=why,
         )  # fmt: skip
+
+
+def _until_others(certificate: Certificate) -> float:
+    """Return the seconds until the next look at what others have ordered: soon if there is no certificate."""
+    return FIRST_SECONDS if certificate.pair is None else OTHERS_SECONDS
 
 
 def _date(when: float) -> str:

@@ -7,21 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from channelserver.server.acme.served import Served
+Opener = Callable[[str, str, str, str], Awaitable[object]]
+Closer = Callable[[str, str, str], object]
 
 
 class ServedChallenges:
     """The challenges of one order.
 
-    :param told: returns what fires when all processes know what `served` has.
+    :param opener: has all processes and hosts answer a challenge.
+    :param closer: ends that.
     :param kinds: that can be answered, the preferred one first.
     :param avoided: the kind that has failed; empty: none has.
     """
 
-    def __init__(self, served: Served, told: Callable[[], Awaitable[None]], kinds: Sequence[str], avoided: str) -> None:
+    def __init__(self, opener: Opener, closer: Closer, kinds: Sequence[str], avoided: str) -> None:
         self._kinds = kinds
-        self._served = served
-        self._told = told
+        self._opener = opener
+        self._closer = closer
         self.avoided = avoided
         #: The kinds that the authority offers, and that the server can answer.
         self.offered: list[str] = []
@@ -33,9 +35,8 @@ class ServedChallenges:
 
     async def open(self, kind: str, name: str, token: str, key_authorization: str) -> None:
         """Answer a challenge in all processes."""
-        self._served.open(kind, name, token, key_authorization)
-        await self._told()
+        await self._opener(kind, name, token, key_authorization)
 
     def close(self, kind: str, name: str, token: str) -> None:
         """No longer answer it, at first here."""
-        self._served.close(kind, name, token)
+        self._closer(kind, name, token)

@@ -162,6 +162,16 @@ class Store:
         base = self._base(names)
         return self._key(_next(base.with_name(base.name + ".key")), new)
 
+    def get_pending_key(self, names: Sequence[str]) -> bytes | None:
+        """Return the key of the certificate that is being ordered, as PEM; None: there is none."""
+        base = self._base(names)
+        return self._read(_next(base.with_name(base.name + ".key")), secret=True)
+
+    def put_pending_key(self, names: Sequence[str], key: bytes) -> None:
+        """Store the key of an order that another host has begun."""
+        base = self._base(names)
+        self._write(_next(base.with_name(base.name + ".key")), key)
+
     def record(self, names: Sequence[str]) -> dict[str, Any]:
         """Return what was kept about a certificate by :meth:`keep`."""
         found = self._json(names).get("channelserver")
@@ -221,6 +231,13 @@ class Store:
         """
         base = self._user(email)
         self._read(base.with_name(base.name + ".key"), secret=True)
+
+    def put_account(self, email: str | None, key: bytes, url: str) -> None:
+        """Store the account of another host."""
+        base = self._user(email)
+        if self._read(base.with_name(base.name + ".key"), secret=True) != key:
+            self._write(base.with_name(base.name + ".key"), key)
+        self.keep_account(email, url)
 
     def keep_account(self, email: str | None, url: str) -> None:
         """Keep the URL of the account."""

@@ -14,15 +14,12 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from channelserver.server.http.connection import HTTPConnection, HTTPFactory
-from channelserver.server.http.dispatch import Dispatcher
+from channelserver.server.http.dispatch import CHALLENGES, Dispatcher
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.site import Site
 from channelserver.server.tls.contexts import Contexts
 from channelserver.server.websocket.origin import split_port
-
-#: Where certificate authorities look for the answers to ``http-01`` (RFC 8555 section 8.3).
-CHALLENGES = "/.well-known/acme-challenge/"
 
 _has_port = re.compile(rb":\d+$").search
 

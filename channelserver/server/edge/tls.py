@@ -182,7 +182,9 @@ class PacedTLS(BufferingTLSTransport):
         contexts, name, waits = self.factory.contexts, hello.server_name, None
         if negotiation is not None:
             negotiation.server_name = name
-            if contexts.on_unknown is not None and name is not None and not contexts.serves(name):
+            if hello.protocols == (ACME,) and name is not None and contexts.on_challenge is not None:
+                waits = contexts.on_challenge(name)
+            elif contexts.on_unknown is not None and name is not None and not contexts.serves(name):
                 waits = contexts.on_unknown(name, negotiation.peer)
         if waits is None:
             self._picked(True, hello)

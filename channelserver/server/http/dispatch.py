@@ -15,6 +15,9 @@ from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.site import Site
 
+#: Where certificate authorities look for the answers to ``http-01`` (RFC 8555 section 8.3).
+CHALLENGES = "/.well-known/acme-challenge/"
+
 _BUSY = "The server is busy; try again in a moment."
 
 
@@ -49,7 +52,11 @@ class Dispatcher:
             exchange.reply({"status": 204})
         elif site.health is not None and site.health(exchange):
             pass
-        elif site.tokens is not None and site.tokens(exchange):
+        elif (
+            site.tokens is not None
+            and exchange.head.path.startswith(CHALLENGES)
+            and site.tokens(exchange, None if body_file else lambda: self._serve(exchange, body, None, addresses))
+        ):
             pass
         elif site.memory.bytes > site.memory.mark and not site.memory.has_room():
             site.count_refusal("memory is short", "a request was answered 503", exchange.client)

@@ -69,6 +69,8 @@ class Contexts:
         #: Asked in a handshake for a name without a certificate: called with the name and the client's address.
         #: Returns a Deferred that fires with whether to go on with the handshake; None: go on at once.
         self.on_unknown: Callable[[str, str | None], Any] | None = None
+        #: Asked for a challenge that is not open here, in the same way: another host may have opened it.
+        self.on_challenge: Callable[[str], Any] | None = None
 
     # -- certificates ------------------------------------------------------------------------------------------------
 
@@ -151,6 +153,10 @@ class Contexts:
         :raises ValueError: as :meth:`put` does.
         """
         self._challenges[_key(name)] = self.entry(key_pem, cert_pem, lambda connection, offered: ACME).context
+
+    def has_challenge(self, name: str) -> bool:
+        """Whether a challenge is open for `name`."""
+        return _key(name) in self._challenges
 
     def end_challenge(self, name: str) -> None:
         """No longer answer ``tls-alpn-01`` for `name`."""

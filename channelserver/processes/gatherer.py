@@ -61,6 +61,8 @@ class Gatherer:
         self.figures = own_figures(layer)
         #: Whether the sibling of that number does not move, so that there is no use in asking it.
         self.silent: Callable[[int], bool] = lambda number: False
+        #: Further calls of siblings, by name.
+        self.calls: dict[str, Callable[..., Any]] = {}
         #: Called with the link of a sibling that has joined. Default: no-op.
         self.when_joined: Callable[[Link], object] = lambda link: None
         self._joined: list[Sibling] = []
@@ -70,8 +72,7 @@ class Gatherer:
         """Let a sibling join."""
         joined = Sibling(link, sibling)
         self._joined.append(joined)
-        calls = {"gather": self.gather}
-        link.handle = lambda name, arguments: calls[name](*arguments)
+        link.handle = lambda name, arguments: {"gather": self.gather, **self.calls}[name](*arguments)
         link.when_lost = lambda _: self._lost(joined)
 
     def _lost(self, joined: Sibling) -> None:
@@ -154,6 +155,10 @@ class SiblingFigures:
     def _joined(self, link: Link) -> None:
         self._link = link
         link.handle = lambda name, arguments: self.figures[name.removeprefix("own_")](*arguments)
+
+    def ask(self, seconds: float, name: str, *arguments: Any) -> Deferred[Any]:
+        """Call a function of the first process."""
+        return ask_within(seconds, self._reactor, self._link, name, *arguments)
 
     def gather(self, name: str, *arguments: Any) -> Deferred[list[Any]]:
         """See :meth:`Gatherer.gather`; fails if the first process does not answer."""

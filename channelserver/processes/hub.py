@@ -230,7 +230,7 @@ class Peer(Sibling):
     def handle(self, name: str, arguments: list[Any]) -> Any:
         if is_message(name, arguments):
             self._received += 1
-        call = self._calls.get(name)
+        call = self._calls.get(name) or (self._hub.calls.get(name) if self.sibling else None)
         if call is None:
             raise ValueError(f"the local protocol has no call {name!r}")
         return call(*arguments)

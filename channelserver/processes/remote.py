@@ -321,6 +321,10 @@ class RemoteLayer(InMemoryChannelLayer):
             self._link.deaf = True
         return failure
 
+    def ask_first(self, seconds: float, name: str, *arguments: Any) -> Deferred[Any]:
+        """Call a function of the other process; for the reactor thread."""
+        return ask_within(seconds, self._reactor, self._link, name, *arguments)
+
     def provide(self, name: str, function: Callable[..., Any]) -> None:
         """Answer the other process's requests of that name with what `function` returns."""
         self._handlers["own_" + name] = function

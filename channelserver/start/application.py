@@ -158,20 +158,12 @@ def make_server(
     tls = server_tls(values, hosts)
     service = ServerService(site, workers, reactor, started, tls)
     if values.https and tls is not None:
-        from channelserver.start.https import order_certificates, serve_certificates
+        from channelserver.start.https import add_https
 
-        vault = getattr(layer, "vault", None)
-        served = serve_certificates(values, tls.contexts, vault, reactor)
-        site.tokens = served.tokens
         service.redirects_to_https = not settings.SECURE_SSL_REDIRECT
-        if number == 1:
-            service.certificates = order_certificates(values, served, reactor, gatherer, vault)
-            if site.health is not None:
-                health.certificates = service.certificates.figures
-        elif isinstance(layer, RemoteLayer):
-            layer.provide("certificates", served.apply)
-        elif gatherer is not None:
-            gatherer.figures["certificates"] = served.apply
+        add_https(service, values, tls.contexts, site, gatherer, reactor, number)
+        if service.certificates is not None and site.health is not None:
+            health.certificates = service.certificates.figures
     service.hub = gatherer if isinstance(gatherer, Gatherer) else None
     if isinstance(pool, Workers):
         service.when_retired = partial(_retire, pool, hub, wrapper.channel_layer)

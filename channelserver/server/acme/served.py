@@ -49,6 +49,12 @@ class Served:
             self.contexts.exchange(dict.fromkeys(names, entry))
             self._serials[tuple(names)] = pair.serial
 
+    def drop(self, names: Names) -> None:
+        """Serve a certificate no more."""
+        self._serials.pop(tuple(names), None)
+        for name in names:
+            self.contexts.discard(name)
+
     def open(self, kind: str, name: str, token: str, key_authorization: str) -> Any:
         """Answer a challenge; return the answer: a text, or for ``tls-alpn-01`` a key and a certificate, as PEM."""
         if kind == HTTP_01:
@@ -70,7 +76,7 @@ class Served:
         return {
             "tokens": dict(self.tokens.open),
             "alpn": {name: list(pair) for name, pair in self._alpn.items()},
-            "serials": [self._serials.get(names, "") for names in self.wanted],
+            "serials": [[list(names), serial] for names, serial in self._serials.items()],
         }
 
     def apply(self, state: dict[str, Any]) -> None:
@@ -82,6 +88,6 @@ class Served:
             if self._alpn.get(name) != list(pair):
                 self.contexts.challenge(name, *pair)
         self._alpn = {name: list(pair) for name, pair in state["alpn"].items()}
-        for names, serial in zip(self.wanted, state["serials"], strict=True):
-            if serial and self._serials.get(names) != serial:
+        for names, serial in state["serials"]:
+            if self._serials.get(tuple(names)) != serial:
                 self.load(names)

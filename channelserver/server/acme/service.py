@@ -11,12 +11,13 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from twisted.application import service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -40,6 +41,8 @@ _log = Logger("channelserver.server.acme")
 LOOK_SECONDS = 600.0
 #: Orders in a minute, of all certificates together.
 ORDERS_A_MINUTE = 10
+#: Orders in an hour for names that are not configured.
+DEMANDS_AN_HOUR = 5
 #: Seconds for which the same failure of a certificate is not logged again.
 QUIET_SECONDS = 3600.0
 #: How many failures of the self-check keep the server from ordering: some routers do not let a machine reach itself by
@@ -97,6 +100,10 @@ class Certificates(service.Service):
         #: The kinds of challenges that can be answered, the preferred one first: ``tls-alpn-01`` needs no second port.
         self.kinds: Sequence[str] = (TLS_ALPN_01, HTTP_01)
         self.issued = self.failed = 0
+        #: Asks the project whether a name that is not configured may have a certificate.
+        self.allow: Callable[[str, str | None], Deferred[bool]] = lambda name, peer: succeed(False)
+        self._demands: list[float] = []
+        self._demanded = False
         #: Called with the names and the new certificate when one is there.
         self.on_renewed: Callable[[tuple[str, ...], Pair], object] = lambda names, pair: None
         #: Makes the challenges and certificates of this process known to the others; returns a Deferred that fires
@@ -168,9 +175,7 @@ class Certificates(service.Service):
                 certificate.asking = True
                 self._run(self._ask(certificate), certificate)
             elif certificate.due()[0] <= self._now() and self._may_order():
-                self._orders.append(self._now())
-                certificate.working, certificate.ordering = True, False
-                self._run(self._work(certificate), certificate)
+                self._begin(certificate)
         idle = [certificate for certificate in self.certificates if not certificate.working and not certificate.asking]
         waits = [certificate.due()[0] for certificate in idle]
         if len(self._orders) >= ORDERS_A_MINUTE:
@@ -180,14 +185,20 @@ class Certificates(service.Service):
             self._timer.cancel()
         self._timer = self._clock.callLater(min(max(seconds, 0.01), LOOK_SECONDS), self._look)
 
+    def _begin(self, certificate: Certificate) -> Deferred[None]:
+        self._orders.append(self._now())
+        certificate.working, certificate.ordering = True, False
+        return self._run(self._work(certificate), certificate)
+
     def _may_order(self) -> bool:
         while self._orders and self._orders[0] <= self._now() - 60.0:
             self._orders.popleft()
         return len(self._orders) < ORDERS_A_MINUTE
 
-    def _run(self, work: Coroutine[Any, Any, None], certificate: Certificate) -> None:
+    def _run(self, work: Coroutine[Any, Any, None], certificate: Certificate) -> Deferred[None]:
         task = Deferred.fromCoroutine(work)
         self._tasks.add(task)
+        done: Deferred[None] = Deferred()
 
         def ended(result: Any) -> None:
             self._tasks.discard(task)
@@ -195,8 +206,60 @@ class Certificates(service.Service):
                 self._orders.pop()  # it has come to no order
             certificate.working = certificate.ordering = certificate.asking = False
             self._look()
+            done.callback(None)
 
         task.addErrback(lambda failure: self._unexpected(certificate, failure)).addBoth(ended)
+        return done
+
+    # -- on demand -----------------------------------------------------------------------------------------------------
+
+    async def demand(self, name: str) -> bool:
+        """Have a certificate for a name that is not configured; return whether there is one.
+
+        It is stored, or ordered now: one at a time, and :data:`DEMANDS_AN_HOUR`.
+        """
+        certificate = next((each for each in self.certificates if each.names == (name,)), None)
+        if certificate is None:
+            certificate = Certificate((name,), self._served.store, self._now)
+            self._load(certificate)
+        if certificate.pair is not None and certificate.pair.ends > self._now():
+            self._keep(certificate)
+            return True
+        now = self._now()
+        self._demands = [when for when in self._demands if when > now - 3600.0]
+        if self._demanded or len(self._demands) >= DEMANDS_AN_HOUR or not self._may_order() or not self.running:
+            return False
+        if certificate.working or certificate.due()[0] > now:
+            return False
+        self._demands.append(now)
+        self._demanded = True
+        try:
+            await self._begin(certificate)
+        finally:
+            self._demanded = False
+        if certificate.pair is None or certificate.pair.ends <= self._now():
+            return False
+        self._keep(certificate)
+        return True
+
+    async def _still_allowed(self, certificate: Certificate) -> bool:
+        """Ask the project before a renewal; after a no, the certificate is used no more."""
+        try:
+            allowed = await self.allow(certificate.names[0], None)
+        except Exception as error:
+            raise AcmeError(f"ACME_ALLOW did not say whether it is still wanted: {error}") from error
+        if not allowed:
+            self.certificates.remove(certificate)
+            self._served.drop(certificate.names)
+            _log.info("certificate for {names}: ACME_ALLOW says no, so it is dropped", names=certificate.label)
+        return allowed
+
+    def _keep(self, certificate: Certificate) -> None:
+        """Renew a certificate that was not configured like the others."""
+        if certificate not in self.certificates:
+            certificate.demanded = True
+            self.certificates.append(certificate)
+        self.tell()
 
     # -- one certificate -----------------------------------------------------------------------------------------------
 
@@ -235,6 +298,8 @@ class Certificates(service.Service):
 
     async def _renew(self, certificate: Certificate) -> None:
         certificate.ordering = True
+        if certificate.demanded and not await self._still_allowed(certificate):
+            return
         before = certificate.pair
         reason = certificate.due()[1]
         try:
@@ -244,8 +309,13 @@ class Certificates(service.Service):
         except AcmeError as error:
             self._note(certificate, error)
             return
-        self._served.store.save(certificate.names, pair)
-        certificate.adopt(pair, new=True)
+        try:
+            self._served.store.save(certificate.names, pair)
+            certificate.adopt(pair, new=True)
+        except (StoreError, OSError) as error:
+            # The order is still known on disk: the next start gets the certificate from there.
+            _log.error("the certificate for {names} is not stored: {error}", names=certificate.label, error=error)
+            certificate.pair = pair
         self._served.use(certificate.names, pair)
         self.issued += 1
         self._renewed(certificate, "renewed" if before is not None else "the first one")
@@ -330,7 +400,8 @@ class Certificates(service.Service):
         self.failed += 1
         certificate.rehearsed = False
         pause = next_try(certificate.failures + 1, getattr(error, "retry_after", 0.0))
-        certificate.failed(str(error), pause, error.kind if isinstance(error, ChallengeFailed) else "")
+        with suppress(StoreError):  # the schedule holds in memory
+            certificate.failed(str(error), pause, error.kind if isinstance(error, ChallengeFailed) else "")
         self._log_failure(certificate, certificate.reason, pause)
 
     def _log_failure(self, certificate: Certificate, reason: str, pause: float) -> None:

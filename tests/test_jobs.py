@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from contextvars import Context
@@ -350,6 +351,15 @@ class BackendTests(DatabaseTestCase):
         self.assertEqual(done, [1, 2])
         self.assertNotEqual(one.enqueue(1).id, first.id)
 
+    def test_unique_after_a_death(self) -> None:
+        """The death of a process neither frees the key too early nor keeps it for ever."""
+        first = one.enqueue(1)
+        for number in range(ends.MOST_DEATHS):
+            self.assertEqual(one.enqueue(1).id, first.id)
+            store.claim("default", f"p{number}", 1, None, timezone.now())
+            ends.rescue("default", f"p{number}", None, timezone.now())
+        self.assertNotEqual(one.enqueue(1).id, first.id)
+
     def test_unique_for_a_time(self) -> None:
         """With ``unique_for`` the key stays when the job has ended, until its time is over."""
         first = hourly.enqueue()
@@ -509,6 +519,29 @@ class BackendTests(DatabaseTestCase):
         self.assertEqual(len(queries), 1)
         self.assertEqual(found, store.Look(self.later, False, set(), {}, None))
 
+    def test_indexes(self) -> None:
+        """What a server asks again and again reads neither ended rows nor more ready ones than it takes."""
+        now = timezone.now()
+        statement, parameters = store._selection("default", None)
+        asked: list[tuple[str, Any]] = [(statement, parameters)]
+        with CaptureQueriesContext(connection) as queries:
+            store.promote("default", now)
+            store.look("default", None)
+            ends.rescue("default", "nobody", None, now)
+            store.prune("default", now, now)
+            list(Job.objects.filter(state=State.DEAD).order_by("-id")[:100])
+        asked += [(query["sql"], None) for query in queries.captured_queries]
+        plans = []
+        for sql, values in asked:
+            if sql.startswith(("SELECT", "UPDATE", "WITH")):
+                with connection.cursor() as cursor:
+                    cursor.execute(f"EXPLAIN QUERY PLAN {sql}", values)
+                    plans += [row[3] for row in cursor.fetchall() if re.search(r"_job( |$)|ORDER BY", row[3])]
+        self.assertTrue(plans)
+        self.assertEqual([plan for plan in plans if "INDEX csjobs_" not in plan], [])
+        for index in ("ready", "waiting", "running", "dead", "ended"):
+            self.assertTrue(any(f"csjobs_{index}" in plan for plan in plans), index)
+
     def test_prune(self) -> None:
         """Old jobs are deleted with their errors; waiting ones never."""
         add.enqueue(1, 1)
@@ -580,7 +613,8 @@ class ScheduleTests(DatabaseTestCase):
         schedules.store_planned("default", now)
 
     def fire(self, now: datetime) -> list[datetime]:
-        """Make the jobs that are due; return their times."""
+        """Make the jobs that are due, on two servers; return their times."""
+        schedules.fire("default", now)
         schedules.fire("default", now)
         times = list(Job.objects.order_by("run_at").values_list("run_at", flat=True))
         Job.objects.all().delete()

@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from textwrap import dedent
 from typing import Any
 
 from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
@@ -148,14 +149,22 @@ class OneServerTests(JobsTestCase):
         wait_until(lambda: self.effects()["late"], "the end of the job")
         wait_until(lambda: server.get("/-/health").status_code == 200, "the thread")
 
+    def test_lost_for_long(self) -> None:
+        """If they stay so, the server stops, and the job has failed: it must not take the next server's threads."""
+        server = self.start("--job-threads", "1", "--hang-timeout", "0.5", "--drain-timeout", "0.5")
+        self.enqueue(server, "stubborn", "late", 600)
+        self.assertEqual(server.wait(), 0)
+        self.assertRegex(server.output, "stopping gracefully: all threads for jobs are lost to overdue jobs")
+        self.assertEqual(self.rows("SELECT state, failures FROM channelserver_jobs_job"), {"waiting": 1})
+
     def test_transactions(self) -> None:
         """A job never starts before the commit of its transaction, and not at all if there is none."""
         server = self.start()
-        for number in range(20):
+        for number in range(10):
             server.get(f"/transaction/key{number}")
             server.get(f"/transaction/back{number}?back")
-        self.wait_until_done(20)
-        self.assertEqual(self.effects(), Counter({f"key{number}-1": 1 for number in range(20)}))
+        self.wait_until_done(1000)
+        self.assertEqual(self.effects(), Counter({f"key{number}-{n}-1": 1 for number in range(10) for n in range(100)}))
 
     def test_durable(self) -> None:
         """A durable message is consumed until its consumer ends normally."""
@@ -193,13 +202,18 @@ class OneServerTests(JobsTestCase):
         self.assertEqual((self.rows(), self.effects()["poison"]), ({"dead": 1, "done": 1}, 3))
 
     def test_stop(self) -> None:
-        """A server that stops lets short jobs end, and gives long ones back without spending a try."""
-        server = self.start("--drain-timeout", "1", "--job-threads", "8")
+        """Jobs take no thread of views and sockets. A server that stops lets short jobs end, and gives long ones back
+        without spending a try.
+        """
+        server = self.start("--drain-timeout", "1", "--threads", "1", "--job-threads", "8")
         for number in range(3):
             self.enqueue(server, "sleeping", f"short{number}", 0.3)
             self.enqueue(server, "sleeping", f"long{number}", 300)
             self.enqueue(server, "waiting", f"loop{number}", 300)
         wait_until(lambda: sum(key.endswith("-begins") for key in self.effects()) == 9, "all jobs")
+        with server.connect("/") as socket:
+            socket.send("still there?")
+            self.assertEqual(socket.recv(TIMEOUT), "still there?")
         self.assertEqual(server.stop(), 0)
         self.assertEqual(self.rows(), {"done": 3, "ready": 6})
         self.assertEqual(
@@ -246,6 +260,71 @@ class OneServerTests(JobsTestCase):
         time.sleep(6)
         after = len((self.folder / "queries.txt").read_text().splitlines())
         self.assertLessEqual(after - before, 2)
+
+
+class AdminTests(JobsTestCase):
+    """The admin pages."""
+
+    files = project("jobs") | {
+        "admin_urls.py": "from django.contrib import admin\nfrom django.urls import path\n"
+        "urlpatterns = [path('admin/', admin.site.urls)]\n",
+        "acts.py": """
+        from django.contrib.auth.models import Permission, User
+        from django.test import Client
+        from channelserver.jobs.models import Job, Schedule
+        from work.tasks import effect
+
+        pages = "/admin/channelserver_jobs/"
+        dead = effect.enqueue("a").id
+        Job.objects.update(state="dead", attempt=1)
+
+        def client(*names, **more):
+            user = User.objects.create_user(f"u{User.objects.count()}", is_staff=True, **more)
+            user.user_permissions.set(Permission.objects.filter(codename__in=names))
+            found = Client(HTTP_HOST="localhost")
+            found.force_login(user)
+            return found
+
+        def act(client, action):
+            client.post(pages + "job/", {"action": action, "_selected_action": [dead]})
+            return Job.objects.get().state
+
+        viewer, manager, root = client("view_job"), client("view_job", "manage_job"), client(is_superuser=True)
+        print([client().get(pages + "job/").status_code, viewer.get(pages + "job/?state__exact=dead").status_code])
+        print([b"Run again" in user.get(pages + "job/").content for user in (viewer, manager)])
+        print([viewer.get(f"{pages}job/{dead}/change/").status_code, viewer.get(pages + "job/add/").status_code])
+        print([act(viewer, "run_again"), act(manager, "run_again"), act(manager, "cancel"), act(manager, "run_again")])
+        for name in ("schedule", "jobqueue", "jobserver", "job"):
+            print([root.get(f"{pages}{name}/").status_code, root.get(f"{pages}{name}/add/").status_code])
+        form = {"name": "n", "task": "work.tasks.effect", "tz": "Europe/Vienna", "catch_up": "last", "enabled": "on"}
+        for values in ({"cron": "61 * * * *"}, {"cron": "* * * * *", "tz": "Mars/Olympus"}, {"cron": "1 * * * *"}):
+            answer = root.post(pages + "schedule/add/", form | values)
+            print([answer.status_code, Schedule.objects.count()])
+    """,
+    }
+    extra_settings = dedent(SETTINGS) + dedent("""
+        INSTALLED_APPS += ["django.contrib.admin", "django.contrib.messages"]
+        MIDDLEWARE += [
+            "django.contrib.auth.middleware.AuthenticationMiddleware",
+            "django.contrib.messages.middleware.MessageMiddleware",
+        ]
+        TEMPLATES = [{
+            "BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": {
+                "context_processors": [
+                    "django.template.context_processors.request", "django.contrib.auth.context_processors.auth",
+                    "django.contrib.messages.context_processors.messages",
+                ]
+            }
+        }]
+        ROOT_URLCONF = "admin_urls"
+    """)
+
+    def test_permissions(self) -> None:
+        """Who may look at jobs may not yet run them again; a schedule that cannot be is an error of the form."""
+        self.assertEqual(self.manage("shell", "-c", "import acts").splitlines()[-11:], [
+            "[403, 200]", "[False, True]", "[200, 403]", "['dead', 'ready', 'cancelled', 'ready']",
+            "[200, 200]", "[200, 200]", "[200, 403]", "[200, 403]", "[200, 0]", "[200, 0]", "[302, 1]",
+        ])  # fmt: skip
 
 
 class ManyTests(KillLoop):

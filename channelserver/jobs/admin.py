@@ -5,6 +5,7 @@ Runs in worker threads; owns nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -17,7 +18,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 
 from channelserver.jobs import store
-from channelserver.jobs.marks import check_cron
+from channelserver.jobs.marks import check_cron, check_tz
 from channelserver.jobs.models import ENDED, Job, JobError, JobQueue, JobServer, Schedule
 from channelserver.jobs.schedules import next_time
 from channelserver.jobs.wake import announce_change
@@ -95,12 +96,19 @@ class JobAdmin(_ReadOnly):
 
 class _ScheduleForm(ModelForm):  # type: ignore[type-arg]
     def clean_cron(self) -> str:
-        cron: str = self.cleaned_data["cron"]
+        return self._checked("cron", check_cron)
+
+    def clean_tz(self) -> str:
+        return self._checked("tz", check_tz)
+
+    def _checked(self, name: str, check: Callable[[str], object]) -> str:
+        value: str = self.cleaned_data[name]
         try:
-            check_cron(cron)
+            if value:
+                check(value)
         except ValueError as error:
             raise ValidationError(str(error)) from error
-        return cron
+        return value
 
 
 @admin.register(Schedule)

@@ -32,7 +32,7 @@ from channelserver.jobs.listening import Bell, PostgreSQL
 from channelserver.jobs.local import claimers
 from channelserver.jobs.models import Job, JobServer, State
 from channelserver.jobs.presence import Presence, folder_of
-from channelserver.jobs.runner import Running, arun
+from channelserver.jobs.runner import Running, arun, failed
 from channelserver.jobs.threads import STUCK_SECONDS, JobThreads
 from channelserver.workers.threads import RETRY_SECONDS, NoThreadError, start_thread
 
@@ -151,9 +151,12 @@ class Claimer:
         """Return how many threads are in jobs whose time is over."""
         return sum(running.is_late and not running.is_coroutine for running in list(self._running.values()))
 
-    def is_lost(self) -> bool:
-        """Whether all threads are: no job runs here until one of them ends."""
-        return self.lost_threads() >= self._most
+    def lost_for(self) -> float | None:
+        """Return for how many seconds all threads have been lost: no job begins here; None: not all are."""
+        if self.lost_threads() < self._most:
+            return None
+        late = [running.late_since for running in list(self._running.values()) if running.is_late]
+        return time.monotonic() - max(late, default=0.0)
 
     def drain(self) -> None:
         """Start no more jobs."""
@@ -439,6 +442,7 @@ class Claimer:
             if running.deadline is None or running.is_late or now < running.deadline:
                 continue
             running.is_late = running.cancelled = True
+            running.late_since = now
             self.counters["overdue"] += 1
             stack = ""
             thread = running.thread
@@ -480,12 +484,19 @@ class Claimer:
         for running in self._threads.take_back():
             self._ends.append((running, Outcome(running.job, State.READY, refund=True)))
 
+    @staticmethod
+    def _unfinished(running: Running) -> Outcome:
+        """Return how an attempt ends that the process leaves behind; one whose time is over has had its chance."""
+        if running.is_late:
+            return failed(running.job, running.options, TimeoutError("the job did not end when its time was over"))
+        return Outcome(running.job, State.READY, refund=True)
+
     def _finish(self) -> None:
         """Store what has ended, give back the rest, and leave."""
         assert self._presence is not None and self._bell is not None
         try:
             ended = [outcome for _, outcome in self._ends]
-            rest = [Outcome(running.job, State.READY, refund=True) for running in self._running.values()]
+            rest = [self._unfinished(running) for running in self._running.values()]
             leave = JobServer.objects.using(self.using).filter(pk=self._presence.id).delete
             ends.store_all(self.using, [*ended, *rest], leave)
         except Exception as error:

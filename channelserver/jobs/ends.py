@@ -160,7 +160,7 @@ def rescue(using: str, owner: str, under_way: set[str] | None, now: datetime) ->
     :returns: how many are ready again, and the identifiers of those that are dead now.
     """
     with writing(using):
-        running = Job.objects.using(using).filter(state=State.RUNNING, owner=owner)
+        running = Job.objects.using(using).filter(state=State.RUNNING, owner=owner).order_by()
         suspects = running if under_way is None else running.filter(pk__in=under_way)
         poison = list(suspects.filter(deaths__gte=MOST_DEATHS - 1))
         for job in poison:

@@ -235,10 +235,7 @@ def schedule(
     if catch_up not in ("last", "all", "none"):
         raise ValueError(f'catch_up must be "last", "all" or "none", not {catch_up!r}')
     if tz is not None:
-        try:
-            ZoneInfo(tz)
-        except Exception as error:
-            raise ValueError(f"tz must be the name of a time zone, such as Europe/Vienna, not {tz!r}") from error
+        check_tz(tz)
 
     def register(task: F) -> F:
         function = getattr(task, "func", task)
@@ -247,6 +244,14 @@ def schedule(
         return task
 
     return register
+
+
+def check_tz(tz: str) -> None:
+    """:raises ValueError: it is no name of a time zone."""
+    try:
+        ZoneInfo(tz)
+    except Exception as error:
+        raise ValueError(f"tz must be the name of a time zone, such as Europe/Vienna, not {tz!r}") from error
 
 
 def check_cron(cron: str) -> None:

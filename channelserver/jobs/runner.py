@@ -85,6 +85,7 @@ class Running:
         #: When it is overdue, on the monotonic clock; None: never.
         self.deadline: float | None = None
         self.is_late = False
+        self.late_since = 0.0
         #: The job was given to another process meanwhile.
         self.lost = False
         self.thread: threading.Thread | None = None

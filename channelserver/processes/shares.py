@@ -18,7 +18,7 @@ from channelserver.layers.losses import REASONS, named
 #: not yet), which all processes share; why it should be replaced; and its losses.
 _NUMBERS = 3 + len(REASONS)
 #: Why a process should be replaced, by the number that it writes.
-WISHES = ("", "worker threads hung", "max requests")
+WISHES = ("", "worker threads hung", "max requests", "all threads for jobs are lost to overdue jobs")
 #: Bytes of a number, and of a process.
 _SIZE = 8
 BYTES = _NUMBERS * _SIZE

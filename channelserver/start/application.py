@@ -31,6 +31,7 @@ from channelserver.processes.gatherer import Gatherer, SiblingFigures
 from channelserver.processes.hub import Hub
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.remote import RemoteLayer
+from channelserver.processes.shares import WISHES
 from channelserver.routing import Route
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.option import OptionError
@@ -43,7 +44,7 @@ from channelserver.server.site import Site
 from channelserver.server.websocket.origin import OriginPolicy
 from channelserver.start.files import files
 from channelserver.start.project import StartError, clean_root_path, describe
-from channelserver.start.workers import AllWorkers, LoopWatch, Workers, make_workers
+from channelserver.start.workers import AllWorkers, LoopWatch, LostWatch, Workers, make_workers
 from channelserver.staticfiles import StaticFilesHandler
 from channelserver.workers import django_cleanup
 from channelserver.workers.loop import event_loop
@@ -168,6 +169,8 @@ def make_server(
     if isinstance(pool, Workers):
         service.when_retired = partial(_retire, pool, hub, wrapper.channel_layer)
         site.wish = _wish(values, pool, wrapper.channel_layer)
+        if pool.claimers and values.hang_timeout and values.processes == 1 and connector is None and not development:
+            site.wheel.add(LostWatch(pool, values.hang_timeout, reactor.stop), site.wheel.now() + 1.0)
     if site.health is not None:
         health.replaced = lambda: {} if service.siblings is None else dict(service.siblings.replaced)
     if hub is not None:
@@ -195,6 +198,8 @@ def _wish(values: Settings, pool: Workers, layer: Any) -> Callable[[], str]:
     def wish() -> str:
         if values.hang_timeout and pool.stalled(values.hang_timeout):
             return "worker threads hung"
+        if values.hang_timeout and pool.lost_to_jobs(values.hang_timeout):
+            return WISHES[-1]
         if (
             most
             and isinstance(layer, LocalLayer)

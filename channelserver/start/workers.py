@@ -5,6 +5,7 @@ Made before the reactor, in the main thread; started and stopped in the reactor 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,6 +19,7 @@ from channelserver.delay.consumers import LOOK_CHANNEL
 from channelserver.delay.timer import DelayTimer
 from channelserver.layers.local import ORDERED_CHANNELS
 from channelserver.processes.hub import Hub
+from channelserver.processes.shares import WISHES
 from channelserver.server.common.options import Settings
 from channelserver.server.site import SWEEP_SECONDS
 from channelserver.signals import worker_ready
@@ -30,6 +32,8 @@ from channelserver.workers.worker import Worker, may_be_coroutine
 
 if TYPE_CHECKING:
     from channelserver.jobs.claimer import Claimer
+
+logger = logging.getLogger("channelserver.jobs")
 
 #: Seconds which cancelled coroutines have to end.
 CANCEL_SECONDS = 1.0
@@ -105,7 +109,12 @@ class Workers(WorkerPool):
         """Whether all threads have been on the same message for longer than `seconds` (0: that does not count), or all
         threads for jobs are lost to jobs whose time is over.
         """
-        return bool(seconds and self.stalled(seconds)) or any(claimer.is_lost() for claimer in self.claimers)
+        return bool(seconds and self.stalled(seconds)) or self.lost_to_jobs(0)
+
+    def lost_to_jobs(self, seconds: float) -> bool:
+        """Whether all threads for jobs have been lost for so long to jobs whose time is over."""
+        times = [claimer.lost_for() for claimer in self.claimers]
+        return any(time is not None and time >= seconds for time in times)
 
     def job_figures(self) -> dict[str, int]:
         """Return what the claimers have counted, for ``/-/health``."""
@@ -125,6 +134,22 @@ class LoopWatch:
         event_loop.check()
         self._bridge.take_deferred()
         return now + (1.0 if len(event_loop) else SWEEP_SECONDS)
+
+
+class LostWatch:
+    """Stops the server when all its threads for jobs have been lost for long: a new one has new threads."""
+
+    def __init__(self, pool: Workers, seconds: float, stop: Callable[[], object]) -> None:
+        self._pool = pool
+        self._seconds = seconds
+        self._stop = stop
+
+    def on_tick(self, now: float) -> float | None:
+        if not self._pool.lost_to_jobs(self._seconds):
+            return now + 1.0
+        logger.error("stopping gracefully: %s; start the server again", WISHES[-1])
+        self._stop()
+        return None
 
 
 class AllWorkers:

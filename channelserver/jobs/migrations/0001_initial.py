@@ -123,8 +123,10 @@ class Migration(migrations.Migration):
                         fields=["owner", "concurrency_key"],
                         name="csjobs_running",
                     ),
-                    models.Index(fields=["state", "finished_at"], name="csjobs_ended"),
-                    models.Index(fields=["state", "-id"], name="csjobs_list"),
+                    models.Index(condition=models.Q(("state", "dead")), fields=["-id"], name="csjobs_dead"),
+                    models.Index(
+                        condition=models.Q(("finished_at__isnull", False)), fields=["finished_at"], name="csjobs_ended"
+                    ),
                 ],
             },
         ),

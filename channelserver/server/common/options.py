@@ -220,7 +220,7 @@ class Settings:
         30.0,
         "time without a sign of life after which one of --processes is killed and started again; with all worker "
         "threads on the same job so long, one is drained and started again, and the health check is not ready; "
-        "0 = never",
+        "with all threads for jobs lost to overdue jobs so long, the only process stops, too; 0 = never",
         unit="seconds",
         low=0,
     )

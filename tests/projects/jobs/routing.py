@@ -11,4 +11,8 @@ def durable(message):
         raise ValueError("the first time")
 
 
-channel_routing = [route("durable", durable)]
+def echo(message):
+    message.reply_channel.send({"text": message["text"]})
+
+
+channel_routing = [route("durable", durable), route("websocket.receive", echo)]

@@ -135,6 +135,7 @@ class PacedTLS(BufferingTLSTransport):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self.handshake_done()
+        self.disconnecting = False  # or Twisted shuts down what it has just let go
         self.unregisterProducer()
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:

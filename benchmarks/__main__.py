@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks import chart, environment, publish, raw, report
+from benchmarks import chart, environment, own_site, publish, raw, report
 from benchmarks.http_load import check_wrk, wrk_version
 from benchmarks.machine import Cores, describe, raise_file_limit
 from benchmarks.peers import PEERS
@@ -37,6 +37,11 @@ def parser() -> argparse.ArgumentParser:
         "--against", type=Path, metavar="CHECKOUT",
         help="instead of the peers: another checkout of channelserver, such as a 'git worktree' of an earlier commit",
     )  # fmt: skip
+    made.add_argument(
+        "--site", metavar="SETTINGS",
+        help="instead of the works: your own project, such as mysite.settings, in whose folder you are",
+    )  # fmt: skip
+    made.add_argument("--path", default="/", help="with --site: the page to ask for (default: /)")
     made.add_argument("--rounds", type=_count, default=3, help="number of rounds (default: 3)")
     made.add_argument(
         "--seconds",
@@ -81,6 +86,10 @@ def main(arguments: list[str]) -> int:
     """Run the command line; return the exit status: 1 if a measurement failed."""
     made = parser()
     options = made.parse_args(arguments)
+    if options.site:
+        if options.work or options.peer or options.against:
+            made.error("--site measures your own project on all servers; leave out --work, --peer and --against")
+        return own_site.measure(options.site, options.path, options.rounds, options.seconds)
     try:
         if options.against:
             compare_checkout(options.against)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 
 from benchmarks.apps.sizes import LARGE
-from benchmarks.servers import ANSWER_TIMEOUT, MeasuringError, Server
+from benchmarks.servers import ANSWER_TIMEOUT, MeasuringError, Program
 
 _REPORT = """
 function done(summary, latency, requests)
@@ -56,7 +56,7 @@ class HttpLoad:
     #: Latency in milliseconds: median and 99th percentile; known at the end. Without any answer: the whole time.
     p50 = p99 = 0.0
 
-    def __init__(self, server: Server, path: str, connections: int, seconds: int, upload: bool = False) -> None:
+    def __init__(self, server: Program, path: str, connections: int, seconds: int, upload: bool = False) -> None:
         self._server = server
         self._longest = seconds + 2 * ANSWER_TIMEOUT
         script = server.folder / "wrk.lua"

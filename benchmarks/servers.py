@@ -61,16 +61,18 @@ class Program:
         self._log = self.folder / "log"
 
     def start(
-        self, command: Sequence[str], cores: Cores, environment: Mapping[str, str] | None = None, spread: bool = False
-    ) -> None:
+        self, command: Sequence[str], cores: Cores, environment: Mapping[str, str] | None = None, spread: bool = False,
+        folder: Path | None = None,
+    ) -> None:  # fmt: skip
         """Start it; it does not serve yet.
 
         :param spread: it has two cores.
+        :param folder: in which it runs; default: its own.
         """
         with self._log.open("wb") as log, cores.pinning_servers(spread):
             self.begun = time.perf_counter()
             self._process = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                command, cwd=folder or self.folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 

@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from twisted.trial.reporter import TestResultDecorator
 from twisted.trial.unittest import SynchronousTestCase
@@ -65,9 +66,16 @@ STICKING_OUT = """
         .filter((element) => element.checkVisibility({ visibilityProperty: true, opacityProperty: true }))
         .filter((element) => {
             const { left, right } = element.getBoundingClientRect();
-            return left < -0.5 || right > innerWidth + 0.5;
+            const shortened = getComputedStyle(element.parentElement).textOverflow === "ellipsis";
+            return (left < -0.5 || right > innerWidth + 0.5) && !shortened;
         })
         .map((element) => element.outerHTML.slice(0, 200))
+"""
+
+#: Returns what axe finds, in short.
+AXE = """
+    () => axe.run({ resultTypes: ["violations"] }).then((found) =>
+        found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html.slice(0, 200)).join(" | ")}`))
 """
 
 # With PYTHONDEVMODE, asyncio reports each time that Playwright waits, which is all it does.
@@ -120,7 +128,7 @@ class ChatSite:
 
     def options(self) -> list[str]:
         """The options of ``twistd channelserver``, but for the port."""
-        return ["--demo", "--demo-data", str(self.data)]
+        return ["--demo", "--demo-data", str(self.data), "--job-threads", "0"]  # a digest may come at any time
 
     def variables(self) -> dict[str, str]:
         """Variables of the server's environment."""
@@ -225,7 +233,16 @@ class BrowserTestCase(SynchronousTestCase):
         return context.new_page()
 
     def user(self, name: str, size: tuple[int, int] = WIDE, scheme: str = "light") -> Page:
-        """Sign up as `name`; return the page that the site shows then."""
+        """Enter as a guest; return the page that the site shows then."""
+        page = self.visitor(size, scheme)
+        page.goto(self.site.url)
+        page.get_by_label("Your name").fill(name)
+        page.get_by_role("button", name="Enter as guest").click()
+        page.wait_for_url(self.site.url)
+        return page
+
+    def member(self, name: str, size: tuple[int, int] = WIDE, scheme: str = "light") -> Page:
+        """The same with an account."""
         page = self.visitor(size, scheme)
         page.goto(self.site.url)
         page.get_by_role("link", name="Make an account").click()
@@ -244,6 +261,11 @@ class BrowserTestCase(SynchronousTestCase):
             yield
         finally:
             self._excuse = None
+
+    def assertAccessible(self, page: Page, name: str) -> None:
+        """Check that axe finds nothing in a page."""
+        page.evaluate(AXE_SCRIPT)
+        self.assertEqual(page.evaluate(AXE), [], name)
 
     def _listen_to(self, page: Page) -> None:
         page.on("pageerror", lambda error: self._complain(str(error)))

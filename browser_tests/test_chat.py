@@ -93,7 +93,8 @@ class ConversationTests(BrowserTestCase):
         for text in texts[1:]:
             self.site.execute(
                 "INSERT INTO rooms_chatmessage (room_id, author_id, text, at, key)"
-                " SELECT room_id, author_id, ?, at, lower(hex(randomblob(16))) FROM rooms_chatmessage LIMIT 1",
+                " SELECT room_id, author_id, ?, at, lower(hex(randomblob(16))) FROM rooms_chatmessage"
+                " WHERE author_id LIMIT 1",
                 text,
             )
         anna.reload()
@@ -202,7 +203,7 @@ class PeopleTests(BrowserTestCase):
         anna, bert = self.user("anna"), self.user("bert")
         expect_live(anna)
         open_room(bert, "Kitchen & Käse")
-        room = anna.get_by_role("list", name="Rooms").get_by_role("listitem")
+        room = anna.get_by_role("list", name="Rooms").get_by_role("listitem").filter(has_text="Kitchen")
         expect(room).to_contain_text("1 here")
         say(bert, "Tea is ready.")
         expect(room).to_contain_text("bert: Tea is ready.")
@@ -230,7 +231,7 @@ class PeopleTests(BrowserTestCase):
         open_room(anna, "Kitchen")
         stranger = self.visitor()
         stranger.goto(anna.url)
-        expect(stranger).to_have_url(f"{self.site.url}login/?next=/room/kitchen/")
+        expect(stranger).to_have_url(f"{self.site.url}enter/?next=/room/kitchen/")
         with self.errors_expected(re.compile("Unexpected response code: 403")):
             outcome = stranger.evaluate(
                 """path => new Promise((resolve) => {
@@ -241,11 +242,15 @@ class PeopleTests(BrowserTestCase):
                 "/ws/room/kitchen/",
             )
         self.assertEqual(outcome, "refused")
+        stranger.get_by_label("Your name").fill("ANNA")
+        stranger.get_by_role("button", name="Enter as guest").click()
+        expect(stranger.locator(".errors")).to_contain_text("ANNA is taken.")
+        stranger.get_by_role("link", name="log in").click()
         stranger.get_by_label("Username").fill("anna")
         stranger.get_by_label("Password").fill("wrong")
         stranger.get_by_role("button", name="Log in").click()
         expect(stranger.get_by_role("alert")).to_be_visible()
-        stranger.get_by_role("link", name="Make an account").click()
+        stranger.get_by_role("link", name="make an account").click()
         stranger.get_by_label("Username").fill("bert")
         stranger.get_by_label("Password", exact=True).fill("12345")
         stranger.get_by_label("Password, once more").fill("12345")
@@ -279,7 +284,7 @@ class PeopleTests(BrowserTestCase):
         tab.goto(self.site.url)
         with self.errors_expected(re.compile("403")):
             tab.get_by_role("button", name="Log out").click()
-            tab.wait_for_url(re.compile("/login/"))
+            tab.wait_for_url(re.compile("/enter/"))
             expect(anna.get_by_role("status")).to_contain_text("Log in again")
         expect(people(bert)).to_have_text(["bert"])
 
@@ -481,31 +486,46 @@ class LooksTests(BrowserTestCase):
                 expect_live(page)
                 expect(people(page)).to_have_text(["ines.k", "jonas", "Lü", "marta", "tom"])
                 self.picture(page, f"chat-{suffix}")
+                self.assertAccessible(page, f"room, {suffix}")
                 page.goto(self.site.url)
                 expect_live(page)
                 expect(page.get_by_text("5 here")).to_be_visible()
                 self.picture(page, f"rooms-{suffix}")
+                self.assertAccessible(page, f"rooms, {suffix}")
+                page.goto(f"{self.site.url}server/")
+                expect_live(page)
+                # What happens elsewhere is seen here: the rooms of the talk and the first one, and the open sockets.
+                expect(page.locator("[data-rooms]")).to_have_text("6")
+                expect(page.locator("[data-sockets]")).to_have_text(str(len(everybody) + len(seats) - 2))
+                expect(page.locator("[data-curve]")).to_have_attribute("points", re.compile(r"\d \d"))
+                self.picture(page, f"server-{suffix}")
+                self.assertAccessible(page, f"server, {suffix}")
 
     def test_doors(self) -> None:
-        """Log-in and sign-up, with complaints."""
+        """A name, log-in and sign-up, with complaints."""
         for size in (WIDE, NARROW):
             for scheme in ("light", "dark"):
                 suffix = str(size[0]) if scheme == "light" else f"{size[0]}-dark"
                 page = self.visitor(size, scheme)
                 page.goto(self.site.url)
+                self.picture(page, f"enter-{suffix}")
+                self.assertAccessible(page, f"enter, {suffix}")
+                page.get_by_role("link", name="log in").click()
                 self.picture(page, f"login-{suffix}")
-                page.get_by_role("link", name="Make an account").click()
+                self.assertAccessible(page, f"login, {suffix}")
+                page.get_by_role("link", name="make an account").click()
                 page.get_by_label("Username").fill("not a name")
                 page.get_by_label("Password", exact=True).fill("12345")
                 page.get_by_label("Password, once more").fill("12345")
                 page.get_by_role("button", name="Make account").click()
                 expect(page.locator(".errors").first).to_be_visible()
                 self.picture(page, f"signup-{suffix}")
+                self.assertAccessible(page, f"signup, {suffix}")
 
     def test_narrow_screen(self) -> None:
         """On a phone the people are in a drawer, and nothing that anybody types makes the page wider."""
         name = "a.name.much.longer.than.anybody.would.choose.who.has.to.type.it@example.org"
-        page = self.user(name, NARROW)
+        page = self.member(name, NARROW)
         self.picture(page, "long-rooms-390")
         open_room(page, "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunte")
         text = "w" * 300
@@ -522,3 +542,60 @@ class LooksTests(BrowserTestCase):
         page.keyboard.press("Escape")
         expect(drawer).not_to_be_visible()
         expect(toggle).to_be_focused()
+
+    def test_first_visit(self) -> None:
+        """A name is enough; a room with three lines is there; two names that look alike in a URL are two rooms."""
+        page = self.user("Anna  Bell")
+        expect(page.locator(".account-name")).to_have_text("Anna Bell")
+        room = page.get_by_role("list", name="Rooms").get_by_role("link")
+        expect(room).to_contain_text("Welcome")
+        room.click()
+        expect_live(page)
+        expect(page.locator(".line .text")).to_have_count(3)
+        with page.expect_popup() as opened:
+            page.get_by_role("link", name="this in a second window").click()
+        second = opened.value
+        expect_live(second)
+        say(page, "Can you hear me?")
+        expect(second.locator(".line .text").last).to_have_text("Can you hear me?")
+        for name in ("C++", "C#"):
+            page.goto(self.site.url)
+            open_room(page, name)
+            say(page, f"Who knows {name}?")
+            expect_lines(page, f"Who knows {name}?")
+        for path in ("", "404/"):
+            with self.errors_expected(re.compile("404")):
+                page.goto(self.site.url + path)
+            self.assertAccessible(page, path)
+
+    def test_right_to_left(self) -> None:
+        """Names that are written from right to left turn nothing around them."""
+        name, room = "دانا 1", "حديقة (2)"
+        page, other = self.user(name), self.user("bert")
+        open_room(page, room)
+        say(page, "שלום!")
+        expect(other.locator(".room", has_text=room).locator(".room-line")).to_have_text(f"{name}: שלום!")
+        isolated = """
+            (texts) => texts.filter((text) => {
+                const found = document.evaluate(`//body//text()[contains(., "${text}")]`, document, null, 6, null);
+                return ![...Array(found.snapshotLength).keys()]
+                    .map((index) => found.snapshotItem(index).parentElement)
+                    .filter((element) => element.checkVisibility())
+                    .every((element) => getComputedStyle(element).unicodeBidi.includes("isolate")
+                        || element.closest("[dir=auto]"));
+            })
+        """
+        open_room(other, room)
+        expect_lines(other, "שלום!")
+        for shown in (page, other):
+            self.assertEqual(shown.evaluate(isolated, [name, room, "שלום"]), [])
+            self.assertAccessible(shown, "room")
+        expect(other.locator(".by").first).to_have_text(re.compile(rf"^{name} \d\d:\d\d$"))
+        place = other.locator(".by time").first.bounding_box()
+        author = other.locator(".by .author").first.bounding_box()
+        assert place is not None and author is not None
+        self.assertLess(author["x"] + author["width"], place["x"] + 1)  # the time stays behind the name
+        page.goto(self.site.url)
+        expect_live(page)
+        self.assertEqual(page.evaluate(isolated, [name, room, "שלום"]), [])
+        self.picture(page, "rooms-right-to-left")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +22,7 @@ from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from benchmarks import chart, raw, report, summary
+from benchmarks import chart, own_site, raw, report, summary
 from benchmarks.__main__ import tell_missing_redis
 from benchmarks.columns import COLUMNS, FAMILIES, compared, ratios
 from benchmarks.machine import Cores
@@ -92,6 +94,98 @@ class CommandLineTests(SynchronousTestCase):
         done = run("--against", "docs")
         self.assertEqual(done.returncode, 2)
         self.assertIn("docs is no checkout of channelserver: it has no channelserver/__init__.py", done.stderr)
+
+
+class OwnSiteTests(SynchronousTestCase):
+    """``--site``: a project of the user's, in the folder where it runs."""
+
+    URLS = """
+        from django.http import HttpResponse, HttpResponseRedirect
+        from django.urls import path
+
+        urlpatterns = [
+            path("", lambda request: HttpResponse("hello")),
+            path("moved/", lambda request: HttpResponseRedirect("/accounts/login/")),
+            path("broken/", lambda request: 1 / 0),
+        ]
+    """
+
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).resolve()
+        self.folder.mkdir()
+        command = [sys.executable, "-m", "django", "startproject", "mysite", "."]
+        subprocess.run(command, cwd=self.folder, check=True, timeout=TIMEOUT)
+        (self.folder / "mysite" / "urls.py").write_text(textwrap.dedent(self.URLS))
+
+    def run_here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "benchmarks", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=4 * TIMEOUT
+        )
+
+    def test_measured(self) -> None:
+        """A new project, on all servers that are installed: a table, and one sentence. The others are named."""
+        if shutil.which("wrk") is None:
+            self.skipTest("wrk is not installed")
+        done = self.run_here("--site", "mysite.settings", "--rounds", "1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        there, missing = own_site.installed()
+        _, *lines = done.stdout.splitlines()
+        self.assertEqual(lines[-2], "")
+        titles = [re.split(r"  +", line)[0] for line in lines[:-2]]
+        ours = [peer.title for peer in own_site.OURS]
+        self.assertEqual(titles, ours + [peer.title + more for peer in there for more in ("", " + shortcuts")])
+        self.assertRegex(lines[-1], r"^(?=.*channelserver)(?=.*[Ff]or /[ ,:]).*\.$")
+        for name in missing:
+            self.assertRegex(done.stderr, rf"not installed.*{name}.* -m pip install .*{name}")
+        self.assertIn("DEBUG is on", done.stderr)
+
+    def test_wrong_settings(self) -> None:
+        """Settings that cannot be imported are named, with the folder that is meant; so are flags of other runs."""
+        done = self.run_here("--site", "mysite.setings")
+        self.assertEqual((done.returncode, done.stdout), (1, ""))
+        self.assertRegex(
+            done.stderr, r"^benchmarks: the settings mysite.setings cannot be used .*folder of your manage.py"
+        )
+        self.assertEqual(done.stderr.count("\n"), 1)
+        done = self.run_here("--site", "mysite.settings", "--path", "admin/")
+        self.assertIn("--path admin/ is no path: it begins with a slash", done.stderr)
+        self.assertIn("leave out --work", self.run_here("--site", "mysite.settings", "--work", "echo-50").stderr)
+
+    def test_wrong_pages(self) -> None:
+        """A page that is not answered by 200 is an error that says what to do."""
+        before = os.getcwd()
+        os.chdir(self.folder)
+        self.addCleanup(os.chdir, before)
+        self.patch(os, "environ", {**os.environ, "DJANGO_SETTINGS_MODULE": "mysite.settings"})
+        with own_site.SiteServer(own_site.OURS[0], first_core(self)) as server:
+            server.check("/")
+            for path, text in (
+                ("/moved/", "302: it redirects to /accounts/login/"),
+                ("/nosuch/", "404: name a page that exists"),
+                ("/broken/", "500: the page is broken here"),
+            ):
+                error = self.assertRaises(MeasuringError, server.check, path)
+                self.assertIn(text, str(error))
+
+    def test_sentence(self) -> None:
+        """It says what the figures say, also when another server is faster, or nothing can be said."""
+        gunicorn, granian = (own_site.Turns(PEERS[name]) for name in ("gunicorn", "granian"))
+        ours, plain = (own_site.Turns(peer) for peer in own_site.OURS)
+        for rates, wanted in (
+            (((200, 210, 205), (150, 150, 150), (90, 95, 92), (100, 102, 101)), "is 2 times as fast as granian for /x"),
+            (((200, 210, 205), (90, 91, 90), (90, 95, 92), (100, 102, 101)), "all of it due to its Django shortcuts"),
+            (((200, 210, 205), (90, 91, 90), (90, 95, 92), (400, 410, 420)), "Stay with granian if speed"),
+            (((100, 103, 98), (90, 91, 90), (90, 95, 92), (99, 101, 102)), "equally fast"),
+            (((100, 60, 98), (90, 91, 90), (90, 95, 92), (99, 120, 82)), "measure on a quiet machine"),
+        ):  # fmt: skip
+            for turns, figures in zip((ours, plain, gunicorn, granian), rates, strict=True):
+                turns.rates = [float(figure) for figure in figures]
+            sentence = own_site.verdict([ours, plain, gunicorn, granian], "/x")
+            self.assertIn(wanted, sentence)
+            self.assertIn("granian", sentence)
+        self.assertIn("no other server was measured", own_site.verdict([ours, plain], "/x"))
 
 
 class PlanTests(SynchronousTestCase):

@@ -26,6 +26,7 @@ def prepare(data: str | None = None) -> str:
     :raises StartError: the site's files are missing.
     """
     site = _folder()
+    os.environ["CHATSITE_DEMO"] = "kept" if data else "temporary"
     if data is None:
         data = tempfile.mkdtemp(prefix="channelserver-demo-")
         # When twistd becomes a daemon, the other processes end with os._exit(), so only the last one runs this.
@@ -41,6 +42,7 @@ def prepare(data: str | None = None) -> str:
 
     call_command("migrate", verbosity=0, interactive=False)
     call_command("collectstatic", verbosity=0, interactive=False, stdout=io.StringIO())
+    call_command("welcome")
     connections.close_all()  # a daemon must not inherit open connections
     return SETTINGS
 

@@ -1,4 +1,4 @@
-"""Settings of the chat site. Three environment variables steer it:
+"""Settings of the chat site. Four environment variables steer it:
 
 ``CHATSITE_DATA``
     Folder for everything that is written: ``db.sqlite3``, ``secret_key``, ``channelserver.sock`` and the collected
@@ -8,10 +8,13 @@
     Further host names, separated by commas, under which the site may be reached.
 ``CHATSITE_DEBUG``
     ``1`` for Django's debug pages. Never where strangers can see them.
+``CHATSITE_DEMO``
+    Set by ``channelserver demo``: the pages say what to try. ``temporary`` if the folder is removed in the end.
 """
 
 import os
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from django.core.management.utils import get_random_secret_key
@@ -43,6 +46,7 @@ ALLOWED_HOSTS = [
     "[::1]",
     *(host.strip() for host in os.environ.get("CHATSITE_HOSTS", "").split(",") if host.strip()),
 ]
+DEMO = os.environ.get("CHATSITE_DEMO", "")
 
 INSTALLED_APPS = [
     "rooms",
@@ -80,6 +84,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "rooms.context.demo",
             ],
         },
     },
@@ -115,15 +120,20 @@ CHANNEL_LAYERS = {
 # such as "manage.py say", send to the running server.
 CHANNELSERVER = {"local_socket": str(DATA_DIR / "channelserver.sock")}
 
+# Jobs need more packages: pip install "channelserver[jobs]". Without them there is no digest; see rooms/tasks.py.
+if find_spec("cronsim") and (find_spec("django.tasks") or find_spec("django_tasks")):
+    INSTALLED_APPS += ["channelserver.jobs"]
+    TASKS = {"default": {"BACKEND": "channelserver.jobs.JobBackend"}}
+
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
-LOGIN_URL = "login"
+LOGIN_URL = "enter"
 LOGIN_REDIRECT_URL = "lobby"
-LOGOUT_REDIRECT_URL = "login"
+LOGOUT_REDIRECT_URL = "enter"
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = "UTC"

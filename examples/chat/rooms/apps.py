@@ -7,4 +7,4 @@ class RoomsConfig(AppConfig):
     name = "rooms"
 
     def ready(self):
-        from . import receivers  # noqa: F401  (importing it connects them)
+        from . import pulse, receivers  # noqa: F401  (importing them connects them)

@@ -15,7 +15,7 @@ from channelserver import Channel, Group
 from channelserver.auth import channel_session_user, channel_session_user_from_http
 from channelserver.exceptions import DenyConnection
 
-from . import history, lobby, presence
+from . import history, lobby, presence, pulse
 from .forms import LineForm
 from .models import ChatMessage, Room
 from .receivers import LOGGED_OUT
@@ -33,6 +33,7 @@ def ws_connect(message, slug):
     message.channel_session["room"] = room.pk
     Group(room.group_name).add(message.reply_channel)
     Group(f"user-{message.user.pk}").add(message.reply_channel)
+    Group(pulse.SOCKETS).add(message.reply_channel)
 
     after = history.line_number(QueryDict(message.content["query_string"]).get("after"))
     lines, skipped = history.latest(room.pk) if after is None else history.since(room.pk, after)
@@ -125,6 +126,7 @@ def lobby_connect(message):
         raise DenyConnection()
     Group(lobby.GROUP).add(message.reply_channel)
     Group(f"user-{message.user.pk}").add(message.reply_channel)
+    Group(pulse.SOCKETS).add(message.reply_channel)
     _reply(message, {"type": "rooms", "rooms": lobby.rooms()})
 
 

@@ -1,10 +1,14 @@
-"""What people type: a line, a room's name, a new account."""
+"""What people type: a line, a room's name, a guest's name, a new account."""
 
 import re
+import secrets
+import unicodedata
 
 from django import forms
+from django.contrib.auth import get_user_model
 from django.contrib.auth.forms import UserCreationForm
 from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
 from .models import LINE_LENGTH, Room
@@ -41,25 +45,58 @@ class LineForm(forms.Form):
         return next(iter(self.errors.values()))[0]
 
 
+class NameField(forms.CharField):
+    """A name that others see: one line, in any alphabet."""
+
+    def to_python(self, value):
+        name = " ".join(unicodedata.normalize("NFC", super().to_python(value)).split())
+        # What cannot be seen could imitate another name. But two such signs belong to some alphabets, and to emoji.
+        visible = re.sub("[\u200c\u200d]", "", name)
+        if not visible.isprintable() or (name and not visible):
+            raise ValidationError("Please use only letters and signs that can be seen.")
+        return name
+
+
 class RoomForm(forms.Form):
     """Opens a room by its name, or finds the one of that name."""
 
-    name = forms.CharField(
+    name = NameField(
         max_length=60,
         label="Name of the room",
-        widget=forms.TextInput(attrs={"placeholder": "e.g. Reading club", "autocomplete": "off"}),
+        widget=forms.TextInput(attrs={"placeholder": "e.g. Reading club", "autocomplete": "off", "dir": "auto"}),
     )
-
-    def clean_name(self):
-        name = re.sub(r"\s+", " ", self.cleaned_data["name"])
-        self.slug = slugify(name, allow_unicode=True)[:60].strip("-_")
-        if not self.slug:
-            raise ValidationError("Please use at least one letter or digit.")
-        return name
 
     def open(self):
         """Return the room and whether it is new."""
-        return Room.objects.get_or_create(slug=self.slug, defaults={"name": self.cleaned_data["name"]})
+        name = self.cleaned_data["name"]
+        slug = slugify(name, allow_unicode=True)[:50].strip("-_") or "room"
+        while True:
+            try:
+                return Room.objects.get_or_create(name=name, defaults={"slug": slug})
+            except IntegrityError:  # a room of another name is there
+                slug = f"{slug[:50]}-{secrets.token_hex(3)}"
+
+
+class GuestForm(forms.Form):
+    """A name is all that a guest needs: a user without a password, who can come back only with this session."""
+
+    name = NameField(
+        max_length=40,
+        label="Your name",
+        widget=forms.TextInput(attrs={"placeholder": "e.g. Robin", "autocomplete": "nickname", "dir": "auto"}),
+    )
+
+    def clean_name(self):
+        users = get_user_model().objects
+        name = get_user_model().normalize_username(self.cleaned_data["name"])[:150]
+        try:
+            with transaction.atomic():
+                if not users.filter(username__iexact=name).exists():
+                    self.user = users.create_user(name)
+                    return name
+        except IntegrityError:
+            pass  # somebody else has taken it this very moment
+        raise ValidationError(f"{name} is taken. How about {name} {secrets.randbelow(90) + 10}?")
 
 
 class SignUpForm(UserCreationForm):
@@ -67,6 +104,7 @@ class SignUpForm(UserCreationForm):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.fields["username"].widget.attrs["dir"] = "auto"
         self.fields["username"].help_text = "The others see it. Letters, digits and @ . + - _"
         self.fields["password2"].label = "Password, once more"
         self.fields["password2"].help_text = ""

@@ -32,7 +32,8 @@ class RoomQuerySet(models.QuerySet):
 class Room(models.Model):
     """A place to talk."""
 
-    name = models.CharField(max_length=60)
+    name = models.CharField(max_length=60, unique=True)
+    # Where it is. Names that look alike in a URL, such as C and C++, have different ones; see RoomForm.
     slug = models.SlugField(max_length=60, unique=True, allow_unicode=True)
     created = models.DateTimeField(default=timezone.now)
     # Counts arrivals and departures; see presence.py.

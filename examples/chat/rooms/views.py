@@ -9,10 +9,10 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.http import require_safe
 from django.views.generic import FormView
 
-from channelserver import Group
+from channelserver import EventStream, Group
 
-from . import history, lobby
-from .forms import RoomForm, SignUpForm
+from . import history, lobby, pulse
+from .forms import GuestForm, RoomForm, SignUpForm
 from .models import LINE_LENGTH, Room
 
 
@@ -53,6 +53,18 @@ def earlier(request, slug):
     return JsonResponse({"lines": lines, "more": more})
 
 
+@require_safe
+def server(request):
+    """What the server is doing."""
+    return render(request, "rooms/server.html")
+
+
+@require_safe
+def server_events(request):
+    """The figures of that page: now, and then once a second, as pulse.py sends them to the group. No thread waits."""
+    return EventStream(groups=[pulse.GROUP], first=[pulse.event()], retry=2000)
+
+
 @login_not_required
 def socket_only(request, **kwargs):
     """Where a WebSocket is expected. The URLs are listed so that templates can name them with ``{% url %}``."""
@@ -60,11 +72,11 @@ def socket_only(request, **kwargs):
 
 
 @method_decorator(login_not_required, name="dispatch")
-class SignUpView(RedirectURLMixin, FormView):
-    """A new account; whoever makes one is logged in with it."""
+class EnterView(RedirectURLMixin, FormView):
+    """The door: a name, and one is in."""
 
-    template_name = "rooms/signup.html"
-    form_class = SignUpForm
+    template_name = "rooms/enter.html"
+    form_class = GuestForm
     next_page = "lobby"
 
     def dispatch(self, request, *args, **kwargs):
@@ -76,5 +88,16 @@ class SignUpView(RedirectURLMixin, FormView):
         return super().get_context_data(next=self.get_redirect_url(), **kwargs)
 
     def form_valid(self, form):
-        login(self.request, form.save())
+        login(self.request, form.user)
+        return super().form_valid(form)
+
+
+class SignUpView(EnterView):
+    """A new account; whoever makes one is logged in with it."""
+
+    template_name = "rooms/signup.html"
+    form_class = SignUpForm
+
+    def form_valid(self, form):
+        form.user = form.save()
         return super().form_valid(form)

@@ -152,6 +152,13 @@ function showAvatar(element, person) {
   element.textContent = person.initials;
 }
 
+/* Text whose direction of writing touches nothing around it. */
+function isolated(text) {
+  const element = document.createElement("bdi");
+  element.textContent = text;
+  return element;
+}
+
 /* Show the state of the connection; scripts and styles find it at the root element. */
 function showState(state) {
   document.documentElement.dataset.connection = state;
@@ -465,6 +472,7 @@ class Outbox {
     find("waiting-lines").replaceChildren(
       ...this.#waiting.map(({ text }) => {
         const row = document.createElement("li");
+        row.dir = "auto";
         row.textContent = text;
         return row;
       }),
@@ -620,8 +628,8 @@ class Lobby {
       const today = dayName(at) === "Today";
       showTime(card.element.querySelector("time"), at, today ? clock.format(at) : shortDate.format(at));
       const author = document.createElement("b");
-      author.textContent = room.line.author ? `${room.line.author}: ` : "";
-      card.element.querySelector(".room-line").replaceChildren(author, room.line.text);
+      if (room.line.author) author.append(isolated(room.line.author), ": ");
+      card.element.querySelector(".room-line").replaceChildren(author, isolated(room.line.text));
       this.#list.prepend(card.element);
     }
     if (room.version >= card.version) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -89,6 +90,7 @@ class CommandTests(CommandTestCase):
         self.write({"settings.py": settings})
         self.assertNotIn('"channelserver",', settings)
         server = self.serve("--threads", "0", "--health-figures", "127.0.0.1")
+        server.wait_for(r" WARNING .*no worker threads \(--threads 0\).*: start channelserver work, or leave")
         worker = self.run_process(self.command("work", "--threads", "2"))
         with server.connect("/") as socket:
             code, output = self.done("send", "--group", "chat", '{"text": "hello"}', "-v", "2")
@@ -117,6 +119,18 @@ class CommandTests(CommandTestCase):
                 code, output = self.done(*arguments)
                 self.assertEqual(code, 0, output)
                 self.assertIn(f"channelserver {name}", output)
+
+    def test_hints(self) -> None:
+        """A hint that is a question ends with its mark, and the next sentence begins behind it."""
+        for arguments, hint in (
+            (("serv",), "did you mean serve? See channelserver --help"),
+            (("serve", "--prot", "5"), "did you mean --port? See channelserver serve --help"),
+            (("serve", "8000"), "did you mean --port 8000? See channelserver serve --help"),
+            (("nonsense",), "help; see channelserver --help"),
+        ):
+            code, output = self.done(*arguments)
+            self.assertEqual(code, 2, output)
+            self.assertTrue(output.endswith(hint), output)
 
     def test_as_a_module(self) -> None:
         """``python -m channelserver`` is the same."""
@@ -279,8 +293,36 @@ class DemoTests(CommandTestCase):
     def test_demo(self) -> None:
         """It serves the chat site, and removes its data at the end."""
         server = self.run_process(self.command("demo", "--port", "0", "--log-format", "text")).wait_until_up()
-        self.assertEqual(server.get().status_code, 200)
+        page = server.get().text
+        for text in ("Enter as guest", "are deleted when the server stops"):
+            self.assertIn(text, page)
         self.assertEqual(server.stop(), 0)
+
+    def test_first_line(self) -> None:
+        """It says what it does before the imports that take long; in the format of all lines."""
+        code = (
+            "import sys; from channelserver.start import cli\n"
+            "def first(*words, **options):\n"
+            "    print(*words, 'django' in sys.modules, **options)\n"
+            "    sys.exit()\n"
+            "cli.print = first\n"
+            "cli.main(sys.argv[1:])\n"
+        )
+        text = "the chat site is being set up, which takes a few seconds"
+        for arguments in (["demo"], ["serve", "--demo", "--log-format", "json"]):
+            done = self.run_process([sys.executable, "-c", code, *arguments])
+            self.assertEqual(done.wait(), 0, done.output)
+            line, _, imported = done.output.strip().rpartition(" ")
+            self.assertEqual((json.loads(line)["message"], imported), (text, "False"))
+        for arguments in (
+            ["--settings", "x"],
+            ["--port", "many"],
+            ["--log-level", "warning", "--demo-data", "settings.py"],
+        ):
+            done = self.run_process([sys.executable, "-c", code, "demo", *arguments])
+            self.assertEqual(done.wait(), 1)
+            self.assertNotIn(text, done.output)
+            self.assertNotIn("Traceback", done.output)
 
 
 class TwistdTests(CommandTestCase):

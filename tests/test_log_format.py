@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import requests
 from twisted.logger import Logger, LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
 from channelserver.server.common.lines import LEVELS, Lines
 from channelserver.server.common.options import resolve
 from channelserver.start.logs import observer
-from tests.process import TIMEOUT, ServerTestCase, project, wait_until
+from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 from tests.raw import Raw
+
+#: How long the server is busy.
+BUSY_SECONDS = float(os.environ.get("CHANNELSERVER_TEST_BUSY_SECONDS", "10"))
 
 #: The keys of each line.
 KEYS = ["ts", "level", "logger", "message", "traceback"]
@@ -85,41 +93,29 @@ class ServedTests(ServerTestCase):
 
     def test_each_line_is_json(self) -> None:
         """Of a busy while in two processes, with all sorts of errors: each line parses and has the five keys."""
+        with (self.folder / "settings.py").open("a") as stream:
+            stream.write(JOBS)
+        self.manage("migrate", "--verbosity", "0")
         server = self.run_process(
             self.command("serve", "--port", "0", "--processes", "2", "--log-format", "json", "--max-body-bytes", "10"),
             PYTHONWARNINGS="default",
         ).wait_until_up()
         server.wait_for("process 2 serves, too")
-        paths = ("good", "broken", "broken_too", "words", "twisted", "stream", "query", "group", "nosuch", "a%0ab%20c")
-
-        def ask(number: int) -> int:
-            url = server.url(f"/{paths[number % len(paths)]}/?q=%0a\u2028&token=x")
-            try:
-                return requests.get(
-                    url, headers={"Host": "localhost" if number % 7 else "evil"}, timeout=TIMEOUT
-                ).status_code
-            except requests.exceptions.ChunkedEncodingError:
-                return 200
-
-        with ThreadPoolExecutor(4) as threads:
-            statuses = list(threads.map(ask, range(200)))
-        self.assertEqual({200, 404, 500}, set(statuses))
-        server.post("/good/", data=b"x" * 100)
-        for _ in range(4):
-            with Raw(server.port) as raw:
-                raw.send(b"nonsense\r\n\r\n").answer()
-            with server.connect("/chat\n") as socket:
-                socket.send("a text\nfor an error")
-                wait_until(lambda: "a text\\\\nfor an error" in server.output or "a text" in server.output)
+        ends = time.monotonic() + BUSY_SECONDS
+        with ThreadPoolExecutor(8) as threads:
+            clients = [threads.submit(client, server, ends) for client in (ask, ask, ask, talk, err, listen)]
+        answers = sum((client.result() for client in clients), Counter[int]())
+        self.assertLessEqual({200, 400, 404, 413, 500, 101, 403}, set(answers))
         self.manage("send", "elsewhere", "{}")
-        server.wait_for("a coroutine")
+        server.wait_for("a coroutine\\b")
+        server.wait_for("a coroutine's job.*failed|failed.*a coroutine's job")
         self.assertEqual(server.stop(), 0)
         entries = []
         for line in server.lines:
             try:
                 entries.append(json.loads(line))
             except ValueError:
-                self.fail(f"no JSON: {line!r}\n{server.output}")
+                self.fail(f"no JSON: {line!r}")
             self.assertEqual(list(entries[-1])[:5], KEYS, line)
             self.assertIn(entries[-1]["level"], LEVELS)
             self.assertRegex(entries[-1]["ts"], rf"^{STAMP}$")
@@ -127,10 +123,16 @@ class ServedTests(ServerTestCase):
         for text in (
             "a view\nwith", "an asynchronous view", "ZeroDivisionError", "in a stream", "syntax error",
             "a text\nfor an error", "a coroutine", "legacy error", "nobody handles this", "in the reactor",
+            "a job\nwith two lines", "a coroutine's job",
         ):  # fmt: skip
             self.assertIn(text, tracebacks)
-        requested = [1 for entry in entries if entry["logger"] == "channelserver.access" and "status" in entry]
-        self.assertEqual(len(requested), 205)
+        logged = Counter(
+            entry["status"] for entry in entries if entry["logger"] == "channelserver.access" and "status" in entry
+        )
+        for status in (200, 404, 413, 500):
+            self.assertEqual(logged[status], answers[status], f"{status}: {logged} {answers}")
+        opened = [1 for entry in entries if entry.get("protocol") == "websocket" and entry["event"] == "OPEN"]
+        self.assertEqual(len(opened), answers[101])
         messages = "\n".join(entry["message"] for entry in entries)
         self.assertIn("caught: said\nin two lines", messages)
         self.assertNotIn("below the level", messages)
@@ -169,6 +171,64 @@ class ServedTests(ServerTestCase):
         self.assertRegex(get, r'^127\.0\.0\.1 - - \[.*\] "GET /good/ HTTP/1.1" 200 4 "http://localhost/" "me"$')
         self.assertRegex(socket, r'^127\.0\.0\.1 - - \[.*\] "GET /chat HTTP/1.1" 101 0 "-" "it"$')
 
+
+def ask(server: Server, ends: float) -> Counter[int]:
+    """Ask for all pages in turn until a time has come; return the statuses."""
+    statuses: Counter[int] = Counter()
+    with requests.Session() as session:
+        while time.monotonic() < ends:
+            for path in ("good", "broken", "broken_too", "words", "twisted", "stream", "query", "group", "nosuch",
+                         "a%0ab%20c", "jobs"):  # fmt: skip
+                url = server.url(f"/{path}/?q=%0a\u2028&token=x")
+                try:
+                    statuses[session.get(url, headers={"User-Agent": 'a "b" \\x'}, timeout=TIMEOUT).status_code] += 1
+                except requests.exceptions.ChunkedEncodingError:
+                    statuses[200] += 1
+    return statuses
+
+
+def talk(server: Server, ends: float) -> Counter[int]:
+    """Open WebSockets whose messages are errors, and some that are refused."""
+    statuses: Counter[int] = Counter()
+    while time.monotonic() < ends:
+        with server.connect("/chat%0a") as socket:
+            socket.send("a text\nfor an error")
+            socket.send(b"no text")
+            statuses[101] += 1
+        try:
+            with server.connect("/chat", origin=Origin("http://evil.example")):
+                statuses[101] += 1
+        except InvalidStatus as error:
+            statuses[error.response.status_code] += 1
+    return statuses
+
+
+def err(server: Server, ends: float) -> Counter[int]:
+    """Send what is no request, or too large."""
+    statuses: Counter[int] = Counter()
+    while time.monotonic() < ends:
+        for data in (b"nonsense \xff\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"):
+            with Raw(server.port) as raw:
+                statuses[raw.send(data).answer().status] += 1
+        statuses[server.post("/good/", data=b"x" * 100).status_code] += 1
+    return statuses
+
+
+def listen(server: Server, ends: float) -> Counter[int]:
+    """Open event streams, and leave them."""
+    statuses: Counter[int] = Counter()
+    while time.monotonic() < ends:
+        with requests.get(server.url("/events/"), stream=True, timeout=TIMEOUT) as answer:
+            statuses[answer.status_code] += 1
+            next(answer.iter_lines())
+    return statuses
+
+
+#: Adds jobs to the settings.
+JOBS = """
+INSTALLED_APPS += ["channelserver.jobs"]
+TASKS = {"default": {"BACKEND": "channelserver.jobs.JobBackend"}}
+"""
 
 #: Writes access lines into a file of its own.
 LOGGING = """

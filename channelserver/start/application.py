@@ -237,7 +237,7 @@ def install_shortcuts(values: Settings) -> str:
         return "Django shortcuts: off"
     off = ", ".join(django_cleanup.install())
     which = f"on but for {off}, whose code in Django {django.__version__} is unknown or was replaced" if off else "on"
-    return f"Django shortcuts: {which} (--no-shortcuts leaves Django unchanged)"
+    return f"Django shortcuts: {which}"
 
 
 def load_layer(alias: str, local_socket: str | None) -> ChannelLayerWrapper:

@@ -44,7 +44,7 @@ def announce(listeners: Sequence[str], values: Settings, found: list[str], short
 
 def _workers(values: Settings) -> str:
     if not values.threads:
-        return "no worker threads: requests wait for channelserver work, or another host"
+        return "no worker threads"
     jobs = threads_for_jobs(values.threads, values.job_threads) if runs_jobs() else 0
     of_one = values.threads + (jobs + 1 if jobs else 0)  # and one for the thread that takes jobs
     most = f"{f'{jobs} for jobs, ' if jobs else ''}so at most {values.processes * of_one} connections to each database"
@@ -56,11 +56,17 @@ def _workers(values: Settings) -> str:
 def _files(values: Settings) -> str:
     root = getattr(settings, "STATIC_ROOT", None)
     if values.static and root and os.path.isdir(root):
-        return f"static files: {os.fspath(root)}"
+        return f"static files: {_short(os.fspath(root))}"
     by_django = settings.DEBUG and apps.is_installed("django.contrib.staticfiles")
     return "static files: by Django" if by_django else "static files: none"
 
 
 def _socket(layer: ChannelLayerWrapper, values: Settings) -> str:
     path = local_socket_of(values)
-    return f"local socket: {path if path and layer.local_only() and os.path.exists(path) else 'none'}"
+    return f"local socket: {_short(path) if path and layer.local_only() and os.path.exists(path) else 'none'}"
+
+
+def _short(path: str) -> str:
+    """Return a path as seen from here, if it is below this folder."""
+    near = os.path.relpath(path)
+    return path if near.startswith("..") else near

@@ -100,7 +100,12 @@ def look_before_start(values: Settings) -> list[str]:
         finally:
             connections.close_all()
 
-    if values.threads:
+    if not values.threads:
+        found.append(
+            "this process has no worker threads (--threads 0), so requests get no answer unless another process works: "
+            "start channelserver work, or leave --threads 0 out"
+        )
+    else:
         thread = threading.Thread(target=run, name="checks", daemon=True)
         thread.start()
         thread.join(PATIENCE)

@@ -35,31 +35,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(1) from None
         return
-    from channelserver.start.parser import WRONG, die
+    from channelserver.start.parser import wrong
 
     words = " ".join((name, *rest))
     if name.startswith("-"):
-        die(f"{name} comes after a command: channelserver serve {words}; see channelserver --help", WRONG)
+        wrong(f"{name} comes after a command: channelserver serve {words}", "channelserver")
     near = next(iter(difflib.get_close_matches(name, COMMANDS)), "")
     if "." in name or ":" in name:
         hint = f"to serve a project write channelserver serve --app {name}"
     else:
         hint = f"did you mean {near}?" if near else f"there are {', '.join(COMMANDS)}"
-    die(f"there is no command {name!r}; {hint}; see channelserver --help", WRONG)
+    wrong(f"there is no command {name!r}; {hint}", "channelserver")
 
 
 def serve(arguments: Arguments) -> None:
     """Serve a Django site in the foreground."""
-    from channelserver.start import command
-
-    command.serve(_options("serve", arguments))
+    _serve(_options("serve", arguments))
 
 
 def demo(arguments: Arguments) -> None:
     """Serve the built-in chat site, stored in a temporary folder."""
-    from channelserver.start import command
-
-    command.serve({**_options("demo", arguments), "demo": True})
+    _serve({**_options("demo", arguments), "demo": True})
 
 
 def check(arguments: Arguments) -> None:
@@ -120,6 +116,30 @@ COMMANDS: dict[str, tuple[Callable[[Arguments], None], str]] = {
     "version": (version, ""),
     "help": (show_help, ""),
 }
+
+
+def _serve(options: dict[str, Any]) -> None:
+    if options.get("demo"):
+        _say("the chat site is being set up, which takes a few seconds", options)
+    from channelserver.start import command
+
+    command.serve(options)
+
+
+def _say(text: str, options: dict[str, Any]) -> None:
+    """Log a line before Django, Twisted and the server are imported, which takes longest on a machine that is busy."""
+    from channelserver.server.common.lines import LEVELS, Lines
+    from channelserver.server.common.option import OptionError
+    from channelserver.server.common.options import resolve
+
+    try:
+        values = resolve(options, {})
+    except OptionError:
+        return  # the server says so
+    if values.log_level in LEVELS[:2] and {"check", "settings", "app", "pythonpath"}.isdisjoint(options):
+        terminal = sys.stdout.isatty()
+        as_json = values.log_format == "json" if values.log_format else not terminal
+        print(Lines(as_json, terminal).line("info", "channelserver", text), flush=True)
 
 
 def _options(name: str, arguments: Arguments) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def set_up(given: dict[str, Any]) -> Settings:
         other = next((BY_NAME[name].flag for name in ("settings", "app", "pythonpath") if given.get(name)), None)
         if other:
             raise StartError(f"the demo is a project of its own, and {other} names another one; leave {other} out")
+        resolve(given, {})  # a wrong value is an error at once
         prepare(where.get("demo_data"))
     else:
         project.set_up(where.get("settings"), where.get("pythonpath"), where.get("app"), where.get("root_path"))

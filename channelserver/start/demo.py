@@ -23,16 +23,20 @@ def prepare(data: str | None = None) -> str:
 
     :param data: folder for the data; None: a temporary one, removed at the end.
     :returns: the name of its settings module; its folder is first on Python's path.
-    :raises StartError: the site's files are missing.
+    :raises StartError: the site's files are missing, or nothing can be stored.
     """
     site = _folder()
     os.environ["CHATSITE_DEMO"] = "kept" if data else "temporary"
-    if data is None:
-        data = tempfile.mkdtemp(prefix="channelserver-demo-")
-        # When twistd becomes a daemon, the other processes end with os._exit(), so only the last one runs this.
-        atexit.register(shutil.rmtree, data, ignore_errors=True)
-    folder = Path(data).resolve()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        if data is None:
+            data = tempfile.mkdtemp(prefix="channelserver-demo-")
+            # When twistd becomes a daemon, the other processes end with os._exit(), so only the last one runs this.
+            atexit.register(shutil.rmtree, data, ignore_errors=True)
+        folder = Path(data).resolve()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise StartError(f"the demo cannot store its data ({error}); name a folder with --demo-data") from None
     os.environ["CHATSITE_DATA"] = str(folder)
     sys.path.insert(0, str(site))
     set_up(SETTINGS, str(site))

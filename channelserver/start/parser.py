@@ -51,6 +51,11 @@ def die(sentence: str, code: int = FAILED) -> NoReturn:
     raise SystemExit(code)
 
 
+def wrong(sentence: str, program: str) -> NoReturn:
+    """End the process with what is wrong with its command line, and where help is."""
+    die(f"{sentence}{' See' if sentence.endswith('?') else '; see'} {program} --help", WRONG)
+
+
 class Options(usage.Options):
     """The command line, generated from the table of options."""
 
@@ -74,7 +79,7 @@ class Options(usage.Options):
         try:
             super().parseOptions(words)
         except usage.UsageError as error:
-            die(f"{self.with_hint(str(error))}; see {self.program} --help", WRONG)
+            wrong(self.with_hint(str(error)), self.program)
 
     def parseArgs(self, *arguments: str) -> None:
         if not arguments:

@@ -5,7 +5,7 @@ from django.db import connection
 from django.http import HttpResponse
 from django.urls import path
 
-from channelserver import Group
+from channelserver import Channel, EventStream, Group
 
 logger = logging.getLogger("site.views")
 
@@ -67,7 +67,22 @@ def group(request):
     return HttpResponse("sent")
 
 
+def jobs(request):
+    import tasks
+
+    tasks.fails.enqueue()
+    tasks.fails_twice.enqueue()
+    Channel("elsewhere").send({})
+    return HttpResponse("enqueued")
+
+
+def events(request):
+    return EventStream(["chat"], first=["hello"])
+
+
 urlpatterns = [
+    path("jobs/", jobs),
+    path("events/", events),
     path("good/", good),
     path("broken/", broken),
     path("broken_too/", broken_too),

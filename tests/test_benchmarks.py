@@ -143,10 +143,10 @@ class OwnSiteTests(SynchronousTestCase):
 
     def test_wrong_settings(self) -> None:
         """Settings that cannot be imported are named, with the folder that is meant; so are flags of other runs."""
-        done = self.run_here("--site", "mysite.setings")
+        done = self.run_here("--site", "nosite.settings")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertRegex(
-            done.stderr, r"^benchmarks: the settings mysite.setings cannot be used .*folder of your manage.py"
+            done.stderr, r"^benchmarks: the settings nosite.settings cannot be used .*folder of your manage.py"
         )
         self.assertEqual(done.stderr.count("\n"), 1)
         done = self.run_here("--site", "mysite.settings", "--path", "admin/")

@@ -49,6 +49,7 @@ class HTTPSCheckTests(AcmeTestCase):
             port = other.getsockname()[1]
             for found, pattern in (
                 (self.found(https=["good.test,bad.test"]), r"^bad\.test \(--https\) does not resolve \(.*make a DNS"),
+                (self.found(https=["six.test"]), r"^six\.test \(--https\) has an IPv6 address.* use --bind ::"),
                 (self.found(http_port=port), rf"port {port} of 127\.0\.0\.1 \(--http-port\) .* another program has it"),
                 (self.found(bind="192.0.2.1"), r"port 0 of 192\.0\.2\.1 .* see --bind"),
                 (self.found(now=time.time() + 3600), r"clock is 60 min fast.*timedatectl"),
@@ -70,6 +71,8 @@ class HTTPSCheckTests(AcmeTestCase):
         def look_up(host: str, *arguments: Any, **named: Any) -> Any:
             if host == "bad.test":
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            if host == "six.test":
+                return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0))]
             return real("127.0.0.1" if host.endswith((".test", ".localdomain")) else host, *arguments, **named)
 
         return look_up

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.client import HTTPException
 
 from channelserver.server.common.host_names import certificate_names
@@ -43,7 +44,7 @@ def of_https(
         if not allowed.host_allowed(name):
             yield f"{name} (--https) is not in ALLOWED_HOSTS, so its requests get 400; add it there"
     with ThreadPoolExecutor(min(len(names), 20)) as pool:
-        yield from filter(None, pool.map(_resolves, names))
+        yield from filter(None, pool.map(partial(_resolves, values.bind), names))
     for flag, port in () if server_runs else (("--https-port", values.https_port), ("--http-port", values.http_port)):
         problem = _occupied(values.bind, port)
         if problem:
@@ -58,12 +59,17 @@ def server_runs(path: str) -> bool:
         return bool(path) and not client.connect_ex(path)
 
 
-def _resolves(name: str) -> str:
+def _resolves(bind: str, name: str) -> str:
     try:
-        socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
         reason = error.strerror or str(error)
         return f"{name} (--https) does not resolve ({reason}); make a DNS record that points to this machine"
+    if ":" not in bind and any(entry[0] == socket.AF_INET6 for entry in found):
+        return (
+            f"{name} (--https) has an IPv6 address, which clients prefer, and --bind {bind} is IPv4 only; use --bind "
+            "::, which takes both, or remove the AAAA record"
+        )
     return ""
 
 

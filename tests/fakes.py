@@ -332,6 +332,22 @@ def parse_responses(data: bytes, *methods: str) -> list[Response]:
     return responses
 
 
+class Files:
+    """Answers all requests alike, in the reactor."""
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self._content = content
+        self.answered = 0
+
+    def __call__(self, exchange: Any) -> bool:
+        self.answered += 1
+        exchange.reply(self._content)
+        return True
+
+    def ready(self, head: Any, turn: float, now: Any) -> None:
+        """Nothing is in memory."""
+
+
 class FakeServer:
     """A server without reactor, network and workers: the test takes the messages and replies to them.
 
@@ -343,7 +359,7 @@ class FakeServer:
 
     def __init__(
         self,
-        static: Callable[[Any], bool] | None = None,
+        static: Any = None,
         capacity: int = 1000,
         expiry: float = 60,
         hosts: tuple[str, ...] = ("testserver",),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Any
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import Bridge
@@ -16,7 +15,7 @@ from channelserver.server.http.connection import CHATTER_BURST, READ_AHEAD
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.reader import CHUNKED_SLICE, MAX_EMPTY_LINES, RequestReader
 from channelserver.server.websocket.websocket import SLICE
-from tests.fakes import FakeReactor, StrictTestCase, get
+from tests.fakes import FakeReactor, Files, StrictTestCase, get
 from tests.lab import CLOSE, CONTINUATION, PING, PONG, TEXT, LabTestCase, RawClient, client_frame, close_code
 
 UPGRADE = (
@@ -34,21 +33,15 @@ class PipelineTests(StrictTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.server = self.make_server()
-        self.server.site.static = self._answer
-        self.answered = 0
-
-    def _answer(self, exchange: Any) -> bool:
-        self.answered += 1
-        exchange.reply({"status": 200, "content": b"file"})
-        return True
+        self.server.site.static = self.files = Files({"status": 200, "content": b"file"})
 
     def test_one_a_turn(self) -> None:
         """One is answered in a turn, and in the end all are."""
         client = self.server.connect()
         client.transport.deliver(get("/") * 200)
-        self.assertEqual(self.answered, 1)
+        self.assertEqual(self.files.answered, 1)
         self.server.reactor.turn()
-        self.assertEqual(self.answered, 200)
+        self.assertEqual(self.files.answered, 200)
         self.assertEqual(len(client.responses()), 200)
 
     def test_no_more_is_read(self) -> None:
@@ -62,7 +55,7 @@ class PipelineTests(StrictTestCase):
             if not self._step():
                 break
         self.assertLess(most, 3 * READ_AHEAD)
-        self.assertEqual(self.answered, 10 * READ_AHEAD // len(request))
+        self.assertEqual(self.files.answered, 10 * READ_AHEAD // len(request))
 
     def _step(self) -> bool:
         """Do one thing; return whether there was one."""

@@ -15,7 +15,7 @@ from channelserver.server.http.body import BODY_IN_MEMORY, BODY_IN_MESSAGE
 from channelserver.server.http.connection import BODY_READ, READ, READ_AHEAD, HTTPFactory
 from channelserver.server.http.http1 import MAX_HEAD_BYTES, FieldSection
 from channelserver.server.http.reader import KEPT_BYTES, KEPT_FIELDS
-from tests.fakes import Client, FakeServer, StrictTestCase, get, request
+from tests.fakes import Client, FakeServer, Files, StrictTestCase, get, request
 
 MEGABYTE = 1024 * 1024
 
@@ -180,17 +180,11 @@ class PipelineTests(ConnectionTestCase):
 
     def test_long_row(self) -> None:
         """A long row of requests, all answered at once, is no deep recursion."""
-        answered = []
-
-        def static(exchange: Any) -> bool:
-            answered.append(exchange.head.path)
-            exchange.reply({"status": 200, "content": b"x"})
-            return True
-
+        static = Files({"status": 200, "content": b"x"})
         client = self.serve(static=static).connect()
         client.send(get("/a") * 2000)
         self.assertEqual(len(client.responses()), 2000)
-        self.assertEqual(len(answered), 2000)
+        self.assertEqual(static.answered, 2000)
 
     def test_error_comes_in_its_turn(self) -> None:
         """A bad request behind a good one is refused after the good one's answer."""
@@ -453,11 +447,7 @@ class BodyTests(ConnectionTestCase):
         self.connect().send(data)
         self.assertEqual([file.closed for file in files], [True], "no room")
 
-        def static(exchange: Any) -> bool:
-            exchange.reply({"status": 405})
-            return True
-
-        self.serve(static=static).connect().send(data)
+        self.serve(static=Files({"status": 405})).connect().send(data)
         closed = [file.closed for file in files]
         for file in files:
             file.close()

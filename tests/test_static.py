@@ -7,16 +7,22 @@ import os
 import pathlib
 import socket
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
-from channelserver.server.edge import static
+from channelserver.server.common.access import AccessLog
+from channelserver.server.edge import memory, static
+from channelserver.server.edge.files import OpenFile
 from channelserver.server.edge.static import LOOK_SECONDS, SETTLE_SECONDS, WAITS, StaticFiles
 from channelserver.server.http import source
 from channelserver.server.http.source import BLOCK
-from tests.fakes import Client, FakeServer, Response, StrictTestCase, get, request
+from tests.fakes import Client, FakeServer, Response, StrictTestCase, get, parse_responses, request
 
 LARGE = bytes(range(256)) * 4096  # a megabyte
 CSS = b"body { color: teal }\n" * 100
+
+
+Asking = Callable[..., Response]
 
 
 class StaticTestCase(StrictTestCase):
@@ -254,6 +260,242 @@ class ChangeTests(StaticTestCase):
         for depth in range(30):
             self.assertEqual(self.ask("/static/" + "again/" * depth + "chat.css").body, CSS)
             self.assertLessEqual(len(self.files._known), 10)
+
+
+class MemoryTests(StaticTestCase):
+    """Small files that are sent from memory."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.patch(memory, "SETTLED", 0.0)
+        self.opened: list[str] = []
+        self.patch(static, "OpenFile", self._open)
+
+    def _open(self, place: str) -> OpenFile:
+        self.opened.append(os.path.basename(place))
+        return OpenFile(place)
+
+    def serve(self, *arguments: Any, **more: Any) -> FakeServer:
+        """The same, without an access log: with one, heads are read."""
+        server = super().serve(*arguments, **more)
+        server.site.access_log = AccessLog(None)
+        return server
+
+    def connect(self, *lines: str) -> Asking:
+        """Open a connection; return what requests a path on it, and returns the response."""
+        client = self.server.connect()
+
+        def ask(path: str, *more: str, method: str = "GET", version: str = "1.1") -> Response:
+            client.send(request(method, path, *lines, *more, version=version))
+            self.assertIsNone(self.server.take("http.request"), f"{path} went to Django")
+            return parse_responses(client.news(), method)[0]
+
+        return ask
+
+    def test_once_opened(self) -> None:
+        """A small file is opened once, whoever asks; the answer is the same but for its date."""
+        first = self.ask("/static/chat.css")
+        for ask in (self.connect(), self.connect("Cookie: a=b")):
+            for _ in range(3):
+                response = ask("/static/chat.css")
+                self.assertEqual((response.status, response.body), (200, CSS))
+                self.assertEqual(sorted(response.headers), sorted(first.headers))
+        self.assertEqual(self.opened, ["chat.css"])
+
+    def test_date(self) -> None:
+        """The date is that of the answer."""
+        ask = self.connect()
+        for second in (b"1", b"2"):
+            self.server.site.date_field = lambda value=second: (b"Date", value, b"Date: %b\r\n" % value)  # type: ignore[method-assign,misc]
+            for _ in range(3):
+                response = ask("/static/chat.css")
+                self.assertEqual((response.header("date"), response.body), (second.decode(), CSS))
+
+    def test_hsts(self) -> None:
+        """Over HTTPS the answer says that browsers are to use HTTPS only, if the site does."""
+        client = self.server.connect()
+        client.protocol.hsts = (b"Strict-Transport-Security", b"1", b"Strict-Transport-Security: 1\r\n")
+        for _ in range(3):
+            client.send(get("/static/chat.css"))
+            response = parse_responses(client.news())[0]
+            self.assertEqual((response.header("strict-transport-security"), response.body), ("1", CSS))
+        self.assertIsNone(self.connect()("/static/chat.css").header("strict-transport-security"))
+
+    def test_changes(self) -> None:
+        """Every change shows in the next answer, even if size and time are as before; so does a file's end."""
+        path, ask = self.folder / "small.txt", self.connect()
+        for content in (b"other", b"longer than before", b"", b"again"):
+            self.write("small.txt", content)
+            for _ in range(3):
+                self.assertEqual(ask("/static/small.txt").body, content)
+        for content in (b"third", b"forth"):
+            os.replace(self.write("new.txt", content), path)
+            for _ in range(3):
+                self.assertEqual(ask("/static/small.txt").body, content)
+        path.unlink()
+        client = self.server.connect()
+        client.send(get("/static/small.txt"))
+        self.server.pass_time(SETTLE_SECONDS)
+        self.assertEqual(client.response().status, 404)
+
+    def test_one_look_in_a_turn(self) -> None:
+        """In one turn of the reactor a file is looked at once."""
+        self.patch(self.server.site.bridge, "turn_began", lambda: 17.0)
+        ask = self.connect()
+        for _ in range(2):
+            self.assertEqual(ask("/static/small.txt").body, b"small")
+        (self.folder / "small.txt").unlink()
+        self.assertEqual(ask("/static/small.txt").body, b"small")
+        self.patch(self.server.site.bridge, "turn_began", lambda: 18.0)
+        self.write("small.txt", b"new")
+        self.assertEqual(ask("/static/small.txt").body, b"new")
+
+    def test_just_changed(self) -> None:
+        """A file that has just been changed is read each time: the next change might not show."""
+        self.patch(memory, "SETTLED", 1e6)
+        ask = self.connect()
+        for _ in range(3):
+            self.assertEqual(ask("/static/small.txt").body, b"small")
+        self.assertEqual((self.opened, len(self.files._memory)), (["small.txt"] * 3, 0))
+
+    def test_large_files(self) -> None:
+        """They are not kept."""
+        ask = self.connect()
+        self.write("larger.bin", LARGE[: BLOCK + 1])
+        self.write("block.bin", LARGE[:BLOCK])
+        for _ in range(2):
+            self.assertEqual(ask("/static/larger.bin").body, LARGE[: BLOCK + 1])
+            self.assertEqual(ask("/static/block.bin").body, LARGE[:BLOCK])
+        self.assertEqual(self.opened, ["larger.bin", "block.bin", "larger.bin"])
+
+    def test_limit(self) -> None:
+        """All together have a limit in bytes; those that came first go first, whatever refers to them."""
+        self.patch(memory, "MAX_BYTES", 4 * (1000 + memory.ENTRY))
+        ask, kept = self.connect(), []
+        for number in range(10):
+            self.write(f"{number}.bin", b"%d" % number * 1000)
+            for _ in range(2):
+                self.assertEqual(ask(f"/static/{number}.bin").body, b"%d" % number * 1000)
+            self.assertLessEqual(self.files._memory.bytes, memory.MAX_BYTES)
+            kept.append(self.files._memory.get(f"/static/{number}.bin", b""))
+        self.assertEqual([each.is_current(0.0, lambda: 0.0) for each in kept if each], [False] * 6 + [True] * 4)
+        self.assertEqual(len(self.files._memory), 4)
+        for number in range(10):
+            self.assertEqual(ask(f"/static/{number}.bin").body, b"%d" % number * 1000)
+
+    def test_other_requests(self) -> None:
+        """Conditions, parts, HEAD and old clients get what they ask for, also on a connection that was served so."""
+        ask = self.connect()
+        tag = ask("/static/chat.css").header("etag")
+        for _ in range(2):
+            self.assertEqual(ask("/static/chat.css").body, CSS)
+            self.assertEqual(ask("/static/chat.css", f"If-None-Match: {tag}").status, 304)
+            self.assertEqual(ask("/static/chat.css", "If-Modified-Since: Fri, 14 Jul 2017 02:40:00 GMT").status, 304)
+            self.assertEqual(ask("/static/chat.css", "Range: bytes=1-3").body, CSS[1:4])
+            self.assertEqual(ask("/static/chat.css", method="HEAD").body, b"")
+            self.assertEqual(ask("/static/chat.css", method="POST").status, 405)
+        self.assertEqual(
+            ask("/static/chat.css", "Connection: keep-alive", version="1.0").header("connection"), "keep-alive"
+        )
+        self.assertEqual(ask("/static/chat.css", "Connection: close").header("connection"), "close")
+
+    def test_codings(self) -> None:
+        """Each coding of a file is kept once; whether the client takes it is asked each time."""
+        self.write("chat.css.gz", gzip.compress(CSS))
+        for _ in range(2):
+            for value, coding in (("gzip", "gzip"), ("br;q=0.5, gzip", "gzip"), ("", None), ("br", None)):
+                ask = self.connect(f"Accept-Encoding: {value}")
+                for _ in range(2):
+                    response = ask("/static/chat.css")
+                    self.assertEqual((response.status, response.header("content-encoding")), (200, coding), value)
+            self.assertEqual(self.connect("Accept-Encoding: identity;q=0")("/static/chat.css").status, 406)
+            response = self.connect("Accept-Encoding: br", "Accept-Encoding: gzip")("/static/chat.css")
+            self.assertEqual(response.header("content-encoding"), "gzip")
+        self.assertEqual(sorted(self.opened), ["chat.css", "chat.css.gz"])
+
+    def test_variant_that_comes(self) -> None:
+        """A new variant is found within a second."""
+        ask = self.connect("Accept-Encoding: gzip")
+        self.assertIsNone(ask("/static/chat.css").header("content-encoding"))
+        self.write("chat.css.gz", gzip.compress(CSS))
+        self.server.pass_time(LOOK_SECONDS)
+        for _ in range(2):
+            self.assertEqual(ask("/static/chat.css").header("content-encoding"), "gzip")
+        self.assertEqual(self.connect()("/static/chat.css").header("vary"), "Accept-Encoding")
+
+    def test_rows(self) -> None:
+        """Requests that come at once, for files and for Django, are answered in their order."""
+        self.ask("/static/chat.css")
+        client = self.server.connect()
+        client.send(get("/static/chat.css"))
+        client.send(get("/static/chat.css") + get("/page") + get("/static/small.txt"))
+        client.send(get("/static/chat.css"))
+        self.assertEqual([each.body for each in client.responses()], [CSS, CSS])
+        self.server.reply(self.server.message("http.request"), status=200, content=b"page")
+        self.assertEqual([each.body for each in client.responses()], [CSS, CSS, b"page", b"small", CSS])
+
+    def test_bytes_that_follow(self) -> None:
+        """What looks like the end of a repeated request, but is none, is read as ever."""
+        ask = self.connect()
+        ask("/static/chat.css")
+        for line in (b"GET /static/chat.css HTTP/1.1\r\nnonsense", b"nonsense", b"", b"GET /static/chat.css HTTP/2.0"):
+            client = self.server.connect()
+            client.send(get("/static/chat.css"))
+            client.news()
+            client.send(line + get("/").partition(b" HTTP/1.1")[2])
+            self.assertIn(parse_responses(client.news())[0].status, (400, 505), line)
+
+    def test_client_that_does_not_read(self) -> None:
+        """It gets no more than it has room for, and is cut off after the time for an answer."""
+        self.ask("/static/chat.css")
+        client = self.server.connect()
+        client.transport.slow = True
+        for _ in range(300):
+            client.send(get("/static/chat.css"))
+        self.assertLess(len(client.transport._under_way), 2 * client.transport.FULL)
+        self.server.pass_time(119)
+        self.assertFalse(client.transport.aborted)
+        self.server.pass_time(3)
+        self.assertTrue(client.transport.aborted)
+
+    def test_idle(self) -> None:
+        """A connection that was served so is closed when it has been idle for long."""
+        client = self.server.connect()
+        for _ in range(3):
+            client.send(get("/static/chat.css"))
+            self.server.pass_time(70)
+        self.assertFalse(client.transport.over)
+        self.server.pass_time(10)
+        self.assertTrue(client.transport.over)
+
+    def test_stop(self) -> None:
+        """When the server stops, the answer says that the connection is closed."""
+        client = self.server.connect()
+        for _ in range(2):
+            client.send(get("/static/chat.css"))
+        client.news()
+        self.server.site.draining = True
+        client.send(get("/static/chat.css"))
+        self.assertEqual(parse_responses(client.news())[0].header("connection"), "close")
+
+    def test_memory_is_short(self) -> None:
+        """Then these requests get 503 as all others."""
+        ask = self.connect()
+        for _ in range(2):
+            self.assertEqual(ask("/static/chat.css").status, 200)
+        self.patch(self.server.site.memory, "mark", -1)
+        self.assertEqual(ask("/static/chat.css").status, 503)
+
+    def test_access_log(self) -> None:
+        """A line is written for each."""
+        lines: list[str] = []
+        self.server.site.access_log = AccessLog(lines.append)
+        ask = self.connect()
+        for _ in range(3):
+            ask("/static/chat.css?v=1")
+        self.assertEqual(
+            [line.partition("HTTP ")[2].partition(" [")[0] for line in lines], ["GET /static/chat.css?v=1 200 2100"] * 3
+        )
 
 
 class OddEntryTests(StaticTestCase):

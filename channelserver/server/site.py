@@ -27,6 +27,7 @@ from channelserver.server.common.limits import Admission, descriptors_short
 from channelserver.server.common.options import Settings
 from channelserver.server.common.wheel import Wheel
 from channelserver.server.http.proxy import ProxyPolicy
+from channelserver.server.http.ready import Files
 from channelserver.server.replies import Replies
 from channelserver.server.websocket.origin import OriginPolicy
 
@@ -79,7 +80,7 @@ class Site:
 
     :param origins: decides who may open a WebSocket.
     :param access_log: gets a line for each request and socket.
-    :param static: answers requests for static files in the reactor; called with an exchange, returns whether it did.
+    :param static: answers requests for files in the reactor.
     :param proxies: the trusted proxies.
     """
 
@@ -91,7 +92,7 @@ class Site:
         clock: IReactorTime,
         origins: OriginPolicy,
         access_log: AccessLog,
-        static: Callable[[Any], bool] | None = None,
+        static: Files | None = None,
         proxies: ProxyPolicy | None = None,
     ) -> None:
         self.layer = layer

@@ -6,7 +6,6 @@ Runs before the reactor, in the main thread. A project without such files need n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ from django.utils.module_loading import import_string
 from twisted.logger import Logger
 
 from channelserver.server.common.options import Settings
+from channelserver.server.http.ready import Files
 from channelserver.start.project import StartError
 
 _log = Logger("channelserver")
@@ -38,17 +38,24 @@ _OTHERS = {
 }  # fmt: skip
 
 
-def files(values: Settings, log: bool) -> Callable[[Any], bool] | None:
+def files(values: Settings, log: bool) -> Files | None:
     """Return what serves static and media files in the reactor; None: there are none.
 
     :param log: whether to log what is not served.
     :raises StartError: the settings do not say what to serve, or where.
     """
-    static = _static_files(values.root_path, log) if values.static else None
-    media = _media_files(values.root_path) if values.media else None
-    if static is None or media is None:
-        return static or media
-    return lambda exchange: static(exchange) or media(exchange)
+    static: Files | None = _static_files(values.root_path, log) if values.static else None
+    media: Files | None = _media_files(values.root_path) if values.media else None
+    return static or media if static is None or media is None else _Both(static, media)
+
+
+class _Both:
+    def __init__(self, static: Files, media: Files) -> None:
+        self.ready = static.ready
+        self._static, self._media = static, media
+
+    def __call__(self, exchange: Any) -> bool:
+        return self._static(exchange) or self._media(exchange)
 
 
 def _static_files(root_path: str, log: bool) -> Any:

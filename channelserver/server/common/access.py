@@ -45,13 +45,18 @@ class AccessLog:
         self._full = style == "full"
         self._combined = style == "combined"
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is logged."""
+        return self._write is not None or self.pass_on is not None
+
     def http(self, exchange: Any, seconds: float, complete: bool = True) -> None:
         """Log a request at its end.
 
         :param seconds: from the request to the end of its response.
         :param complete: False if the client left or the response was cut short.
         """
-        if self._write is None and self.pass_on is None:
+        if not self.wanted:
             return
         head = exchange.head
         figures = {"status": exchange.status or 499, "size": exchange.size, "seconds": seconds, "complete": complete}
@@ -62,7 +67,7 @@ class AccessLog:
 
         :param head: of the handshake, if it is still there.
         """
-        if self._write is None and self.pass_on is None:
+        if not self.wanted:
             return
         if event != "handshake" or self.with_handshakes:
             self._event("websocket", event.upper(), path, client, head, figures)

@@ -17,13 +17,19 @@ from typing import Any
 
 from twisted.internet.main import installReactor
 from twisted.logger import Logger
+from twisted.python import log
 
 try:
+    from select import EPOLLIN
+
     from twisted.internet.epollreactor import EPollReactor
 except ImportError:  # not Linux
     EPollReactor = None  # type: ignore[misc,assignment]
 
 _log = Logger("channelserver.server.reactor")
+
+#: Names of Twisted that are used here and may change.
+_PRIVATE = ("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable")
 
 #: Seconds of handling events after which what waits for the end of the turn is called in between.
 LONG = 0.001
@@ -48,7 +54,7 @@ if EPollReactor is not None:
 
         def __init__(self) -> None:
             super().__init__()
-            missing = [name for name in ("_poller", "_selectables", "_doReadOrWrite") if not hasattr(self, name)]
+            missing = [name for name in _PRIVATE if not hasattr(self, name)]
             if missing:
                 _log.warn("this version of Twisted has no EPollReactor.{name}: events cost more", name=missing[0])
                 self.doIteration = super().doPoll  # type: ignore[method-assign]
@@ -73,7 +79,16 @@ if EPollReactor is not None:
             for descriptor, event in events:
                 selectable = selectables.get(descriptor)
                 if selectable is not None:  # else an event before it has closed it
-                    act(selectable, descriptor, event)
+                    if event == EPOLLIN:  # nearly always: what ``act`` does then
+                        try:
+                            why = selectable.doRead()
+                        except BaseException as error:
+                            log.err()
+                            why = error
+                        if why:
+                            self._disconnectSelectable(selectable, why, True)
+                    else:
+                        act(selectable, descriptor, event)
                     if self.at_end and time.monotonic() > ends:
                         self._call_at_end()
                         ends = time.monotonic() + LONG

@@ -83,6 +83,10 @@ class OpenFile:
     def tell(self) -> int:
         return self._offset
 
+    def seek(self, position: int) -> None:
+        self._left -= position - self._offset
+        self._offset = position
+
     @property
     def end(self) -> int:
         """Where reading ends."""
@@ -105,10 +109,11 @@ class State:
     :param coding: of its content; empty: none.
     """
 
-    __slots__ = ("date", "etag", "fields", "kept", "tag")
+    __slots__ = ("coding", "date", "etag", "fields", "kept", "tag")
 
     def __init__(self, file: OpenFile, fields: Sequence[Pair], coding: bytes = b"") -> None:
         self.tag = file.tag
+        self.coding = coding
         # Two codings of a file must not share a strong tag (section 8.8.3.3).
         self.etag = b'"%b-%b"' % (file.tag, coding) if coding else b'"%b"' % file.tag
         self.date = formatdate(int(file.modified), usegmt=True).encode("ascii")
@@ -193,9 +198,9 @@ def accepted(head: RequestHead) -> tuple[tuple[bytes, ...], bool]:
 
     Codings that only a ``*`` stands for are not wanted, unless plain content is refused.
     """
-    if b"accept-encoding" not in head.fields:
+    value = head.fields.get(b"accept-encoding")
+    if value is None:
         return (), True
-    value = _joined(head, b"accept-encoding")
     return _read_short_encodings(value) if len(value) <= 64 else _read_encodings(value)
 
 

@@ -13,12 +13,16 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from whitenoise.media_types import MediaTypes
 
 from channelserver.server.edge.files import ABSENT, CODINGS, OpenFile, Pair, State, accepted, reason, send
+from channelserver.server.edge.memory import Memory
 from channelserver.server.http.exchange import Exchange
+from channelserver.server.http.http1 import RequestHead
+from channelserver.server.http.ready import Ready
+from channelserver.server.http.source import BLOCK
 
 #: Names with a hash of the content in them, as Django's ``ManifestStaticFilesStorage`` makes them, may be kept for
 #: ever.
@@ -59,8 +63,17 @@ class Folder:
         """
         raise NotImplementedError
 
+    def ready(self, head: RequestHead, turn: float, now: Callable[[], float]) -> Ready | None:
+        """Return the answer to a request if it is in memory and current, see :meth:`Ready.is_current`."""
+        return None
+
     def __call__(self, exchange: Exchange) -> bool:
         """Answer a request if it is for one of the files; return whether it was."""
+        site = exchange.site
+        ready = self.ready(exchange.head, site.bridge.turn_began(), site.wheel.now)
+        if ready is not None:
+            exchange.reply(ready.reply())
+            return True
         return exchange.head.path.startswith(self._prefixes) and self._answer(exchange, WAITS)
 
     def _answer(self, exchange: Exchange, waits: int) -> bool:
@@ -150,6 +163,15 @@ class StaticFiles(Folder):
         self._max_age, self._charset, self._all_origins = max_age, charset, all_origins
         self._is_immutable = re.compile(immutable).search
         self._known: dict[str, _Known] = {}
+        self._memory = Memory()
+
+    def ready(self, head: RequestHead, turn: float, now: Callable[[], float]) -> Ready | None:
+        known = self._known.get(head.path)
+        if known is None or not _is_simple(head):
+            return None
+        coding = _coding(head, known.codings)
+        file = None if coding is None else self._memory.get(head.path, coding)
+        return file if file is not None and file.is_current(turn, now) else None
 
     def find(self, path: str, exchange: Exchange) -> tuple[OpenFile, State] | None:
         known, now = self._known.get(path), exchange.site.wheel.now()
@@ -157,14 +179,12 @@ class StaticFiles(Folder):
             known = self._look(path, now)
             if known is None:
                 return None
-        coding = b""
-        if known.codings or b"accept-encoding" in exchange.head.fields:
-            wanted, plain = accepted(exchange.head)
-            coding = next((each for each in wanted if each in known.codings), b"")
-            if not coding and not plain:
-                raise NotAcceptable
+        coding = _coding(exchange.head, known.codings)
+        if coding is None:
+            raise NotAcceptable
+        place = known.place + CODINGS[coding] if coding else known.place
         try:
-            file = OpenFile(known.place + CODINGS[coding] if coding else known.place)
+            file = OpenFile(place)
         except OSError as error:
             if coding:
                 known.codings -= {coding}
@@ -176,6 +196,8 @@ class StaticFiles(Folder):
         state = known.states.get(coding)
         if state is None or state.tag != file.tag:
             state = known.states[coding] = State(file, known.fields, coding)
+        if file.size <= BLOCK and _is_simple(exchange.head):
+            self._memory.add(path, place, file, known, state)
         return file, state
 
     def _look(self, path: str, now: float) -> _Known | None:
@@ -205,10 +227,13 @@ class StaticFiles(Folder):
             raise OSError(errno.EINVAL, "not a regular file")
         codings = {coding for coding, end in CODINGS.items() if _is_variant(place + end, status)}
         if known is None or known.codings != codings:
+            for coding in (b"", *CODINGS):
+                self._memory.drop(path, coding)
             known = _Known(place, codings, self._fields(path, bool(codings)))
         known.look_at, known.gone = now + LOOK_SECONDS, None
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
+            self._memory.clear()
         self._known[path] = known
         return known
 
@@ -245,6 +270,24 @@ class _Known:
         #: Since when it is missing.
         self.gone: float | None = None
         self.states: dict[bytes, State] = {}
+
+
+#: Fields that make an answer depend on more than the file and its coding.
+_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since", b"range"})
+
+
+def _is_simple(head: RequestHead) -> bool:
+    """Whether a request is for a whole file, whatever the client has already."""
+    return head.method == "GET" and head.fields.keys().isdisjoint(_CONDITIONS)
+
+
+def _coding(head: RequestHead, codings: set[bytes]) -> bytes | None:
+    """Return the best of the codings in which a file is there, empty for plain; None: the client takes none."""
+    wanted, plain = accepted(head)
+    for coding in wanted:
+        if coding in codings:
+            return coding
+    return b"" if plain else None
 
 
 def _is_variant(place: str, original: os.stat_result) -> bool:

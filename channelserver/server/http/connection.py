@@ -44,6 +44,7 @@ from channelserver.server.http.dispatch import Dispatcher
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.reader import RequestReader
+from channelserver.server.http.ready import Ready, Served
 from channelserver.server.site import Site
 from channelserver.server.websocket.websocket import WebSocket
 
@@ -53,6 +54,8 @@ READ_AHEAD = 64 * 1024
 READ, BODY_READ = FileDescriptor.bufferSize, 256 * 1024
 #: Pipelined requests that the reactor answers by itself and nobody logs (health): so many at once, so many a second.
 CHATTER_BURST, CHATTER_PER_SECOND = 100, 10.0
+#: Bytes of fields by which a connection knows a repeated request.
+SHORT_FIELDS = 1024
 #: Seconds a new connection has for its first request when the server stops.
 FIRST_REQUEST = 1.0
 
@@ -64,7 +67,7 @@ class HTTPConnection(Connection):
     """The protocol of one connection."""
 
     __slots__ = (
-        "_addresses", "_begun", "_chatter", "_continues", "_direct", "_dispatcher", "_entered", "_exchange",
+        "_addresses", "_again", "_begun", "_chatter", "_continues", "_direct", "_dispatcher", "_entered", "_exchange",
         "_half_closed", "_head", "_producing", "_reader", "websocket",
     )  # fmt: skip
 
@@ -81,6 +84,9 @@ class HTTPConnection(Connection):
         self._entered = 0  # bytes of the head in the account
         self._exchange: Exchange | None = None
         self.websocket: WebSocket | None = None
+        #: What follows the line of a request which differs in that line alone from the latest one, if that was answered
+        #: from memory; and its Accept-Encoding.
+        self._again: tuple[bytes, bytes] | None = None
         self._addresses: dict[str, Any] = {}  # of the request, where a proxy knows better
         self._producing = True  # we read from the transport
         self._half_closed = False  # the client sends nothing more
@@ -95,6 +101,9 @@ class HTTPConnection(Connection):
     def dataReceived(self, data: bytes) -> None:
         if self.websocket is not None:
             self.websocket.data_received(data)
+            return
+        again = self._again
+        if again is not None and data.endswith(again[0]) and self._serve_again(data[: -len(again[0])], again[1]):
             return
         if self._state in ("closing", "ending"):
             return
@@ -227,6 +236,7 @@ class HTTPConnection(Connection):
 
     def _begin(self, head: RequestHead) -> None:
         self._begun = False
+        self._again = None
         self._head = head
         self._addresses = own = self.addresses()
         self._addresses = self._dispatcher.admit(head, own, self.peer)
@@ -234,7 +244,11 @@ class HTTPConnection(Connection):
         if b"upgrade" in head.fields and head.version == "1.1" and b"websocket" in head.tokens(b"upgrade"):
             self._upgrade(head)
         elif head.length == 0:
-            self._dispatch(b"", None)
+            ready = self._dispatcher.ready(head)
+            if ready is None:
+                self._dispatch(b"", None)
+            else:
+                self._serve(ready, head)
         else:
             self._begin_body(head)
 
@@ -259,6 +273,29 @@ class HTTPConnection(Connection):
         self._dispatcher.answer(exchange, body, body_file, self._addresses)
         if self._half_closed:
             self._probe(exchange, half_close.looks())
+
+    def _serve(self, ready: Ready, head: RequestHead) -> None:
+        """Answer a request from memory."""
+        self._head = None
+        if self.site.access_log.wanted:
+            self.site.access_log.http(Served(head, self._addresses["client"], ready.size), 0.0)
+        elif head.section is not None and len(head.section.text) <= SHORT_FIELDS:
+            self._again = b"\r\n%b\r\n\r\n" % head.section.text, head.fields.get(b"accept-encoding", b"")
+        self._send_ready(ready)
+
+    def _serve_again(self, line: bytes, encodings: bytes) -> bool:
+        """Answer a request from memory if it can be done without reading its head; return whether it was."""
+        if self._state != "head" or self._paused or self._reader.buffer:
+            return False
+        ready = self._dispatcher.ready_again(line, encodings)
+        if ready is None:
+            return False
+        self._send_ready(ready)
+        return True
+
+    def _send_ready(self, ready: Ready) -> None:
+        self.write(ready.message(self.site.date_field()[2], b"" if self.hsts is None else self.hsts[2]))
+        self._answered(True)
 
     def _upgrade(self, head: RequestHead) -> None:
         data = self._reader.buffer
@@ -286,6 +323,9 @@ class HTTPConnection(Connection):
         """Return what gives the kernel bytes, as long as :meth:`write` is not called; None: only that may be used."""
         return None if self._direct is None else socket_send(self._direct)
 
+    def direct(self) -> Any:
+        return self._direct
+
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
         self._exchange = None
         self._head = None
@@ -296,6 +336,10 @@ class HTTPConnection(Connection):
             return
         if exchange.quiet and self._reader.buffer and reusable:
             reusable = self._pays()
+        self._answered(reusable)
+
+    def _answered(self, reusable: bool) -> None:
+        """An answer has been written: close, or go on with the next request."""
         if not reusable or self.site.draining or (self._half_closed and not self._reader.buffer):
             self._close()
             return

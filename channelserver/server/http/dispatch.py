@@ -13,10 +13,13 @@ from channelserver.layers.queues import SMALL, size_of
 from channelserver.server.http.body import MemoryFile
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
+from channelserver.server.http.ready import Ready
 from channelserver.server.site import Site
 
 #: Where certificate authorities look for the answers to ``http-01`` (RFC 8555 section 8.3).
 CHALLENGES = "/.well-known/acme-challenge/"
+#: Answers that are found by their request lines, and bytes in the targets of these.
+MAX_READY, MAX_TARGET = 1000, 128
 
 _BUSY = "The server is busy; try again in a moment."
 
@@ -24,9 +27,10 @@ _BUSY = "The server is busy; try again in a moment."
 class Dispatcher:
     """Decides what answers a request."""
 
-    __slots__ = ("_proxies", "_site")
+    __slots__ = ("_proxies", "_ready", "_site")
 
     def __init__(self, site: Site) -> None:
+        self._ready: dict[tuple[bytes, bytes], Ready] = {}  # by request line and Accept-Encoding
         self._site = site
         self._proxies = site.proxies or None
 
@@ -39,6 +43,39 @@ class Dispatcher:
         :raises BadRequest: the headers of a trusted proxy are malformed or contradict each other.
         """
         return addresses if self._proxies is None else self._proxies.apply(head, addresses, peer)
+
+    def ready(self, head: RequestHead) -> Ready | None:
+        """Return the answer to a request of HTTP/1.1 without a body if it is in memory and needs no exchange."""
+        site = self._site
+        if site.static is None or not head.keep_alive or head.version != "1.1" or self._is_strained():
+            return None
+        ready = site.static.ready(head, site.bridge.turn_began(), site.wheel.now)
+        if ready is not None and len(head.target) <= MAX_TARGET:
+            if len(self._ready) >= MAX_READY:
+                self._ready.clear()
+            self._ready[b"GET %b HTTP/1.1" % head.target, head.fields.get(b"accept-encoding", b"")] = ready
+        return ready
+
+    def ready_again(self, line: bytes, encodings: bytes) -> Ready | None:
+        """Return the answer to a request if :meth:`ready` has returned it before, and would return it again.
+
+        :param line: the request line.
+        :param encodings: the value of Accept-Encoding; the other fields are as they were.
+        """
+        key = line, encodings
+        ready = self._ready.get(key)
+        if ready is None or self._is_strained():
+            return None
+        site = self._site
+        if ready.is_current(site.bridge.turn_began(), site.wheel.now):
+            return ready
+        del self._ready[key]
+        return None
+
+    def _is_strained(self) -> bool:
+        """Whether there is more to a request than its answer: the server stops, or memory is short."""
+        site = self._site
+        return site.draining or site.memory.bytes > site.memory.mark
 
     def answer(self, exchange: Exchange, body: bytes, body_file: IO[bytes] | None, addresses: dict[str, Any]) -> None:
         """Answer a complete request, or pass it on.

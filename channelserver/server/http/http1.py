@@ -105,6 +105,8 @@ class FieldSection:
                 fields[name] = value
             elif name in SINGLE:
                 raise BadRequest(f"field {name.decode()} more than once")
+            elif name == b"accept-encoding":
+                fields[name] += b"," + value
 
     def _read_host(self) -> None:
         """There must be one well-formed Host field (RFC 9112 section 3.2)."""
@@ -187,7 +189,7 @@ class RequestHead:
             return
         self.version = "1.1"
         self.headers = []
-        #: The first value of each field.
+        #: The first value of each field; of Accept-Encoding all.
         self.fields = {}
         self.length = 0
         self.keep_alive = True

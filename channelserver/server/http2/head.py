@@ -63,6 +63,8 @@ def read_head(
             head.fields[name] = value
         elif name in SINGLE:
             raise Malformed(f"field {name.decode()} more than once")
+        elif name == b"accept-encoding":
+            head.fields[name] += b"," + value
         head.headers.append([name, value])
     head.size = _check_size(head, pseudo, max_fields, max_bytes)
     _read_method(head, pseudo)

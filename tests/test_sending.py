@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,17 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from channelserver.server.common.sending import direct, send
+from channelserver.server.common.sending import direct, send, unsent
+from channelserver.server.edge.static import StaticFiles
+from channelserver.server.http import source
 from channelserver.server.http.connection import HTTPFactory
+from channelserver.server.http.source import PIECE, FileSource
 from channelserver.server.websocket.websocket import WebSocket
-from tests.fakes import FakeServer
+from tests.fakes import FakeServer, get, parse_responses
 from tests.process import ROOT, TIMEOUT, ServerTestCase, project
 from tests.test_websocket import handshake
+
+LARGE = bytes(range(251)) * 16_000  # more than the kernel takes
 
 
 class DirectTests(SynchronousTestCase):
@@ -36,7 +42,7 @@ class DirectTests(SynchronousTestCase):
         self.assertIsNone(direct(StringTransport()))
 
 
-class SendTests(TestCase):
+class RealTestCase(TestCase):
     """A real connection whose other end is read by the test."""
 
     timeout = TIMEOUT
@@ -54,6 +60,10 @@ class SendTests(TestCase):
         client = socket.create_connection(("127.0.0.1", port.getHost().port), TIMEOUT)
         self.addCleanup(client.close)
         return called.addCallback(do), client
+
+
+class SendTests(RealTestCase):
+    """Bytes of any kind."""
 
     def test_at_once(self) -> Any:
         """What the kernel takes is on its way when ``send`` returns: the reactor need not run for it."""
@@ -258,6 +268,129 @@ class SocketTests(SendTests):
             transport.abortConnection()
 
         done, client = self.connect(do)
+        return done
+
+
+class LargeAnswerTests(RealTestCase):
+    """Large answers and files, of which the kernel takes what it can at once."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.file = Path(folder.name, "large.bin")
+        self.file.write_bytes(LARGE)
+        os.utime(self.file, (1, 1))
+        self.server = FakeServer(static=StaticFiles(folder.name, "/static/"))
+        self.server.site.continuations.add = self._put_off  # type: ignore[method-assign]
+        self.put_off = 0
+        self.paths = ("/static/large.bin", "/view")
+
+    def _put_off(self, peer: str | None, function: Any) -> None:
+        self.put_off += 1
+        reactor.callLater(0, function)
+
+    def begin(self, transport: Any, data: bytes) -> Any:
+        """Send the server requests on a new connection; return its protocol."""
+        connection: Any = HTTPFactory(self.server.site).buildProtocol(None)
+        transport.protocol = connection
+        connection.makeConnection(transport)
+        connection.dataReceived(data)
+        message = self.server.take("http.request")
+        if message is not None:
+            self.server.reply(message.content, status=200, content=LARGE)
+        return connection
+
+    def check(self, path: str, do: Any) -> Any:
+        """Begin to answer a request for a path whose client does not read, call `do` with the protocol, then read."""
+        self.server.access.clear()
+
+        def begin(transport: Any) -> Any:
+            connection = self.begin(transport, get(path, "Connection: close"))
+            source = connection._exchange.source
+            do(connection)
+            return deferToThread(read_all, client, bytearray()).addCallback(compare, source)
+
+        def compare(data: bytes, source: Any) -> None:
+            self.assertTrue(source._file.closed if isinstance(source, FileSource) else not source.kept())
+            head, _, body = data.partition(b"\r\n\r\n")
+            self.assertIn(b"Content-Length: %d" % len(LARGE), head)
+            self.assertTrue(body == LARGE, path)
+            self.assertIn(f"GET {path} 200 {len(LARGE)} ", self.server.access[0])
+            self.assertNotIn("broken off", self.server.access[0])
+
+        done, client = self.connect(begin)
+        return done
+
+    def check_all(self, do: Any = lambda connection: None) -> Any:
+        """Do so with both kinds of answers."""
+        return self.check(self.paths[0], do).addCallback(lambda _: self.check(self.paths[1], do))
+
+    def test_whole(self) -> Any:
+        """All of it arrives, in order."""
+        return self.check_all()
+
+    def test_client_that_does_not_read(self) -> Any:
+        """The kernel takes little more than the client's buffer, the connection one piece; the rest stays."""
+
+        def do(connection: Any) -> None:
+            self.assertTrue(connection._paused)
+            self.assertLess(connection._exchange.size, len(LARGE) // 2)
+            self.assertLessEqual(unsent(connection.transport), PIECE + 1024)
+            self.assertGreater(connection._deadline, 0)
+
+        return self.check_all(do)
+
+    def test_fast_client(self) -> Any:
+        """A client that reads as fast as the server sends leaves others their turns."""
+        self.patch(source, "TURN", 10_000)
+        return self.check_all().addCallback(lambda _: self.assertGreater(self.put_off, 20))
+
+    def test_next_request(self) -> Any:
+        """The next answer follows the end of the one before."""
+
+        def begin(transport: Any) -> Any:
+            self.begin(transport, get(self.paths[0]) + get(self.paths[0], "Connection: close"))
+            return deferToThread(read_all, client, bytearray()).addCallback(compare)
+
+        def compare(data: bytes) -> None:
+            self.assertTrue([each.body for each in parse_responses(data)] == [LARGE, LARGE])
+
+        done, client = self.connect(begin)
+        return done
+
+    def test_file_that_shrinks(self) -> Any:
+        """The connection breaks off, so that the client notices."""
+
+        def begin(transport: Any) -> Any:
+            self.begin(transport, get(self.paths[0]))
+            os.truncate(self.file, 1000)
+            return deferToThread(read).addCallback(lambda size: self.assertLess(size, len(LARGE)))
+
+        def read() -> int:
+            size = 0
+            try:
+                while data := client.recv(65536):
+                    size += len(data)
+            except ConnectionResetError:
+                pass
+            return size
+
+        done, client = self.connect(begin)
+        return done
+
+    def test_client_that_leaves(self) -> Any:
+        """A client may leave in the middle; the file is closed then."""
+
+        def begin(transport: Any) -> Any:
+            connection = self.begin(transport, get(self.paths[0]))
+            file = connection._exchange.source._file
+            self.assertFalse(file.closed)
+            client.close()
+            gone: Any = Deferred()
+            self.server.site.when_empty = lambda: gone.callback(None)
+            return gone.addCallback(lambda _: self.assertTrue(file.closed))
+
+        done, client = self.connect(begin)
         return done
 
 

@@ -10,6 +10,7 @@ takes 11 µs less of the CPU this way (25 → 14 µs).
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 
@@ -30,6 +31,8 @@ UNSENT = 128 * 1024
 
 #: Bytes that an object of bytes takes beside its data.
 OBJECT_BYTES = 48
+
+_MORE = getattr(socket, "MSG_MORE", 0)  # Linux
 
 #: Whether Twisted keeps unsent bytes where :func:`socket_send` looks for them; ``_tempDataLen`` is a private name.
 _KNOWN = hasattr(FileDescriptor(object()), "_tempDataLen")  # type: ignore[arg-type]  # without one it installs a reactor
@@ -70,6 +73,35 @@ def socket_send(transport: Connection) -> SocketSend | None:
     waiting = transport.dataBuffer or transport._tempDataLen
     socket_send: SocketSend | None = None if waiting else transport.socket.send
     return socket_send
+
+
+def send_now(transport: Connection, *parts: bytes | memoryview, more: bool = False) -> int:
+    """Give the kernel what it accepts of `parts` at once; nothing is copied, and nothing waits in the transport then.
+
+    :param transport: what :func:`direct` has returned.
+    :param more: more follows at once, for the same packet.
+    :returns: how many bytes it has accepted.
+    """
+    if transport.dataBuffer or transport._tempDataLen:
+        return 0
+    try:
+        return transport.socket.sendmsg(parts, (), _MORE if more else 0)
+    except OSError:
+        return 0
+
+
+def send_file(transport: Connection, file: int, offset: int, size: int) -> int:
+    """Have the kernel send what it accepts at once of a file, see :func:`send_now`.
+
+    :param file: its descriptor.
+    :param size: bytes to send from `offset` on.
+    """
+    if transport.dataBuffer or transport._tempDataLen:
+        return 0
+    try:
+        return os.sendfile(transport.fileno(), file, offset, size)
+    except OSError:
+        return 0
 
 
 def unsent(transport: Transport) -> int:

@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
 from channelserver.layers.base import EVENTS, FAILED, FILE
@@ -90,6 +91,9 @@ class Wire(Protocol):
 
     def write(self, data: bytes) -> bool:
         """Send bytes; return False if they wait for the client to read."""
+
+    def direct(self) -> Connection | None:
+        """Return the transport if bytes can be given to the kernel without it."""
 
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
         """The answer is complete; if not `reusable`, the connection must be closed."""
@@ -265,7 +269,7 @@ class Exchange:
         body, more = _body(content), bool(content.get("more_content"))
         if FILE in content:
             more = True
-            self.source = FileSource(self, self._file(content[FILE]))  # closes the file, however the exchange ends
+            self.source = file = FileSource(self, self._file(content[FILE]))  # closes it, however the exchange ends
         elif EVENTS in content:
             self.source = EventFeed(self, content[EVENTS])  # leaves the groups, the same
         head = self._head(status, content.get("headers") or (), body, more)
@@ -276,22 +280,22 @@ class Exchange:
             self._end(reusable=True)  # further parts are dropped
             return
         if not more and len(body) > PIECE:
-            self.wire.write(head)
             self.wire.site.replies.remove(self.name)  # the answer is complete: nothing may come between its pieces
             self.source = whole = WholeBody(self, body)
             self._wait_whole(whole)
-            whole.resume()
+            whole.begin(head)
             return
         if not more:
             self.size = len(body)
             self.wire.write(head + body)
             self._end(reusable=self.head.keep_alive)
             return
-        self.wire.write(head)
-        if self.source is None or body:
-            self.send_part(body)
-        elif FILE in content:
-            self.source.resume()
+        if FILE in content:
+            file.begin(head)
+        else:
+            self.wire.write(head)
+            if self.source is None or body:
+                self.send_part(body)
         if self.wire.site.draining:
             self.drain()  # the call for all connections came too early for it
 
@@ -386,6 +390,15 @@ class Exchange:
             self._chunked = True
         else:
             self.head.keep_alive = False  # the body ends where the connection ends
+
+    @property
+    def left(self) -> int | None:
+        return None if self._chunked else self._left
+
+    def sent(self, size: int) -> None:
+        self.size += size
+        if self._left is not None:
+            self._left -= size
 
     def send_part(self, body: bytes, more: bool = True) -> None:
         if self.state != "streaming":

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
 from channelserver.layers.content import Content
+from channelserver.server.common.sending import send_file, send_now
 from channelserver.server.http.http1 import RequestHead
 from channelserver.server.site import Site
 
@@ -19,6 +21,8 @@ _log = Logger("channelserver.server.http")
 PIECE = 128 * 1024
 #: Bytes read from a file at a time.
 BLOCK = 64 * 1024
+#: Bytes that the kernel gets of an answer in a turn of the reactor, if the client reads so fast.
+TURN = 2 * 1024 * 1024
 
 
 class Source(Protocol):
@@ -42,6 +46,11 @@ class Answer(Protocol):
     head: RequestHead
     name: str
     state: str
+    wire: Any
+
+    @property
+    def left(self) -> int | None:
+        """Bytes of the body that are still to be sent; None: unknown."""
 
     @property
     def site(self) -> Site:
@@ -53,37 +62,98 @@ class Answer(Protocol):
     def send_part(self, data: bytes, more: bool = True) -> None:
         """Send a part of the body; it is the last unless there are `more`."""
 
+    def sent(self, size: int) -> None:
+        """So many bytes of the body have gone to the kernel."""
+
     def fail(self, status: int, text: str = "") -> None:
         """Answer with an error, or break the answer off."""
 
 
-class FileSource:
-    """Sends a file, as fast as the client reads.
-
-    :param file: an open file; it is closed at the end.
+class _Body:
+    """A body of known length. On a plain socket the kernel takes what it can of it at once; the rest goes through the
+    connection, piece by piece.
     """
 
-    def __init__(self, exchange: Answer, file: Any) -> None:
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Answer) -> None:
         self._exchange = exchange
-        self._file = file
+
+    def begin(self, head: bytes) -> None:
+        """Send the head of the answer, then the body."""
+        transport = self._exchange.wire.direct()
+        taken = 0 if transport is None or not head else self._give_head(transport, head)
+        if taken < len(head):
+            self._exchange.wire.write(head[taken:])
+        self.resume()
 
     def resume(self) -> None:
-        """Send the next parts, until the client's buffer is full or the file ends."""
-        exchange = self._exchange
+        """Send more, until the client's buffer is full or the body ends."""
+        exchange, given = self._exchange, 0
+        while exchange.state == "streaming":
+            if exchange.left == 0:
+                exchange.send_part(b"", more=False)
+                return
+            transport = exchange.wire.direct()
+            taken = 0 if transport is None or exchange.left is None else self._give(transport, min(exchange.left, TURN))
+            if taken:
+                exchange.sent(taken)
+                given += taken
+                if given >= TURN and exchange.left:  # the client is fast, and others wait
+                    exchange.site.continuations.add(exchange.client and exchange.client[0], self.resume)
+                    return
+            elif not self._send_piece():
+                return
+
+    def _give_head(self, transport: Connection, head: bytes) -> int:
+        """Give the kernel the head, and of the body what goes with it; return how many bytes it has taken."""
+        raise NotImplementedError
+
+    def _give(self, transport: Connection, size: int) -> int:
+        """Give the kernel up to `size` bytes; return how many it has taken."""
+        raise NotImplementedError
+
+    def _send_piece(self) -> bool:
+        """Send a piece through the connection; return whether there is room for another."""
+        raise NotImplementedError
+
+    def _fail(self, what: str, error: OSError) -> bool:
+        path = self._exchange.head.path
+        _log.error("the {what} for {path!r} cannot be read: {error}", what=what, path=path, error=error)
+        self._exchange.fail(500)
+        return False
+
+
+class FileSource(_Body):
+    """Sends a file, as fast as the client reads.
+
+    :param file: an open file, unbuffered; it is closed at the end.
+    """
+
+    __slots__ = ("_file",)
+
+    def __init__(self, exchange: Answer, file: Any) -> None:
+        super().__init__(exchange)
+        self._file = file
+
+    def _give_head(self, transport: Connection, head: bytes) -> int:
+        return send_now(transport, head, more=bool(self._exchange.left))
+
+    def _give(self, transport: Connection, size: int) -> int:
+        position = self._file.tell()
+        taken = send_file(transport, self._file.fileno(), position, size)
+        if taken:
+            self._file.seek(position + taken)
+        return taken
+
+    def _send_piece(self) -> bool:
         try:
-            while exchange.state == "streaming":
-                block = self._file.read(BLOCK)
-                if len(block) < BLOCK:
-                    self.close()
-                    exchange.reply({"content": block, "more_content": False})
-                    return
-                exchange.reply({"content": block, "more_content": True})
-                if not exchange.has_room:
-                    return
+            block = self._file.read(BLOCK)
         except OSError as error:
-            _log.error("the file for {path!r} cannot be read: {error}", path=exchange.head.path, error=error)
             self.close()
-            exchange.fail(500)
+            return self._fail("file", error)
+        self._exchange.reply({"content": block, "more_content": len(block) == BLOCK})
+        return self._exchange.has_room
 
     def close(self) -> None:
         self._file.close()
@@ -100,15 +170,15 @@ class Stored(Protocol):
     def close(self) -> None: ...
 
 
-class WholeBody:
+class WholeBody(_Body):
     """Sends a large body piece by piece. Given to the transport as a whole, a client on a slow line would have one
     deadline for all of it, and it would be copied several times.
     """
 
-    __slots__ = ("_body", "_exchange", "_sent")
+    __slots__ = ("_body", "_sent")
 
     def __init__(self, exchange: Answer, body: bytes) -> None:
-        self._exchange = exchange
+        super().__init__(exchange)
         self._body: bytes | Stored = body
         self._sent = 0
 
@@ -125,19 +195,28 @@ class WholeBody:
         """Have the rest sent from elsewhere."""
         self._body, self._sent = stored, 0
 
-    def resume(self) -> None:
-        exchange, size = self._exchange, len(self._body)
-        while exchange.state == "streaming":
-            try:
-                piece = self._body[self._sent : self._sent + PIECE]
-            except OSError as error:
-                _log.error("the answer for {path!r} cannot be read: {error}", path=exchange.head.path, error=error)
-                exchange.fail(500)
-                return
-            self._sent += len(piece)
-            exchange.send_part(piece, self._sent < size)
-            if not exchange.has_room:
-                return
+    def _give_head(self, transport: Connection, head: bytes) -> int:
+        taken = send_now(transport, head, memoryview(self._body)[:TURN]) if isinstance(self._body, bytes) else 0
+        if taken > len(head):
+            self._sent = taken - len(head)
+            self._exchange.sent(self._sent)
+        return taken
+
+    def _give(self, transport: Connection, size: int) -> int:
+        if not isinstance(self._body, bytes):
+            return 0
+        taken = send_now(transport, memoryview(self._body)[self._sent : self._sent + size])
+        self._sent += taken
+        return taken
+
+    def _send_piece(self) -> bool:
+        try:
+            piece = self._body[self._sent : self._sent + PIECE]
+        except OSError as error:
+            return self._fail("answer", error)
+        self._sent += len(piece)
+        self._exchange.send_part(piece, self._sent < len(self._body))
+        return self._exchange.has_room
 
     def close(self) -> None:
         body, self._body = self._body, b""

@@ -242,6 +242,9 @@ class Stream:
             self.connection.has_work(self)
         return self.waiting <= ROOM
 
+    def direct(self) -> None:
+        """All bytes are in frames."""
+
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:
         self.exchange = None
         self.leave_place()

@@ -25,7 +25,7 @@ from channelserver.server.acme.challenges import FOLDER, HTTP_01, Tokens
 from channelserver.server.acme.client import make_agent
 from channelserver.server.acme.served import Served
 from channelserver.server.acme.service import Certificates
-from channelserver.server.acme.store import Store
+from channelserver.server.acme.store import Store, StoreError
 from channelserver.server.tls.contexts import Contexts
 from tests.pebble import MISSING, Pebble
 from tests.process import TIMEOUT
@@ -224,6 +224,42 @@ class FailureTests(ServiceTestCase):
         service.startService()
         yield self.settled(service)
         self.assertEqual([each.state for each in service.certificates], ["valid", "valid"])
+
+    @defer.inlineCallbacks
+    def test_stop_is_no_failure(self) -> Any:
+        """A server that is stopped in the midst of an order has not failed: the next one goes on at once."""
+        service = self.service("a.test")
+        service.startService()
+        self.assertTrue(service.certificates[0].working)
+        service.stopService()
+        yield self.settled(service)
+        self.assertEqual((service.failed, service.certificates[0].failures), (0, 0))
+        again = self.service("a.test")
+        again.startService()
+        yield self.settled(again)
+        self.assertEqual(again.certificates[0].state, "valid")
+
+    @defer.inlineCallbacks
+    def test_disk_is_full(self) -> Any:
+        """A certificate that cannot be stored is served, and nothing is ordered without a place for its key."""
+        service = self.service("a.test", "b.test")
+        full = StoreError("the disk is full")
+
+        def save(*unused: Any) -> None:
+            raise full
+
+        with patch.object(service._served.store, "save", save):
+            service.startService()
+            yield self.settled(service)
+        self.assertEqual([each.state for each in service.certificates], ["valid", "valid"])
+        self.assertTrue(service._served.contexts.valid("a.test"))
+        service = self.service("c.test")
+        with patch.object(Store, "_write", save):
+            service.startService()
+            yield self.run_for(service, 60)
+        self.assertEqual(self.pebble.count("Added order"), 2)
+        self.assertEqual(service.certificates[0].state, "failing")
+        self.assertEqual(len(self.flushLoggedErrors()), 0)
 
     @defer.inlineCallbacks
     def test_one_broken_name(self) -> Any:

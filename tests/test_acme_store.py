@@ -199,6 +199,16 @@ class CrashTests(StoreTestCase):
                 return
         self.fail("it never came to its end")
 
+    def test_left_over(self) -> None:
+        """What a killed process has left aside is removed with the next write."""
+        store = self.store()
+        store.save(A, pair(1))
+        left = self.base / ".a.test.key.next.999999999"
+        left.write_bytes(b"secret")
+        mine = self.base / f".a.test.key.next.{os.getpid()}"
+        store.save(A, pair(2))
+        self.assertFalse(left.exists() or mine.exists())
+
     def test_lock(self) -> None:
         """Of two processes one orders; a lock ends with its holder."""
         one, other = self.store(), self.store()

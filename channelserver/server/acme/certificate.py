@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from twisted.logger import Logger
+
 from channelserver.server.acme.renewal import Window, renewal
-from channelserver.server.acme.store import Pair, Store
+from channelserver.server.acme.store import Pair, Store, StoreError
+
+_log = Logger("channelserver.server.acme")
 
 #: What hosts share of what is kept: the certificate, the order, its failures; not when each of them asks for windows.
 SHARED = ("serial", "obtained", "order", "failures", "next", "reason", "avoid")
@@ -182,7 +186,12 @@ class Certificate:
 
     def _keep(self, record: dict[str, Any]) -> None:
         self._record = record
-        self._store.keep(self.names, record)
+        try:
+            self._store.keep(self.names, record)
+        except StoreError as error:  # it holds in memory
+            _log.error(
+                "what is known of the certificate for {names} is not kept: {error}", names=self.label, error=error
+            )
 
     def _number(self, key: str) -> float:
         value = self._record.get(key, 0.0)

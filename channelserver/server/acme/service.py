@@ -11,7 +11,6 @@ import random
 import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -48,6 +47,8 @@ QUIET_SECONDS = 3600.0
 #: How many failures of the self-check keep the server from ordering: some routers do not let a machine reach itself by
 #: its public address.
 SELF_CHECKS = 3
+#: Characters of the tokens in reasons that make each of them another one.
+_TOKEN = 30
 #: Seconds until the next look at a certificate that another process is ordering.
 OTHERS_SECONDS = 30.0
 #: The same if there is no certificate yet.
@@ -138,13 +139,14 @@ class Certificates(service.Service):
 
     def stopService(self) -> Any:
         """Stop, at once."""
+        stopped = super().stopService()  # what is cut off now is no failure
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         for task in list(self._tasks):
             task.cancel()
         if self._sharing is not None:
             self._sharing.stop()
-        return super().stopService()
+        return stopped
 
     def figures(self) -> dict[str, Any]:
         """Return what monitoring shows: of each certificate its state and when it expires (POSIX time); how many orders
@@ -168,8 +170,8 @@ class Certificates(service.Service):
     def _look(self) -> None:
         if not self.running:
             return
-        for certificate in self.certificates:
-            if certificate.working or certificate.asking:
+        for certificate in list(self.certificates):
+            if certificate.working or certificate.asking or certificate not in self.certificates:
                 continue
             if certificate.pair is not None and certificate.ask_again <= self._now():
                 certificate.asking = True
@@ -397,18 +399,20 @@ class Certificates(service.Service):
 
     def _note(self, certificate: Certificate, error: Exception) -> None:
         """Note and log a failure."""
+        if not self.running:
+            return
         self.failed += 1
         certificate.rehearsed = False
         pause = next_try(certificate.failures + 1, getattr(error, "retry_after", 0.0))
-        with suppress(StoreError):  # the schedule holds in memory
-            certificate.failed(str(error), pause, error.kind if isinstance(error, ChallengeFailed) else "")
+        certificate.failed(str(error), pause, error.kind if isinstance(error, ChallengeFailed) else "")
         self._log_failure(certificate, certificate.reason, pause)
 
     def _log_failure(self, certificate: Certificate, reason: str, pause: float) -> None:
         text, since = certificate.logged
-        if text == reason and self._now() - since < QUIET_SECONDS:
+        same = " ".join(word for word in reason.split() if len(word) < _TOKEN)
+        if text == same and self._now() - since < QUIET_SECONDS:
             return
-        certificate.logged = reason, self._now()
+        certificate.logged = same, self._now()
         _log.error(
             "no certificate for {names}: {reason}; next try in {pause}{served}",
             names=certificate.label, reason=reason, pause=_duration(pause),

@@ -108,12 +108,14 @@ class Sharing:
                     pair = read_pair(key, chain, certificate.names)
                 except (ValueError, TypeError):
                     _log.warn("the certificate for {names} of another host is broken", names=certificate.label)
-            if pair is not None and (known is None or pair.begins > known.begins):
+            if known is not None and (pair is None or pair.begins < known.begins):
+                await self.share(certificate)  # which others have missed
+                return
+            if pair is not None and (known is None or pair.serial != known.serial):
                 self._store.save(certificate.names, pair)
-            if pair is not None or known is None:
-                certificate.learn(found.get("record") or {})
-                if found.get("pending"):
-                    self._store.put_pending_key(certificate.names, found["pending"])
+            certificate.learn(found.get("record") or {})
+            if found.get("pending"):
+                self._store.put_pending_key(certificate.names, found["pending"])
         elif known is not None:
             await self.share(certificate)
 

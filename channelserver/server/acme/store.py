@@ -348,6 +348,7 @@ class Store:
                 os.fsync(descriptor)
             os.rename(aside, path)
             _sync(path.parent)
+            _clean(path)
         except OSError as error:
             with suppress(OSError):
                 os.unlink(aside)
@@ -392,6 +393,14 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
 def _unusable(what: str, path: Path, error: OSError) -> StoreError:
     reason = (error.strerror or str(error)).lower()
     return StoreError(f"{str(path)!r}, where certificates are stored, {what}: {reason}; see --acme-store")
+
+
+def _clean(path: Path) -> None:
+    """Remove what processes that were killed have left aside."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        number = left.name.rpartition(".")[2]
+        if number.isdecimal() and not Path("/proc", number).exists():
+            left.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

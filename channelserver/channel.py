@@ -13,6 +13,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
+from channelserver.delay import keeping
 from channelserver.delay.due import due_in
 from channelserver.layers.base import BaseChannelLayer
 from channelserver.layers.content import copy_content
@@ -91,7 +92,10 @@ class _Destination:
         return self._alias if self._channel_layer is None else channel_layers.alias_of(self._channel_layer)
 
     def _storing(self, content: dict[str, Any], delay: float) -> Callable[[], object]:
-        """Return a function that stores a message in the table of delayed messages."""
+        """Return a function that stores a message until it is due."""
+        if keeping.keeper is not None:
+            arguments = self._layer_alias(), self.name, copy_content(content), due_in(delay), self._is_group
+            return keeping.keeper.storing(*arguments)
         if not apps.is_installed("channelserver.delay"):
             raise ImproperlyConfigured(
                 f"{type(self).__name__}({self.name!r}).send(..., delay={delay!r}) needs "

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver import Channel, Group, Message, channel_layers
 from channelserver.asgi import ChannelLayerWrapper
+from channelserver.delay import keeping
 from channelserver.delay import timer as timer_module
 from channelserver.delay.consumers import Delays
 from channelserver.delay.models import DelayedMessage, due_in
@@ -177,6 +178,9 @@ class LayerTestCase(DatabaseTestCase):
         old = channel_layers.set("default", wrapper)
         self.addCleanup(channel_layers.set, "default", old)
         self.delays = Delays("default", self.layer)
+        without_jobs = mock.patch.object(keeping, "keeper", None)  # their own table
+        without_jobs.start()
+        self.addCleanup(without_jobs.stop)
 
     def received(self, channel: str = "task") -> list[dict[str, Any]]:
         """Take everything from a channel."""
@@ -254,7 +258,7 @@ class SendTests(LayerTestCase):
 
     def test_not_installed(self) -> None:
         """Without the application the error says what to do."""
-        with self.modify_settings(INSTALLED_APPS={"remove": "channelserver.delay"}):
+        with self.modify_settings(INSTALLED_APPS={"remove": ["channelserver.delay", "channelserver.jobs"]}):
             with self.assertRaises(ImproperlyConfigured) as raised:
                 Channel("task").send({}, delay=5)
         self.assertIn('"channelserver.delay"', str(raised.exception))

@@ -21,12 +21,17 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver import Channel
+from channelserver import Channel, Group, Message, channel_layers
+from channelserver.asgi import ChannelLayerWrapper
+from channelserver.delay import keeping
+from channelserver.delay.consumers import Delays
+from channelserver.delay.models import DelayedMessage
 from channelserver.jobs import (
     Cancel,
     JobBackend,
     Retry,
     captured_jobs,
+    delayed,
     ends,
     job,
     once,
@@ -50,6 +55,7 @@ from channelserver.jobs.models import Job, JobError, JobQueue, Schedule, State
 from channelserver.jobs.presence import Presence
 from channelserver.jobs.runner import Running, current
 from channelserver.jobs.threads import JobThreads
+from channelserver.layers import InMemoryChannelLayer
 from channelserver.workers.threads import NoThreadError
 from tests import DatabaseTestCase
 
@@ -128,6 +134,15 @@ def asks(again: bool) -> None:
 def odd() -> Any:
     """A task whose result is no JSON."""
     return object()
+
+
+@task
+@job(atomic=True, retries=1)
+def atomically(fail: bool) -> None:
+    """A task that leaves a row behind, and may fail then."""
+    add.enqueue(3, 4)
+    if fail:
+        raise ValueError
 
 
 @task
@@ -446,6 +461,13 @@ class BackendTests(DatabaseTestCase):
             raise LookupError
         self.assertFalse(Job.objects.exists())
 
+    def test_atomic(self) -> None:
+        """What a failing atomic job has stored is gone, and the transaction of a test goes on."""
+        results = [atomically.enqueue(True), atomically.enqueue(False)]
+        self.assertEqual(len(run_jobs()), 3)
+        self.assertEqual([result.task.get_result(result.id).status for result in results], ["READY", "SUCCESSFUL"])
+        self.assertEqual(Job.objects.filter(task=f"{__name__}.add").count(), 1)
+
     def test_invalid(self) -> None:
         """What cannot be stored is an error at once."""
         self.assertRaises(TypeError, add.enqueue, object(), 1)
@@ -598,6 +620,101 @@ class BackendTests(DatabaseTestCase):
         (message,) = backend.check()
         self.assertIn("none", message.msg)
         self.assertEqual(list(task_backends["default"].check()), [])
+
+
+class DelayedTests(DatabaseTestCase):
+    """Delayed messages as jobs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.layer = InMemoryChannelLayer(capacity=2)
+        old = channel_layers.set("default", ChannelLayerWrapper(self.layer, "default", []))
+        self.addCleanup(channel_layers.set, "default", old)
+
+    def received(self) -> list[dict[str, Any]]:
+        taken = []
+        while (content := self.layer.receive(["task"])[1]) is not None:
+            taken.append(content)
+        return taken
+
+    def make_due(self) -> None:
+        Job.objects.update(run_at=timezone.now())
+
+    def test_sent(self) -> None:
+        """It waits in the table of the jobs, and leaves no row when it was sent, to a channel or a group."""
+        Channel("task").send({"data": b"\xff"}, delay=60)
+        Group("all").send({"number": 1}, delay=60)
+        Group("all").add("task")
+        self.assertEqual(set(Job.objects.values_list("task", "state")), {
+            ("delayed:task", State.WAITING), ("delayed-group:all", State.WAITING),
+        })  # fmt: skip
+        self.assertEqual((run_jobs(), self.received()), ([], []))
+        self.make_due()
+        self.assertEqual(len(run_jobs()), 2)
+        self.assertEqual((self.received(), Job.objects.count()), ([{"data": b"\xff"}, {"number": 1}], 0))
+
+    def test_transaction(self) -> None:
+        """It belongs to the transaction in which it is sent."""
+        with self.assertRaises(KeyError), transaction.atomic():
+            Channel("task").send({"number": 1}, delay=5)
+            raise KeyError
+        self.assertFalse(Job.objects.exists())
+
+    def test_channels_1(self) -> None:
+        """The channel and the model of Channels 1 store jobs, too; what cannot be sent is set aside, as ever."""
+        delays = Delays("default", self.layer)
+        delays.store(Message({"channel": "task", "delay": 0, "content": {"n": 1}}, "asgi.delay", self.layer))
+        with self.assertLogs("channelserver.delay", "ERROR"):
+            delays.store(Message({"channel": "task", "delay": "soon", "content": {}}, "asgi.delay", self.layer))
+        DelayedMessage(channel_name="task", content='{"n": 2}', delay=0).save()
+        self.assertEqual([message.channel_name for message in DelayedMessage.objects.all()], ["task"])
+        self.assertEqual(DelayedMessage.objects.set_aside().count(), 1)
+        self.assertEqual(len(run_jobs()), 2)
+        self.assertEqual(self.received(), [{"n": 1}, {"n": 2}])
+
+    def test_full(self) -> None:
+        """If the channel is full, the message waits a second, as often as it takes."""
+        for number in range(3):
+            Channel("task").send({"n": number}, delay=1)
+        self.make_due()
+        run_jobs()
+        row = Job.objects.get()
+        self.assertEqual((row.state, row.attempt, row.failures), (State.WAITING, 0, 0))
+        self.assertEqual(len(self.received()), 2)
+        self.make_due()
+        run_jobs()
+        self.assertEqual((self.received(), Job.objects.count()), ([{"n": 2}], 0))
+
+    def test_invalid(self) -> None:
+        """What can never be sent is a dead job, with the reason."""
+        Channel("task").send({}, delay=1)
+        Job.objects.update(task="delayed:no name", run_at=timezone.now())
+        with self.assertLogs("channelserver.delay", "ERROR"):
+            run_jobs()
+        self.assertEqual((Job.objects.get().state, JobError.objects.count()), (State.DEAD, 1))
+
+    def test_moved(self) -> None:
+        """What waits in the other table becomes jobs, but for what is set aside."""
+        keeper, keeping.keeper = keeping.keeper, None
+        try:
+            for problem in ("", "bad"):
+                DelayedMessage(channel_name="task", content='{"n": 1}', delay=0, problem=problem).save()
+            DelayedMessage(channel_name="task", content="{", delay=0).save()
+        finally:
+            keeping.keeper = keeper
+        with self.assertLogs("channelserver.delay", "ERROR"):
+            delayed.take_over("default")
+        self.assertEqual((Job.objects.count(), DelayedMessage.objects.set_aside().count()), (1, 2))
+        self.assertEqual(DelayedMessage.objects.count(), 2)
+
+    def test_rundelay(self) -> None:
+        """``rundelay`` sends what is due, and knows when the next message is."""
+        for delay in (1, 60):
+            Channel("task").send({"n": delay}, delay=delay)
+        first, last = Job.objects.order_by("run_at")
+        Job.objects.filter(pk=first.pk).update(run_at=timezone.now())
+        self.assertEqual(Delays("default", self.layer).look(), last.run_at.timestamp())
+        self.assertEqual((self.received(), Job.objects.count()), ([{"n": 1}], 1))
 
 
 class ScheduleTests(DatabaseTestCase):

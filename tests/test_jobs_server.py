@@ -262,6 +262,46 @@ class OneServerTests(JobsTestCase):
         self.assertLessEqual(after - before, 2)
 
 
+class DelayedTests(JobsTestCase):
+    """Delayed messages are jobs in a project that has jobs."""
+
+    extra_settings = (
+        SETTINGS
+        + """
+    INSTALLED_APPS += ["channelserver.delay"]
+    """
+    )
+
+    def send(self, call: str) -> None:
+        self.manage("shell", "-c", f"from channelserver import Channel; {call}")
+
+    def test_there(self) -> None:
+        """``migrate`` moves what waits; ``asgi.delay`` is as in Channels 1; a message outlives its server."""
+        connection = sqlite3.connect(self.folder / "db.sqlite3")
+        connection.execute(
+            "INSERT INTO channelserver_delay_delayedmessage "
+            "(due_date, layer, channel_name, to_group, content, problem) "
+            "VALUES ('2026-01-01 10:00:00', 'default', 'noted', 0, '{\"key\": \"old\"}', '')"
+        )
+        connection.commit()
+        connection.close()
+        self.manage("migrate", "--verbosity", "0")
+        self.assertEqual(self.rows("SELECT task, 1 FROM channelserver_jobs_job"), {"delayed:noted": 1})
+        self.assertEqual(self.rows("SELECT 'left', count(*) FROM channelserver_delay_delayedmessage"), {"left": 0})
+        server = self.start()
+        wait_until(lambda: self.effects()["old"], "the old message")
+        self.send("Channel('asgi.delay').send({'channel': 'noted', 'delay': 10, 'content': {'key': 'new'}})")
+        wait_until(lambda: self.effects()["new"], "the message of Channels 1")
+        self.send("Channel('noted').send({'key': 'late'}, delay=3600)")
+        server.kill()
+        self.start()
+        self.assertEqual(self.rows(), {"waiting": 1})
+        self.manage("jobs", "retry", "--task", "delayed:noted")
+        wait_until(lambda: self.effects()["late"], "the last message")
+        wait_until(lambda: not self.rows(), "the end of its row")
+        self.assertEqual(self.effects(), Counter({"old": 1, "new": 1, "late": 1}))
+
+
 class AdminTests(JobsTestCase):
     """The admin pages."""
 

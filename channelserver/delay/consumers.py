@@ -14,6 +14,7 @@ from django.apps import apps
 from django.db import Error as DatabaseProblem
 from django.utils import timezone
 
+from channelserver.delay import keeping
 from channelserver.delay.timer import DelayTimer
 from channelserver.exceptions import ConsumeLater
 from channelserver.layers.content import copy_content
@@ -114,6 +115,9 @@ class Delays:
     def _send_due(self) -> float | None:
         from channelserver.delay.models import DelayedMessage
 
+        if keeping.keeper is not None:
+            due = keeping.keeper.send_due(self.layer, self.channel_layer)
+            return None if due is None else due.timestamp()
         mine = DelayedMessage.objects.filter(layer=self.layer)
         for message in mine.is_due().order_by("due_date", "pk")[:BATCH]:
             try:

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from channelserver.delay import timer
+from channelserver.delay import keeping, timer
 from channelserver.delay.due import due_in
 from channelserver.delay.text import from_text, to_text
-from channelserver.layers.base import ChannelFull, DeliveryUnknown
-from channelserver.layers.content import Content, copy_content
-from channelserver.layers.names import DEFAULT_CHANNEL_LAYER, check_channel_name, check_group_name
+from channelserver.layers.base import ChannelFull
+from channelserver.layers.content import Content
+from channelserver.layers.names import DEFAULT_CHANNEL_LAYER
 from channelserver.registry import channel_layers
 
 logger = logging.getLogger("channelserver.delay")
@@ -75,7 +75,14 @@ class DelayedMessage(models.Model):
         self.due_date = due_in(milliseconds / 1000)
 
     def save(self, **kwargs: Any) -> None:
-        """Store it; after the commit, notify the timer of a server in this process."""
+        """Store it; after the commit, notify the timer of a server in this process.
+
+        In a project with jobs a new message is stored as one, and is not in this table.
+        """
+        if keeping.keeper is not None and self._state.adding and not self.problem:
+            content = from_text(self.content)
+            keeping.keeper.storing(self.layer, self.channel_name, content, self.due_date, self.to_group)()
+            return
         super().save(**kwargs)
         if not self.problem:
             due = partial(timer.announce, self.layer, self.due_date.timestamp())
@@ -100,15 +107,8 @@ class DelayedMessage(models.Model):
             with transaction.atomic(using=using):
                 if not self._claim(using):
                     return False
-                content = copy_content(from_text(self.content))
-                (check_group_name if self.to_group else check_channel_name)(self.channel_name)
                 token = f"delayed {using} {self.pk}"
-                try:
-                    channel_layer.dispatch_once(token, self.to_group, self.channel_name, content)
-                except DeliveryUnknown as error:
-                    if channel_layer.sends_once:
-                        raise
-                    channel_layer.drops.record(error.reason, self.channel_name, hint=str(error))
+                keeping.send_once(channel_layer, token, self.to_group, self.channel_name, self.content)
         except ChannelFull as error:
             logger.info("delayed message %s put off: %s", self.pk, error)
             self.delay = requeue_delay
@@ -143,5 +143,7 @@ def storing(layer: str, name: str, content: Content, due: datetime, to_group: bo
 
     :param name: of a channel, or of a group if `to_group`.
     """
+    if keeping.keeper is not None:
+        return keeping.keeper.storing(layer, name, content, due, to_group)
     row = DelayedMessage(layer=layer, channel_name=name, to_group=to_group, content=to_text(content), due_date=due)
     return row.save

@@ -5,7 +5,10 @@ from typing import Any
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import post_delete, post_migrate, post_save
+
+#: The names of :class:`channelserver.jobs.JobBackend`.
+_BACKENDS = ("channelserver.jobs.JobBackend", "channelserver.jobs.backend.JobBackend")
 
 
 class JobsConfig(AppConfig):
@@ -23,9 +26,24 @@ class JobsConfig(AppConfig):
 
         if not IN_DJANGO and not apps.is_installed("django_tasks"):
             checks.register(_check_backends)  # else Django, or django-tasks, checks the backends
+        if any(values.get("BACKEND") in _BACKENDS for values in (getattr(settings, "TASKS", None) or {}).values()):
+            from channelserver.delay import keeping
+            from channelserver.jobs.delayed import Jobs
+
+            keeping.keeper = Jobs()
+            post_migrate.connect(_migrated, sender=self)
         for model in (Schedule, JobQueue):
             post_save.connect(_changed, sender=model)
             post_delete.connect(_changed, sender=model)
+
+
+def _migrated(using: str, **_: Any) -> None:
+    """What waits in the table of delayed messages becomes jobs."""
+    from channelserver.jobs.delayed import take_over
+    from channelserver.jobs.durable import backend_of_project
+
+    if using == backend_of_project().database:
+        take_over(using)
 
 
 def _check_backends(**_: Any) -> list[checks.CheckMessage]:

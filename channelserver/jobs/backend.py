@@ -78,7 +78,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
         values = self._values(task, args, kwargs)
         if values["unique_key"] is not None and (first := self._first(values["unique_key"])) is not None:
             return result_of(first, task)
-        outside = self._foreign_transaction()
+        outside = self.foreign_transaction()
         if outside is not None:
             transaction.on_commit(partial(self._store, values), using=outside)
         elif (first := self._store(values)) is not None:
@@ -129,7 +129,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
             "concurrency": limit,
         }
 
-    def _foreign_transaction(self) -> str | None:
+    def foreign_transaction(self) -> str | None:
         """Return the alias of another database whose transaction is open here."""
         if len(connections.settings) == 1 or connections[self.database].in_atomic_block:
             return None

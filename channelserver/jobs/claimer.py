@@ -27,6 +27,7 @@ from django.db import connections
 from django.utils import timezone
 
 from channelserver.jobs import ends, schedules, store
+from channelserver.jobs.delayed import take_over
 from channelserver.jobs.ends import Outcome
 from channelserver.jobs.listening import Bell, PostgreSQL
 from channelserver.jobs.local import claimers
@@ -249,6 +250,7 @@ class Claimer:
         row = {"host": socket.gethostname(), "pid": os.getpid()}
         JobServer.objects.using(self.using).update_or_create(pk=self._presence.id, defaults=row)
         schedules.store_planned(self.using)
+        take_over(self.using)
         self._next_look = 0.0
 
     def _turn(self) -> float:

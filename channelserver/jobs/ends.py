@@ -29,6 +29,10 @@ _UNSTORABLE = (TypeError, ValueError, DataError, IntegrityError)
 T = TypeVar("T")
 
 
+class LostLeaseError(Exception):
+    """A job was given to another process, because this one seemed dead."""
+
+
 class _OneByOneError(Exception):
     """Another process has the job of one of the attempts."""
 

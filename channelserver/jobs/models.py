@@ -33,6 +33,8 @@ class State(models.TextChoices):
 ENDED = (State.DONE, State.DEAD, State.CANCELLED)
 #: What stands before a channel's name in the place of a task's path, for a durable message; no module is named so.
 CHANNEL = "channel:"
+#: The same for a delayed message to a channel, and to a group.
+DELAYED, DELAYED_GROUP = "delayed:", "delayed-group:"
 #: The state in the words of ``django.tasks``.
 STATUS = {
     State.WAITING: "READY",

@@ -32,9 +32,10 @@ from channelserver.jobs.compat import (
     task_finished,
     task_started,
 )
-from channelserver.jobs.ends import Outcome, end, path_of, text_of
+from channelserver.jobs.delayed import send
+from channelserver.jobs.ends import LostLeaseError, Outcome, end, path_of, text_of
 from channelserver.jobs.marks import Cancel, JobOptions, Retry, options_of
-from channelserver.jobs.models import CHANNEL, Job, State
+from channelserver.jobs.models import DELAYED, DELAYED_GROUP, Job, State
 from channelserver.jobs.presence import Presence
 from channelserver.jobs.results import result_of, task_of
 from channelserver.jobs.store import writing
@@ -48,10 +49,6 @@ UNKNOWN_TASK = JobOptions(retries=5)
 
 class WorkerDied(Exception):  # the name that results show
     """The processes that ran a job died."""
-
-
-class LostLeaseError(Exception):
-    """A job was given to another process, because this one seemed dead."""
 
 
 class Running:
@@ -72,7 +69,7 @@ class Running:
         #: The task, None for a durable message; or what was raised where it should be.
         self.task_or_error: Any = None
         self.options = JobOptions(retries=5)
-        if not job.task.startswith(CHANNEL):
+        if ":" not in job.task:  # else it is a message
             try:
                 self.task_or_error = task_of(job)
                 self.options = options_of(self.task_or_error.func)
@@ -217,6 +214,8 @@ def run(running: Running) -> Outcome | None:
     token = _running.set(running)
     attempt = None
     try:
+        if running.job.task.startswith((DELAYED, DELAYED_GROUP)):
+            return send(running.using, running.job)
         attempt = _Attempt(running)
         attempt.started()
         args, kwargs = attempt.arguments()
@@ -249,7 +248,7 @@ def _call(attempt: _Attempt, args: list[Any], kwargs: dict[str, Any]) -> Any:
 def _run_atomic(running: Running, attempt: _Attempt, args: list[Any], kwargs: dict[str, Any]) -> None:
     """Run it in one transaction with its end, so that both happen or neither does."""
     with Outbox(running.call_later) as outbox:
-        with writing(running.using):
+        with writing(running.using, savepoint=True):  # a test's own transaction goes on
             with running:
                 value = _call(attempt, args, kwargs)
             outcome = attempt.done(value)

@@ -15,8 +15,8 @@ from queue import Empty, SimpleQueue
 
 from django.db import connections
 
-from channelserver.jobs.ends import Outcome
-from channelserver.jobs.runner import LostLeaseError, Running, run
+from channelserver.jobs.ends import LostLeaseError, Outcome
+from channelserver.jobs.runner import Running, run
 from channelserver.workers.django_cleanup import close_old_connections
 from channelserver.workers.threads import NoThreadError, start_thread
 

@@ -15,6 +15,7 @@ from django.db import connections
 
 from channelserver.asgi import ChannelLayerWrapper
 from channelserver.bridge import Bridge
+from channelserver.delay import keeping
 from channelserver.delay.consumers import LOOK_CHANNEL
 from channelserver.delay.timer import DelayTimer
 from channelserver.layers.local import ORDERED_CHANNELS
@@ -221,6 +222,6 @@ def make_workers(
         pool.when_stuck = coroutines.look_soon
     bridge.loop = event_loop
     pool.claimers = make_claimers(values.threads, values.job_threads, bridge.call_later, pool.context.copy)
-    if wrapper.delays is not None:
+    if wrapper.delays is not None and keeping.keeper is None:
         pool.delay_timer = wrapper.delays.make_timer(queues, bridge.call_later)
     return pool

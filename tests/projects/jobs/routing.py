@@ -15,4 +15,8 @@ def echo(message):
     message.reply_channel.send({"text": message["text"]})
 
 
-channel_routing = [route("durable", durable), route("websocket.receive", echo)]
+def noted(message):
+    note(message.content["key"])
+
+
+channel_routing = [route("noted", noted), route("durable", durable), route("websocket.receive", echo)]

@@ -203,7 +203,9 @@ class SystemdTests(ServerTestCase):
         variables["CHANNELSERVER_LOCAL_SOCKET"] += str(os.getpid())  # other tests may run on this machine
         self.assertEqual(command[:2], ["channelserver", "serve"])
         self.write({"routing.py": ROUTING})
-        more = {"CHANNELSERVER_PORT": "0", "CHANNELSERVER_LOG_FORMAT": "text"}
+        port = str(free_port())
+        variables["PORT"] = port
+        more = {"CHANNELSERVER_LOG_FORMAT": "text"}
         server = self.run_process(self.command(*command[1:]), **variables, **more).wait_until_up()
         with server.connect("/") as client:
             done = self.run_process(
@@ -212,7 +214,6 @@ class SystemdTests(ServerTestCase):
             self.assertEqual(done.wait(), 0, done.output)
             self.assertEqual(client.recv(TIMEOUT), "hello")
         check[0] = sys.executable
-        check[-1] = check[-1].replace(":8000/", f":{server.port}/")
-        wait_until(lambda: self.run_process(check).wait() == 0, "the health check")  # it has little patience itself
+        wait_until(lambda: self.run_process(check, PORT=port).wait() == 0, "the health check")  # it has little patience
         self.assertEqual(server.stop(), 0)
-        self.assertEqual(self.run_process(check).wait(), 1)
+        self.assertEqual(self.run_process(check, PORT=port).wait(), 1)

@@ -93,37 +93,35 @@ def read_hello(body: bytes) -> Hello:
     position = 2 + 32  # version, random
     for length_bytes in (1, 2, 1):  # session ID, cipher suites, compression methods
         position += length_bytes + int.from_bytes(body[position : position + length_bytes], "big")
+    position += 2
     name: str | None = None
     protocols: tuple[bytes, ...] = ()
-    for kind, content in _extensions(body[position + 2 :]):
+    end = len(body)
+    while position + 4 <= end:
+        kind, size = body[position] << 8 | body[position + 1], body[position + 2] << 8 | body[position + 3]
+        position += 4 + size
+        if position > end:
+            break
         if kind == _SERVER_NAME:
-            name = _host_name(content)
+            name = _host_name(body[position - size : position])
         elif kind == _ALPN:
-            protocols = tuple(_strings(content[2:], 1))
+            protocols = tuple(_strings(body[position - size + 2 : position]))
     return Hello(name, protocols)
 
 
-def _extensions(data: bytes) -> Iterator[tuple[int, bytes]]:
-    position = 0
-    while len(data) >= position + 4:
-        kind = int.from_bytes(data[position : position + 2], "big")
-        size = int.from_bytes(data[position + 2 : position + 4], "big")
-        position += 4 + size
-        if position <= len(data):
-            yield kind, data[position - size : position]
-
-
 def _host_name(content: bytes) -> str | None:
-    if content[2:3] != b"\0":  # the only kind of name that there is
+    size = int.from_bytes(content[3:5], "big")
+    found = content[5 : 5 + size]
+    # 0 is the only kind of name that there is.
+    if content[2:3] != b"\0" or not found or len(found) != size or not found.isascii():
         return None
-    found = next(_strings(content[3:], 2), b"")
-    return found.decode("ascii").lower().removesuffix(".") if found and found.isascii() else None
+    return found.decode("ascii").lower().removesuffix(".")
 
 
-def _strings(data: bytes, length_bytes: int) -> Iterator[bytes]:
+def _strings(data: bytes) -> Iterator[bytes]:
     position = 0
     while len(data) > position:
-        begin = position + length_bytes
-        position = begin + int.from_bytes(data[position:begin], "big")
+        begin = position + 1
+        position = begin + data[position]
         if position <= len(data):
             yield data[begin:position]

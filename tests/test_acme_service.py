@@ -25,6 +25,7 @@ from channelserver.server.acme.challenges import FOLDER, HTTP_01, Tokens
 from channelserver.server.acme.client import make_agent
 from channelserver.server.acme.served import Served
 from channelserver.server.acme.service import Certificates
+from channelserver.server.acme.sharing import Sharing
 from channelserver.server.acme.store import Store, StoreError
 from channelserver.server.tls.contexts import Contexts
 from tests.pebble import MISSING, Pebble
@@ -122,20 +123,23 @@ class ServiceTestCase(TestCase):
         self.checks += 1
         return self.problem
 
-    def authority(self, pebble: Pebble, **options: Any) -> Authority:
+    def authority(self, pebble: Pebble, folder: str = "", **options: Any) -> Authority:
         """Make what orders at an authority."""
         agent: Any = make_agent(reactor, pebble.ca_file)
         self.addCleanup(agent._pool.closeCachedConnections)
         agent = FakeAgent(agent, self)
-        store = Store(self.folder, pebble.directory)
+        store = Store(folder or self.folder, pebble.directory)
         return Authority(store, agent, reactor, self.clock.seconds, "me@a.test", **options)  # type: ignore[arg-type]
 
-    def service(self, *names: str, rehearsal: Authority | None = None, **options: Any) -> Certificates:
+    def service(
+        self, *names: str, rehearsal: Authority | None = None, folder: str = "", vault: Any = None, **options: Any
+    ) -> Certificates:
         """Make a service for names, as a start of a server does."""
-        authority = self.authority(self.pebble, **options)
-        store = Store(self.folder, self.pebble.directory)
+        authority = self.authority(self.pebble, folder, **options)
+        store = Store(folder or self.folder, self.pebble.directory)
+        sharing = None if vault is None else Sharing(vault, store, "ca", self.clock)
         served = Served(Contexts((b"http/1.1",)), self.tokens, store, [tuple(name.split("+")) for name in names])
-        service = Certificates(served, authority, rehearsal, reactor, self.clock, self.clock.seconds)
+        service = Certificates(served, authority, rehearsal, reactor, self.clock, self.clock.seconds, sharing=sharing)
         service.kinds = (HTTP_01,)
         service.on_renewed = lambda names, pair: self.renewed.append(pair.serial)
         self.addCleanup(service.stopService)
@@ -201,6 +205,19 @@ class FailureTests(ServiceTestCase):
         yield self.run_for(service, 2400)
         self.assertEqual(service.certificates[0].state, "valid")
         self.assertEqual(service.certificates[0].failures, 0)
+
+    @defer.inlineCallbacks
+    def test_two_servers_with_one_folder(self) -> Any:
+        """Of two servers that share a folder one orders, and both serve."""
+        services = [self.service("a.test") for _ in range(2)]
+        for service in services:
+            service.startService()
+        for service in services:
+            yield self.settled(service)
+        yield self.run_for(services[0], 3, 1)
+        yield self.settled(services[1])
+        self.assertEqual([service.certificates[0].state for service in services], ["valid", "valid"])
+        self.assertEqual(self.pebble.count("Added order"), 1)
 
     @defer.inlineCallbacks
     def test_unknown_name(self) -> Any:

@@ -41,6 +41,8 @@ class Certificate:
         #: Whether a process is on it, whether that has come to an order, whether the authority is being asked when to
         #: renew it.
         self.working = self.ordering = self.asking = False
+        #: When other hosts were last asked (POSIX time).
+        self.learned = 0.0
         #: Whether it is not configured, and the project has allowed it.
         self.demanded = False
         #: Whether the rehearsal at the staging authority has succeeded since the last failure.

@@ -173,7 +173,10 @@ class Certificates(service.Service):
         for certificate in list(self.certificates):
             if certificate.working or certificate.asking or certificate not in self.certificates:
                 continue
-            if certificate.pair is not None and certificate.ask_again <= self._now():
+            if self._sharing is not None and not 0 <= self._now() - certificate.learned < LOOK_SECONDS:
+                certificate.asking, certificate.learned = True, self._now()
+                self._run(self._learn(certificate, self._sharing), certificate)
+            elif certificate.pair is not None and certificate.ask_again <= self._now():
                 certificate.asking = True
                 self._run(self._ask(certificate), certificate)
             elif certificate.due()[0] <= self._now() and self._may_order():
@@ -329,6 +332,15 @@ class Certificates(service.Service):
         except AcmeError as error:
             certificate.asked(None, LEAST_ARI_SECONDS)
             _log.debug("no renewal window for {names}: {error}", names=certificate.label, error=error)
+
+    async def _learn(self, certificate: Certificate, sharing: Sharing) -> None:
+        """Serve what another host has ordered."""
+        try:
+            await sharing.learn(certificate)
+        except ChannelFull:
+            return
+        if self._load(certificate):
+            self._renewed(certificate, "another host has ordered it")
 
     async def _check(self, certificate: Certificate) -> None:
         """Look whether the names lead here, before the first order.

@@ -98,6 +98,7 @@ class Sharing:
 
         :raises ChannelFull: the others cannot be reached.
         """
+        await self._vault.ready()
         found = await self._vault.get(self._name(certificate))
         known = certificate.pair
         if isinstance(found, dict):

@@ -17,7 +17,7 @@ The states are *open*, *leaving* (GOAWAY was sent: what runs is finished, new st
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from h2 import events
@@ -32,7 +32,7 @@ from channelserver.server.http.dispatch import Dispatcher
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http2 import frames
 from channelserver.server.http2.frames import FrameReader, Violation, goaway
-from channelserver.server.http2.head import Malformed, check_trailers, read_head
+from channelserver.server.http2.head import KnownFields, Malformed, check_trailers, read_head
 from channelserver.server.http2.kept import IDLE_BYTES, Kept
 from channelserver.server.http2.queue import HOLD, RequestQueue
 from channelserver.server.http2.state import MAX_TABLE, max_header_list, new_state
@@ -56,8 +56,8 @@ class HTTP2Connection(Connection):
     """The protocol of one connection."""
 
     __slots__ = (
-        "_backlog", "_begun", "_frames", "_frames_left", "_h2", "_last", "_reading", "_scheduled", "_streams", "_turn",
-        "_unfinished_turn", "_unflushed", "_work", "dispatcher", "memory", "requests", "uploads", "waiting",
+        "_backlog", "_begun", "_frames", "_frames_left", "_h2", "_known", "_last", "_reading", "_scheduled", "_streams",
+        "_turn", "_unfinished_turn", "_unflushed", "_work", "dispatcher", "memory", "requests", "uploads", "waiting",
     )  # fmt: skip
 
     def __init__(self, site: Site, peer: str | None, dispatcher: Dispatcher) -> None:
@@ -69,6 +69,7 @@ class HTTP2Connection(Connection):
         self._h2 = new_state(most)
         # A head somewhat over the limits gets its answer; one far over them ends the connection before it is read.
         self._frames = FrameReader(site.wheel.now(), 2 * most)
+        self._known = KnownFields()
         self._state = "open"
         self._streams: dict[int, Stream] = {}
         self._last = 0  # the last stream that was opened
@@ -120,13 +121,19 @@ class HTTP2Connection(Connection):
                     continue
                 if kind == frames.SETTINGS:
                     frame = frames.known_settings(frame)
-                happened = self._h2.receive_data(frame)
-                for event in happened:
-                    handle = _HANDLERS.get(type(event))
-                    if handle is not None:
-                        handle(self, event)
-                if not happened:
-                    self._frames.count_ignored(kind, frame, now)
+                fields = self._h2.receive_request(frame) if kind == frames.HEADERS else None
+                if fields is not None:
+                    number = self._h2.highest_inbound_stream_id
+                    self._begin_request(number, fields, True)
+                    self._end_request(number)
+                else:
+                    happened = self._h2.receive_data(frame)
+                    for event in happened:
+                        handle = _HANDLERS.get(type(event))
+                        if handle is not None:
+                            handle(self, event)
+                    if not happened:
+                        self._frames.count_ignored(kind, frame, now)
                 if self._state in ("closing", "closed"):
                     return
                 left -= FRAMES_A_REQUEST if kind == frames.HEADERS else 1
@@ -181,7 +188,9 @@ class HTTP2Connection(Connection):
     # -- what the client sends -----------------------------------------------------------------------------------------
 
     def _on_request(self, event: events.RequestReceived) -> None:
-        number, ended = event.stream_id or 0, event.stream_ended is not None
+        self._begin_request(event.stream_id or 0, event.headers or (), event.stream_ended is not None)
+
+    def _begin_request(self, number: int, fields: Iterable[tuple[bytes, bytes]], ended: bool) -> None:
         if self._state != "open":
             self._reset(number, frames.REFUSED_STREAM)
             self._frames.count_reset(self.site.wheel.now())
@@ -191,7 +200,7 @@ class HTTP2Connection(Connection):
         options = self.site.options
         scheme = self.addresses()["scheme"].encode()
         try:
-            head = read_head(event.headers or (), ended, scheme, options.max_header_fields, options.max_header_bytes)
+            head = read_head(fields, ended, scheme, options.max_header_fields, options.max_header_bytes, self._known)
         except Malformed as error:
             self._break_rule(number, error)
             return
@@ -231,7 +240,10 @@ class HTTP2Connection(Connection):
             self._break_rule(event.stream_id or 0, error)
 
     def _on_end(self, event: events.StreamEnded) -> None:
-        stream = self._streams.get(event.stream_id or 0)
+        self._end_request(event.stream_id or 0)
+
+    def _end_request(self, number: int) -> None:
+        stream = self._streams.get(number)
         if stream is None:
             return
         stream.request_ended = True
@@ -350,7 +362,7 @@ class HTTP2Connection(Connection):
         if stream.fields is not None:
             fields, stream.fields = stream.fields, None
             bare = stream.ended and not stream.waiting
-            state.send_headers(number, fields, end_stream=bare)
+            state.send_head(number, fields, bare)
             if bare:
                 self._stream_sent(stream)
                 return False
@@ -366,7 +378,7 @@ class HTTP2Connection(Connection):
                 self.break_off(stream)
                 return False
             last = stream.ended and not stream.waiting
-            state.send_data(number, data, end_stream=last)
+            state.send_part(number, data, last)
             self._frames.sent(len(data))
             self._unflushed += len(data)
             if last:

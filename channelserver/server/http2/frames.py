@@ -20,7 +20,8 @@ DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 
 #: As the type of the bytes before the first frame.
 BEGINNING = -1
 
-_END_STREAM, _END_HEADERS, _PADDED = 0x1, 0x4, 0x8
+#: Their flags.
+END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x1, 0x4, 0x8, 0x20
 
 #: Error codes (RFC 9113 section 7).
 NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = (
@@ -121,7 +122,7 @@ class FrameReader:
                     break
                 if kind in (HEADERS, CONTINUATION):
                     self._count_block(flags, length)
-                self._weigh(kind, flags, length, buffer[position + 9] if flags & _PADDED and length else 0, now)
+                self._weigh(kind, flags, length, buffer[position + 9] if flags & PADDED and length else 0, now)
                 begin, position = position, end
                 yield kind, buffer[begin:end]
         finally:
@@ -132,11 +133,13 @@ class FrameReader:
         self._buffer += data
 
     def _weigh_block(self, kind: int, flags: int, length: int) -> None:
+        if kind == HEADERS and self._block >= 0:
+            raise Violation("a block of header fields within another one")
         if (length if kind == HEADERS else self._block + length) > self._max_block:
             raise Violation(f"header block over {self._max_block} bytes", ENHANCE_YOUR_CALM)
 
     def _count_block(self, flags: int, length: int) -> None:
-        if flags & _END_HEADERS:
+        if flags & END_HEADERS:
             self._block = -1
         else:
             self._block = max(0, self._block) + length
@@ -144,7 +147,7 @@ class FrameReader:
     def _weigh(self, kind: int, flags: int, length: int, padding: int, now: float) -> None:
         if kind == RST_STREAM:
             self.count_reset(now)
-        elif kind == HEADERS or (kind == DATA and (flags & _END_STREAM or length - padding >= SMALL_DATA_BYTES)):
+        elif kind == HEADERS or (kind == DATA and (flags & END_STREAM or length - padding >= SMALL_DATA_BYTES)):
             return
         else:
             self.count_chatter(now, 1 + length // SETTINGS_BYTES if kind == SETTINGS else 1)
@@ -164,7 +167,7 @@ class FrameReader:
         """
         if kind == DATA:
             self.count_chatter(now)
-        elif kind in (HEADERS, CONTINUATION) and frame[4] & _END_HEADERS:
+        elif kind in (HEADERS, CONTINUATION) and frame[4] & END_HEADERS:
             self.count_reset(now)
 
     def count_request(self) -> None:

@@ -19,7 +19,9 @@ from channelserver.server.http.http1 import (
     RequestHead,
     decode_path,
     is_host,
+    set_host,
 )
+from channelserver.server.http.reader import KEPT_BYTES, KEPT_FIELDS
 
 Fields = Iterable[tuple[bytes, bytes]]
 
@@ -37,8 +39,31 @@ class Malformed(BadRequest):
     """The request is malformed (RFC 9113 section 8.1.1); the stream is reset."""
 
 
+class KnownFields:
+    """The fields of a connection's latest request, apart from pseudo-fields.
+
+    Clients repeat the same ones; those are not checked again.
+    """
+
+    __slots__ = ("fields", "headers", "raw", "size")
+
+    def __init__(self) -> None:
+        #: As they came.
+        self.raw: list[tuple[bytes, bytes]] = []
+        #: As a head has them. Several heads share them, so they are never changed.
+        self.headers: list[list[bytes]] = []
+        self.fields: dict[bytes, bytes] = {}
+        #: The bytes that they would have in HTTP/1.1.
+        self.size = 0
+
+
 def read_head(
-    fields: Fields, ended: bool, scheme: bytes, max_fields: int = MAX_FIELDS, max_bytes: int = MAX_HEAD_BYTES
+    fields: Fields,
+    ended: bool,
+    scheme: bytes,
+    max_fields: int = MAX_FIELDS,
+    max_bytes: int = MAX_HEAD_BYTES,
+    known: KnownFields | None = None,
 ) -> RequestHead:
     """Read a request head.
 
@@ -46,27 +71,27 @@ def read_head(
     :param ended: there is no body.
     :param scheme: of the connection.
     :param max_fields, max_bytes: more are refused; the bytes are those that the head would have in HTTP/1.1.
+    :param known: from the latest head; updated.
     :raises Malformed: the request is malformed.
     :raises BadRequest: it breaks another rule, or one of this server's limits.
     """
     head = RequestHead()
     head.version = "2"
     pseudo: dict[bytes, bytes] = {}
-    for name, value in fields:
-        if name[:1] == b":":
-            if head.headers or name in pseudo or name not in _PSEUDO or not _value(value):
-                raise Malformed("pseudo-header field unknown, repeated or misplaced")
-            pseudo[name] = value
-            continue
-        _check_field(name, value)
-        if name not in head.fields:
-            head.fields[name] = value
-        elif name in SINGLE:
-            raise Malformed(f"field {name.decode()} more than once")
-        elif name == b"accept-encoding":
-            head.fields[name] += b"," + value
-        head.headers.append([name, value])
-    head.size = _check_size(head, pseudo, max_fields, max_bytes)
+    raw = list(fields)
+    number = 0
+    for name, value in raw:
+        if name[:1] != b":":
+            break
+        if name in pseudo or name not in _PSEUDO or not _value(value):
+            raise Malformed("pseudo-header field unknown or repeated")
+        pseudo[name] = value
+        number += 1
+    del raw[:number]
+    if known is None or known.raw != raw:
+        known = _read_fields(raw, known)
+    head.headers, head.fields = known.headers, known.fields
+    head.size = _check_size(head, pseudo, known.size, max_fields, max_bytes)
     _read_method(head, pseudo)
     if pseudo.get(b":scheme") != scheme:
         raise Malformed("no :scheme, or not the connection's")
@@ -76,16 +101,40 @@ def read_head(
     return head
 
 
-def _check_size(head: RequestHead, pseudo: dict[bytes, bytes], max_fields: int, max_bytes: int) -> int:
-    """Return the bytes of a head."""
+def _read_fields(raw: list[tuple[bytes, bytes]], known: KnownFields | None) -> KnownFields:
+    """Check the fields of a request; remember them if they are few."""
+    read = KnownFields()
+    for name, value in raw:
+        if name[:1] == b":":
+            raise Malformed("pseudo-header field misplaced")
+        _check_field(name, value)
+        if name not in read.fields:
+            read.fields[name] = value
+        elif name in SINGLE:
+            raise Malformed(f"field {name.decode()} more than once")
+        elif name == b"accept-encoding":
+            read.fields[name] += b"," + value
+        read.headers.append([name, value])
+    read.size = sum([len(name) + len(value) + 4 for name, value in raw])  # 4: colon, space, CR LF
+    if known is not None and read.size <= KEPT_BYTES and len(raw) <= KEPT_FIELDS:
+        known.raw, known.headers, known.fields, known.size = raw, read.headers, read.fields, read.size
+    return read
+
+
+def _check_size(head: RequestHead, pseudo: dict[bytes, bytes], size: int, max_fields: int, max_bytes: int) -> int:
+    """Return the bytes of a head.
+
+    :param size: those of its fields.
+    """
     line = len(pseudo.get(b":method", b"")) + len(pseudo.get(b":path", b"")) + len("  HTTP/1.1")
     if line > max_bytes:
         raise BadRequest(f"request line over {max_bytes} bytes", 414)
-    pairs = [*head.headers, [b"host", pseudo[b":authority"]]] if b":authority" in pseudo else head.headers
-    size = line + sum([len(name) + len(value) + 4 for name, value in pairs])  # 4: colon, space, CR LF
+    number, size = len(head.headers), size + line
+    if b":authority" in pseudo:
+        number, size = number + 1, size + len("host: \r\n") + len(pseudo[b":authority"])
     if size > max_bytes:
         raise BadRequest(f"request head over {max_bytes} bytes", 431)
-    if len(pairs) > max_fields:
+    if number > max_fields:
         raise BadRequest(f"more than {max_fields} header fields", 431)
     return size
 
@@ -131,8 +180,8 @@ def _read_authority(head: RequestHead, authority: bytes | None) -> None:
     if authority is not None:
         if host is not None and host.lower() != authority.lower():
             raise Malformed("Host field and :authority differ")
-        head.headers[:] = [[b"host", authority], *(pair for pair in head.headers if pair[0] != b"host")]
-        head.fields[b"host"] = host = authority
+        set_host(head, authority)
+        host = authority
     if not host or not is_host(host):
         raise BadRequest("no host, or a malformed one")
 

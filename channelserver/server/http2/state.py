@@ -1,17 +1,31 @@
 """The state of an HTTP/2 connection as the package ``h2`` keeps it, set up for this server.
 
 Runs in the reactor thread; owns nothing.
+
+``h2`` makes objects and events of each frame, which cost more than a Django view. So the frames of most requests
+(HEADERS without a body, and the answer) are read and written here, into the same state; ``h2`` has all others.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from struct import Struct
+
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionState, H2Connection
 from h2.settings import SettingCodes
 from h2.settings import Settings as HTTP2Settings
+from h2.stream import H2Stream, StreamClosedBy, StreamState
+from hpack import Decoder, Encoder, HeaderTuple, HPACKError, OversizedHeaderListError
+from twisted.logger import Logger
 
 from channelserver.server.common.options import Settings
 from channelserver.server.http.body import BODY_IN_MESSAGE
+from channelserver.server.http2 import frames
+from channelserver.server.http2.frames import Violation
+
+_log = Logger("channelserver.server.http2")
 
 #: Streams a client may have open.
 MAX_STREAMS = 100
@@ -23,11 +37,151 @@ FIRST_WINDOW = BODY_IN_MESSAGE
 MAX_TABLE = 4096
 
 
-class _State(H2Connection):
+#: Blocks of header fields of which the contents are known: how many, and bytes in each.
+KNOWN_BLOCKS, KNOWN_BYTES = 16, 64
+#: Streams that ended are forgotten when there are so many.
+TIDY = 16
+
+#: Length in 24 bits, type, flags, stream (RFC 9113 section 4.1).
+_frame_head = Struct(">BHBBI").pack
+#: A block whose fields are all in the tables (RFC 7541 section 6.1), at places below 127: it changes no table.
+_all_known = re.compile(rb"[\x81-\xfe]+").fullmatch
+
+#: Whether ``h2`` keeps what is to be sent where it is added to here; the name is a private one.
+_KNOWN = isinstance(getattr(H2Connection(), "_data_to_send", None), bytearray)
+if not _KNOWN:
+    _log.warn("this version of h2 has no H2Connection._data_to_send: HTTP/2 costs more")
+
+
+class _Encoder(Encoder):
+    """Packs header fields; answers repeat the same ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._blocks: dict[tuple[tuple[bytes, bytes], ...], bytes] = {}  # right as long as the table does not change
+
+    def encode(self, headers: Iterable[tuple[bytes, bytes]], huffman: bool = True) -> bytes:  # type: ignore[override]
+        fields = tuple(headers)
+        block = None if self.header_table.resized else self._blocks.get(fields)
+        if block is None:
+            block = super().encode(fields, huffman)
+            if len(self._blocks) >= KNOWN_BLOCKS or not _all_known(block):
+                self._blocks.clear()
+            elif len(block) <= KNOWN_BYTES:
+                self._blocks[fields] = block
+        return block
+
+
+class _Decoder(Decoder):
+    """Unpacks header fields; clients repeat the same ones."""
+
+    def __init__(self, max_header_list: int) -> None:
+        super().__init__(max_header_list)
+        self._blocks: dict[bytes, list[HeaderTuple]] = {}  # the same
+
+    def decode(self, data: bytes, raw: bool = True) -> list[HeaderTuple]:
+        fields = self._blocks.get(data)
+        if fields is None:
+            fields = list(super().decode(data, raw=True))
+            if len(self._blocks) >= KNOWN_BLOCKS or not _all_known(data):
+                self._blocks.clear()
+            elif len(data) <= KNOWN_BYTES:
+                self._blocks[data] = fields
+        return fields
+
+
+class State(H2Connection):
     """The state of a connection."""
 
     # So many ended streams are remembered, to tell late frames from wrong ones.
     MAX_CLOSED_STREAMS = 1000
+
+    decoder: _Decoder
+
+    def receive_request(self, frame: bytes) -> list[HeaderTuple] | None:
+        """Take a HEADERS frame that is a whole request; return its fields. None: ``receive_data`` must take the frame.
+
+        :raises Violation: the fields cannot be unpacked.
+        """
+        flags, number, begin = frame[4], int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF, 9
+        if flags & frames.PRIORITY:
+            if int.from_bytes(frame[9:13], "big") & 0x7FFFFFFF == number:
+                return None
+            begin = 14
+        if (
+            flags & ~frames.PRIORITY != frames.END_STREAM | frames.END_HEADERS
+            or number <= self.highest_inbound_stream_id
+            or not number % 2
+            or len(frame) <= begin
+            or self.state_machine.state is not ConnectionState.SERVER_OPEN
+            or (len(self.streams) >= TIDY and self.open_inbound_streams >= MAX_STREAMS)
+            or not _KNOWN
+        ):
+            return None
+        try:
+            fields = self.decoder.decode(frame[begin:])
+        except OversizedHeaderListError as error:
+            raise Violation(str(error), frames.ENHANCE_YOUR_CALM) from error
+        except (HPACKError, IndexError, TypeError, UnicodeDecodeError) as error:
+            raise Violation(f"malformed block of header fields: {error}") from error
+        stream = H2Stream(number, self.config, FIRST_WINDOW, self.remote_settings.initial_window_size)
+        stream.max_outbound_frame_size = self.max_outbound_frame_size
+        machine = stream.state_machine
+        machine.state = StreamState.HALF_CLOSED_REMOTE
+        machine.client, machine.headers_received = False, True
+        self.streams[number] = stream
+        self.highest_inbound_stream_id = number
+        return fields
+
+    def send_head(self, number: int, fields: list[tuple[bytes, bytes]], ended: bool) -> None:
+        """Send the head of an answer.
+
+        :param ended: there is no body.
+        """
+        stream = self._answering(number)
+        if stream is None or stream.state_machine.headers_sent:
+            self.send_headers(number, fields, end_stream=ended)
+            return
+        block, kind, flags = self.encoder.encode(fields), frames.HEADERS, frames.END_STREAM if ended else 0
+        while len(block) > frames.MAX_FRAME_BYTES:
+            self._frame(kind, flags, number, block[: frames.MAX_FRAME_BYTES])
+            block, kind, flags = block[frames.MAX_FRAME_BYTES :], frames.CONTINUATION, 0
+        self._frame(kind, flags | frames.END_HEADERS, number, block)
+        stream.state_machine.headers_sent = True
+        if ended:
+            self._ended(stream)
+
+    def send_part(self, number: int, data: bytes | memoryview, ended: bool) -> None:
+        """Send a part of an answer's body, as large as one frame and the windows allow.
+
+        :param ended: it is the last one.
+        """
+        stream = self._answering(number)
+        if stream is None:
+            self.send_data(number, data, end_stream=ended)
+            return
+        self._frame(frames.DATA, frames.END_STREAM if ended else 0, number, data)
+        stream.outbound_flow_control_window -= len(data)
+        self.outbound_flow_control_window -= len(data)
+        if ended:
+            self._ended(stream)
+
+    def _answering(self, number: int) -> H2Stream | None:
+        """Return a stream whose client has sent all and waits for the answer; None: it is not in this state."""
+        stream = self.streams.get(number)
+        if stream is None or stream.state_machine.state is not StreamState.HALF_CLOSED_REMOTE or not _KNOWN:
+            return None
+        return stream
+
+    def _frame(self, kind: int, flags: int, number: int, data: bytes | memoryview) -> None:
+        size = len(data)
+        self._data_to_send += _frame_head(size >> 16, size & 0xFFFF, kind, flags, number)
+        self._data_to_send += data
+
+    @staticmethod
+    def _ended(stream: H2Stream) -> None:
+        stream.state_machine.state = StreamState.CLOSED
+        stream.state_machine.stream_closed_by = StreamClosedBy.SEND_END_STREAM
 
 
 def max_header_list(options: Settings) -> int:
@@ -35,12 +189,12 @@ def max_header_list(options: Settings) -> int:
     return int(options.max_header_bytes + 32 * options.max_header_fields)
 
 
-def new_state(max_header_list: int) -> H2Connection:
+def new_state(max_header_list: int) -> State:
     """Return the state of a new connection, whose settings wait to be sent.
 
     :param max_header_list: the limit announced to the client; a head of more than twice as much ends the connection.
     """
-    state = _State(
+    state = State(
         H2Configuration(
             client_side=False,
             header_encoding=None,
@@ -59,7 +213,7 @@ def new_state(max_header_list: int) -> H2Connection:
             SettingCodes.INITIAL_WINDOW_SIZE: FIRST_WINDOW,
         },
     )
-    state.decoder.max_header_list_size = 2 * max_header_list
+    state.encoder, state.decoder = _Encoder(), _Decoder(2 * max_header_list)
     state.initiate_connection()
     state.increment_flow_control_window(CONNECTION_WINDOW - 65535)
     return state

@@ -188,7 +188,7 @@ class Stream:
         body, body_file = b"", None
         if self._body is not None:
             if b"content-length" not in head.fields:  # frames mark the end of the body, but form parsers need the field
-                head.headers.append([b"content-length", b"%d" % self._body.size])
+                head.headers = [*head.headers, [b"content-length", b"%d" % self._body.size]]
             try:
                 body, body_file = self._body.take()
             except BadRequest as error:

@@ -213,6 +213,8 @@ class RedisMixin(ServerTestCase):
         self.extra_settings = (
             "CHANNEL_LAYERS = {'default': {'BACKEND': 'channelserver.layers.RedisChannelLayer', "
             f"'ROUTING': 'routing.channel_routing', 'CONFIG': {{'hosts': ['{self.redis.url}']}}}}}}\n"
+            "from channelserver.layers.redis import host\n"
+            "host.LIFETIME = 5.0\n"
         )
         super().setUp()
 

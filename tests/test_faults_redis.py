@@ -8,12 +8,17 @@ import re
 import signal
 import socket
 import time
+from concurrent.futures import Future
+from threading import Thread
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.layers import RedisChannelLayer
+from channelserver.layers.base import ChannelFull
 from channelserver.layers.redis import emptied, shard
+from channelserver.layers.redis.answer import Answer
+from channelserver.layers.redis.errors import RedisUnavailable
 from channelserver.layers.redis.replies import ReplyReader
 from channelserver.layers.redis.seal import ReplayError, Sealer
 from tests.process import TIMEOUT, wait_until
@@ -166,6 +171,16 @@ class EmptiedServersTests(RedisServerTestCase):
 class DeathTests(RedisServerTestCase):
     """Processes are killed with messages in their hands."""
 
+    def setUp(self) -> None:
+        """What they had counts as lost a little sooner."""
+        super().setUp()
+        self.set_lifetime(5.0)
+
+    def set_lifetime(self, seconds: float) -> None:
+        """Set how long a process that is cut off may be back."""
+        with open(self.folder / "settings.py", "a") as settings:
+            settings.write(f"\nfrom channelserver.layers.redis import host\nhost.LIFETIME = {seconds}\n")
+
     def hold(self, number: int) -> None:
         """Let all threads of all workers have a message, and as many wait."""
         (self.folder / "hold").touch()
@@ -200,6 +215,49 @@ class DeathTests(RedisServerTestCase):
         wait_until(lambda: len(self.notes("work")) == 3, "the rest")
         self.assertEqual(following.stop(), 0)
         self.assertEqual(following.output.count(" lost: "), 1)
+
+    def test_redis_is_emptied_meanwhile(self) -> None:
+        """What a dead process held is counted although Redis knows nothing of it any more; what others held is not."""
+        dying = self.worker(2)
+        self.hold(2)
+        wait_until(lambda: len(self.notes("work")) == 2, "a busy worker")
+        other = self.worker(2)
+        self.hold(3)
+        wait_until(lambda: len(self.notes("work")) == 4, "another one")
+        dying.kill()
+        self.redis.command("FLUSHDB")
+        other.wait_for(r"2 message.s. to 'any channel' lost: its worker process ended; its host had ended")
+        other.wait_for(r"1 message.s. to 'any channel' lost: Redis emptied")
+        (self.folder / "hold").unlink()
+        self.assertEqual(other.stop(), 0)
+        self.assertEqual(other.output.count(" lost: "), 2)
+
+    def test_cut_off(self) -> None:
+        """A worker that was cut off and taken for dead has consumed its messages: they do not count as lost."""
+        self.set_lifetime(TIMEOUT)
+        proxy = Proxy(self.redis.port)
+        self.addCleanup(proxy.close)
+        direct, self.way = self.way, f"redis://127.0.0.1:{proxy.port}/0"
+        worker = self.worker(2)
+        self.way = direct
+        self.hold(2)
+        wait_until(lambda: len(self.notes("work")) == 2, "a busy worker")
+        proxy.limit(0)
+        other = self.worker(2)
+        other.wait_for("host .* is dead, or cut off")
+        (self.folder / "hold").unlink()
+        wait_until(lambda: len(self.notes("done")) == 2, "the end of the work")
+        proxy.limit(None)
+        keys = [b"channelserver:doubted", *self.keys("held:*")]
+        wait_until(lambda: self.redis.command("EXISTS", *keys) == b":0\r\n", "the report")
+        for each in (worker, other):
+            self.assertEqual(each.stop(), 0)
+            self.assertNotIn(" lost: ", each.output)
+
+    def keys(self, pattern: str) -> list[bytes]:
+        """Return the names of keys."""
+        (words,) = ReplyReader().feed(self.redis.command("KEYS", f"channelserver:{pattern}"))
+        return list(words)
 
     def test_requeue(self) -> None:
         """With it, others consume what the dead process had begun, before what came later; nothing is lost."""
@@ -259,6 +317,74 @@ class SilentNetworkTests(FaultTestCase):
     def test_other_way(self) -> None:
         """Nothing arrives."""
         self.check(back=False)
+
+
+class InTransitTests(FaultTestCase):
+    """The connection breaks while a message is being put in, or taken: nothing is lost, nothing comes twice."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.server = self.redis()
+        self.proxy = Proxy(self.server.port)
+        self.addCleanup(self.proxy.close)
+        self.first = self.layer(f"redis://127.0.0.1:{self.proxy.port}/0", capacity=20)
+        self.second = self.layer(self.server.url, capacity=20)
+
+    def waiting(self) -> list[Any]:
+        """Take all that waits."""
+        found = []
+        while (taken := self.second.receive(["a"]))[0] is not None:
+            found.append(taken[1]["number"])  # type: ignore[index]
+        return found
+
+    def cut_answer(self, limit: int) -> None:
+        """Let the connections break with the next answer, and be made again."""
+        self.until_sent(self.first, "other")
+        cuts = self.proxy.cuts
+        self.proxy.limit(limit)
+
+        def go_on() -> None:
+            wait_until(lambda: self.proxy.cuts > cuts, "the cut")
+            self.proxy.limit(None)
+
+        Thread(target=go_on, daemon=True).start()
+
+    def test_answer_is_lost(self) -> None:
+        """The sender learns that the message has arrived; or that its channel was full."""
+        for number, limit in enumerate((1, 3, 10, 20)):
+            self.cut_answer(limit)
+            (self.first.send if number % 2 else self.first.dispatch_unasked)("a", {"number": number})
+        self.assertEqual(self.waiting(), [0, 1, 2, 3])
+        for number in range(20):
+            self.second.send("a", {"number": number})
+        self.cut_answer(1)
+        with self.assertRaisesRegex(ChannelFull, "is full"):
+            self.first.send("a", {"number": 21})
+        self.assertEqual(self.waiting(), list(range(20)))
+        self.assertEqual(self.first.drops.totals().keys() - {"gap"}, set())
+
+    def test_message_is_lost(self) -> None:
+        """A message that has not arrived does not come later: its sender learns it, or it counts."""
+        self.patch(shard, "ANSWER_SECONDS", 0.5)
+        self.until_sent(self.first, "other")
+        self.proxy.swallow(back=False)
+        with self.assertRaisesRegex(RedisUnavailable, "it did not arrive|cannot be reached"):
+            self.first.send("a", {"number": 1})
+        self.until_sent(self.first, "other")
+        self.proxy.swallow(back=False)
+        self.patch(Answer, "result", lambda answer, seconds: Future.result(answer, 0.1))
+        self.first.dispatch_unasked("a", {"number": 2})  # which does not wait for ever
+        wait_until(lambda: self.lost(self.first).get("no Redis") == 1, "the count")
+        self.assertEqual(self.waiting(), [])
+        self.assertEqual(self.lost(self.first).get("unknown"), None)
+
+    def test_once(self) -> None:
+        """A message with a token that is sent again, perhaps by another process, comes once."""
+        for layer in (self.first, self.first, self.second):
+            layer.dispatch_once("token", False, "a", {"number": 1})
+        self.assertEqual(self.waiting(), [1])
+        self.first.dispatch_once("another", False, "a", {"number": 2})
+        self.assertEqual(self.waiting(), [2])
 
 
 class ReplayTests(FaultTestCase):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,16 @@ class ScriptTestCase(SynchronousTestCase):
             raise answer
         return answer
 
-    #: What the last script of these told of the books: epoch, last change, waiting messages.
-    books: tuple[bytes, int, int] = (b"", 0, 0)
-    booked = frozenset({scripts.PUSH, scripts.PUSH_LANE, scripts.POP, scripts.SEND_GROUP, scripts.BEAT, scripts.SWEEP})
+    #: What the last script of these told of the books: epoch, last change, waiting messages, held ones.
+    books: Sequence[Any] = (b"", 0, 0, 0)
+    booked = frozenset(
+        {
+            scripts.PUSH, scripts.PUSH_LANE, scripts.POP, scripts.FINISH, scripts.RECLAIM, scripts.SEND_GROUP,
+            scripts.BEAT, scripts.SWEEP,
+        }
+    )  # fmt: skip
+    #: The number of the last message that was put in.
+    number = 0
 
     def run_script(self, script: str, *arguments: str | int | bytes) -> Any:
         """Return the script's answer, without the books."""
@@ -98,7 +106,16 @@ class ScriptTestCase(SynchronousTestCase):
         """Let the books be old."""
         begun = int(self.command("TIME")[0]) - 60
         self.command(
-            "HSET", f"{self.prefix}books", "epoch", begun * 1_000_000, "serial", begun * 1_000_000, "waiting", 0
+            "HSET",
+            f"{self.prefix}books",
+            "epoch",
+            begun * 1_000_000,
+            "serial",
+            begun * 1_000_000,
+            "waiting",
+            0,
+            "held",
+            0,
         )
 
     def listen(self, host: str) -> Listener:
@@ -112,11 +129,20 @@ class ScriptTestCase(SynchronousTestCase):
         seconds, micros = self.command("TIME")
         self.command("ZADD", f"{self.prefix}hosts", int(seconds) * 1000 + int(micros) // 1000 + self.late, host)
 
-    def push(self, data: str, channel: str = "work", capacity: int = 10, name: str | None = None) -> Any:
-        return self.run_script(scripts.PUSH, channel, capacity, MINUTE, "p", name or channel, data)
+    def put(self, script: str, *arguments: str | int, connection: int = 1, token: str = "") -> Any:
+        """Put in a message over a connection of host "one"."""
+        self.number += 1
+        return self.run_script(script, "one", connection, self.number, token, *arguments)
+
+    def push(
+        self, data: str, channel: str = "work", capacity: int = 10, name: str | None = None, connection: int = 1,
+        token: str = "",
+    ) -> Any:  # fmt: skip
+        words = (channel, capacity, MINUTE, "p", name or channel, data)
+        return self.put(scripts.PUSH, *words, connection=connection, token=token)
 
     def push_request(self, data: str, reply: str = REPLY) -> Any:
-        return self.run_script(scripts.PUSH, "http.request", 10, MINUTE, "t", reply, data)
+        return self.put(scripts.PUSH, "http.request", 10, MINUTE, "t", reply, data)
 
     def push_lane(
         self,
@@ -127,7 +153,7 @@ class ScriptTestCase(SynchronousTestCase):
         urgent: int = 0,
         lane: str = SOCKET,
     ) -> Any:
-        return self.run_script(scripts.PUSH_LANE, channel, capacity, MINUTE, lane, -1 if urgent else places, data)
+        return self.put(scripts.PUSH_LANE, channel, capacity, MINUTE, lane, -1 if urgent else places, data)
 
     def pop(self, *channels: str, host: str = "one", number: int = 1, wake: int = 0) -> list[bytes]:
         """Take messages of which none has expired; return what was sent."""
@@ -135,9 +161,11 @@ class ScriptTestCase(SynchronousTestCase):
         self.assertEqual(gone, [])
         return list(items[3::5])
 
-    def take(self, *channels: str, host: str = "one", number: int = 1, wake: int = 0, holds: int = 1) -> Any:
+    def take(
+        self, *channels: str, host: str = "one", number: int = 1, wake: int = 0, holds: int = 1, connection: int = 1
+    ) -> Any:
         """Return all that POP tells."""
-        return self.run_script(scripts.POP, host, number, wake, holds, *(channels or ("work",)))
+        return self.run_script(scripts.POP, host, connection, number, wake, holds, *(channels or ("work",)))
 
     def statistics(self, channel: str = "work") -> list[int]:
         """Return messages so far, refused ones and waiting ones."""
@@ -371,21 +399,21 @@ class LaneScriptTests(ScriptTestCase):
         """When the host that had a socket's last message is gone, the next one can be taken."""
         self.push_lane("a")
         self.receive("two")
-        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 0), [b"websocket.receive"])
+        self.run_script(scripts.LEAVE, "two", MINUTE, 3)
         self.push_lane("b")
         self.assertEqual(self.receive(), [b"b"])
 
     def test_what_is_held(self) -> None:
-        """A host holds each message, and those of some channels are kept."""
+        """A host holds each message, and some of them for other workers."""
         self.push("a")
         self.push_request("b")
         self.push_lane("c")
         items, _ = self.take("+work", "http.request", "websocket.receive", host="two", number=9)
         ids = [word.decode() for word in items[4::5]]
-        whats = ["work ", f"http.request {REPLY}", f"websocket.receive {SOCKET}"]
+        whats = ["+work ", f"http.request {REPLY}", f"websocket.receive {SOCKET}"]
         self.assertEqual(self.held("two"), dict(zip(whats, ids, strict=True)))
         kept = self.command("HGETALL", f"{self.prefix}kept:two")
-        self.assertEqual((kept[0].decode(), kept[1][-1:]), (ids[0], b"a"))
+        self.assertEqual([item[-1:] for item in kept[1::2]], [b"a", b"b", b"c"])
         self.run_script(scripts.FINISH, "two", *ids)
         self.assertEqual(self.command("EXISTS", f"{self.prefix}held:two", f"{self.prefix}kept:two"), 0)
 
@@ -424,20 +452,72 @@ class LaneScriptTests(ScriptTestCase):
         self.assertEqual(self.held("one"), {})
 
     def test_reclaim(self) -> None:
-        """What a host that was cut off does not hold is lost: the lane goes on, the client of a request hears it."""
+        """What a host that was cut off does not hold did not arrive: it is put back before all others, in order."""
         listener = self.listen("one")
         self.push_request("a")
         self.push_request("b", "http.response.one!4")
         self.push_lane("c")
         self.push_lane("d")
-        self.assertEqual(self.pop("http.request", "websocket.receive", host="two", number=9), [b"a", b"c", b"b"])
+        self.push("e")
+        self.push("f")
+        taken = self.pop("http.request", "websocket.receive", "work", host="two", number=9)
+        self.assertEqual(taken, [b"a", b"c", b"e", b"b", b"f"])
+        waiting = self.books[2]
+        self.push("g")
+        self.push_request("h")
         what = f"http.request {REPLY}"
-        lost = self.run_script(scripts.RECLAIM, "two", 0, self.held("two")[what], what)
-        self.assertEqual(sorted(lost), [b"http.request", b"websocket.receive"])
-        self.assertEqual(listener.heard(), [b"fhttp.response.one!4"])
+        back, lost = self.run_script(scripts.RECLAIM, "two", 0, self.held("two")[what], what)
+        self.assertEqual((sorted(back), lost), ([b"http.request", b"websocket.receive", b"work", b"work"], []))
+        self.assertEqual(self.books[2], waiting + 2 + 4)
+        self.assertEqual((listener.heard(), list(self.held("two"))), ([], [what]))
+        self.assertEqual(self.pop(number=9), [b"e", b"f", b"g"])
+        self.assertEqual(self.pop("http.request", number=9), [b"b", b"h"])
+        self.assertEqual(self.receive(), [b"c"])
+        self.finish("one", SOCKET)
         self.assertEqual(self.receive(), [b"d"])
-        self.run_script(scripts.RECLAIM, "two", 0)
-        self.assertEqual(listener.heard(), [b"f" + REPLY.encode()])
+
+    def test_too_late(self) -> None:
+        """What comes over a connection after the next one has greeted does nothing."""
+        self.push("a")
+        self.assertEqual(self.run_script(scripts.GREET, "one", 2), [b"1", []])
+        self.push("b")
+        self.assertEqual(self.take("work"), [[], []])
+        self.assertEqual(self.statistics(), [1, 0, 1])
+        self.assertEqual(self.push("c", connection=2), [1, 0])
+        self.assertEqual(self.take("work", number=9, connection=2)[0][3::5], [b"a", b"c"])
+        self.assertEqual(self.run_script(scripts.GREET, "three", 3), [])
+
+    def test_what_has_arrived(self) -> None:
+        """A host that greets learns the last message that arrived, and for which there was no room."""
+        self.push("a", capacity=1)
+        self.push("b", capacity=1)
+        self.push_lane("c")
+        for connection in (2, 3):  # the answer may have been lost
+            self.assertEqual(self.run_script(scripts.GREET, "one", connection), [b"3", [b"2"]])
+
+    def test_token(self) -> None:
+        """A message with a token is put in once; one for which there was no room, when there is."""
+        self.push("a")
+        self.assertEqual(self.push("b", capacity=1, token="b"), [0, 0])
+        for _ in range(2):
+            self.assertEqual(self.push("b", token="b"), [1, 0])
+        self.assertEqual(self.pop(number=9), [b"a", b"b"])
+        for _ in range(2):
+            self.put(scripts.PUSH_LANE, "websocket.receive", 10, MINUTE, SOCKET, 10, "c", token="c")
+        self.assertEqual(self.receive(), [b"c"])
+        self.finish("one", SOCKET)
+        self.assertEqual(self.receive(), [])
+
+    def test_lane_that_went_on(self) -> None:
+        """A message whose lane went on before it ended goes to another worker in no order."""
+        self.push_lane("a")
+        self.take("+websocket.receive", host="two")
+        self.finish("two", SOCKET, "~")
+        self.run_script(scripts.LEAVE, "two", MINUTE, 3)
+        for _ in range(2):
+            (item,) = [self.receive()]
+            self.assertEqual(item, [b"a"])
+            self.run_script(scripts.RECLAIM, "one", 0)
 
     def test_finished_ones_are_not_reclaimed(self) -> None:
         """What has been consumed is no longer in the host's hands."""
@@ -451,11 +531,11 @@ class LaneScriptTests(ScriptTestCase):
     def test_reclaim_when_emptied(self) -> None:
         """A Redis that has been emptied is told what a host holds: the lane stays busy until it is consumed."""
         words = ("17", f"websocket.receive {SOCKET}", "18", "work ")
-        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 1, *words), [])
+        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 1, *words), [[], []])
         self.assertEqual(self.held("two"), dict(zip(words[1::2], words[::2], strict=True)))
         self.push("c")
         self.assertEqual(self.pop(host="two"), [b"c"])
-        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 1, *words), [], "it may be on its way")
+        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 1, *words), [[], []], "it may be on its way")
         self.push_lane("b")
         self.assertEqual(self.receive(), [])
         self.run_script(scripts.FINISH, "two", "17")
@@ -612,10 +692,10 @@ class ExpiryTests(ScriptTestCase):
         self.run_script(scripts.JOIN_QUEUE, "group", "work", MINUTE, 10, "m")
         keys = {key.decode().removeprefix(self.prefix) for key in self.command("KEYS", f"{self.prefix}*")}
         lasting = {key for key in keys if self.command("PTTL", self.prefix + key) < 0}
-        self.assertEqual(lasting, {"books", "busy", "channels", "size", "held:two", "joined:one"})
+        self.assertEqual(lasting, {"books", "busy", "channels", "size", "held:two", "kept:two", "joined:one"})
         self.assertEqual(keys - lasting, {
             "q:work", "q:websocket.receive", f"lane:{OTHER}", "group:group", "queued:group", "reach:group",
-            "meta:work:messages_count", "meta:websocket.receive:messages_count",
+            "meta:work:messages_count", "meta:websocket.receive:messages_count", "sent:one",
         })  # fmt: skip
 
 
@@ -635,35 +715,63 @@ class DeadHostScriptTests(ScriptTestCase):
     def remove(self, *hosts: str) -> list[bytes | int]:
         return list(self.run_script(scripts.REMOVE_DEAD, 20 * SECOND, 2 * SECOND, MINUTE, 3, *hosts))
 
-    def assert_two(self, removed: list[Any]) -> None:
-        """Assert that "two" was removed, with a message of each of two channels."""
-        (name, rows) = removed
-        self.assertEqual(name, b"two")
-        self.assert_lost(rows)
+    def assert_two(self, removed: list[Any], before: int = 0, lost: int = 1) -> None:
+        """Assert that "two" was removed, and how many messages of each of two channels count as lost."""
+        (name, *first, rows) = removed
+        self.assertEqual((name, first), (b"two", [before]))
+        self.assert_lost(rows, lost)
 
-    def assert_lost(self, rows: list[Any]) -> None:
-        """Assert that a message of each of two channels is lost."""
+    def assert_lost(self, rows: list[Any], lost: int = 1) -> None:
+        """Assert how many messages of each of two channels are lost."""
         found = {rows[at]: rows[at + 1 : at + 4] for at in range(0, len(rows), 4)}
-        self.assertEqual(found, {b"http.request": [1, 0, 0], b"websocket.receive": [1, 0, 0]})
+        self.assertEqual(found, {b"http.request": [lost, 0, 0], b"websocket.receive": [lost, 0, 0]})
 
-    def assert_removed(self, listener: Listener) -> None:
+    def assert_removed(self, listener: Listener, *held: str) -> None:
         """Assert that nothing of "two" is left: the client has its answer, the socket's next message can be taken."""
         self.assertEqual(listener.heard(), [b"f" + REPLY.encode()])
         self.assertEqual(self.pop("websocket.receive", host="one"), [b"b"])
         self.assertEqual(self.command("ZRANGE", f"{self.prefix}hosts", 0, -1), [b"one"])
         self.assertEqual(self.run_script(scripts.MEMBERS, "group", 20 * SECOND), [])
-        left = {self.prefix + key for key in ("reach:group", "group:group", "joined:two", "held:two")}
-        self.assertEqual(left & {key.decode() for key in self.command("KEYS", f"{self.prefix}*")}, set())
+        left = {"reach:group", "group:group", "joined:two", "held:two"}
+        left &= {key.decode().removeprefix(self.prefix) for key in self.command("KEYS", f"{self.prefix}*")}
+        self.assertEqual(left, set(held))
 
     def test_one_that_does_not_listen(self) -> None:
-        """It is dead after the shorter time."""
+        """It is dead after the shorter time. What it held counts as lost after the longer one."""
         listener = self.listen("one")
         self.assertEqual(self.remove("two", "nobody"), [])
         self.late = 3 * SECOND
         self.beat("one")
-        self.assert_two(self.remove("one", "two", "nobody"))
-        self.assert_removed(listener)
+        self.assert_two(self.remove("one", "two", "nobody"), lost=0)
+        self.assert_removed(listener, "held:two")
         self.assertEqual(self.remove("two"), [], "removed twice")
+        self.late = 21 * SECOND
+        self.beat("one")
+        self.assertEqual(self.run_script(scripts.BEAT, "one", 2 * SECOND, 20 * SECOND), [0, [b"two"]])
+        self.assert_two(self.remove("two"), 1)
+        self.assertEqual(self.command("KEYS", f"{self.prefix}*two"), [])
+        self.assertEqual(self.remove("two"), [], "removed again")
+
+    def test_one_that_was_cut_off(self) -> None:
+        """When it is back, what it has consumed does not count as lost; what it never got waits again, or is lost."""
+        self.push("d")
+        self.push("e")
+        self.push("f")
+        self.assertEqual(self.pop(host="two", number=3), [b"d", b"e", b"f"])
+        self.late = 3 * SECOND
+        self.remove("two")
+        everything = self.command("HGETALL", f"{self.prefix}held:two")
+        pairs = zip(everything[::2], everything[1::2], strict=True)
+        of_work = sorted(number.decode() for number, what in pairs if what == b"work ")
+        self.run_script(scripts.FINISH, "two", of_work[0])
+        back, lost = self.run_script(scripts.RECLAIM, "two", 0, of_work[1], "work ")
+        self.assertEqual((back, sorted(lost)), ([b"work"], [b"http.request", b"websocket.receive"]))
+        self.assertEqual(self.pop(number=9), [b"f"])
+        self.run_script(scripts.BEAT, "two", 2 * SECOND, 20 * SECOND)
+        self.run_script(scripts.FINISH, "two", of_work[1])
+        self.late = 40 * SECOND
+        self.assertEqual(self.run_script(scripts.BEAT, "two", 2 * SECOND, 20 * SECOND)[1], [b"one"])
+        self.assertEqual(self.remove("two"), [])
 
     def test_one_that_listens(self) -> None:
         """It may be only slow: it is dead after the longer time."""
@@ -690,13 +798,13 @@ class DeadHostScriptTests(ScriptTestCase):
         self.push_lane("k", "own", lane=f"own {REPLY}")
         self.push_lane("l", "own", lane=f"own {REPLY}")
         self.late = 50 * SECOND
-        before = self.run_script(scripts.BEAT, "two", 2 * SECOND) and self.books[2]
+        before = self.run_script(scripts.BEAT, "two", 2 * SECOND, 20 * SECOND) and self.books[2]
         for deaths in range(3):
             items, _ = self.take("+work", "+own", host=f"h{deaths}", number=3)
             self.assertEqual(items[3::5], [b"x", b"k", b"y"])
             rows = self.run_script(scripts.LEAVE, f"h{deaths}", MINUTE, 3)
             self.assertEqual(sorted(rows[at : at + 4] for at in (0, 4)), [[b"own", 0, 0, 1], [b"work", 0, 0, 2]])
-            self.run_script(scripts.BEAT, "two", 2 * SECOND)
+            self.run_script(scripts.BEAT, "two", 2 * SECOND, 20 * SECOND)
             self.assertEqual(self.books[2], before)
         items, _ = self.take("+work", "+own", host="last", number=3)
         self.assertEqual(items[3::5], [b"x", b"k", b"y"])
@@ -732,31 +840,60 @@ class BooksScriptTests(ScriptTestCase):
         self.push("b")
         last = self.books
         self.command("DEL", *self.command("KEYS", f"{self.prefix}*"))
-        added, silent = self.run_script(scripts.BEAT, "one", 2 * SECOND)
+        added, silent = self.run_script(scripts.BEAT, "one", 2 * SECOND, 20 * SECOND)
         self.assertEqual((added, silent, self.books[2]), (1, [], 0))
         self.assertGreater(int(self.books[0]), int(last[0]))
         self.assertGreater(self.books[1], last[1])
-        told = [self.run_script(scripts.EMPTIED, *words) for words in ((*first, ""), (*last, MINUTE), (*first, ""))]
-        self.assertEqual(told, [[0, 0, 1], [0, 0, 2], [0, 0, 2]])
+        told = [
+            self.run_script(scripts.EMPTIED, *books, "one", 0, what)
+            for books, what in ((first, ""), (last, MINUTE), (first, ""))
+        ]
+        self.assertEqual(told, [[0, 0, 1, 0], [0, 0, 2, 0], [0, 0, 2, 0]])
         self.age()
-        self.assertEqual(self.run_script(scripts.EMPTIED, *first, SECOND), [1, 1, 2])
-        self.assertEqual(self.run_script(scripts.EMPTIED, *last, SECOND), [0, 1, 2])
+        self.assertEqual(self.run_script(scripts.EMPTIED, *first, "one", 0, SECOND), [1, 1, 2, 0])
+        self.assertEqual(self.run_script(scripts.EMPTIED, *last, "one", 0, SECOND), [0, 1, 2, 0])
+
+    def test_held(self) -> None:
+        """The books tell how many messages are held; those that no host tells of when Redis was emptied are lost."""
+        for data in "abcdef":
+            self.push(data)
+        self.push_lane("g")
+        self.take("+work", host="two", number=2)
+        self.take(host="one", number=2)
+        self.take("websocket.receive", host="three", number=9)
+        self.assertEqual(self.books[2:], [2, 5])
+        self.run_script(scripts.LEAVE, "two", MINUTE, 3)
+        self.finish("three", SOCKET, "~")
+        self.assertEqual(self.books[2:], [4, 3])
+        self.finish("three", "")
+        self.assertEqual(self.books[2:], [4, 2])
+        self.run_script(scripts.RECLAIM, "one", 0, max(self.held("one").values()), "work ")
+        self.assertEqual(self.books[2:], [5, 1])
+        self.take(host="two", number=2)
+        before = self.books
+        self.command("DEL", *self.command("KEYS", f"{self.prefix}*"))
+        self.run_script(scripts.RECLAIM, "two", 1, "8", "work ", "9", "work ")
+        self.assertEqual(self.books[2:], [0, 2])
+        self.age()
+        for _ in range(2):
+            self.run_script(scripts.EMPTIED, *before, "two", 2, "")
+        self.assertEqual(self.run_script(scripts.EMPTIED, *before, "three", 0, SECOND), [1, 1, 3, 1])
 
     def test_counted_before_it_was_emptied_again(self) -> None:
         """Hosts tell a Redis that was emptied again what has been counted; it is not counted again."""
         self.push("a")
         books = self.books
-        self.run_script(scripts.EMPTIED, *books, "")
-        self.run_script(scripts.EMPTIED, *books, "counted")
+        self.run_script(scripts.EMPTIED, *books, "one", 0, "")
+        self.run_script(scripts.EMPTIED, *books, "one", 0, "counted")
         self.age()
-        self.assertEqual(self.run_script(scripts.EMPTIED, *books, SECOND), [0, 1, 1])
+        self.assertEqual(self.run_script(scripts.EMPTIED, *books, "one", 0, SECOND), [0, 1, 1, 0])
 
     def test_silent(self) -> None:
         """A sign of life tells which hosts give none."""
-        self.run_script(scripts.BEAT, "one", 2 * SECOND)
+        self.run_script(scripts.BEAT, "one", 2 * SECOND, 20 * SECOND)
         self.late = 3 * SECOND
-        self.assertEqual(self.run_script(scripts.BEAT, "two", 2 * SECOND), [1, [b"one"]])
-        self.assertEqual(self.run_script(scripts.BEAT, "two", 2 * SECOND)[0], 0)
+        self.assertEqual(self.run_script(scripts.BEAT, "two", 2 * SECOND, 20 * SECOND), [1, [b"one"]])
+        self.assertEqual(self.run_script(scripts.BEAT, "two", 2 * SECOND, 20 * SECOND)[0], 0)
 
     def test_sweep(self) -> None:
         """Expired messages that nobody takes are counted, too, once."""

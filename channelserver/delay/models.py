@@ -9,7 +9,9 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
+from platform import node
 from typing import Any, ClassVar
+from zlib import crc32
 
 from django.db import connections, models, router, transaction
 from django.utils import timezone
@@ -92,8 +94,7 @@ class DelayedMessage(models.Model):
         """Send and delete it, unless another process does. If its channel is full, postpone it.
 
         One transaction deletes and sends it: if the process or the database fails in between, the message stays in the
-        table, and the next look sends it, or, if it had left already, learns that from the layer. Redis does not know:
-        there it comes twice; and if nobody knows whether it has arrived, it counts as lost.
+        table, and the next look sends it, or, if it had left already, learns that from the layer.
 
         :param channel_layer: default: the layer that ``layer`` names.
         :param requeue_delay: milliseconds to postpone it.
@@ -107,7 +108,9 @@ class DelayedMessage(models.Model):
             with transaction.atomic(using=using):
                 if not self._claim(using):
                     return False
-                token = f"delayed {using} {self.pk}"
+                # Sites with databases of their own may share a layer.
+                where = node() if connections[using].vendor == "sqlite" else ""
+                token = f"delayed {using} {self.pk} {crc32(f'{where}{self.content}'.encode())}"
                 keeping.send_once(channel_layer, token, self.to_group, self.channel_name, self.content)
         except ChannelFull as error:
             logger.info("delayed message %s put off: %s", self.pk, error)

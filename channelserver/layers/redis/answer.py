@@ -33,9 +33,10 @@ class Answer(Future[Any]):
 
         begin(host, begun)
 
-    def wait(self, seconds: float) -> Any:
+    def wait(self, seconds: float, late: Callable[[Future[Any]], object] | None = None) -> Any:
         """Return the result. The waiting thread.
 
+        :param late: called with this in the reactor's thread when a late result is there; None is returned then.
         :raises RedisUnavailable: it is not there in time.
         """
         try:
@@ -43,6 +44,9 @@ class Answer(Future[Any]):
         except TimeoutError:
             if self.cancel():
                 raise RedisUnavailable(f"Redis could not be reached within {seconds:g} s") from None
+            if late is not None:
+                self.add_done_callback(late)
+                return None
             raise DeliveryUnknown(
                 f"Redis did not answer within {seconds:g} s; the message may or may not have arrived"
             ) from None

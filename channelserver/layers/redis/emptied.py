@@ -1,10 +1,10 @@
-"""Counts the messages that waited in a Redis when it was emptied.
+"""Counts the messages that waited in a Redis when it was emptied, or that a dead host held.
 
 Runs in the thread of the reactor; owns what this host knew of the Redis before.
 
-The host that made the last change of a queue knows how many messages waited. So each host tells Redis what it knew of
-the former books; later, the first one that asks counts what the best of them knew. If Redis is emptied again
-meanwhile, they tell it again.
+The host that made the last change of a queue knows how many messages waited, and how many hosts held. So each host
+tells Redis what it knew of the former books, and how many of these messages it has; later, the first one that asks
+counts what the best of them knew. If Redis is emptied again meanwhile, they tell it again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ TOLD, KNOWN = 3.0, 60.0
 class _Former:
     """The former books of a server."""
 
-    def __init__(self, shard: Shard, books: Books, since: float) -> None:
+    def __init__(self, shard: Shard, books: Books, held: int, since: float) -> None:
         self.shard = shard
         self.books = books
+        self.held = held
         self.since = since
         self.counted = False
 
@@ -35,19 +36,24 @@ class _Former:
 class Emptied:
     """What one host knew of books that are gone.
 
+    :param name: of the host.
     :param asks: whether it counts; not if it may end at any time.
     """
 
-    def __init__(self, reactor: IReactorTime, asks: bool, drops: DropCounter) -> None:
+    def __init__(self, name: str, reactor: IReactorTime, asks: bool, drops: DropCounter) -> None:
         self.asks = asks
+        self._name = name
         self._reactor = reactor
         self._drops = drops
         self._former: list[_Former] = []
 
-    def tell(self, shard: Shard, books: Books) -> None:
-        """Tell the other hosts what this one knew of a server that has been emptied."""
+    def tell(self, shard: Shard, books: Books, held: int) -> None:
+        """Tell the other hosts what this one knew of a server that has been emptied.
+
+        :param held: how many messages this host has that it held for it.
+        """
         now = self._reactor.seconds()
-        former = _Former(shard, books, now)
+        former = _Former(shard, books, held, now)
         self._former = [one for one in self._former if one.since > now - KNOWN] + [former]
         for one in self._former:
             if one.shard is shard:
@@ -56,7 +62,7 @@ class Emptied:
             self._reactor.callLater(TOLD, self._ask, former)
 
     def _run(self, former: _Former, what: str | int) -> Any:
-        return former.shard.run(scripts.EMPTIED, *former.books, what)
+        return former.shard.run(scripts.EMPTIED, *former.books, self._name, former.held, what)
 
     def _ask(self, former: _Former) -> None:
         def again(_: Failure | None = None) -> None:
@@ -64,11 +70,12 @@ class Emptied:
                 self._reactor.callLater(TOLD, self._ask, former)
 
         def told(answer: list[int]) -> None:
-            own, counted, waiting = answer
+            own, counted, waiting, died = answer
             former.counted = bool(counted)
             if own:
                 hint = f"they waited in Redis {former.shard.address}"
                 self._drops.record(Reason.EMPTIED, "any channel", waiting, hint)
+                self._drops.record(Reason.DIED, "any channel", died, "its host had ended when Redis was emptied")
             elif not counted:
                 again()  # emptied again: the others have to tell it again
 

@@ -81,24 +81,29 @@ class Fetcher:
         self._unanswered: dict[Shard, int] = {}  # how many messages an answer that was lost had at most
         self._stopped = False
         self._finished: dict[Shard, list[str]] = {}
+        self._reported: Counter[Shard] = Counter()  # how many of them are being reported
         self._reporting = False
 
     def connected(self, shard: Shard, emptied: bool = False) -> None:
-        """There is a new connection to a server. What was being sent over the last one did not arrive.
+        """There is a new connection to a server. What was being sent over the last one did not arrive, and waits again.
 
         :param emptied: the server has forgotten what this process holds.
         """
+        self.report()  # what has been consumed must not come again
         held = [word for where, *claim in (one.claim for one in self._outstanding) if where is shard for word in claim]
         if emptied:  # before the server could tell how many messages were in the answer
             hint = "the answer was lost, and then Redis was emptied; it had so many messages at most"
             self._drops.record(Reason.UNKNOWN, "any channel", self._unanswered.pop(shard, 0), hint)
-        reclaimed = shard.run(scripts.RECLAIM, self._host, int(emptied), *held)
+        reclaimed = shard.change(scripts.RECLAIM, self._host, int(emptied), *held)
         reclaimed.addCallbacks(self._not_arrived, lambda failure: None, callbackArgs=(shard,))
         self.ready(shard)
 
-    def _not_arrived(self, channels: list[bytes], shard: Shard) -> None:
+    def _not_arrived(self, answer: list[Any], shard: Shard) -> None:
         self._unanswered.pop(shard, None)
-        for channel, number in Counter(channels).items():
+        back, lost = answer
+        if back:
+            logger.info("%d message(s) that were being fetched when the connection broke wait again", len(back))
+        for channel, number in Counter(lost).items():
             self._drops.record(
                 Reason.UNKNOWN, channel.decode(), number, "the connection broke while it was being fetched"
             )
@@ -154,7 +159,7 @@ class Fetcher:
         self._channels.append(self._channels.pop(0))  # in turn
         kept = self._requeued()
         channels = [f"+{channel}" if channel in kept else channel for channel in self._channels]
-        asked = shard.change(scripts.POP, self._host, free, 1, 1, *channels)
+        asked = shard.take(free, True, True, channels)
         asked.addCallback(self._taken, shard, free)
         asked.addErrback(self._not_taken, shard, free)
 
@@ -171,9 +176,11 @@ class Fetcher:
     def _take(self, shard: Shard, name: bytes, left: bytes, reply: bytes, data: bytes, number: bytes) -> None:
         channel = name.decode()
         lane = reply.decode()
-        claim = shard, number.decode(), f"{local_prefix(channel)} {lane}"
+        queue = local_prefix(channel)
+        queue = f"+{queue}" if queue in self._requeued() else queue
+        claim = shard, number.decode(), f"{queue} {lane}"
         if channel in self._queues.chains.unordered and lane.startswith(channel + " "):
-            claim = shard, claim[1], f"{channel} "
+            claim = shard, claim[1], f"{queue} "
             self._finish(shard, f"~{claim[1]}")  # the next one need not wait for this one
         try:
             content = from_queue(self._sealer, channel, data)
@@ -195,7 +202,7 @@ class Fetcher:
             self._promising.append(shard)
         if failure.check(DeliveryUnknown):
             self._unanswered[shard] = asked
-            logger.warning("the connection to Redis was lost while fetching work; messages may be lost with it")
+            logger.info("the connection to Redis was lost while fetching work")
         # It goes on with the next connection or heartbeat.
 
     # -- finishing -----------------------------------------------------------------------------------------------------
@@ -223,8 +230,24 @@ class Fetcher:
         self._reporting = False
         for shard in [shard for shard in self._finished if shard.is_up]:
             numbers = self._finished.pop(shard)
-            finished = shard.run(scripts.FINISH, self._host, *numbers)
+            self._reported[shard] += _whole(numbers)
+            finished = shard.change(scripts.FINISH, self._host, *numbers)
             finished.addErrback(self._not_reported, shard, numbers)
+            finished.addCallback(self._has_reported, shard, numbers)
 
-    def _not_reported(self, failure: Failure, shard: Shard, numbers: list[str]) -> None:
+    def _not_reported(self, failure: Failure, shard: Shard, numbers: list[str]) -> list[Any]:
         self._finished.setdefault(shard, [])[:0] = numbers  # reported by the next connection
+        return []
+
+    def _has_reported(self, _: list[Any], shard: Shard, numbers: list[str]) -> None:
+        self._reported[shard] -= _whole(numbers)
+
+    def held(self, shard: Shard) -> int:
+        """Return how many messages the server holds for this host."""
+        outstanding = sum(one.claim[0] is shard for one in self._outstanding)
+        return outstanding + _whole(self._finished.get(shard, [])) + self._reported[shard]
+
+
+def _whole(numbers: list[str]) -> int:
+    """Return how many of some reports say that a message has been consumed."""
+    return sum(not number.startswith("~") for number in numbers)

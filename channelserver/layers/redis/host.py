@@ -41,7 +41,8 @@ from channelserver.layers.throttled_log import ThrottledLog
 
 logger = logging.getLogger("channelserver.layers.redis")
 
-#: Seconds between two heartbeats, and until a host without one is dead: if it does not listen, and in any case.
+#: Seconds between two heartbeats, and until a host without one is dead: if it does not listen (it may be back, though),
+#: and in any case.
 BEAT, SILENCE, LIFETIME = 1.0, 2.0, 20.0
 #: Seconds after connecting until dead hosts are removed: after an outage of Redis, others may still be connecting.
 GRACE = 4.0
@@ -105,7 +106,7 @@ class Host:
         self.fetcher: Fetcher | None = None
         self.shards = [
             Shard(
-                reactor, address, (layer.prefix, layer.stats_prefix),
+                reactor, address, name, (layer.prefix, layer.stats_prefix),
                 [f"{layer.prefix}host:{name}", f"{layer.prefix}everyone"], self._received,
                 self._ready, self._hearing, self._emptied, layer.refusals, lambda: layer.time_offset,
             )
@@ -115,7 +116,7 @@ class Host:
         self._timer: IDelayedCall | None = None
         self._looks = 0
         self._looked = reactor.seconds()
-        self._former = Emptied(reactor, member, layer.drops)
+        self._former = Emptied(name, reactor, member, layer.drops)
         # Memberships end in Redis; those of open connections are renewed in time.
         self._renew_every = max(1, int(layer.group_expiry / RENEWALS / BEAT))
         self._closed = False
@@ -198,7 +199,7 @@ class Host:
                 logger.exception("error in the heartbeat to Redis %s", shard.address)
 
     def _beat(self, shard: Shard, first: bool = False) -> None:
-        alive = shard.change(scripts.BEAT, self.name, int(SILENCE * 1000))
+        alive = shard.change(scripts.BEAT, self.name, int(SILENCE * 1000), int(LIFETIME * 1000))
         alive.addCallbacks(self._beaten, _ignore, callbackArgs=(shard, first))
 
     def _beaten(self, answer: list[Any], shard: Shard, first: bool) -> None:
@@ -213,8 +214,9 @@ class Host:
             removed.addCallbacks(self._removed, _ignore)
 
     def _removed(self, answer: list[Any]) -> None:
-        for name, rows in zip(answer[::2], answer[1::2], strict=True):
-            logger.warning("host %s is dead", name.decode())
+        for name, before, rows in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
+            if not before:
+                logger.warning("host %s is dead, or cut off", name.decode())
             self._lost_with(rows, name.decode())
 
     def _lost_with(self, rows: list[Any], name: str) -> None:
@@ -241,9 +243,11 @@ class Host:
             )  # fmt: skip
             self.layer.drops.add(Reason.GAP)
             self._send_all(shard)
+        held = 0
         if self.fetcher is not None:
+            held = self.fetcher.held(shard)
             self.fetcher.connected(shard, emptied=True)
-        self._former.tell(shard, old)
+        self._former.tell(shard, old, held)
 
     def _ready(self, shard: Shard) -> None:
         if self.member:
@@ -303,7 +307,7 @@ class Host:
         :param waiting: wake this host when one arrives, if there is none.
         """
         for shard in self.shards:
-            items, gone = await shard.change(scripts.POP, self.name, 1, int(waiting), 0, *channels)
+            items, gone = await shard.take(1, waiting, False, channels)
             record_expired(self.layer.drops, gone)
             if items:
                 return items[0], items[3]
@@ -319,10 +323,13 @@ class Host:
         data = to_queue(self.layer.sealer, channel, content, DAY if urgent else self.layer.expiry)
         await self.push_sealed(channel, data, reply if isinstance(reply, str) else "", urgent)
 
-    async def push_sealed(self, channel: str, data: bytes, reply: str = "", urgent: bool = False) -> None:
+    async def push_sealed(
+        self, channel: str, data: bytes, reply: str = "", urgent: bool = False, token: str = ""
+    ) -> None:
         """Like :meth:`push`, for a sealed message.
 
         :param reply: its reply channel.
+        :param token: another message with the same one does nothing.
         """
         layer = self.layer
         queue = local_prefix(channel)
@@ -330,14 +337,14 @@ class Host:
         lifetime = int((DAY if urgent else layer.expiry) * 1000)
         if reply and channel in layer.ordered:
             limit = -1 if urgent else layer.lane_limit
-            answer = self._shard(reply).change(scripts.PUSH_LANE, channel, capacity, lifetime, reply, limit, data)
+            answer = self._shard(reply).put(scripts.PUSH_LANE, token, channel, capacity, lifetime, reply, limit, data)
         elif reply and channel in UNORDERED:
-            answer = self._shard(reply).change(scripts.PUSH, queue, capacity, lifetime, "t", reply, data)
+            answer = self._shard(reply).put(scripts.PUSH, token, queue, capacity, lifetime, "t", reply, data)
         elif reply and "?" not in channel and "!" not in channel:
             lane = lane_of(channel, reply)
-            answer = self._shard(queue).change(scripts.PUSH_LANE, channel, capacity, lifetime, lane, capacity, data)
+            answer = self._shard(queue).put(scripts.PUSH_LANE, token, channel, capacity, lifetime, lane, capacity, data)
         else:
-            answer = self._shard(queue).change(scripts.PUSH, queue, capacity, lifetime, "p", channel, data)
+            answer = self._shard(queue).put(scripts.PUSH, token, queue, capacity, lifetime, "p", channel, data)
         done, gone = await answer
         if gone:
             layer.drops.record(Reason.EXPIRED, queue, gone, "no consumer took it in time")

@@ -16,6 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, ClassVar, cast
 
 from twisted.internet.interfaces import IReactorTime
@@ -207,9 +208,10 @@ class RedisChannelLayer(LocalLayer):
         """Whether this is the reactor's thread, which never waits."""
         return threading.get_ident() == self._ident
 
-    def _ask(self, call: Call, seconds: float = PATIENCE) -> Any:
+    def _ask(self, call: Call, seconds: float = PATIENCE, late: Callable[[Future[Any]], object] | None = None) -> Any:
         """Ask Redis, and wait for the answer.
 
+        :param late: see :meth:`Answer.wait`.
         :raises RedisUnavailable: there is none in time.
         """
         if self._inside():
@@ -217,7 +219,7 @@ class RedisChannelLayer(LocalLayer):
         answer = Answer()
         host = self._engine()
         host.bridge.post(answer.begin, host, call)
-        return answer.wait(seconds)
+        return answer.wait(seconds, late)
 
     def _post(self, call: Call, size: int = 0) -> None:
         """Send to Redis without waiting; in a process without a server, which may end at once, wait."""
@@ -392,6 +394,31 @@ class RedisChannelLayer(LocalLayer):
 
         :raises RedisUnavailable: Redis cannot be reached, or refuses the message.
         """
+        self._dispatch(channel, content)
+
+    def dispatch_unasked(self, channel: str, content: Content) -> None:
+        """Like :meth:`dispatch`. If the connection is lost meanwhile, the layer finds out later whether the message has
+        arrived, and counts it if not.
+        """
+
+        def late(answer: Future[Any]) -> None:
+            error = answer.exception()
+            if error is not None:
+                self.drops.record(getattr(error, "reason", Reason.ERROR), channel, hint=str(error))
+
+        self._dispatch(channel, content, late=late)
+
+    sends_once = True
+
+    def dispatch_once(self, token: str, is_group: bool, name: str, content: Content) -> None:
+        if is_group:
+            self.dispatch_group(name, content)
+        else:
+            self._dispatch(name, content, token)
+
+    def _dispatch(
+        self, channel: str, content: Content, token: str = "", late: Callable[[Future[Any]], object] | None = None
+    ) -> None:
         outlet = self.outlet_of(channel)
         if outlet is not None:
             outlet.deliver(channel, content)
@@ -406,7 +433,7 @@ class RedisChannelLayer(LocalLayer):
             if self._inside():
                 self._engine().push_patiently(channel, data, reply)
             else:
-                self._ask(lambda host: host.push_sealed(channel, data, reply))
+                self._ask(lambda host: host.push_sealed(channel, data, reply, token=token), late=late)
 
     def session_stored(self, channel: str) -> None:
         if self.outlet_of(channel) is None and token_of(channel):

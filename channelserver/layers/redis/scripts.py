@@ -14,14 +14,19 @@ Keys, after the prefix:
 ``size``          hash       channel to the number of messages in lanes; with a space behind it, to that of
                              tokens (not for sockets)
 ``idle:CHANNEL``  set        hosts with an idle thread, to be woken by new messages
-``held:HOST``     hash       messages that a host is consuming: id to channel, space, lane or reply channel, if any
-``kept:HOST``     hash       those of them that go to another worker if the host dies: id to item
+``held:HOST``     hash       messages that a host is consuming: id to channel, space, lane or reply channel, if any; "+"
+                             before it: another worker gets it if the host dies
+``kept:HOST``     hash       the messages themselves: id to item
+``sent:HOST``     string     number of a host's connection, space, number of the last message it has put in
+``refused:HOST``  list       the numbers of its last messages for which there was no room
+``once:TOKEN``    string     a message with this token has been put in
 ``channels``      set        channels in which messages may wait
 ``books``         hash       when Redis was first used since it was last emptied (``epoch``), the number of the last
                              change of a queue (``serial``; also the source of ids), how many messages wait
 ``emptied:EPOCH`` hash       what the hosts knew of books that are gone; for a minute
 ``swept``         string     a host has dropped expired messages a moment ago
 ``hosts``         sorted set host to the time of its last heartbeat
+``doubted``       sorted set the same of hosts that are cut off or dead: what they hold counts as lost later
 ``group:NAME``    sorted set members that are reply channels, to the end of their membership
 ``queued:NAME``   hash       members that are ordinary channels, to end of the membership, capacity, sealed membership
 ``reach:NAME``    sorted set hosts that have members in a group, to the end of the last membership
@@ -70,3 +75,4 @@ SWEEP = _script("sweep")
 KEEP = _script("keep")
 LEASE = _script("lease")
 RELEASE = _script("release")
+GREET = _script("greet")

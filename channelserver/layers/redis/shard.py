@@ -5,6 +5,7 @@ Runs in the thread of its reactor; owns the two connections.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from channelserver.layers.base import ChannelFull
+from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import Address
 from channelserver.layers.redis.connection import RedisConnection, explain
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
@@ -29,6 +31,10 @@ ANSWER_SECONDS = 4.0
 PING_EVERY, TIME_EVERY = 2, 10
 
 
+#: The numbers of the connections of this process.
+_connections = itertools.count(1)
+
+
 class Books(NamedTuple):
     """What Redis knows of its queues, which it forgets when it is emptied; see ``prelude.lua``."""
 
@@ -36,13 +42,15 @@ class Books(NamedTuple):
     epoch: int
     #: The number of the last change.
     serial: int
-    #: How many messages wait.
+    #: How many messages wait, and how many hosts hold.
     waiting: int
+    held: int
 
 
 class Shard:
     """One server.
 
+    :param host: the name of this process.
     :param prefixes: of the keys, and of the statistics.
     :param channels: the pub/sub channels to subscribe to.
     :param received: called with each message that is published there.
@@ -58,6 +66,7 @@ class Shard:
         self,
         reactor: IReactorTime,
         address: Address,
+        host: str,
         prefixes: tuple[str, str],
         channels: list[str],
         received: Callable[[bytes], object],
@@ -69,6 +78,9 @@ class Shard:
     ) -> None:
         self.address = address
         self._reactor = reactor
+        self._host = host
+        self._connection = self._sent = 0  # the numbers of the connection, and of the last message that was put in
+        self._unsure: dict[int, defer.Deferred[list[Any]]] = {}  # messages of which nobody knows whether they arrived
         self._prefixes = prefixes
         self._ready = ready
         self._hearing = hearing
@@ -81,7 +93,7 @@ class Shard:
         self._clock = 0.0  # Redis's clock minus ours, in seconds
         self.refusal = ""  # why Redis refused the last command; empty: it did not
         self.commands = RedisConnection[CommandProtocol](
-            reactor, address, "commands", CommandProtocol, self._synchronize, self._commands_up
+            reactor, address, "commands", CommandProtocol, self._greet, self._commands_up
         )
         self.subscriber = RedisConnection[SubscriberProtocol](
             reactor, address, "subscription", lambda seconds, lost: SubscriberProtocol(seconds, lost, received),
@@ -95,6 +107,7 @@ class Shard:
     def close(self) -> None:
         self.commands.close()
         self.subscriber.close()
+        self._settle([])
 
     @property
     def is_up(self) -> bool:
@@ -118,6 +131,24 @@ class Shard:
         asked: defer.Deferred[Any] = protocol.execute_command("TIME")
         return asked.addCallback(answered)
 
+    def _greet(self, protocol: CommandProtocol) -> defer.Deferred[Any]:
+        """Begin a connection: ask which of the messages have arrived that were being sent over the last one."""
+        self._connection = next(_connections)
+        words = self._offset(), self._host, self._connection
+        greeted: defer.Deferred[Any] = protocol.eval(scripts.GREET, self._prefixes, words)
+        greeted.addErrback(lambda failure: failure.trap(txredisapi.ResponseError) and [])  # the next command tells why
+        return greeted.addCallback(self._settle).addCallback(lambda _: self._synchronize(protocol))
+
+    def _settle(self, answer: list[Any]) -> None:
+        unsure, self._unsure = self._unsure, {}
+        for number, sent in unsure.items():
+            if not answer:
+                sent.errback(self._unknown())
+            elif number > int(answer[0]):
+                sent.errback(RedisUnavailable(f"the connection to Redis {self.address} was lost; it did not arrive"))
+            else:
+                sent.callback([int(str(number).encode() not in answer[1]), 0])
+
     # -- commands ------------------------------------------------------------------------------------------------------
 
     def run(self, script: str, *arguments: Any) -> defer.Deferred[Any]:
@@ -128,9 +159,30 @@ class Shard:
         """Run a script whose answer ends with the books; return a Deferred of the answer without them."""
         return self.run(script, *arguments).addCallback(self._booked)
 
+    def put(self, script: str, *arguments: Any) -> defer.Deferred[list[Any]]:
+        """Run a script that puts in a message; return a Deferred of its answer without the books. If the connection is
+        lost, the next one asks whether the message has arrived.
+        """
+        number = self._sent = self._sent + 1
+        sent = self.change(script, self._host, self._connection, number, *arguments)
+        sent.addErrback(self._lost, number)
+        return sent
+
+    def take(self, wanted: int, waiting: bool, holds: bool, channels: Iterable[str]) -> defer.Deferred[list[Any]]:
+        """Take messages; see ``pop.lua``."""
+        words = self._host, self._connection, wanted, int(waiting), int(holds), *channels
+        return self.change(scripts.POP, *words)
+
+    def _lost(self, failure: Failure, number: int) -> defer.Deferred[list[Any]]:
+        if not failure.check(DeliveryUnknown) or self.commands.state == "closed":
+            return defer.fail(failure)
+        sent: defer.Deferred[list[Any]] = defer.Deferred()
+        self._unsure[number] = sent
+        return sent
+
     def _booked(self, answer: list[Any]) -> list[Any]:
-        *rest, (epoch, serial, waiting) = answer
-        old, new = self.books, Books(int(epoch), serial, waiting)
+        *rest, (epoch, *numbers) = answer
+        old, new = self.books, Books(int(epoch), *numbers)
         if old is None or new.epoch != old.epoch or new.serial > old.serial:
             self.books = new
             if old is not None and new.epoch != old.epoch:
@@ -166,7 +218,10 @@ class Shard:
             if protocol is not None and str(problem).startswith(("READONLY", "NOAUTH", "MASTERDOWN")):
                 protocol.transport.abortConnection()  # no longer the server we connected to
             raise RedisUnavailable(f"Redis {self.address} refused the message: {self.refusal}")
-        raise DeliveryUnknown(
+        raise self._unknown()
+
+    def _unknown(self) -> DeliveryUnknown:
+        return DeliveryUnknown(
             f"the connection to Redis {self.address} was lost; the message may or may not have arrived"
         )
 

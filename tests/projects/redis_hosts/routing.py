@@ -58,6 +58,7 @@ def work(message):
     if message["number"] >= 300 and (folder / "hold").exists():
         while (folder / "hold").exists():
             time.sleep(0.002)
+        note("done", str(message["number"]))
 
 
 channel_routing = [

@@ -1,5 +1,11 @@
 -- A host gives a sign of life.
--- Arguments: host, milliseconds after which a host without one is silent.
--- Returns 1 if Redis did not know the host; the silent hosts; and the books.
+-- Arguments: host, milliseconds after which a host without one is silent, lifetime of a host in ms.
+-- Returns 1 if Redis did not know the host; the silent hosts, and those that have been cut off for so long; and the
+-- books.
 local added = redis.call('ZADD', P .. 'hosts', string.format('%.0f', now), ARGV[2])
-return {added, redis.call('ZRANGEBYSCORE', P .. 'hosts', '-inf', now - tonumber(ARGV[3])), books()}
+redis.call('ZREM', P .. 'doubted', ARGV[2])
+local silent = redis.call('ZRANGEBYSCORE', P .. 'hosts', '-inf', now - tonumber(ARGV[3]))
+for _, host in ipairs(redis.call('ZRANGEBYSCORE', P .. 'doubted', '-inf', now - tonumber(ARGV[4]))) do
+  silent[#silent + 1] = host
+end
+return {added, silent, books()}

@@ -1,9 +1,11 @@
 -- Takes messages.
--- Arguments: host, how many, 1 to wake the host later if there are fewer, 1 if the host will report what it has
--- consumed, channels... A "+" before a channel: keep its messages until then, for another worker if the host dies.
+-- Arguments: host, number of its connection, how many, 1 to wake the host later if there are fewer, 1 if the host will
+-- report what it has consumed, channels... Messages are kept until then: for the next connection if this one is lost,
+-- and, with a "+" before the channel, for another worker if the host dies.
 -- Returns a list of messages, five items each (channel, milliseconds left, lane or reply channel or nothing, sealed
 -- message, id); a list of channels with the number of expired messages it dropped there; and the books.
-local host, wanted, holds = ARGV[2], tonumber(ARGV[3]), ARGV[5] == '1'
+local host, wanted, holds = ARGV[2], tonumber(ARGV[4]), ARGV[6] == '1'
+if too_late(host, ARGV[3]) then return {{}, {}, books()} end
 local out, gone, taken, dropped = {}, {}, 0, 0
 epoch()
 local id = redis.call('HINCRBY', B, 'serial', wanted) - wanted
@@ -36,9 +38,9 @@ local function take(word)
         id = id + 1
         local number = string.format('%.0f', id)
         if holds then
-          redis.call('HSET', P .. 'held:' .. host, number, channel .. ' ' .. reply)
+          redis.call('HSET', P .. 'held:' .. host, number, word .. ' ' .. reply)
+          redis.call('HSET', P .. 'kept:' .. host, number, item)
           if lane then redis.call('HSET', P .. 'busy', lane, number) end
-          if word ~= channel then redis.call('HSET', P .. 'kept:' .. host, number, item) end
         elseif lane then
           advance(lane)
         end
@@ -55,16 +57,16 @@ end
 local any = true
 while any and taken < wanted do
   any = false
-  for i = 6, #ARGV do
+  for i = 7, #ARGV do
     if taken < wanted and take(ARGV[i]) then
       taken = taken + 1
       any = true
     end
   end
 end
-if taken + dropped > 0 then shift(-taken - dropped) end
-if taken < wanted and ARGV[4] == '1' then
-  for i = 6, #ARGV do redis.call('SADD', P .. 'idle:' .. string.gsub(ARGV[i], '^%+', ''), host) end
+if taken + dropped > 0 then shift(-taken - dropped, holds and taken or 0) end
+if taken < wanted and ARGV[5] == '1' then
+  for i = 7, #ARGV do redis.call('SADD', P .. 'idle:' .. string.gsub(ARGV[i], '^%+', ''), host) end
 end
 local lost = {}
 for channel, number in pairs(gone) do

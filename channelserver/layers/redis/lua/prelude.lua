@@ -16,26 +16,46 @@ local function epoch()
   local begun = redis.call('HGET', B, 'epoch')
   if not begun then
     begun = t[1] .. string.format('%06d', t[2])
-    redis.call('HSET', B, 'epoch', begun, 'serial', begun, 'waiting', 0)
+    redis.call('HSET', B, 'epoch', begun, 'serial', begun, 'waiting', 0, 'held', 0)
   end
   return begun
 end
 -- Milliseconds since then.
 local function age() return t[1] * 1000 + t[2] / 1000 - tonumber(epoch()) / 1000 end
--- So many messages more wait in all queues.
-local function shift(by)
+-- So many messages more wait in all queues, and so many more are held by hosts.
+local function shift(by, held)
   epoch()
   redis.call('HINCRBY', B, 'serial', 1)
-  redis.call('HINCRBY', B, 'waiting', by)
+  if by ~= 0 then redis.call('HINCRBY', B, 'waiting', by) end
+  if held ~= 0 then redis.call('HINCRBY', B, 'held', held) end
 end
--- What a script returns last: the epoch, the number of the last change, and how many messages wait.
+-- What a script returns last: the epoch, the number of the last change, how many messages wait, and how many are held.
 local function books()
-  local found = redis.call('HMGET', B, 'epoch', 'serial', 'waiting')
+  local found = redis.call('HMGET', B, 'epoch', 'serial', 'waiting', 'held')
   if not found[1] then
     local begun = epoch()
-    return {begun, tonumber(begun), 0}
+    return {begun, tonumber(begun), 0, 0}
   end
-  return {found[1], tonumber(found[2]), tonumber(found[3])}
+  return {found[1], tonumber(found[2]), tonumber(found[3]), tonumber(found[4] or '0')}
+end
+-- Each host numbers the messages that it puts into queues, and its connections: when a connection is lost, the next one
+-- asks which of them have arrived. What comes over an earlier one after that comes too late.
+local function too_late(host, connection)
+  local known = redis.call('GET', P .. 'sent:' .. host)
+  return known and tonumber(string.match(known, '^%d+')) > tonumber(connection)
+end
+local function note_sent(host, connection, number, done)
+  redis.call('SET', P .. 'sent:' .. host, connection .. ' ' .. number, 'PX', 600000)
+  if done == 0 then
+    redis.call('LPUSH', P .. 'refused:' .. host, number)
+    redis.call('LTRIM', P .. 'refused:' .. host, 0, 999)
+    redis.call('PEXPIRE', P .. 'refused:' .. host, 600000)
+  end
+end
+-- Whether a message with a token has been put in before.
+local function is_known(token) return token ~= '' and redis.call('EXISTS', P .. 'once:' .. token) == 1 end
+local function note_known(token, done)
+  if token ~= '' and done == 1 then redis.call('SET', P .. 'once:' .. token, 1, 'PX', 600000) end
 end
 local function token_of(name) return string.match(name, '%.([%w_%-]+)!') or '' end
 local function wake(channel)
@@ -101,7 +121,7 @@ local function expire(channel)
       count = count + 1
     end
   end
-  if count > 0 then shift(-count) end
+  if count > 0 then shift(-count, 0) end
   return count
 end
 -- A host has members in a group.
@@ -129,7 +149,7 @@ local function put(channel, capacity, item)
   redis.call('RPUSH', queue, item)
   redis.call('PEXPIRE', queue, 86400000)
   redis.call('SADD', P .. 'channels', channel)
-  shift(1)
+  shift(1, 0)
   count(channel, 'messages_count')
   wake(channel)
   return 1, gone
@@ -152,13 +172,17 @@ local function put_lane(channel, capacity, lifetime, lane, limit, data)
   local length = redis.call('RPUSH', key, make('l', now + lifetime, channel, data))
   redis.call('PEXPIRE', key, 86400000)
   redis.call('SADD', P .. 'channels', channel)
-  shift(1)
+  shift(1, 0)
   count(channel, 'messages_count')
   if length == 1 and redis.call('HEXISTS', P .. 'busy', lane) == 0 then advance(lane) end
   return 1, gone
 end
--- What `held` tells of a message: its channel, and its lane or its reply channel, if it has one.
-local function split(what) return string.match(what, '^(%S*) (.*)$') end
+-- What `held` tells of a message: its channel, its lane or its reply channel, if it has one, and "+" if it goes to
+-- another worker if its host dies.
+local function split(what)
+  local flag, channel, lane = string.match(what, '^(%+?)(%S*) (.*)$')
+  return channel, lane, flag
+end
 -- A message of a lane is no longer being consumed.
 local function free(id, lane)
   if lane ~= '' and redis.call('HGET', P .. 'busy', lane) == id then
@@ -173,12 +197,11 @@ local function drop(id, channel, lane)
   end
   free(id, lane)
 end
--- Put a message back with which a host died.
-local function put_again(id, channel, lane, item, lifetime)
-  item = make(string.sub(item, 1, 1), math.max(ends_of(item), now + lifetime), name_of(item), rest_of(item),
-    deaths_of(item) + 1)
+-- Put a message back: before all others.
+local function put_again(id, channel, lane, item)
+  if lane == '' and string.sub(item, 1, 1) == 'l' then item = 'p' .. string.sub(item, 2) end
   redis.call('SADD', P .. 'channels', channel)
-  shift(1)
+  shift(1, 0)
   if string.sub(item, 1, 1) == 'l' then
     redis.call('HINCRBY', P .. 'size', channel, 1)
     local length = redis.call('LPUSH', P .. 'lane:' .. lane, item)
@@ -192,10 +215,23 @@ local function put_again(id, channel, lane, item, lifetime)
     wake(channel)
   end
 end
+-- In the order in which messages must be put back: the last one first.
+local function sorted_ids(of)
+  local ids = {}
+  for id in pairs(of) do ids[#ids + 1] = id end
+  table.sort(ids, function(one, other) return tonumber(one) > tonumber(other) end)
+  return ids
+end
+local function as_table(words)
+  local out = {}
+  for i = 1, #words, 2 do out[words[i]] = words[i + 1] end
+  return out
+end
 -- Forget a host: its memberships, and the messages it holds. Messages that may be consumed twice go to another worker,
--- unless they have seen more than `most` deaths. Returns a list with four items for each channel: its name, lost
+-- unless they have seen more than `most` deaths. The others are lost; but if the host may be back (`doubted`), Redis
+-- keeps what it holds, and nothing counts as lost yet. Returns a list with four items for each channel: its name, lost
 -- messages, those of them that may be consumed twice, and those that go to another worker.
-local function forget_host(host, lifetime, most)
+local function forget_host(host, lifetime, most, doubted)
   for _, group in ipairs(redis.call('SMEMBERS', P .. 'joined:' .. host)) do
     redis.call('ZREM', P .. 'reach:' .. group, host)
     for _, member in ipairs(redis.call('ZRANGE', P .. 'group:' .. group, 0, -1)) do
@@ -203,33 +239,37 @@ local function forget_host(host, lifetime, most)
     end
   end
   redis.call('DEL', P .. 'joined:' .. host)
-  local held, kept = redis.call('HGETALL', P .. 'held:' .. host), redis.call('HGETALL', P .. 'kept:' .. host)
-  redis.call('DEL', P .. 'held:' .. host, P .. 'kept:' .. host)
   redis.call('ZREM', P .. 'hosts', host)
-  local item_of, ids, what_of, found, out = {}, {}, {}, {}, {}
-  for i = 1, #kept, 2 do item_of[kept[i]] = kept[i + 1] end
-  for i = 1, #held, 2 do
-    ids[#ids + 1] = held[i]
-    what_of[held[i]] = held[i + 1]
-  end
-  table.sort(ids, function(one, other) return tonumber(one) > tonumber(other) end)
-  for _, id in ipairs(ids) do
-    local channel, lane = split(what_of[id])
-    local item = item_of[id]
-    local numbers = found[channel]
-    if not numbers then
-      numbers = {0, 0, 0}
-      found[channel] = numbers
-    end
-    if item and deaths_of(item) < most then
+  redis.call('ZREM', P .. 'doubted', host)
+  if doubted then redis.call('ZADD', P .. 'doubted', doubted, host) end
+  local held, found, out, gone = as_table(redis.call('HGETALL', P .. 'held:' .. host)), {}, {}, 0
+  for _, id in ipairs(sorted_ids(held)) do
+    local channel, lane, flag = split(held[id])
+    local item = redis.call('HGET', P .. 'kept:' .. host, id)
+    local twice = flag == '+' and item
+    local numbers = found[channel] or {0, 0, 0}
+    found[channel] = numbers
+    local again = twice and deaths_of(item) < most
+    if again then
       numbers[3] = numbers[3] + 1
-      put_again(id, channel, lane, item, lifetime)
+      put_again(id, channel, lane, make(string.sub(item, 1, 1), math.max(ends_of(item), now + lifetime), name_of(item),
+        rest_of(item), deaths_of(item) + 1))
+    elseif doubted then
+      drop(id, channel, lane)
+      redis.call('HSET', P .. 'held:' .. host, id, flag .. channel .. ' ')
+      -- Out of its order, or without its client, it is of no use to another worker.
+      if item and string.sub(item, 1, 1) ~= 'p' then redis.call('HDEL', P .. 'kept:' .. host, id) end
     else
       numbers[1] = numbers[1] + 1
-      if item then numbers[2] = numbers[2] + 1 end
+      if twice then numbers[2] = numbers[2] + 1 end
       drop(id, channel, lane)
     end
+    if again or not doubted then
+      gone = gone + redis.call('HDEL', P .. 'held:' .. host, id)
+      redis.call('HDEL', P .. 'kept:' .. host, id)
+    end
   end
+  if gone > 0 then shift(0, -gone) end
   for channel, numbers in pairs(found) do
     out[#out + 1] = channel
     for i = 1, 3 do out[#out + 1] = numbers[i] end

@@ -8,7 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.chaos.clients import Socket
-from benchmarks.chaos.ledger import Ledger, missing_echoes, missing_groups
+from benchmarks.chaos.ledger import Ledger, Records, missing_echoes, missing_groups
 
 
 class LedgerTests(SynchronousTestCase):
@@ -17,10 +17,12 @@ class LedgerTests(SynchronousTestCase):
     def ledger(self, **changes: Any) -> Ledger:
         """Return a ledger in which one of four messages was lost, and counted."""
         values: dict[str, Any] = {
-            "sent": {"work.1", "work.2", "work.3", "delayed.4"}, "unknown": set(), "echoes_missing": set(),
-            "received": Counter(["work.1", "work.2", "delayed.4"]), "begun": set(), "cut_with_connection": 0,
-            "group_missing": 0, "group_received": 0, "lost": {"its worker process ended": 1, "process gone": 7},
-            "requeue": False, "exact": True,
+            "sent": {"work.1", "work.2", "work.3", "delayed.4"}, "unknown": set(), "unanswered": set(),
+            "echoes_missing": set(),
+            "records": Records(Counter(["work.1", "work.2", "delayed.4"]), {"work.1", "work.2", "work.3", "delayed.4"}),
+            "in_hand": Counter(["work.3"]), "emptied": set(), "cut_with_connection": 0, "group_missing": (0, 0),
+            "group_received": 0, "lost": {"its worker process ended": 1, "process gone": 7}, "requeue": False,
+            "redis": False,
         }  # fmt: skip
         ledger = Ledger(**{**values, **changes})
         ledger.check()
@@ -30,21 +32,43 @@ class LedgerTests(SynchronousTestCase):
         """What is missing was counted; counters of closed connections do not matter."""
         ledger = self.ledger()
         self.assertEqual(ledger.problems, [])
-        self.assertIn("its worker process ended                1", ledger.text())
+        self.assertIn("its worker process ended                  1           1", ledger.text())
+
+    def test_each_reason(self) -> None:
+        """A message counts under the reason why it was lost: in a process, before it left one, in Redis."""
+        twice = Records(Counter(["socket1-1.1"]), {"socket1-1.1"})
+        for changes in (
+            {"sent": {"http.1"}, "records": Records(), "in_hand": Counter(), "lost": {"unsent": 1}},
+            {"sent": {"http.1"}, "records": Records(), "in_hand": Counter(), "lost": {"no Redis": 1}, "redis": True},
+            {"sent": set(), "records": twice, "in_hand": Counter(), "echoes_missing": {"socket1-1.1"},
+             "lost": {"unsent": 1}},
+            {"emptied": {"work.3"}, "in_hand": Counter(), "lost": {"Redis emptied": 1}, "redis": True},
+            {"sent": {"work.1"}, "in_hand": Counter({"work.3": 4}), "lost": {"its worker processes ended": 1},
+             "requeue": True},
+            {"sent": {"http.1"}, "records": Records(), "in_hand": Counter(), "lost": {"unsent": 1}, "requeue": True,
+             "unanswered": {"http.1"}},
+            {"group_missing": (9, 0)},
+        ):  # fmt: skip
+            self.assertEqual(self.ledger(**changes).problems, [], changes)
 
     def test_does_not_add_up(self) -> None:
-        """Silence, a count too many, doubles, and losses despite requeue are found."""
-        one = {"its worker process ended": 2}
+        """Silence, wrong counts, doubles, and losses despite requeue are found."""
+        received = Records(Counter(["work.1", "work.2", "delayed.4"]), set())
+        again = Records(Counter(["work.1", "work.1", "work.2", "delayed.4"]), set())
         for changes, words in (
-            ({"lost": {}}, "1 messages were lost in silence"),
-            ({"echoes_missing": {"socket1-1.1"}}, "1 messages were lost in silence"),
-            ({"group_missing": 2}, "2 group messages were lost in silence"),
-            ({"lost": one}, "1 messages were counted as lost, though they were received"),
-            ({"received": Counter(["work.1", "work.1", "work.2", "delayed.4"])}, "1 messages came twice"),
-            ({"requeue": True}, "1 background messages were lost with requeue"),
-        ):
-            self.assertEqual(self.ledger(**changes).problems, [words])
-        self.assertEqual(self.ledger(lost=one, unknown={"http.9"}).problems, [])
+            ({"lost": {}}, "'its worker process ended' counts 0, but lost were 1: work.3"),
+            ({"lost": {"its worker process ended": 2}}, "'its worker process ended' counts 2, but lost were 1: work.3"),
+            ({"lost": {"unsent": 1, "its worker process ended": 1}}, "'unsent' counts 1, but lost were 0: "),
+            ({"sent": {"work.1", "work.9"}}, "1 messages were lost in silence: work.9"),
+            ({"echoes_missing": {"socket1-1.1"}}, "1 messages were lost in silence: socket1-1.1"),
+            ({"group_missing": (0, 2)}, "2 group messages were lost in silence"),
+            ({"in_hand": Counter(["work.1"]), "records": received, "sent": {"work.1"}},
+             "1 messages count as 'its worker process ended', but were received: work.1"),
+            ({"records": again}, "1 messages came twice: work.1"),
+            ({"requeue": True, "in_hand": Counter(), "lost": {}, "records": received},
+             "1 background messages were lost with requeue: work.3"),
+        ):  # fmt: skip
+            self.assertIn(words, self.ledger(**changes).problems)
 
     def test_sockets(self) -> None:
         """A text is missing if a later one was echoed, or the socket is open; else it was cut off."""

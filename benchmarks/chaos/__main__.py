@@ -12,13 +12,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 from benchmarks.chaos.clients import HttpClient, SocketClient, wait_until
 from benchmarks.chaos.faults import Faults
-from benchmarks.chaos.hosts import Host, Process, Proxy, free_port
+from benchmarks.chaos.hosts import Host, Process, Proxy, free_port, listens
 from benchmarks.chaos.ledger import Ledger, missing_echoes, missing_groups, read_records, read_sent
 from benchmarks.servers import find_redis
 
@@ -64,7 +65,8 @@ class Run:
             )  # fmt: skip
             stack.callback(server.wait)
             stack.callback(server.kill)
-            time.sleep(1.0)
+            if not wait_until(lambda: listens(redis_port), 60.0):
+                raise SystemExit("Redis does not start")
             proxies = [Proxy(redis_port), Proxy(redis_port)]
             environments = [{**environment, "CHAOS_REDIS": f"redis://127.0.0.1:{proxy.port}/0"} for proxy in proxies]
             environment["CHAOS_REDIS"] = f"redis://127.0.0.1:{redis_port}/0"
@@ -119,28 +121,40 @@ class Run:
         sizes: list[tuple[float, int]] = []
 
         def at_rest() -> bool:
-            now, size = time.monotonic(), sum(read_records(self.folder / "records")[0].values())
+            now, size = time.monotonic(), sum(read_records(self.folder / "records").received.values())
             sizes.append((now, size))
             return any(when < now - 8.0 and before == size for when, before in sizes)
 
         wait_until(at_rest, 90.0)
+        if self.redis:  # what a dead host held counts as lost when it cannot be back any more
+            wait_until(lambda: not self.faults.doubted(), 60.0)
 
     def _report(self, requests: list[HttpClient], clients: list[SocketClient]) -> int:
-        sent, unknown, groups = read_sent(self.folder / "sent")
+        sent, unknown, groups, lost = read_sent(self.folder / "sent")
+        records = read_records(self.folder / "records")
         for request in requests:
             sent |= request.sent
             unknown |= request.unknown
-        received, begun = read_records(self.folder / "records")
+        # A view that has returned has sent, whether or not its client knows.
+        from_views = {name.replace("view.", "http.") for name in records.finished if name.startswith("view.")}
+        unanswered = from_views - sent
+        sent |= from_views
+        unknown -= sent
+        records.received = Counter({name: n for name, n in records.received.items() if not name.startswith("view.")})
         sockets = [socket for client in clients for socket in client.sockets]
         echoes, cut = missing_echoes(sockets)
-        group_missing, group_received = missing_groups(sockets, groups)
-        lost: dict[str, int] = {}
+        group_missing, group_received = [0, 0], 0
         for host in self.hosts:
-            for reason, number in host.lost().items():
+            counters = host.lost()
+            for reason, number in counters.items():
                 lost[reason] = lost.get(reason, 0) + number
+            of_host = [socket for client in clients if client.port == host.port for socket in client.sockets]
+            missing, arrived = missing_groups(of_host, groups)
+            group_missing["gap" not in counters] += missing
+            group_received += arrived
         ledger = Ledger(
-            sent, unknown, received, begun, echoes, cut, group_missing, group_received, lost, self.requeue,
-            exact=not self.redis,
+            sent, unknown, unanswered, records, self.faults.in_hand, self.faults.emptied, echoes, cut,
+            (group_missing[0], group_missing[1]), group_received, lost, self.requeue, self.redis,
         )  # fmt: skip
         ledger.check()
         print(ledger.text())
@@ -157,6 +171,10 @@ class Run:
               f"longest time without an answer {max(request.longest_gap for request in requests):.1f} s")  # fmt: skip
         tracebacks = sum("Traceback" in line for host in self.hosts for one in (*host.ended, host.process)
                          for _, line in one.lines)  # fmt: skip
+        for host in self.hosts:
+            lines = [text for one in (*host.ended, host.process) for _, text in one.lines]
+            (self.folder / f"{host.name}.log").write_text("\n".join(lines))
+            print(f"  of {host.name}: {host.lost()}")
         print(f"tracebacks in the servers' logs: {tracebacks}")
         for problem in ledger.problems:
             print("DOES NOT ADD UP:", problem)

@@ -64,7 +64,7 @@ class SocketClient(threading.Thread):
 
     def __init__(self, number: int, port: int, stop: threading.Event, quiet: threading.Event) -> None:
         super().__init__(daemon=True)
-        self._number, self._port, self._stop_event, self._quiet = number, port, stop, quiet
+        self._number, self.port, self._stop_event, self._quiet = number, port, stop, quiet
         self.sockets: list[Socket] = []
         self.problems: dict[str, int] = {}
 
@@ -72,7 +72,7 @@ class SocketClient(threading.Thread):
         while not self._stop_event.is_set():
             try:
                 with connect(
-                    f"ws://127.0.0.1:{self._port}/", open_timeout=15, close_timeout=1, ping_interval=None
+                    f"ws://127.0.0.1:{self.port}/", open_timeout=15, close_timeout=1, ping_interval=None
                 ) as client:
                     self._talk(client)
             except (OSError, WebSocketException, TimeoutError) as error:

@@ -13,7 +13,7 @@ django.setup()
 
 from django.db import Error  # noqa: E402
 
-from channelserver import Channel, Group  # noqa: E402
+from channelserver import Channel, Group, channel_layers  # noqa: E402
 from channelserver.layers.base import ChannelFull  # noqa: E402
 from channelserver.processes.local_client import NoServerError  # noqa: E402
 
@@ -56,4 +56,6 @@ while not (folder / "stop").exists():
             identity = f"{kind}.{number}"
             diary.write(f"{attempt(kind, identity)} {identity}\n")
     time.sleep(max(0.0, min(min(due.values()) - time.monotonic(), 0.05)))
+for reason, lost in channel_layers["default"].channel_layer.drops.totals().items():
+    diary.write(f"l {lost} {reason}\n")
 diary.write("# end\n")

@@ -6,8 +6,9 @@ from channelserver import Channel
 
 
 def work(request, number):
+    record.begin(f"view.{number}")
     Channel("chaos.work").send({"id": f"http.{number}"})
-    record.count()
+    record.end(f"view.{number}")
     return HttpResponse("sent")
 
 

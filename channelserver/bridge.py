@@ -79,6 +79,10 @@ class Bridge:
         self._large: dict[int, int] = {}  # bytes in the large posts of each thread
         self._gates: dict[int, threading.Lock] = {}  # of the threads that wait until less is queued
         self._thread: int | None = None  # the reactor thread, known from the first drain on
+        #: Called in the reactor thread before what a large post asks for.
+        self.before_large: Callable[[], object] = lambda: None
+        #: Called in a thread that is going to wait until less is queued.
+        self.before_waiting: Callable[[], object] = lambda: None
         #: The event loop, whose thread must not wait either.
         self.loop: Loop | None = None
 
@@ -162,6 +166,7 @@ class Bridge:
         if not self._heavy(thread) or thread == self._thread or self._in_loop():
             return
         self.flush()
+        self.before_waiting()
         gate = threading.Lock()
         gate.acquire()
         with self._lock:
@@ -178,12 +183,19 @@ class Bridge:
             if thread in self._gates and not self._heavy(thread):
                 self._gates.pop(thread).release()
 
+    @property
+    def weight(self) -> int:
+        """Bytes that are queued."""
+        with self._lock:
+            return self._weight + sum(self._large.values())
+
     def _heavy(self, thread: int) -> bool:
         """Whether so much waits that this thread must wait before it sends more."""
         return self._weight + self._large.get(thread, 0) > HEAVY
 
     def _call_large(self, thread: int, size: int, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         try:
+            self.before_large()
             function(*arguments)
         finally:
             with self._lock:

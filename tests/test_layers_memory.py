@@ -945,6 +945,19 @@ class RoomTests(QueueTestCase):
         self.assertEqual(told, [1])
         self.assertNotIn("r!1", self.queues._lanes)
 
+    def test_few_beside_many(self) -> None:
+        """A full channel takes a message of a socket that has none waiting, so that others do not keep it out."""
+        self.queues = self.make(capacity=8, lane_limit=100)
+        for number in range(8):
+            self.put(RECEIVE, "r!1", number)
+        self.assertRaises(ChannelFull, self.put, RECEIVE, "r!1", 8)
+        self.assertTrue(self.queues.when_room(RECEIVE, {"reply_channel": "r!2"}, lambda: None))
+        self.put(RECEIVE, "r!2", 9)
+        self.assertRaises(ChannelFull, self.put, RECEIVE, "r!2", 10)
+        for number in range(3, 5):
+            self.put(RECEIVE, f"r!{number}", number)
+        self.assertRaises(ChannelFull, self.put, RECEIVE, "r!5", 11)  # there are many such sockets
+
     def test_everything_forgotten(self) -> None:
         """Who waits for room in a channel or in a lane is called when all messages are forgotten."""
         queues = self.queues = self.make(capacity=3, lane_limit=2)

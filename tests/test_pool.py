@@ -20,7 +20,7 @@ from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.workers import pool as pool_module
 from channelserver.workers import threads
-from channelserver.workers.pool import KEEP_ONE_OF, WorkerPool
+from channelserver.workers.pool import FEWEST_TO_KEEP, KEEP_ONE_OF, WorkerPool
 from tests.fakes import PATIENCE, StrictTestCase
 
 FOR_EVER = 10_000.0
@@ -155,25 +155,32 @@ class QuickTests(PoolTestCase):
 
     def test_slow_ones_leave_a_thread(self) -> None:
         """Slow messages have all threads but one, as long as there are quick ones; then they get that, too."""
+        self.check(KEEP_ONE_OF)
+
+    def test_small_pool(self) -> None:
+        """The same with three threads."""
+        self.check(FEWEST_TO_KEEP)
+
+    def check(self, threads: int) -> None:
         self.set_patience(0.0)
         jobs = Jobs(self.queues)
-        jobs.slow(*range(KEEP_ONE_OF))
-        pool = self.make(jobs.consume, KEEP_ONE_OF)
-        self.until_parked(KEEP_ONE_OF)
+        jobs.slow(*range(threads))
+        pool = self.make(jobs.consume, threads)
+        self.until_parked(threads)
         costs = self.queues.threads.costs
         costs.record("b", "/quick/", 0.0001, time.monotonic())
         costs.quick_until = math.inf
-        for number in range(KEEP_ONE_OF):
+        for number in range(threads):
             self.put_path(number, "/slow/")
-        self.until(lambda: self.run_timer() or len(jobs.begun) == KEEP_ONE_OF - 1)
+        self.until(lambda: self.run_timer() or len(jobs.begun) == threads - 1)
         for number in range(100, 110):
             self.put_path(number, "/quick/", "b")
             self.until(lambda: self.run_timer() or len(jobs.ended) == number - 99)  # noqa: B023
-        self.assertEqual(len(jobs.begun), KEEP_ONE_OF - 1 + 10)
+        self.assertEqual(len(jobs.begun), threads - 1 + 10)
         costs.quick_until = 0.0
-        self.until(lambda: self.run_timer() or len(jobs.begun) == KEEP_ONE_OF + 10)
+        self.until(lambda: self.run_timer() or len(jobs.begun) == threads + 10)
         jobs.release()
-        self.until(lambda: len(jobs.ended) == KEEP_ONE_OF + 10)
+        self.until(lambda: len(jobs.ended) == threads + 10)
         self.assertFalse(pool._has_work())
 
     def test_nobody_is_quick(self) -> None:
@@ -187,6 +194,30 @@ class QuickTests(PoolTestCase):
             self.put_path(number, "/slow/")
         self.until(lambda: self.run_timer() or len(jobs.begun) == KEEP_ONE_OF)
         jobs.release()
+
+
+class HeldUpTests(PoolTestCase):
+    """A thread that waits for the reactor, because much of what it has sent is still to be processed."""
+
+    def test_another_works(self) -> None:
+        """Another thread takes the next message, whatever the timer does."""
+        sent, ended = threading.Event(), threading.Event()
+
+        def consume(delivery: Delivery) -> None:
+            if delivery.content["n"] == 0:
+                self.pool.held_up()
+                sent.set()
+                ended.wait(PATIENCE)
+            self.queues.finish(delivery)
+            if delivery.content["n"] == 2:
+                ended.set()
+
+        self.make(consume, 2, turn_began=lambda: 0.0)  # the reactor's turn is a long one
+        self.until_parked(2)
+        for number in range(3):
+            self.put(number)
+        self.assertTrue(ended.wait(PATIENCE))
+        self.assertEqual(self.timer_calls[2:], [])
 
 
 class NoRoomTests(PoolTestCase):

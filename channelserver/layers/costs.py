@@ -44,10 +44,12 @@ class Costs:
         with self._lock:
             before = self._seconds.pop(key, None)
             known = seconds if before is None else before
-            self._seconds[key] = seconds if seconds < known else known + (seconds - known) * WEIGHT
+            known = self._seconds[key] = seconds if seconds < known else known + (seconds - known) * WEIGHT
             if len(self._seconds) > MOST_PATHS:
                 del self._seconds[next(iter(self._seconds))]
-        if before is not None and max(before, seconds) < LEVELS[0]:  # a path that comes again, not one by chance
+        if (
+            before is not None and max(before, known) < LEVELS[int(SLOW) - 1]
+        ):  # not by chance
             self.quick_until = now + LATELY
 
     def level(self, channel: str, path: Hashable) -> float:

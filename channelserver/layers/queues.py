@@ -274,7 +274,7 @@ class WorkQueues:
             self._expire(queue, now, calls)
         if self._heavy(size):
             reason = f"channel {name!r} is full: {self.bytes} bytes are in messages of all channels"
-        elif queue.size >= queue.capacity and not self._make_room(queue, client, calls):
+        elif self._is_full(queue, lane) and not self._make_room(queue, client, calls):
             listens = name in self._listeners
             reason = f"channel {name!r} is full: {queue.size} messages wait"
             reason += "" if listens else ", and no consumer in this process listens to it"
@@ -286,6 +286,16 @@ class WorkQueues:
             return
         queue.full_count += 1
         raise ChannelFull(reason)
+
+    def _is_full(self, queue: _Queue, lane: _Lane | None) -> bool:
+        """Whether a channel has no room for a message.
+
+        A socket without waiting messages always has, unless there are very many: or those with many would keep it out.
+        """
+        if queue.size < queue.capacity:
+            return False
+        first = queue.name in self._ordered and queue.name != FIRST and (lane is None or not lane.waiting)
+        return not first or len(self._lanes) >= queue.capacity // 2
 
     def put_back(self, delivery: Delivery) -> None:
         """Put a taken message back: before those that must wait for it, or else at the end of its channel."""
@@ -675,11 +685,11 @@ class WorkQueues:
             if self._heavy(size):
                 self._want_bytes.append(callback)
                 return False
-            if queue.size >= queue.capacity:
-                queue.wants_room.append(callback)
-                return False
             key = self._lane_key(content) if channel in self._ordered else None
             lane = self._lanes.get(key) if key is not None else None
+            if self._is_full(queue, lane):
+                queue.wants_room.append(callback)
+                return False
             if lane is not None and self._lane_full(lane, size):
                 lane.wants_room.append(callback)
                 return False

@@ -215,6 +215,7 @@ def make_workers(
         bridge.flush,
     )
     pool.worker = worker
+    bridge.before_waiting = pool.held_up
     coroutines = Coroutines(worker, pool, event_loop, bridge.at_end_of_turn)
     pool.coroutines = coroutines
     worker.start_coroutine = coroutines.start

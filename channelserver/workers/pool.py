@@ -47,8 +47,9 @@ MAX_HELPERS = 100
 Call = Callable[["WorkerThread"], object]
 
 
-#: Of so many threads one is kept for messages that are known to be quick, as long as there are such messages.
-KEEP_ONE_OF = 6
+#: Of so many threads one is kept for messages that are known to be quick, as long as there are such messages; of a
+#: smaller pool, too, if it has so many threads: of two it would be half of the pool.
+KEEP_ONE_OF, FEWEST_TO_KEEP = 6, 3
 #: Seconds until a thread that is kept for them looks again whether it still is.
 KEPT_SECONDS = 0.5
 #: A message that keeps a thread for so many seconds is slow, whatever was known of it.
@@ -169,7 +170,7 @@ class WorkerPool:
         #: It was asked, and has not looked yet.
         self.loop_asked = False
         #: So many threads at most are on slow messages, while there are quick ones.
-        self._most_slow = threads - threads // KEEP_ONE_OF if threads >= KEEP_ONE_OF else sys.maxsize
+        self._most_slow = threads - max(1, threads // KEEP_ONE_OF) if threads >= FEWEST_TO_KEEP else sys.maxsize
         self._keeping = False  # work_ready is going to be called for one that is kept
         self._costs = queues.threads.costs
         self._count = self._finished = 0
@@ -403,6 +404,14 @@ class WorkerPool:
                     return
         self._calls.append(function)
         self.work_ready()
+
+    def held_up(self) -> None:
+        """The calling thread is going to wait for the reactor. If others have work, another thread does it."""
+        state = _current.state
+        if state is not None and state.busy_since:
+            state.busy_since = min(state.busy_since, self._turn_began() - PATIENCE)  # it makes no progress
+            if self._has_work():
+                self.work_ready()
 
     # -- waking --------------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,7 @@ class Site:
         self.continuations = Continuations(bridge)
         #: What is kept for all clients of this process, which has its share of the option.
         self.memory = ClientMemory(options.client_memory // options.processes, self.wheel, bridge.post)
+        bridge.before_large = self.memory.has_room
         self.origins = origins
         self.access_log = access_log
         self.static = static
@@ -117,7 +118,7 @@ class Site:
         queues = getattr(layer, "queues", None)
         if queues is not None:
             queues.max_bytes = self.memory.limit // 2
-            self.memory.queued = lambda: queues.bytes
+            self.memory.queued = lambda: queues.bytes + bridge.weight
         self.replies = Replies(bridge, self.wheel.now)
         self.replies.forget = layer.forget
         self.replies.settle_session = self._settle_session

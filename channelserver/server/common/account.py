@@ -5,23 +5,26 @@ Runs in the reactor thread, so it needs no lock. Owns the sum of all accounts.
 A connection has an :class:`Account` and can tell in a few additions what it keeps (:meth:`Holder.kept`). It enters that
 with :meth:`Account.set` wherever it may have grown or shrunk by more than :data:`SMALL`: less is part of its base, so
 an ordinary request or message does no accounting at all. :class:`ClientMemory` weighs whoever holds more than that
-again each second, and before it acts, so a figure that is too high never costs anybody anything, and nothing can
-drift.
+again each second, and whom it is about to close, so a figure that is too high never costs anybody anything, and
+nothing can drift.
 
 What is bounded:
 
 * one connection: :data:`CONNECTION_BYTES`, beside one message or body within its own limit. Whoever has so much is
   :attr:`Account.full`: it is no longer read from, and its further requests wait. Each protocol says what is cut then.
-* all connections, and their messages in the channel layer: ``client_memory``. When 7/8 of it are in use, connections
-  are closed, those first that hold most, until 3/4 are. If there are none that hold more than :data:`FLOOR`, new
+* all connections, and their messages in the channel layer: ``client_memory``. When 3/4 of it are in use, connections
+  are closed, those first that hold most, until 5/8 are. The rest is for what Python needs beside the bytes that are
+  counted. If there are none that hold more than :data:`FLOOR`, new
   requests get 503.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
+from channelserver.server.common.machine import trim
 from channelserver.server.common.wheel import Wheel
 
 #: Bytes that a connection may keep without entering them.
@@ -124,7 +127,7 @@ class ClientMemory:
         #: The sum of all accounts, and of what they share.
         self.bytes = 0
         #: From so many bytes on, memory is short; and so many may stay in use when some has been freed.
-        self.mark, self._target = limit * 7 // 8, limit * 3 // 4
+        self.mark, self._target = limit * 3 // 4, limit * 5 // 8
         #: The accounts that hold more than their base.
         self.watched: set[Account] = set()
         #: Returns how many bytes the messages of clients take that are in the channel layer.
@@ -132,6 +135,7 @@ class ClientMemory:
         self._queued = 0  # as far as they are part of the sum
         self._frames: dict[int, int] = {}  # how many accounts share each
         self._relieving = False
+        self._evicted = False  # since the last look
         self._again = 0.0  # when another attempt to free some is due
 
     def watch(self, account: Account) -> None:
@@ -168,12 +172,18 @@ class ClientMemory:
     def on_tick(self, now: float) -> float | None:
         """Weigh again whoever holds more than its base."""
         self._weigh()
+        if self._evicted:
+            self._evicted = False
+            trim()
         return now + WEIGH_SECONDS if self.watched or self._queued else None
 
-    def _weigh(self) -> None:
+    def _weigh_queued(self) -> None:
         queued = self.queued()
         self.bytes += queued - self._queued
         self._queued = queued
+
+    def _weigh(self) -> None:
+        self._weigh_queued()
         for account in tuple(self.watched):
             account.weigh()
             if account.bytes + account.shared <= account.base + SMALL:
@@ -194,7 +204,7 @@ class ClientMemory:
         self._relieving = False
         now = self._wheel.now()
         if now >= self._again:
-            self._weigh()
+            self._weigh_queued()
             if self.bytes > self.mark:
                 self._evict()
                 if self.bytes > self.mark:  # a look at thousands of connections takes time
@@ -202,14 +212,22 @@ class ClientMemory:
         return self.bytes <= self.mark
 
     def _evict(self) -> None:
-        for account in sorted(self.watched, key=lambda account: account.bytes + account.shared, reverse=True):
-            size = account.bytes + account.shared
-            if self.bytes <= self._target or size <= account.base + FLOOR:
+        holders = [(-account.bytes - account.shared, number, account) for number, account in enumerate(self.watched)]
+        heapify(holders)
+        while holders and self.bytes > self._target:
+            size, number, account = heappop(holders)
+            account.weigh()
+            now = account.bytes + account.shared
+            if now < -size:  # it is not the largest any more
+                heappush(holders, (-now, number, account))
+            elif now <= account.base + FLOOR:
+                self._weigh()
                 return
-            holder = account.holder
-            if holder is not None:
-                holder.evict(size)
-            account.close()
+            else:
+                if account.holder is not None:
+                    account.holder.evict(now)
+                account.close()
+                self._evicted = True
 
     def figures(self) -> dict[str, int]:
         """Return what is in use, the limit, and what the largest holder has, in bytes."""

@@ -52,6 +52,12 @@ def _limits(top: Path, path: str, name: str) -> list[int]:
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = (-1, 2 * 1024 * 1024), (-3, 1024 * 1024)
 
 
+def trim() -> None:
+    """Give back what is free in between. Takes some milliseconds, in which other threads go on."""
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def give_memory_back() -> None:
     """Have large pieces of memory given back to the system when they are freed; now, what the start has freed (1 MB).
 

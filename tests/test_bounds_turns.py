@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import socket
 from functools import partial
+from typing import Any
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.trial.unittest import TestCase
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import Bridge
 from channelserver.server.common import continuations
+from channelserver.server.common import reactor as reactor_module
 from channelserver.server.common.continuations import Continuations
 from channelserver.server.common.listening import ACCEPTS_A_TURN, limit_accepting
+from channelserver.server.common.reactor import Reactor
 from channelserver.server.edge import tls
 from channelserver.server.http.connection import CHATTER_BURST, READ_AHEAD
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.reader import CHUNKED_SLICE, MAX_EMPTY_LINES, RequestReader
 from channelserver.server.websocket.websocket import SLICE
-from tests.fakes import FakeReactor, Files, StrictTestCase, get
+from tests.fakes import FakeReactor, Files, StrictTestCase, get, request
 from tests.lab import CLOSE, CONTINUATION, PING, PONG, TEXT, LabTestCase, RawClient, client_frame, close_code
 
 UPGRADE = (
@@ -264,6 +271,68 @@ class ContinuationTests(StrictTestCase):
         self.patch(continuations, "SLICE", -1.0)
         self.continuations.run(None, partial(self.done.append, "later"))
         self.assertEqual(self.done, ["now", "first", "second"])
+
+
+class LongTurnTests(TestCase):
+    """A turn of the reactor with many events."""
+
+    def test_ended(self) -> None:
+        """It ends after a while: what threads have posted comes before the rest, which comes before new events."""
+        self.patch(reactor_module, "TURN", -1.0)
+        self.patch(reactor_module, "LONG", -1.0)
+        turning = Reactor()
+        pairs = [socket.socketpair() for _ in range(4)]
+        done: list[Any] = []
+
+        class Reader(FileDescriptor):
+            def __init__(self, number: int) -> None:
+                super().__init__(turning)
+                self.number = number
+
+            def fileno(self) -> int:
+                return pairs[self.number][0].fileno()
+
+            def doRead(self) -> None:
+                pairs[self.number][0].recv(1)
+                done.append(self.number)
+
+        readers = [Reader(number) for number in range(4)]
+        for reader, (_, there) in zip(readers, pairs, strict=True):
+            reader.startReading()
+            there.send(b"xx")
+        turning.doPoll(0)
+        self.assertEqual(len(done), 1)
+        turning.callFromThread(done.append, "posted")
+        turning.runUntilCurrent()
+        rest = [number for number in range(4) if number not in done]
+        readers[rest[0]].stopReading()  # nothing is read of one that has paused
+        for _ in range(3):
+            turning.doPoll(0)
+        self.assertEqual(done[1:], ["posted", rest[1], rest[2], done[0]])
+        turning.removeAll()
+        for pair in pairs:
+            for each in pair:
+                each.close()
+
+
+class BulkTests(StrictTestCase):
+    """Much that a client has sent at once, when a turn is long already."""
+
+    def test_put_off(self) -> None:
+        """A large part of a body, and of a message, waits for a later turn."""
+        server = self.make_server()
+        self.patch(continuations, "SLICE", -1.0)
+        body, sockets = server.connect(), server.connect()
+        sockets.transport.deliver(get("/", *UPGRADE))
+        server.reply(server.message("websocket.connect"), accept=True)
+        server.turn()
+        body.transport.protocol.dataReceived(request("POST", "/", body=bytes(60_000)))
+        sockets.transport.protocol.dataReceived(client_frame(TEXT, b"x" * 60_000))
+        for channel in ("http.request", "websocket.receive"):
+            self.assertFalse(server.layer.queues.has_work([channel]))
+        server.turn()
+        self.assertEqual(len(server.message("http.request")["body"]), 60_000)
+        self.assertEqual(len(server.message("websocket.receive")["text"]), 60_000)
 
 
 class AcceptTests(StrictTestCase):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -18,10 +19,10 @@ from benchmarks.work import percentile
 
 #: Their address; the attackers have others.
 SOURCE = "127.0.0.2"
-#: Clients of either kind, and seconds between two requests or messages of one.
+#: WebSockets, and seconds between two messages of one; requests are as many.
 CLIENTS, EVERY = 5, 0.1
-#: Requests on one connection.
-KEPT = 10
+#: Connections for requests that they begin with, and requests on each.
+CONNECTIONS, KEPT = 20, 50
 #: Seconds after which a client gives up.
 PATIENCE = 10.0
 
@@ -55,42 +56,54 @@ class Honest:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._waits = Waits()
+        self._free: deque[tuple[Connection, int]] = deque()  # with how many requests each has made
+        self._under_way: set[float] = set()  # when each was due
 
     def process(self) -> Crowd:
         """Return their process."""
         return Crowd(self._work, self._result)
 
     def _result(self) -> Waits:
+        waited = [time.perf_counter() - due for due in self._under_way]
+        self._waits.requests += [seconds for seconds in waited if seconds > EVERY]
         return self._waits
 
     async def _work(self) -> None:
-        clients = [self._requests(number) for number in range(CLIENTS)]
-        await asyncio.gather(*clients, *(self._messages(number) for number in range(CLIENTS)))
+        messages = [self._messages(number) for number in range(CLIENTS)]
+        await asyncio.gather(self._requests(), *messages)
 
-    async def _requests(self, number: int) -> None:
-        """Make requests; a request counts from when it was due, so a long wait is not counted as one slow request."""
-        due = time.perf_counter() + EVERY * number / CLIENTS
-        connection, made = None, 0
-        while True:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    if connection is None:
-                        connection, made = await Connection.open(self._target.plain, SOURCE, 0), 0
-                    await connection.send(get("/"))
-                    answer = await connection.receive_until(b"Hello, world!")
-                if not answer.startswith(b"HTTP/1.1 200 "):
-                    raise ConnectionError(answer[:12].decode("ascii", "replace"))
-            except (OSError, TimeoutError) as error:
-                self._waits.failed += 1
-                self._waits.reasons.add(str(error) or repr(error))
-                made = KEPT
-            self._waits.requests.append(time.perf_counter() - due)
-            made += 1
-            if made >= KEPT and connection is not None:
-                connection.close()
-                connection = None
-            due = max(due + EVERY, time.perf_counter() - EVERY)
+    async def _requests(self) -> None:
+        """Make requests at their times, however long others take: each on a free connection, or a new one."""
+        for number in range(CONNECTIONS):  # they are not renewed all at once
+            self._free.append((await Connection.open(self._target.plain, SOURCE, 0), KEPT * number // CONNECTIONS))
+        due = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                due += EVERY / CLIENTS
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                group.create_task(self._request(due))
+
+    async def _request(self, due: float) -> None:
+        connection, made = self._free.popleft() if self._free else (None, 0)
+        self._under_way.add(due)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                if connection is None:
+                    connection = await Connection.open(self._target.plain, SOURCE, 0)
+                await connection.send(get("/"))
+                answer = await connection.receive_until(b"Hello, world!")
+            if not answer.startswith(b"HTTP/1.1 200 "):
+                raise ConnectionError(answer[:12].decode("ascii", "replace"))
+        except (OSError, TimeoutError) as error:
+            self._waits.failed += 1
+            self._waits.reasons.add(str(error) or repr(error))
+            made = KEPT
+        self._under_way.discard(due)
+        self._waits.requests.append(time.perf_counter() - due)
+        if connection is not None and made + 1 < KEPT:
+            self._free.append((connection, made + 1))
+        elif connection is not None:
+            connection.close()
 
     async def _messages(self, number: int) -> None:
         """Send messages that come back."""

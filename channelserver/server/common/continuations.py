@@ -21,6 +21,8 @@ _log = Logger("channelserver.server.continuations")
 
 #: Seconds of a turn of the reactor.
 SLICE = 0.005
+#: More bytes than this, which a client has sent at once, are such work if the turn is long already.
+BULK = 8 * 1024
 
 
 class Continuations:
@@ -46,9 +48,13 @@ class Continuations:
             self._posted = True
             self._bridge.post(self._go_on)
 
+    def behind(self) -> bool:
+        """Whether this turn of the reactor is long already, or work waits."""
+        return self._number > 0 or time.monotonic() - self._bridge.turn_began() > SLICE
+
     def run(self, peer: str | None, function: Callable[[], object]) -> None:
         """Call `function` now if this turn of the reactor is still short, else as :meth:`add` does."""
-        if self._number or time.monotonic() - self._bridge.turn_began() > SLICE:
+        if self.behind():
             self.add(peer, function)
         else:
             function()

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python import log
 
 try:
-    from select import EPOLLIN
+    from select import EPOLLIN, EPOLLOUT
 
     from twisted.internet.epollreactor import EPollReactor
 except ImportError:  # not Linux
@@ -29,10 +29,12 @@ except ImportError:  # not Linux
 _log = Logger("channelserver.server.reactor")
 
 #: Names of Twisted that are used here and may change.
-_PRIVATE = ("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable")
+_PRIVATE = ("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable", "_reads", "_writes")
 
 #: Seconds of handling events after which what waits for the end of the turn is called in between.
 LONG = 0.001
+#: Seconds of handling events after which the turn ends: what threads have posted, and timers, come before the rest.
+TURN = 0.03
 #: Seconds at most between two looks at what threads have posted.
 LOOK = 0.001
 
@@ -65,6 +67,7 @@ if EPollReactor is not None:
                 #: Returns whether there is more to do.
                 self.look: Callable[[bool], bool] | None = None
                 self._more = False
+                self._rest: list[tuple[Any, int, int]] = []  # events for which the latest turn had no time
 
         def doPoll(self, timeout: float | None) -> None:
             if self.at_end:  # of timers and calls from threads
@@ -72,11 +75,14 @@ if EPollReactor is not None:
             if self.look is not None:
                 timeout = 0.0 if self._more else LOOK if timeout is None or timeout > LOOK else timeout
             selectables = self._selectables
-            events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
+            if self._rest:
+                events = self._take_rest()
+            else:
+                events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
             self.turn_began = began = time.monotonic()
-            ends = began + LONG
+            ends, last = began + LONG, began + TURN
             act = self._doReadOrWrite  # logs what the protocols raise, and closes their connections
-            for descriptor, event in events:
+            for place, (descriptor, event) in enumerate(events, 1):
                 selectable = selectables.get(descriptor)
                 if selectable is not None:  # else an event before it has closed it
                     if event == EPOLLIN:  # nearly always: what ``act`` does then
@@ -89,13 +95,28 @@ if EPollReactor is not None:
                             self._disconnectSelectable(selectable, why, True)
                     else:
                         act(selectable, descriptor, event)
-                    if self.at_end and time.monotonic() > ends:
-                        self._call_at_end()
-                        ends = time.monotonic() + LONG
+                    if (now := time.monotonic()) > ends:
+                        if self.at_end:
+                            self._call_at_end()
+                        if now > last:
+                            self._rest = [(selectables.get(late), late, its) for late, its in events[place:]]
+                            break
+                        ends = now + LONG
             if self.at_end:
                 self._call_at_end()
             if self.look is not None:
                 self._more = self.look(not events)
+
+        def _take_rest(self) -> list[tuple[int, int]]:
+            """Return the events that were left, as far as they are of interest still."""
+            rest, self._rest = self._rest, []
+            events = []
+            for selectable, descriptor, event in rest:
+                if selectable is not None and self._selectables.get(descriptor) is selectable:  # else it was closed
+                    event &= -1 if descriptor in self._reads else ~EPOLLIN
+                    event &= -1 if descriptor in self._writes else ~EPOLLOUT
+                    events.append((descriptor, event))
+            return events
 
         def _call_at_end(self) -> None:
             functions, self.at_end = self.at_end, []

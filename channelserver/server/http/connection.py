@@ -36,6 +36,7 @@ from zope.interface import implementer
 from channelserver.layers.content import Content
 from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
+from channelserver.server.common.continuations import BULK
 from channelserver.server.common.sending import SocketSend, direct, lose_transport, send, socket_send
 from channelserver.server.common.transport import Transport
 from channelserver.server.http import half_close
@@ -110,7 +111,10 @@ class HTTPConnection(Connection):
         reader = self._reader
         reader.buffer = reader.buffer + data if reader.buffer else data
         if not self._continues and (self._state == "body" or (self._state == "head" and not self._paused)):
-            self._advance()
+            if len(data) > BULK and self.site.continuations.behind():
+                self._continue()
+            else:
+                self._advance()
         elif len(reader.buffer) > READ_AHEAD:
             self.reading(False)
         if len(reader.buffer) > SMALL:

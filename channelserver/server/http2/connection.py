@@ -26,6 +26,7 @@ from h2.settings import SettingCodes
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from channelserver.server.common.continuations import BULK
 from channelserver.server.common.transport import Transport
 from channelserver.server.http.base import Connection
 from channelserver.server.http.dispatch import Dispatcher
@@ -102,7 +103,12 @@ class HTTP2Connection(Connection):
         if self._unfinished_turn:
             self._frames.keep(data)  # decrypted together with what is being handled
         elif self._state not in ("closing", "closed"):
-            self._receive(data)
+            if len(data) > BULK and self.site.continuations.behind():
+                self._frames.keep(data)
+                self._put_off()
+                self._read_on()
+            else:
+                self._receive(data)
 
     def _receive(self, data: bytes) -> None:
         now = self.site.wheel.now()
@@ -138,8 +144,7 @@ class HTTP2Connection(Connection):
                     return
                 left -= FRAMES_A_REQUEST if kind == frames.HEADERS else 1
                 if left <= 0:
-                    self._unfinished_turn = True
-                    self.site.continuations.add(self.peer, self._go_on)
+                    self._put_off()
                     break
         except Violation as violation:
             self._end(violation)
@@ -157,6 +162,11 @@ class HTTP2Connection(Connection):
         self._pump()
         if self._unfinished_turn or not self._reading:
             self._read_on()
+
+    def _put_off(self) -> None:
+        """Handle further frames in a later turn."""
+        self._unfinished_turn = True
+        self.site.continuations.add(self.peer, self._go_on)
 
     def _go_on(self) -> None:
         """Handle further frames that came in an earlier turn."""

@@ -6,7 +6,9 @@ Runs in the reactor thread. A :class:`FrameReader` owns the bytes of one connect
 from __future__ import annotations
 
 import codecs
+import contextlib
 import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -251,20 +253,33 @@ class FrameReader:
             self.message = bytearray()
 
 
+#: Autobahn's masker; None: it is not imported yet.
+_make_masker: Callable[..., Any] | None = None
+
+
 @functools.cache
-def _native_masker() -> Callable[..., Any]:
+def _begin_import() -> None:
     """Import Autobahn's masker: it takes 90 ms and 4 MB, and many sites never receive a frame large enough."""
+    with contextlib.suppress(RuntimeError):  # no room for a thread
+        threading.Thread(target=_import_masker, name="import", daemon=True).start()
+
+
+def _import_masker() -> None:
+    global _make_masker
     from autobahn.websocket.xormasker import create_xor_masker
 
-    make_masker: Callable[..., Any] = create_xor_masker
-    return make_masker
+    _make_masker = create_xor_masker
 
 
 def unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     """Return `payload` with the client's mask taken off (RFC 6455 section 5.3)."""
     size = len(payload)
     if size >= _NATIVE_FROM:
-        return bytes(_native_masker()(bytes(mask), size).process(bytes(payload)))
+        if _make_masker is not None:
+            return bytes(_make_masker(bytes(mask), size).process(bytes(payload)))
+        _begin_import()
+        step = _NATIVE_FROM - 4  # of long integers, several short ones take less time
+        return b"".join(unmask(payload[begin : begin + step], mask) for begin in range(0, size, step))
     pad = (bytes(mask) * ((size >> 2) + 1))[:size]
     # One exclusive-or of two long integers is many times faster than a loop over bytes.
     return (int.from_bytes(payload, "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")

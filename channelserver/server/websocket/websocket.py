@@ -33,6 +33,7 @@ from channelserver.layers.reply import acceptance_fields, reason_of, refusal
 from channelserver.layers.turns import Client
 from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
+from channelserver.server.common.continuations import BULK
 from channelserver.server.common.sending import OBJECT_BYTES
 from channelserver.server.http.http1 import RequestHead
 from channelserver.server.websocket import deflate, frames
@@ -239,6 +240,10 @@ class WebSocket(Outgoing):
             if len(self._unread) > REFILL:
                 self.wire.reading(False)
             self.wire.account.weigh()
+        elif len(data) > BULK and self.site.continuations.behind():
+            self._unread = data
+            self._put_off()
+            self.wire.account.weigh()
         elif len(data) <= SLICE or (self._deflate is None and self._in_frame(len(data))):
             self._take(data)
         else:
@@ -262,12 +267,15 @@ class WebSocket(Outgoing):
                 size = SLICE
             data, self._unread = self._unread[:size], self._unread[size:]
             if self._take(data) < len(data) // 2 and self._unread:
-                # Mostly the heads of frames: as much work as a megabyte of others.
-                self._continues = True
-                self.wire.reading(False)
-                self.site.continuations.add(self.wire.peer, self._continue)
+                self._put_off()  # mostly the heads of frames: as much work as a megabyte of others
         if not self._blocked and not self._continues:
             self.wire.reading(True)
+
+    def _put_off(self) -> None:
+        """Parse what has been read in a later turn."""
+        self._continues = True
+        self.wire.reading(False)
+        self.site.continuations.add(self.wire.peer, self._continue)
 
     def _continue(self) -> None:
         self._continues = False

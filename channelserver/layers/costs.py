@@ -47,9 +47,7 @@ class Costs:
             known = self._seconds[key] = seconds if seconds < known else known + (seconds - known) * WEIGHT
             if len(self._seconds) > MOST_PATHS:
                 del self._seconds[next(iter(self._seconds))]
-        if (
-            before is not None and max(before, known) < LEVELS[int(SLOW) - 1]
-        ):  # not by chance
+        if before is not None and max(before, known) < LEVELS[int(SLOW) - 1]:  # not by chance
             self.quick_until = now + LATELY
 
     def level(self, channel: str, path: Hashable) -> float:

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
+from urllib.parse import quote
 
 from benchmarks.http_load import HttpLoad, check_wrk
 from benchmarks.machine import Cores, raise_file_limit
@@ -26,6 +27,8 @@ from benchmarks.servers import ANSWER_TIMEOUT, ROOT, MeasuringError, Program
 
 #: Connections of the load generator, kept alive, each with one request under way; seconds of the first turns.
 CONNECTIONS, WARM_UP = 16, 1
+#: What stays as it is in a path with a query.
+WRITTEN = "%/?:@!$&'()*+,;=~"
 #: Figures that differ by less are the same; on a machine that does nothing else, turns differ by so much.
 SAME = 1.05
 #: Turns of one server that differ by more tell of a machine that does other things, too.
@@ -63,6 +66,7 @@ def _own(*options: str) -> CommandLine:
     def command(programs: Path, port: int, pings: bool) -> list[str]:
         own = ["--settings", os.environ["DJANGO_SETTINGS_MODULE"], "--port", str(port), "--threads", str(THREADS)]
         own += ["--access-log", "", "--local-socket", "", "--processes", "1", "--log-level", "warning"]
+        own += ["--log-format", "text"]  # for those who read what went wrong
         return [sys.executable, "-m", "channelserver", "serve", *own, *options]
 
     return command
@@ -150,7 +154,9 @@ def check_settings(module: str) -> str:
             "DEBUG is on, so Django does work that it does not do in production; figures mean more with DEBUG = False"
         )
     if said != [""] and done.stdout.strip():
-        hint = f"run this in the folder of your manage.py: PYTHONPATH={ROOT} python -m benchmarks --site {module}"
+        hint = "correct them first"
+        if said[0].startswith("ModuleNotFoundError"):
+            hint = f"run this in the folder of your manage.py: PYTHONPATH={ROOT} python -m benchmarks --site {module}"
         raise MeasuringError(f"the settings {module} cannot be used ({said[0]}); {hint}")
     return ""
 
@@ -165,6 +171,7 @@ def measure(module: str, path: str, rounds: int, seconds: int) -> int:
     try:
         if not path.startswith("/"):
             raise MeasuringError(f"--path {path} is no path: it begins with a slash, such as /{path}")
+        path = quote(path, safe=WRITTEN)
         check_wrk()
         if importlib.util.find_spec("twisted") is None:
             cure = f"{sys.executable} -m pip install {ROOT}"

@@ -244,7 +244,7 @@ class PeopleTests(BrowserTestCase):
         self.assertEqual(outcome, "refused")
         stranger.get_by_label("Your name").fill("ANNA")
         stranger.get_by_role("button", name="Enter as guest").click()
-        expect(stranger.locator(".errors")).to_contain_text("ANNA is taken.")
+        expect(stranger.locator(".errors")).to_contain_text("\u2068ANNA\u2069 is taken.")
         stranger.get_by_role("link", name="log in").click()
         stranger.get_by_label("Username").fill("anna")
         stranger.get_by_label("Password").fill("wrong")

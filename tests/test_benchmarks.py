@@ -106,6 +106,7 @@ class OwnSiteTests(SynchronousTestCase):
         urlpatterns = [
             path("", lambda request: HttpResponse("hello")),
             path("moved/", lambda request: HttpResponseRedirect("/accounts/login/")),
+            path("caf\u00e9/", lambda request: HttpResponse(request.GET["a"])),
             path("broken/", lambda request: 1 / 0),
         ]
     """
@@ -128,7 +129,7 @@ class OwnSiteTests(SynchronousTestCase):
         """A new project, on all servers that are installed: a table, and one sentence. The others are named."""
         if shutil.which("wrk") is None:
             self.skipTest("wrk is not installed")
-        done = self.run_here("--site", "mysite.settings", "--rounds", "1")
+        done = self.run_here("--site", "mysite.settings", "--rounds", "1", "--path", "/caf\u00e9/?a=b&c")
         self.assertEqual(done.returncode, 0, done.stderr)
         there, missing = own_site.installed()
         _, *lines = done.stdout.splitlines()
@@ -136,7 +137,7 @@ class OwnSiteTests(SynchronousTestCase):
         titles = [re.split(r"  +", line)[0] for line in lines[:-2]]
         ours = [peer.title for peer in own_site.OURS]
         self.assertEqual(titles, ours + [peer.title + more for peer in there for more in ("", " + shortcuts")])
-        self.assertRegex(lines[-1], r"^(?=.*channelserver)(?=.*[Ff]or /[ ,:]).*\.$")
+        self.assertRegex(lines[-1], r"^(?=.*channelserver)(?=.*[Ff]or /caf%C3%A9/\?a=b&c[ ,:]).*\.$")
         for name in missing:
             self.assertRegex(done.stderr, rf"not installed.*{name}.* -m pip install .*{name}")
         self.assertIn("DEBUG is on", done.stderr)

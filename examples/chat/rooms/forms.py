@@ -49,7 +49,9 @@ class NameField(forms.CharField):
     """A name that others see: one line, in any alphabet."""
 
     def to_python(self, value):
-        name = " ".join(unicodedata.normalize("NFC", super().to_python(value)).split())
+        # Signs of the direction of writing come along when a name is copied.
+        name = re.sub("[\u200e\u200f\u2066-\u2069]", "", unicodedata.normalize("NFC", super().to_python(value)))
+        name = " ".join(name.split())
         # What cannot be seen could imitate another name. But two such signs belong to some alphabets, and to emoji.
         visible = re.sub("[\u200c\u200d]", "", name)
         if not visible.isprintable() or (name and not visible):
@@ -96,7 +98,9 @@ class GuestForm(forms.Form):
                     return name
         except IntegrityError:
             pass  # somebody else has taken it this very moment
-        raise ValidationError(f"{name} is taken. How about {name} {secrets.randbelow(90) + 10}?")
+        # The two signs isolate a name, which may be written from right to left.
+        other = f"\u2068{name} {secrets.randbelow(90) + 10}\u2069"
+        raise ValidationError(f"\u2068{name}\u2069 is taken. How about {other}?")
 
 
 class SignUpForm(UserCreationForm):

@@ -116,7 +116,7 @@ class PageTests(TestCase):
 
     def test_a_name_is_enough(self):
         self.assertRedirects(self.client.get("/"), "/enter/?next=/")
-        self.assertRedirects(self.enter("Anna  Bell"), "/server/")
+        self.assertRedirects(self.enter("\u2068Anna  Bell\u2069"), "/server/")
         self.assertEqual(get_user_model().objects.get().username, "Anna Bell")
         self.assertFalse(get_user_model().objects.get().has_usable_password())
 

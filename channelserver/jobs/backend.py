@@ -54,6 +54,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
                 f"TASKS[{alias!r}]['OPTIONS'] has no {unknown[0]!r}; it has {', '.join(sorted(DEFAULTS))}"
             )
         values = DEFAULTS | self.options
+        self._valid: Any = None
         #: Alias of the database of the jobs.
         self.database: str = values["database"]
         self.keep_done_days: float = values["keep_done_days"]
@@ -69,7 +70,9 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
         :returns: the ``TaskResult``; for a unique task the one of the job that is there already.
         :raises InvalidTask, TypeError: the task or its arguments cannot be stored.
         """
-        self.validate_task(task)
+        if task is not self._valid:  # a task does not change
+            self.validate_task(task)
+            self._valid = task
         if not apps.is_installed("channelserver.jobs"):
             raise ImproperlyConfigured(f"tasks cannot be enqueued: {NOT_INSTALLED}")
         from channelserver.jobs.results import result_of

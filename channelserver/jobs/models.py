@@ -8,7 +8,7 @@ again) or **cancelled**. Django's four states are fewer: see :data:`STATUS`.
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from typing import Any
@@ -54,7 +54,7 @@ def new_id() -> str:
     global _last
     with _lock:
         _last = microseconds = max(time.time_ns() // 1000, _last + 1)
-    return f"{microseconds:014x}{secrets.token_hex(9)}"
+    return f"{microseconds:014x}{os.urandom(9).hex()}"
 
 
 class Job(models.Model):
@@ -77,7 +77,7 @@ class Job(models.Model):
     deaths: models.IntegerField[int, int] = models.IntegerField(default=0)
     owner: models.CharField[str, str] = models.CharField(max_length=32, blank=True, default="")
     worker_ids: models.TextField[str, str] = models.TextField(blank=True, default="")
-    unique_key: models.CharField[Any, Any] = models.CharField(max_length=255, null=True, blank=True, unique=True)
+    unique_key: models.CharField[Any, Any] = models.CharField(max_length=255, null=True, blank=True)
     unique_until: models.DateTimeField[Any, Any] = models.DateTimeField(null=True, blank=True)
     concurrency_key: models.CharField[str, str] = models.CharField(max_length=255, blank=True, default="")
     concurrency: models.IntegerField[int, int] = models.IntegerField(default=0)
@@ -100,6 +100,11 @@ class Job(models.Model):
             models.Index(fields=["owner", "concurrency_key"], condition=Q(state="running"), name="csjobs_running"),
             models.Index(fields=["-id"], condition=Q(state="dead"), name="csjobs_dead"),
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="csjobs_ended"),
+        )
+
+        constraints = (
+            # Of the rows that have a key, so that others do not pay for it.
+            models.UniqueConstraint(fields=["unique_key"], condition=Q(unique_key__isnull=False), name="csjobs_unique"),
         )
 
     def __str__(self) -> str:

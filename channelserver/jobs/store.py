@@ -61,7 +61,7 @@ def _insertion(using: str, names: tuple[str, ...]) -> tuple[str, list[Any], list
     columns = ", ".join(f'"{field.column}"' for field in [*given, *fields.values()])
     values = ", ".join(["%s"] * (len(given) + len(defaults)))
     adapters = {
-        "DateTimeField": connection.ops.adapt_datetimefield_value,
+        "DateTimeField": lru_cache(4)(connection.ops.adapt_datetimefield_value),  # two of a row are the same
         "JSONField": lambda value: connection.ops.adapt_json_value(value, None),
     }
     prepare = [adapters.get(field.get_internal_type()) for field in given]

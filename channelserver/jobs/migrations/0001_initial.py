@@ -98,7 +98,7 @@ class Migration(migrations.Migration):
                 ("deaths", models.IntegerField(default=0)),
                 ("owner", models.CharField(blank=True, default="", max_length=32)),
                 ("worker_ids", models.TextField(blank=True, default="")),
-                ("unique_key", models.CharField(blank=True, max_length=255, null=True, unique=True)),
+                ("unique_key", models.CharField(blank=True, max_length=255, null=True)),
                 ("unique_until", models.DateTimeField(blank=True, null=True)),
                 ("concurrency_key", models.CharField(blank=True, default="", max_length=255)),
                 ("concurrency", models.IntegerField(default=0)),
@@ -127,6 +127,11 @@ class Migration(migrations.Migration):
                     models.Index(
                         condition=models.Q(("finished_at__isnull", False)), fields=["finished_at"], name="csjobs_ended"
                     ),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("unique_key__isnull", False)), fields=("unique_key",), name="csjobs_unique"
+                    )
                 ],
             },
         ),

@@ -33,7 +33,7 @@ class PlainPortTestCase(StrictTestCase):
         self.server.site.tokens = self._token
         self.factory = BesideFactory(self.server.site, lambda: self.https_port, self.contexts, self.redirects)
 
-    def _token(self, exchange: Any) -> bool:
+    def _token(self, exchange: Any, go_on: Any) -> bool:
         if exchange.head.path != CHALLENGE + "open":
             return False
         exchange.reply({"status": 200, "content": b"answer"})

@@ -7,8 +7,9 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 
-from channelserver.server.edge.redirect import BesideFactory
+from channelserver.server.edge.redirect import BesideFactory, RedirectFactory
 from channelserver.server.http.proxy import ProxyPolicy
+from channelserver.server.http.ready import Ready
 from channelserver.server.tls.contexts import Contexts
 from tests.fakes import FakeServer, FakeTransport, Response, StrictTestCase, parse_responses
 from tests.tls_client import TLSClient, pair
@@ -31,7 +32,9 @@ class PlainPortTestCase(StrictTestCase):
         self.contexts.put("a.test", *pair("a.test"))
         self.https_port = 443
         self.server.site.tokens = self._token
-        self.factory = BesideFactory(self.server.site, lambda: self.https_port, self.contexts, self.redirects)
+        self.factory: RedirectFactory = BesideFactory(
+            self.server.site, lambda: self.https_port, self.contexts, self.redirects
+        )
 
     def _token(self, exchange: Any, go_on: Any) -> bool:
         if exchange.head.path != CHALLENGE + "open":
@@ -112,6 +115,26 @@ class RedirectTests(PlainPortTestCase):
             self.assertIn(b"HTTPS for b.test is being set up", response.body)
         self.contexts.put("b.test", *pair("b.test", 1))
         self.assertEqual(self.place("/", host="b.test"), "https://b.test/")
+
+    def test_files_in_memory(self) -> None:
+        """A static file that lies ready is redirected like everything else, here and beside --redirect-http."""
+
+        class Files:
+            def __call__(self, exchange: Any) -> bool:
+                exchange.reply(self.file.reply())
+                return True
+
+            def ready(self, head: Any, turn: float, now: Any) -> Ready | None:
+                return self.file
+
+            file = Ready([[b"Content-Type", b"text/css"]], b"a file")
+
+        self.server.site.static = Files()
+        for factory, status in ((self.factory, 308), (RedirectFactory(self.server.site, lambda: 443), 301)):
+            self.factory = factory
+            response = self.ask("/static/site.css")
+            assert response is not None
+            self.assertEqual((response.status, response.header("location")), (status, "https://a.test/static/site.css"))
 
     def test_behind_a_proxy_that_speaks_https(self) -> None:
         """Its requests reach the application: a redirect would lead back here, for ever."""

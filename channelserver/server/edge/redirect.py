@@ -17,6 +17,7 @@ from channelserver.server.http.connection import HTTPConnection, HTTPFactory
 from channelserver.server.http.dispatch import CHALLENGES, Dispatcher
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
+from channelserver.server.http.ready import Ready
 from channelserver.server.site import Site
 from channelserver.server.tls.contexts import Contexts
 from channelserver.server.websocket.origin import split_port
@@ -35,6 +36,10 @@ class Redirects(Dispatcher):
     def __init__(self, site: Site, port: Callable[[], int]) -> None:
         super().__init__(site)
         self._port = port
+
+    def ready(self, head: RequestHead) -> Ready | None:
+        """Return None: files are not served here."""
+        return None
 
     def _serve(self, exchange: Exchange, body: bytes, body_file: IO[bytes] | None, addresses: dict[str, Any]) -> bool:
         head = exchange.head

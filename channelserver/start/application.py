@@ -45,7 +45,6 @@ from channelserver.server.websocket.origin import OriginPolicy
 from channelserver.start.files import files
 from channelserver.start.project import StartError, clean_root_path, describe
 from channelserver.start.workers import AllWorkers, LoopWatch, LostWatch, Workers, make_workers
-from channelserver.staticfiles import StaticFilesHandler
 from channelserver.workers import django_cleanup
 from channelserver.workers.loop import event_loop
 
@@ -266,6 +265,12 @@ def allowed_hosts() -> list[str]:
     return _LOCAL_HOSTS if settings.DEBUG and not hosts else hosts
 
 
+def _debug_handler() -> AsgiHandler:
+    from channelserver.staticfiles import StaticFilesHandler
+
+    return StaticFilesHandler()
+
+
 def http_consumer(values: Settings, handler: AsgiHandler | None = None) -> ViewConsumer:
     """Return the consumer that runs Django's views.
 
@@ -275,7 +280,7 @@ def http_consumer(values: Settings, handler: AsgiHandler | None = None) -> ViewC
         if handler is None:
             # Under DEBUG nobody runs collectstatic after each change.
             debug = settings.DEBUG and apps.is_installed("django.contrib.staticfiles")
-            handler = StaticFilesHandler() if debug else AsgiHandler()
+            handler = _debug_handler() if debug else AsgiHandler()
         return ViewConsumer(handler, values.http_timeout)
     except (ImproperlyConfigured, ImportError) as error:
         raise StartError(f"the setting MIDDLEWARE is wrong: {describe(error)}") from error

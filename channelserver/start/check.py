@@ -18,6 +18,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
+from django.core.checks.commands import migrate_and_makemigrations_autodetector
 from django.core.checks.security.base import (
     SECRET_KEY_INSECURE_PREFIX,
     SECRET_KEY_MIN_LENGTH,
@@ -40,6 +41,9 @@ _log = Logger("channelserver.check")
 
 #: System checks whose sentences are among those of the settings.
 OURS = ("channelserver.W001", "channelserver.W004")
+
+#: Of the system checks those about management commands: they import what the server never needs, a MiB.
+_OF_COMMANDS = (migrate_and_makemigrations_autodetector,)
 
 #: Seconds that the start of the server waits for databases.
 PATIENCE = 2.0
@@ -121,7 +125,7 @@ def look_in_background(found: list[str]) -> None:
     """
 
     def run() -> None:
-        sentences = dict.fromkeys([*found, *_of_django(True, (check_layers, check_options))])
+        sentences = dict.fromkeys([*found, *_of_django(True, (check_layers, check_options, *_OF_COMMANDS))])
         for sentence in sentences:
             _log.warn("{sentence}", sentence=sentence)
         if not sentences:

@@ -96,6 +96,7 @@ def _serve(values: Settings, contexts: Contexts) -> Served:
         served = Served(contexts, Tokens(), Store(folder, directory_url(values)), wanted)
         for names in wanted:
             served.load(names)
+        served.store.check_account(values.email)
     except StoreError as error:
         raise OptionError(str(error)) from error
     return served

@@ -7,22 +7,25 @@ import socket
 from functools import partial
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import Bridge
-from channelserver.server.common import continuations
+from channelserver.server.common import continuations, handshakes
 from channelserver.server.common import reactor as reactor_module
 from channelserver.server.common.continuations import Continuations
 from channelserver.server.common.listening import ACCEPTS_A_TURN, limit_accepting
 from channelserver.server.common.reactor import Reactor
-from channelserver.server.edge import tls
-from channelserver.server.http.connection import CHATTER_BURST, READ_AHEAD
+from channelserver.server.common.unix import Listening
+from channelserver.server.http.connection import CHATTER_BURST, READ_AHEAD, HTTPFactory
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.reader import CHUNKED_SLICE, MAX_EMPTY_LINES, RequestReader
 from channelserver.server.websocket.websocket import SLICE
-from tests.fakes import FakeReactor, Files, StrictTestCase, get, request
+from tests.fakes import FakeReactor, FakeTransport, Files, StrictTestCase, get, request
 from tests.lab import CLOSE, CONTINUATION, PING, PONG, TEXT, LabTestCase, RawClient, client_frame, close_code
 
 UPGRADE = (
@@ -356,6 +359,34 @@ class AcceptTests(StrictTestCase):
         self.assertEqual(accepted, [ACCEPTS_A_TURN] * 3)
 
 
+class EndpointTests(StrictTestCase):
+    """``ssl:`` endpoints, which Twisted makes."""
+
+    def test_handshake(self) -> None:
+        """A handshake waits for a later turn when this one is long already, as with ``--tls-cert``."""
+        server = self.make_server()
+        self.patch(continuations, "SLICE", -1.0)
+        made: list[Any] = []
+
+        class Inner:
+            def listenTCP(self, port: int, factory: Any, backlog: int, interface: str) -> None:
+                made.append(factory)
+
+        @implementer(IOpenSSLContextFactory)
+        class Contexts:
+            def getContext(self) -> SSL.Context:
+                return SSL.Context(SSL.TLS_SERVER_METHOD)
+
+        Listening(Inner()).listenSSL(0, HTTPFactory(server.site), Contexts())  # type: ignore[arg-type]
+        transport = FakeTransport(server.reactor)
+        transport.protocol = made[0].buildProtocol(None)
+        transport.protocol.makeConnection(transport)
+        transport.protocol.dataReceived(b"\x16\x03\x01\x00\x05hello")
+        self.assertFalse(transport.reading or transport.received or transport.over)
+        server.turn()
+        self.assertTrue(transport.received)  # an alert
+
+
 class DecryptTests(StrictTestCase):
     """Bytes of TLS."""
 
@@ -363,16 +394,16 @@ class DecryptTests(StrictTestCase):
         """A large read is decrypted in pieces, as long as the connection lasts."""
         pieces: list[bytes] = []
 
-        def decrypt(transport: tls.PacedTLS, data: bytes) -> None:
+        def decrypt(transport: handshakes.PacedHandshake, data: bytes) -> None:
             pieces.append(data)
             transport.connected = len(pieces) < 5
 
-        self.patch(tls.BufferingTLSTransport, "dataReceived", decrypt)
-        transport = tls.PacedTLS.__new__(tls.PacedTLS)
+        self.patch(handshakes.BufferingTLSTransport, "dataReceived", decrypt)
+        transport = handshakes.PacedHandshake.__new__(handshakes.PacedHandshake)
         transport.connected = 1
-        data = os.urandom(3 * tls.PIECE + 1)
+        data = os.urandom(3 * handshakes.PIECE + 1)
         transport.dataReceived(data)
-        self.assertEqual(list(map(len, pieces)), [tls.PIECE] * 3 + [1])
+        self.assertEqual(list(map(len, pieces)), [handshakes.PIECE] * 3 + [1])
         self.assertEqual(b"".join(pieces), data)
         transport.dataReceived(data)
         self.assertEqual(len(pieces), 5)

@@ -22,12 +22,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import (
     IListeningPort,
-    IOpenSSLContextFactory,
     IReactorSocket,
     IReactorTime,
 )
 from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import provider
 
@@ -155,16 +153,6 @@ class SharedListening(Listening):
         if self._descriptors is not None:
             return self._inherit(self._descriptors.popleft(), factory)
         return self._start(TCPPort(port, factory, backlog, interface, self._reactor))
-
-    def listenSSL(
-        self,
-        port: int,
-        factory: Any,
-        contextFactory: IOpenSSLContextFactory,
-        backlog: int = 50,
-        interface: str = "",
-    ) -> IListeningPort:
-        return self.listenTCP(port, TLSMemoryBIOFactory(contextFactory, False, factory), backlog, interface)
 
     def listenUNIX(
         self, address: str, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False

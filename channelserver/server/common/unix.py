@@ -17,6 +17,8 @@ from typing import Any
 
 from twisted.internet.interfaces import IListeningPort, IReactorSocket, IReactorUNIX
 
+from channelserver.server.common.handshakes import tls_factory
+
 
 class OccupiedError(Exception):
     """Something is in the place of a Unix socket, and must stay there; the text says what."""
@@ -65,7 +67,7 @@ def _alone(folder: str) -> Iterator[None]:
 
 
 class Listening:
-    """A reactor that replaces stale Unix sockets; everything else is the real one's.
+    """A reactor that replaces stale Unix sockets and paces TLS handshakes; everything else is the real one's.
 
     :param reactor: the real one.
     """
@@ -75,6 +77,13 @@ class Listening:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
+
+    def listenSSL(
+        self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """Listen with TLS: what an ``ssl:`` endpoint asks for."""
+        listening: IListeningPort = self.listenTCP(port, tls_factory(contextFactory, factory), backlog, interface)
+        return listening
 
     def listenUNIX(
         self, address: str, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False

@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import interfaces
-from twisted.internet.protocol import connectionDone
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from channelserver.processes.link import IReactor
+from channelserver.server.common.handshakes import PacedFactory, PacedHandshake
 from channelserver.server.common.sending import lose_transport
 from channelserver.server.common.transport import TLSTransport
 from channelserver.server.http.base import LINGER, Connection, ConnectionFactory
@@ -24,8 +22,6 @@ from channelserver.server.tls.hello import Hello, HelloReader, Verdict
 
 #: Bytes of memory that OpenSSL takes for a handshake beside what it takes for a connection.
 HANDSHAKE_BYTES = 28 * 1024
-#: Bytes that are decrypted at a time.
-PIECE = 8 * 1024
 
 _PLAIN = b"This port speaks HTTPS, and the request was plain HTTP. Use https:// instead of http://.\n"
 #: Fatal alerts (RFC 8446 section 6.2): decode_error, unrecognized_name.
@@ -112,52 +108,15 @@ class Negotiation(Connection):
         return now
 
 
-class PacedTLS(BufferingTLSTransport):
-    """TLS on a transport. It reads the ClientHello before OpenSSL does, and picks the certificate.
-
-    Of each turn of the reactor handshakes get a slice, and client addresses are served in turn: a handshake costs half
-    a millisecond or more, and thousands can begin at the same moment.
-    """
+class PacedTLS(PacedHandshake):
+    """TLS on a transport. It reads the ClientHello before OpenSSL does, and picks the certificate."""
 
     factory: TLSFactory
-    transport: Any
-    wrappedProtocol: Any
 
     def makeConnection(self, transport: Any) -> None:
-        self._early: list[bytes] = []
         #: Until the client's hello is complete.
         self.reader: HelloReader | None = HelloReader()
-        self.dataReceived = self._put_off  # type: ignore[method-assign]  # until the end of the handshake
         super().makeConnection(transport)
-
-    # Objects that refer to each other are kept, with what they have buffered, until the garbage is collected.
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        super().connectionLost(reason)
-        self.handshake_done()
-        self.disconnecting = False  # or Twisted shuts down what it has just let go
-        self.unregisterProducer()
-
-    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
-        super()._tlsShutdownFinished(reason)
-        if reason is not None:
-            reason.cleanFailure()
-
-    def handshake_done(self) -> None:
-        """From now on data is read as it comes."""
-        self.__dict__.pop("dataReceived", None)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Decrypt some of `data` at a time: OpenSSL keeps a buffer of the largest piece until the connection ends."""
-        for begin in range(0, len(data), PIECE):
-            if self.connected:
-                super().dataReceived(data[begin : begin + PIECE] if len(data) > PIECE else data)
-
-    def _put_off(self, data: bytes) -> None:
-        self._early.append(data)
-        if len(self._early) == 1:
-            self.transport.pauseProducing()
-            self.factory.continuations.run(self.wrappedProtocol.peer, self._shake)
 
     def _shake(self) -> None:
         data = b"".join(self._early)
@@ -217,15 +176,14 @@ class PacedTLS(BufferingTLSTransport):
             self.abortConnection()
 
 
-class TLSFactory(TLSMemoryBIOFactory):
+class TLSFactory(PacedFactory):
     """Makes connections with TLS."""
 
     protocol = PacedTLS
 
     def __init__(self, contexts: Contexts, factory: ConnectionFactory, clock: IReactor) -> None:
-        super().__init__(contexts, False, factory, clock)
+        super().__init__(contexts, factory, factory.site.continuations, clock)
         self.contexts = contexts
-        self.continuations = factory.site.continuations
 
 
 @implementer(interfaces.IStreamServerEndpoint)

@@ -137,7 +137,7 @@ def _say(text: str, options: dict[str, Any]) -> None:
     except OptionError:
         return  # the server says so
     if values.log_level in LEVELS[:2] and {"check", "settings", "app", "pythonpath"}.isdisjoint(options):
-        terminal = sys.stdout.isatty()
+        terminal = sys.stdout is not None and sys.stdout.isatty()  # None: it is closed
         as_json = values.log_format == "json" if values.log_format else not terminal
         print(Lines(as_json, terminal).line("info", "channelserver", text), flush=True)
 

@@ -43,10 +43,17 @@ class AcmeTestCase(ServerTestCase):
     def store(self) -> Path:
         return self.folder / "state"
 
-    def serve(self, pebble: Pebble, *arguments: str, names: str = "a.test", **environment: str) -> Server:
+    def serve(
+        self,
+        pebble: Pebble,
+        *arguments: str,
+        names: str = "a.test",
+        site: tuple[str, ...] = ("--settings", "settings"),
+        **environment: str,
+    ) -> Server:
         """Start a server, and wait until it listens."""
         usual = (
-            "serve", "--settings", "settings", "--bind", "127.0.0.1", "--log-format", "text", "--health-figures",
+            "serve", *site, "--bind", "127.0.0.1", "--log-format", "text", "--health-figures",
             "127.0.0.0/8", "--https", names, "--email", "me@a.test", "--acme-directory", pebble.directory,
             "--acme-ca-file", pebble.ca_file, "--acme-store", str(self.store), "--https-port", str(self.https_port),
             "--http-port", str(self.http_port), *arguments,
@@ -107,6 +114,13 @@ class FirstCertificateTests(AcmeTestCase):
         again.wait_for(r"certificate for a\.test: valid until")
         self.assertEqual(self.page(pebble).status, 200)
         self.assertEqual(pebble.orders, 1)
+
+    def test_demo(self) -> None:
+        """The demo answers to the names of --https: one command shows a page with a valid certificate."""
+        pebble = self.pebble()
+        server = self.serve(pebble, names="demo.localhost", site=("--demo",))
+        server.wait_for(r"certificate \(the first one\) for demo\.localhost")
+        self.assertEqual(self.page(pebble, "demo.localhost").status, 302)
 
     def test_one_kind_of_challenge(self) -> None:
         """With the port for plain HTTP blocked tls-alpn-01 is enough; with HTTPS elsewhere http-01 is."""

@@ -103,7 +103,7 @@ def set_up(given: dict[str, Any]) -> Settings:
         if other:
             raise StartError(f"the demo is a project of its own, and {other} names another one; leave {other} out")
         resolve(given, {})  # a wrong value is an error at once
-        prepare(where.get("demo_data"))
+        prepare(where.get("demo_data"), where.get("https") or ())
     else:
         project.set_up(where.get("settings"), where.get("pythonpath"), where.get("app"), where.get("root_path"))
     return resolve(given, project.configured("CHANNELSERVER", {}))

@@ -11,21 +11,28 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from channelserver.server.common.host_names import certificate_names
 from channelserver.start.project import StartError, set_up
 
 SETTINGS = "chatsite.settings"
 
 
-def prepare(data: str | None = None) -> str:
+def prepare(data: str | None = None, https: Sequence[str] = ()) -> str:
     """Set the chat site up: a folder for its data, tables, static files.
 
     :param data: folder for the data; None: a temporary one, removed at the end.
+    :param https: the values of ``--https``, whose names the site is to answer to.
     :returns: the name of its settings module; its folder is first on Python's path.
     :raises StartError: the site's files are missing, or nothing can be stored.
     """
     site = _folder()
+    with suppress(ValueError):  # which the options say better
+        names = [name for joined in certificate_names(https) for name in joined]
+        os.environ["CHATSITE_HOSTS"] = ",".join([*filter(None, [os.environ.get("CHATSITE_HOSTS")]), *names])
     os.environ["CHATSITE_DEMO"] = "kept" if data else "temporary"
     try:
         if data is None:

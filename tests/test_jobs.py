@@ -50,7 +50,7 @@ from channelserver.jobs.compat import (
     task_finished,
     task_started,
 )
-from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, planned
+from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, options_of, planned
 from channelserver.jobs.models import Job, JobError, JobQueue, Schedule, State
 from channelserver.jobs.presence import Presence
 from channelserver.jobs.runner import Running, current
@@ -220,14 +220,18 @@ class MarkTests(SynchronousTestCase):
         """A value that makes no sense is an error where it stands."""
         for wrong in (
             {"retries": -1}, {"retries": True}, {"backoff": "quadratic"}, {"backoff": []}, {"timeout": 0},
-            {"timeout": "1"}, {"concurrency": 0}, {"concurrency": ("key", 0)}, {"unique_for": timedelta(0)},
+            {"timeout": "1"}, {"timeout": float("nan")}, {"concurrency": 0}, {"backoff": -1}, {"backoff": [1, "2"]},
+            {"unique": 5}, {"unique_for": 5}, {"key": "fixed"}, {"retry_on": [ValueError()]},
+            {"give_up_on": "KeyError"}, {"concurrency": ("key", 0)}, {"unique_for": timedelta(0), "unique": True},
         ):  # fmt: skip
             with self.assertRaises(ValueError, msg=str(wrong)) as caught:
                 job(**wrong)  # type: ignore[arg-type]
             self.assertIn(next(iter(wrong)), str(caught.exception))
 
     def test_order_of_decorators(self) -> None:
-        """``@job`` above ``@task`` says where it stands."""
+        """``@job`` above ``@task`` says where it stands, and without parentheses that it needs them."""
+        self.assertIn("@job()", str(self.assertRaises(TypeError, job, add.func)))
+        self.assertEqual(options_of(job(retry_on=OSError)(lambda: None)).retry_on, (OSError,))
         self.assertIn("below @task", str(self.assertRaises(TypeError, job(), add)))
         self.assertIn("atomic", str(self.assertRaises(TypeError, job(atomic=True), slowly.func)))
 
@@ -238,6 +242,12 @@ class MarkTests(SynchronousTestCase):
             ("0 0 * * *", {"tz": "Mars/Olympus"}), ("0 0 * * *", {"catch_up": "some"}),
         ):  # fmt: skip
             self.assertRaises(ValueError, schedule, cron, **kwargs)
+        self.addCleanup(planned.clear)
+        planned.clear()
+        self.assertIn("'a'", str(self.assertRaises(TypeError, schedule("* * * * *"), add)))
+        for name in (None, "other"):
+            schedule("* * * * *", name=name)(context_of)
+        self.assertIn("name=", str(self.assertRaises(ValueError, schedule("1 * * * *"), context_of)))
 
     def test_pauses(self) -> None:
         """Pauses grow, at most a quarter more at random, and never above an hour."""
@@ -744,6 +754,7 @@ class ScheduleTests(DatabaseTestCase):
         Schedule.objects.update(enabled=False)
         row = Schedule.objects.get()
         self.assertEqual((row.task, row.next_at), (f"{__name__}.context_of", datetime(2026, 1, 1, 13, tzinfo=UTC)))
+        planned.clear()
         self.plan("15 * * * *", now)
         row.refresh_from_db()
         self.assertEqual((row.next_at, row.enabled), (datetime(2026, 1, 1, 13, 15, tzinfo=UTC), False))
@@ -758,7 +769,7 @@ class ScheduleTests(DatabaseTestCase):
         fired: list[datetime] = []
         now = begin
         while now < begin + timedelta(days=260):
-            now += timedelta(hours=1)
+            now += timedelta(hours=8)
             fired += self.fire(now)
         days = [at.astimezone(ZoneInfo("Europe/Vienna")).date() for at in fired]
         self.assertEqual(len(days), len(set(days)))

@@ -86,6 +86,23 @@ class PostgreSQLTests(KillLoop):
         result = self.result(second, pk)
         self.assertEqual((result["status"], result["attempts"]), ("SUCCESSFUL", 2))
 
+    def test_schedules(self) -> None:
+        """Two hosts that fire the same schedules at the same moment make one job for each time."""
+        os.environ["TICKING"] = "1"
+        self.addCleanup(os.environ.pop, "TICKING")
+        for name in "ab":
+            self.host(name)
+        with psycopg.connect(f"host={self._database.folder} user=test dbname=postgres", autocommit=True) as connection:
+            connection.execute(
+                "UPDATE channelserver_jobs_schedule SET catch_up = 'all', "
+                "next_at = date_trunc('minute', now() - interval '50 min')"
+            )
+            connection.execute("NOTIFY channelserver_jobs")
+        wait_until(lambda: self.effects()["minute"] >= 51, "the times that have passed")
+        times = self.rows("SELECT run_at, count(*) FROM channelserver_jobs_job GROUP BY run_at")
+        self.assertEqual(set(times.values()), {1})
+        self.assertGreaterEqual(len(times), 51)
+
     def test_kill_loop(self) -> None:
         """Two hosts, one of which is killed again and again: nothing is lost, limits hold."""
         self.host("a")

@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -114,11 +114,11 @@ def _key(path: str, value: Any) -> str:
 
 
 def job(
-    *,
+    *function: Any,
     retries: int = 5,
     backoff: str | float | Sequence[float] | Callable[[int], float] = "exponential",
-    retry_on: Iterable[type[BaseException]] = (Exception,),
-    give_up_on: Iterable[type[BaseException]] = (),
+    retry_on: type[BaseException] | Iterable[type[BaseException]] = (Exception,),
+    give_up_on: type[BaseException] | Iterable[type[BaseException]] = (),
     timeout: float | timedelta | None = None,
     atomic: bool = False,
     unique: bool | str | Callable[..., Any] = False,
@@ -148,6 +148,8 @@ def job(
     :raises ValueError: a value makes no sense.
     :raises TypeError: it stands above ``@task``; or a coroutine function is to be atomic.
     """
+    if function:
+        raise TypeError("@job needs parentheses: write @job(), or for example @job(retries=3)")
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise ValueError(f"retries must be a whole number from 0 up, not {retries!r}")
     if isinstance(backoff, str) and backoff not in ("exponential", "linear"):
@@ -158,14 +160,24 @@ def job(
         backoff = tuple(backoff)
         if not backoff:
             raise ValueError("backoff must not be an empty list")
+    if not callable(backoff) and not isinstance(backoff, str):
+        for pause in backoff if isinstance(backoff, tuple) else (backoff,):
+            if isinstance(pause, bool) or not isinstance(pause, (int, float)) or not 0 <= pause < float("inf"):
+                raise ValueError(f"backoff must be seconds from 0 up, or a list of them, not {pause!r}")
+    if not (isinstance(unique, (bool, str)) or callable(unique)):
+        raise ValueError(f"unique must be True, a text or a function of the arguments, not {unique!r}")
+    if unique_for is not None and unique is False:
+        raise ValueError("unique_for needs unique: write unique=True beside it")
+    if key is not None and not callable(key):
+        raise ValueError(f"key must be a function of the arguments, not {key!r}; a fixed one is unique={key!r}")
     limit = concurrency[1] if isinstance(concurrency, tuple) and len(concurrency) == 2 else concurrency
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ValueError(f'concurrency must be a whole number from 1 up, or ("key", number), not {concurrency!r}')
     options = JobOptions(
         retries,
         backoff,
-        tuple(retry_on),
-        tuple(give_up_on),
+        _classes("retry_on", retry_on),
+        _classes("give_up_on", give_up_on),
         _seconds("timeout", timeout),
         atomic,
         unique,
@@ -185,11 +197,19 @@ def job(
     return mark
 
 
+def _classes(name: str, value: Any) -> tuple[type[BaseException], ...]:
+    found = (value,) if isinstance(value, type) else tuple(value) if isinstance(value, Iterable) else (value,)
+    for one in found:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise ValueError(f"{name} must be a class of exceptions, or a list of them, not {one!r}")
+    return found
+
+
 def _seconds(name: str, value: float | timedelta | None) -> float | None:
     if value is None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds <= 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         raise ValueError(f"{name} must be a number of seconds, or a timedelta, above 0, not {value!r}")
     return float(seconds)
 
@@ -229,7 +249,8 @@ def schedule(
     :param catch_up: what happens to the times at which no server was running: ``"last"`` runs the task once, ``"all"``
         once for each, ``"none"`` not at all.
     :param name: of the schedule's row; default: the task's path. Needed if a task has several schedules.
-    :raises ValueError: `cron`, `tz` or `catch_up` is invalid.
+    :raises ValueError: `cron`, `tz` or `catch_up` is invalid; or the task has a schedule of this name already.
+    :raises TypeError: the task needs arguments.
     """
     check_cron(cron)
     if catch_up not in ("last", "all", "none"):
@@ -240,6 +261,14 @@ def schedule(
     def register(task: F) -> F:
         function = getattr(task, "func", task)
         path = f"{function.__module__}.{function.__qualname__}"
+        if (name or path) in planned:
+            raise ValueError(
+                f"there is a schedule {name or path!r} already; give one of them a name: schedule(..., name=)"
+            )
+        try:
+            signature(function).bind(*([None] if getattr(task, "takes_context", False) else []))
+        except TypeError as error:
+            raise TypeError(f"{path} cannot be scheduled: a schedule gives no arguments ({error})") from None
         planned[name or path] = Planned(path, cron, tz or "", catch_up)
         return task
 

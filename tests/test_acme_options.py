@@ -59,6 +59,8 @@ class ContradictionTests(SynchronousTestCase):
             error = self.assertRaises(OptionError, options, **{name: value})
             self.assertIn("needs --https", str(error))
         self.assertRaises(OptionError, options, https=["a.test"], acme_eab_kid="x")
+        for key in ("a+b/", "!!!!", "", "abcde"):
+            self.assertRaises(OptionError, options, https=["a.test"], acme_eab_kid="x", acme_eab_key=key)
         self.assertRaises(OptionError, options, https=["a.test"], acme_directory="http://x/")
         self.assertRaises(OptionError, options, https=["a.test"], email="nobody")
         self.assertRaises(OptionError, options, https=["a.test", "a.test+b.test"])

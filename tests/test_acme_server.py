@@ -15,7 +15,7 @@ from cryptography import x509
 from websockets.sync.client import connect
 
 from tests.pebble import MISSING, Pebble
-from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project
+from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
 
 
 class AcmeTestCase(ServerTestCase):
@@ -80,8 +80,10 @@ class AcmeTestCase(ServerTestCase):
         connection.request("GET", "/")
         return connection.getresponse()
 
-    def keys(self) -> list[Path]:
-        return [path for path in self.store.rglob("*") if path.is_file()]
+    def renewed(self) -> list[str]:
+        """Return what the receiver of ``certificate_renewed`` has noted."""
+        path = self.folder / "renewed"
+        return sorted(path.read_text().splitlines()) if path.exists() else []
 
 
 class FirstCertificateTests(AcmeTestCase):
@@ -138,6 +140,8 @@ class FirstCertificateTests(AcmeTestCase):
         server = self.serve(pebble, names="a.test,b.test,c.test+d.test")
         for names in ("a.test", "b.test", "c.test, d.test"):
             server.wait_for(rf"certificate \(the first one\) for {names}:")
+        renewed = wait_until(lambda: len(self.renewed()) == 3 and self.renewed(), "the signals")
+        self.assertEqual([line.split()[0] for line in renewed], ["a.test", "b.test", "c.test+d.test"])
         serials = [self.certificate(name).serial_number for name in ("a.test", "b.test", "c.test", "d.test")]
         self.assertEqual(len(set(serials)), 3)
         self.assertEqual(serials[2], serials[3])

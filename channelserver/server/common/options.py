@@ -56,6 +56,11 @@ def _check_email(value: str) -> None:
         raise ValueError("an e-mail address")
 
 
+def _check_base64url(value: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+=*", value) or len(value.rstrip("=")) % 4 == 1:
+        raise ValueError("base64url: letters, digits, - and _")
+
+
 def _check_directory(value: str) -> None:
     if value not in ACME_DIRECTORIES and not value.startswith("https://"):
         raise ValueError("letsencrypt, staging, or a URL with https://")
@@ -140,7 +145,7 @@ class Settings:
         "else in ~/.local/state/channelserver",
     )
     acme_eab_kid: str | None = option(None, "key ID of an external account, if the authority wants one (EAB)")
-    acme_eab_key: str | None = option(None, "MAC key of that account, as base64url")
+    acme_eab_key: str | None = option(None, "MAC key of that account, as base64url", check=_check_base64url)
     tls_cert: tuple[str, ...] = option(
         (),
         "PEM file with a certificate and its chain: the default listener speaks HTTPS, and with channelserver[http2] "

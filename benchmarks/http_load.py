@@ -1,11 +1,12 @@
-"""The load generator for HTTP: ``wrk``.
+"""The load generators for HTTP: ``wrk``, and ``h2load`` for HTTP/2.
 
-Runs ``wrk`` as a process on the load generator's core, and waits for it.
+Runs one as a process on the load generator's core, and waits for it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -44,6 +45,39 @@ def wrk_version() -> str:
     except OSError:
         return "wrk is not installed"
     return printed.partition(" [")[0]
+
+
+class H2Load:
+    """Requests to one path over TLS and HTTP/2, with ``h2load``; they begin at once.
+
+    :param connections, streams: number of connections, and of requests in flight on each.
+    :raises MeasuringError: it is not installed.
+    """
+
+    def __init__(self, server: Program, path: str, connections: int, streams: int, seconds: int) -> None:
+        if shutil.which("h2load") is None:
+            raise MeasuringError(
+                "h2load, the load generator for HTTP/2, is missing; on Debian: apt-get install nghttp2-client"
+            )
+        self._server = server
+        self._longest = seconds + 2 * ANSWER_TIMEOUT
+        command = ["h2load", f"--clients={connections}", f"--max-concurrent-streams={streams}"]
+        command += [f"--duration={seconds}", f"https://127.0.0.1:{server.port}{path}"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def finish(self) -> float:
+        """Wait for the end; return the requests a second.
+
+        :raises MeasuringError: a request failed.
+        """
+        try:
+            output, _ = self._process.communicate(timeout=self._longest)
+        finally:
+            self._process.kill()  # after an interrupt, too
+        rate = re.search(r"^finished in .*?, ([0-9.]+) req/s", output, re.MULTILINE)
+        if rate is None or "Application protocol: h2\n" not in output or not re.search(r" 0 failed, 0 errored", output):
+            raise self._server.failure(f"failed to answer some requests over HTTP/2:\n{output}")
+        return float(rate[1])
 
 
 class HttpLoad:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import certificates
+from benchmarks.apps.files import NGINX, STATIC_FOLDER
 
 #: Worker threads of each server with a thread pool.
 THREADS = 8
@@ -91,6 +92,19 @@ def _granian(programs: Path, port: int, pings: bool) -> list[str]:
     return [str(programs / "granian"), *own, "benchmarks.apps.wsgi:application"]
 
 
+def _granian_files(programs: Path, port: int, pings: bool) -> list[str]:
+    return [*_granian(programs, port, pings), "--static-path-mount", STATIC_FOLDER]
+
+
+def _granian_tls(programs: Path, port: int, pings: bool) -> list[str]:
+    certificate, key = certificates.files(0)
+    return [*_granian_files(programs, port, pings), "--ssl-certificate", certificate, "--ssl-keyfile", key]
+
+
+def _nginx(programs: Path, port: int, pings: bool) -> list[str]:
+    return ["nginx", "-p", ".", "-e", "stderr", "-c", NGINX]
+
+
 def _bare(module: str) -> CommandLine:
     def command(programs: Path, port: int, pings: bool) -> list[str]:
         return [str(programs / "python"), "-m", f"benchmarks.apps.{module}", str(port)]
@@ -168,6 +182,10 @@ PEERS = {
         *map(_tls, CERTIFICATES),
         *DJANGO_PEERS,
         *(_with_shortcuts(peer) for peer in DJANGO_PEERS),
+        Peer("granian-files", "granian WSGI, static files", _granian_files),
+        Peer("granian-tls", "granian WSGI, TLS", _granian_tls),
+        _with_shortcuts(Peer("granian-tls", "granian WSGI, TLS", _granian_tls)),
+        Peer("nginx", "nginx", _nginx),
         Peer("gunicorn-asgi", "gunicorn asgi", _gunicorn_asgi, *_SYNC),
         Peer("bare-web", "bare twisted.web resource", _bare("bare_web")),
         Peer("daphne-sync", "Daphne, Channels 4 WebsocketConsumer", _daphne, *_SYNC),

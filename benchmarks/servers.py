@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
-from benchmarks.apps.files import make_files
+from benchmarks import certificates
+from benchmarks.apps.files import make_files, make_static
 from benchmarks.machine import Cores
 from benchmarks.peers import Peer
 from benchmarks.site import Site
@@ -252,6 +254,8 @@ class Server(Program):
     others: Sequence[Server] = ()
 
     def __init__(self, peer: Peer, cores: Cores, site: Site, redis: Redis | None = None) -> None:
+        if peer.name == "nginx" and shutil.which("nginx") is None:
+            raise MeasuringError("the program nginx is missing; on Debian: apt-get install nginx")
         super().__init__(peer.title)
         self.peer = peer
         self.cores = cores
@@ -259,6 +263,8 @@ class Server(Program):
         self.redis = redis
         if site.urls == "async_urls":
             make_files(self.folder)  # its views read them
+        if site.files:
+            make_static(self.folder, self.port, certificates.files(0) if site.tls else None)
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTHON"))}
         environment |= {
             "DJANGO_SETTINGS_MODULE": "benchmarks.apps.settings",
@@ -289,6 +295,9 @@ class Server(Program):
     def get(self, path: str, body: bytes | None = None) -> bytes:
         """Make a single request, a POST if there is a body; return the body of the 200 response."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT)
+        if self.site.tls:
+            context = ssl._create_unverified_context()  # it is our own certificate
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT, context=context)
         with contextlib.closing(connection):
             try:
                 connection.request("GET" if body is None else "POST", path, body)

@@ -18,6 +18,9 @@ class Site:
     is plain Django. With ``groups`` off, Channels 4 has no channel layer. With ``pings``, the server pings its sockets
     at its default interval; otherwise never.
 
+    With ``files``, the folder has static files, a certificate, and a configuration of nginx that serves the files; with
+    ``tls``, the server speaks TLS.
+
     ``servers`` is the number of server processes. With ``redis``, their channel layers are in one Redis, started for
     them. With ``spread``, a server has two cores instead of one.
 
@@ -31,6 +34,8 @@ class Site:
     consumers: bool = True
     groups: bool = True
     pings: bool = False
+    files: bool = False
+    tls: bool = False
     servers: int = 1
     redis: bool = False
     spread: bool = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from benchmarks.apps.files import STATIC
 from benchmarks.apps.sizes import LARGE, WAIT
-from benchmarks.http_load import HttpLoad
+from benchmarks.http_load import H2Load, HttpLoad
 from benchmarks.meter import Meter
 from benchmarks.peers import DJANGO_PEERS, PRODUCT, UNALTERED
 from benchmarks.servers import Server
@@ -21,6 +22,9 @@ WARM_UP = 0.3
 _RATE = Metric("rate", "requests/s")
 _PLAIN, _DEFAULT = Site("http"), Site("http-default", middleware="default")
 _THREADS = Site("threads")
+_FILES, _TLS = Site("files", consumers=False, files=True), Site("h2", consumers=False, files=True, tls=True)
+#: Requests in flight on each connection of HTTP/2.
+SHARED = 4
 #: Each server with and without our Django shortcuts (see :mod:`benchmarks.columns`). Not for bodies of 1 MiB: copying
 #: them takes so long that the shortcuts do not matter.
 _PEERS = (PRODUCT, *(peer.name for peer in DJANGO_PEERS), "bare-web")
@@ -29,13 +33,16 @@ _FEW, _MANY = "channelserver-2", "channelserver-16"
 
 
 class Requests(Work):
-    """Requests to one view, back to back."""
+    """Requests to one path, back to back.
+
+    :param shared: over TLS and HTTP/2, so many requests are in flight on each connection; 0: HTTP/1.1.
+    """
 
     load = "wrk"
 
     def __init__(
         self, name: str, title: str, path: str, answer: bytes, site: Site = _PLAIN, peers: Sequence[str] = _PEERS,
-        goals: Sequence[Goal] = (), upload: bool = False,
+        goals: Sequence[Goal] = (), upload: bool = False, shared: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(name, title, site, (_RATE,), peers, goals)
         self.turns = (2 if UNALTERED in peers else 3) if goals else 1
@@ -43,6 +50,9 @@ class Requests(Work):
         self._path = path
         self._answer = answer
         self._upload = upload
+        self._shared = shared
+        if shared:
+            self.load = "h2load"
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
@@ -53,7 +63,10 @@ class Requests(Work):
 
         def turn(seconds: int) -> Reading:
             with Meter(server) as meter:
-                rate = HttpLoad(server, self._path, CONNECTIONS, seconds, self._upload).finish()
+                if self._shared:
+                    rate = H2Load(server, self._path, CONNECTIONS // self._shared, self._shared, seconds).finish()
+                else:
+                    rate = HttpLoad(server, self._path, CONNECTIONS, seconds, self._upload).finish()
             return Reading({"rate": rate}, meter)
 
         yield turn
@@ -107,6 +120,23 @@ WORKS: tuple[Work, ...] = (
     Requests(
         "http-default", "Django view, Django's default middleware, session", "/session/", b"Hello, world!", _DEFAULT,
         _VARIANTS, _against(11, 9, 1.5, 0.75),
+    ),
+    Requests(
+        "static-small", "static file of 13 KB", "/static/small.css", STATIC["small.css"], _FILES,
+        (PRODUCT, "nginx", "granian-files"), (Goal("rate", at_least=0.8, against="nginx"),),
+    ),
+    Requests(
+        "static-large", "static file of 1 MiB", "/static/large.bin", STATIC["large.bin"], _FILES,
+        (PRODUCT, "nginx", "granian-files"), (Goal("rate", at_least=0.95, against="nginx"),),
+    ),
+    Requests(
+        "h2-plain", "Django view without middleware, HTTP/2 over TLS", "/", b"Hello, world!", _TLS,
+        ("channelserver-tls-cert", "granian-tls", "granian-tls-shortcuts"), shared=SHARED,
+    ),
+    Requests(
+        "h2-static", "static file of 13 KB, HTTP/2 over TLS", "/static/small.css", STATIC["small.css"], _TLS,
+        ("channelserver-tls-cert", "nginx", "granian-tls"), (Goal("rate", at_least=0.15, against="nginx"),),
+        shared=SHARED,
     ),
     Requests(
         "threads-plain", "view without middleware, 2 and 16 threads", "/", b"Hello, world!", _THREADS,

@@ -25,6 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from benchmarks import chart, own_site, raw, report, summary
 from benchmarks.__main__ import tell_missing_redis
 from benchmarks.columns import COLUMNS, FAMILIES, compared, ratios
+from benchmarks.http_load import H2Load
 from benchmarks.machine import Cores
 from benchmarks.meter import Meter
 from benchmarks.peers import OTHER_CHECKOUT, PEERS, PRODUCT, UNALTERED
@@ -736,6 +737,18 @@ class RunTests(SynchronousTestCase):
                 self.assertIsNone(program._process.poll())
         busy.wait_until_quiet()
         self.assertGreaterEqual(busy.processor_time(), 0.75)
+
+
+class OtherProgramTests(SynchronousTestCase):
+    """Programs that some works need."""
+
+    def test_missing(self) -> None:
+        """Without one of them, a message says what to install."""
+        with mock.patch("shutil.which", return_value=None):
+            self.assertRaisesRegex(
+                MeasuringError, "install nginx", Server, PEERS["nginx"], first_core(self), WORKS["h2-static"].site
+            )
+            self.assertRaisesRegex(MeasuringError, "install nghttp2-client", H2Load, mock.Mock(), "/", 1, 1, 1)
 
 
 class RedisTests(SynchronousTestCase):

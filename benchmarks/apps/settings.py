@@ -31,6 +31,9 @@ DATABASES = {
     },
 }
 
+if (Path(os.environ["BENCHMARK_FOLDER"]) / "static").is_dir():
+    STATIC_URL, STATIC_ROOT = "/static/", Path(os.environ["BENCHMARK_FOLDER"]) / "static"
+
 MIDDLEWARE = []
 if os.environ["BENCHMARK_MIDDLEWARE"] == "default":
     MIDDLEWARE = [

@@ -2,6 +2,8 @@
 
 #: Bytes of a large answer and of a large upload.
 LARGE = 1024 * 1024
+#: Bytes of a small static file.
+SMALL = 13_000
 #: Bytes of a file and of a generated answer for slow readers, and of a generated part.
 FILE, GENERATED, PART = 5_000_000, 20_000_000, 50_000
 #: Seconds that the waiting view waits.

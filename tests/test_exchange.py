@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import threading
 import time
 import uuid
 from typing import Any
@@ -12,6 +13,7 @@ from channelserver.server.http import exchange
 from channelserver.server.http.exchange import SHORT_VALUE
 from channelserver.server.http.flow import WINDOW, Flow
 from tests.fakes import Client, Response, StrictTestCase, get, request
+from tests.process import TIMEOUT, wait_until
 
 
 class AnswerTestCase(StrictTestCase):
@@ -636,6 +638,20 @@ class FlowTests(AnswerTestCase):
         self.assertTrue(self.send(channel, WINDOW))
         client.leave()
         self.assertFalse(self.send(channel, 1))
+
+    def test_part_in_hand(self) -> None:
+        """The part with which a thread waits counts as kept for the client: who has the largest goes first."""
+        client, channel = self.ask()
+        self.server.reply(channel, status=200, more_content=True)
+        self.assertTrue(self.send(channel, WINDOW))
+        content = {"content": bytes(5_000_000), "more_content": True}
+        sender = threading.Thread(target=self.server.layer.dispatch_waiting, args=(channel, content, TIMEOUT))
+        sender.start()
+        connection = client.transport.protocol
+        wait_until(lambda: connection.kept() > 5_000_000)
+        client.leave()
+        sender.join(TIMEOUT)
+        self.assertFalse(sender.is_alive())
 
     def test_window_of_a_flow(self) -> None:
         """A flow lets a sender begin a part while less than a window is under way, and nobody after its end."""

@@ -410,8 +410,8 @@ class HTTPConnection(Connection):
             size += self._head.weight
         if self.websocket is not None:
             size += self.websocket.kept()
-        elif self._exchange is not None and self._exchange.source is not None:
-            size += self._exchange.source.kept()
+        elif self._exchange is not None:
+            size += self._exchange.kept()
         return size
 
     def evict(self, size: int) -> None:

@@ -248,6 +248,11 @@ class Exchange:
         elif isinstance(self.source, EventFeed):
             self.source.ping()
 
+    def kept(self) -> int:
+        """Return how many bytes are kept for the answer, beside those that were written."""
+        size = 0 if self.source is None else self.source.kept()
+        return size if self.flow is None else size + self.flow.held
+
     def drain(self) -> None:
         """The server stops: an event stream ends, any other answer is finished."""
         if isinstance(self.source, EventFeed):

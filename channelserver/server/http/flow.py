@@ -18,12 +18,14 @@ class Flow:
     thread, which does not wait.
     """
 
-    __slots__ = ("_changed", "_gone", "_under_way", "_waiting")
+    __slots__ = ("_changed", "_gone", "_under_way", "_waiting", "held")
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._under_way = 0
         self._gone = False
+        #: Bytes of the part that a waiting thread has in hand.
+        self.held = 0
         self._waiting: list[Callable[[bool], object]] = []
 
     def send(self, size: int, timeout: float) -> bool:
@@ -32,7 +34,9 @@ class Flow:
         """
         with self._changed:
             if self._under_way >= WINDOW and not self._gone:
+                self.held = size
                 self._changed.wait_for(lambda: self._under_way < WINDOW or self._gone, timeout)
+                self.held = 0
             if self._gone or self._under_way >= WINDOW:
                 return False
             self._under_way += size

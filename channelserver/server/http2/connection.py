@@ -346,7 +346,8 @@ class HTTP2Connection(Connection):
             self._close()
 
     def kept(self) -> int:
-        return super().kept() + self.memory.size
+        flows = [stream.exchange.flow for stream in self._streams.values() if stream.exchange is not None]
+        return super().kept() + self.memory.size + sum(flow.held for flow in flows if flow is not None)
 
     def _take_turns(self) -> None:
         """Let the streams send in turn, as long as there is room."""

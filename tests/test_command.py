@@ -140,6 +140,14 @@ class CommandTests(CommandTestCase):
         )  # fmt: skip
         self.assertIn(__version__, done.stdout)
 
+    def test_closed_output(self) -> None:
+        """A command whose standard output is closed ends as ever."""
+        done = subprocess.run(
+            ["/bin/sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "channelserver", "version"],
+            cwd=self.folder, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
 
 class SettingsTests(CommandTestCase):
     """Where the settings are."""

@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if name in COMMANDS:
         try:
             COMMANDS[name][0](rest)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it is open
+                sys.stdout.flush()
         except BrokenPipeError:  # channelserver serve --help | head
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise SystemExit(1) from None

@@ -35,7 +35,8 @@ class _Space:
     """Bytes of all bodies of this process. Any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may close a file that nobody has closed while the lock is held.
+        self._lock = threading.RLock()
         self.used = 0
 
     def add(self, size: int) -> None:

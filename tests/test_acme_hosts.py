@@ -30,10 +30,10 @@ class HostsTestCase(AcmeTestCase):
         super().setUp()
 
     def host(self, pebble: Pebble, number: int, names: str) -> Server:
-        """Start a host."""
+        """Start a host; the first one has two processes."""
         return self.serve(
             pebble, "--bind", f"127.0.0.{number}", "--acme-store", str(self.folder / f"store{number}"),
-            "--local-socket", "", names=names,
+            "--local-socket", "", "--processes", str(3 - number), names=names,
         )  # fmt: skip
 
     def point(self, pebble: Pebble, **addresses: str) -> None:

@@ -47,6 +47,8 @@ class LedgerTests(SynchronousTestCase):
              "requeue": True},
             {"sent": {"http.1"}, "records": Records(), "in_hand": Counter(), "lost": {"unsent": 1}, "requeue": True,
              "unanswered": {"http.1"}},
+            {"sent": {"http.1"}, "records": Records(), "in_hand": Counter(), "lost": {"no Redis": 1}, "requeue": True,
+             "redis": True},
             {"group_missing": (9, 0)},
         ):  # fmt: skip
             self.assertEqual(self.ledger(**changes).problems, [], changes)

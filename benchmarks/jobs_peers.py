@@ -1,7 +1,7 @@
 """The work of :mod:`benchmarks.jobs` with other queues: ``python -m benchmarks.jobs_peers NAME [--jobs N]``.
 
 NAME is ``tasks-db`` (django-tasks-db on SQLite), ``huey`` (SQLite, each write synchronized) or ``celery`` (on Redis,
-with results). Runs in an environment that has them: ``pip install celery redis huey django-tasks-db``.
+with results). Runs in an environment that has them (``benchmarks/requirements.txt``).
 """
 
 from __future__ import annotations

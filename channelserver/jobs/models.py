@@ -99,6 +99,7 @@ class Job(models.Model):
             models.Index(fields=["run_at"], condition=Q(state="waiting"), name="csjobs_waiting"),
             models.Index(fields=["owner", "concurrency_key"], condition=Q(state="running"), name="csjobs_running"),
             models.Index(fields=["-id"], condition=Q(state="dead"), name="csjobs_dead"),
+            models.Index(fields=["-id"], condition=Q(state="cancelled"), name="csjobs_cancelled"),
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="csjobs_ended"),
         )
 

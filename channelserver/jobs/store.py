@@ -18,7 +18,7 @@ from django.db import connections, transaction
 from django.db.models import Count, Min, Q, TextField, Value
 from django.utils import timezone
 
-from channelserver.jobs.models import ENDED, Job, JobOnce, JobQueue, JobServer, Schedule, State
+from channelserver.jobs.models import ENDED, Job, JobError, JobOnce, JobQueue, JobServer, Schedule, State
 
 #: Rows that :func:`prune` deletes in one transaction.
 PRUNE_ROWS = 1000
@@ -297,8 +297,10 @@ def prune(using: str, done_before: datetime, dead_before: datetime) -> int:
     jobs = Job.objects.using(using)
     ids = list(jobs.filter(old).order_by().values_list("pk", flat=True)[:PRUNE_ROWS])
     if ids:
-        with writing(using):
-            jobs.filter(pk__in=ids).delete()
+        errors = JobError.objects.using(using).filter(job_id__in=ids)
+        with writing(using):  # two statements: Django's delete() would read all rows while it holds the lock
+            errors._raw_delete(using)
+            jobs.filter(pk__in=ids)._raw_delete(using)
     keys = list(JobOnce.objects.using(using).filter(at__lt=done_before).values_list("pk", flat=True)[:PRUNE_ROWS])
     if keys:
         JobOnce.objects.using(using).filter(pk__in=keys).delete()

@@ -124,6 +124,7 @@ class Migration(migrations.Migration):
                         name="csjobs_running",
                     ),
                     models.Index(condition=models.Q(("state", "dead")), fields=["-id"], name="csjobs_dead"),
+                    models.Index(condition=models.Q(("state", "cancelled")), fields=["-id"], name="csjobs_cancelled"),
                     models.Index(
                         condition=models.Q(("finished_at__isnull", False)), fields=["finished_at"], name="csjobs_ended"
                     ),

@@ -16,13 +16,13 @@ from twisted.internet import defer, reactor, task
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web import resource, server
-from twisted.web.client import ResponseDone, readBody
+from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
 from channelserver.server.acme import service as service_module
 from channelserver.server.acme.authority import Authority
 from channelserver.server.acme.challenges import FOLDER, HTTP_01, Tokens
-from channelserver.server.acme.client import make_agent
+from channelserver.server.acme.client import Answer, _read, make_agent
 from channelserver.server.acme.served import Served
 from channelserver.server.acme.service import Certificates
 from channelserver.server.acme.sharing import Sharing
@@ -55,7 +55,7 @@ class FakeAgent:
     def request(self, method: bytes, url: bytes, headers: Any = None, body: Any = None) -> Any:
         case = self._case
         if url.endswith(b"/dir") and case.additions:
-            return self._agent.request(method, url, headers, body).addCallback(readBody).addCallback(self._add)
+            return self._agent.request(method, url, headers, body).addCallback(_read).addCallback(self._add)
         if url.startswith(b"https://ari.test/"):
             case.asked.append(url.decode().rpartition("/")[2])
             return defer.succeed(_Made(200, case.window, {"Retry-After": "21600"}))
@@ -67,8 +67,8 @@ class FakeAgent:
                 return defer.succeed(_Made(400, problem))
         return self._agent.request(method, url, headers, body)
 
-    def _add(self, data: bytes) -> _Made:
-        directory = json.loads(data)
+    def _add(self, answer: Answer) -> _Made:
+        directory = answer.json()
         directory["meta"] = {**directory.get("meta", {}), **self._case.additions.get("meta", {})}
         directory.update({key: value for key, value in self._case.additions.items() if key != "meta"})
         return _Made(200, directory)

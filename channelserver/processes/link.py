@@ -65,6 +65,12 @@ class ILinkTransport(IUNIXTransport, ITCPTransport):
 
     disconnecting: bool
 
+    def pauseProducing() -> None:
+        """Read nothing more (Twisted: ``IPushProducer``)."""
+
+    def resumeProducing() -> None:
+        """Read again."""
+
     def unregisterProducer() -> None:
         """No producer writes to it any more (Twisted: ``IConsumer``)."""
 

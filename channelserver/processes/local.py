@@ -49,6 +49,7 @@ class LocalProtocol(Link):
     def __init__(self, factory: LocalFactory) -> None:
         super().__init__(self._handle)
         self.factory = factory
+        self._joined = False
 
     def connectionMade(self) -> None:
         """Refuse all users but the server's own and root."""
@@ -57,8 +58,20 @@ class LocalProtocol(Link):
             _log.warn("the local socket refused a process of user {uid}", uid=uid)
             self.transport.abortConnection()
 
+    def pauseProducing(self) -> None:
+        """The other process does not read its answers: read no more of its requests. (Who has joined gets more.)"""
+        super().pauseProducing()
+        if not self._joined:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        super().resumeProducing()
+        if not self.transport.disconnecting:
+            self.transport.resumeProducing()
+
     def _handle(self, name: str, arguments: list[Any]) -> Any:
         if name == "join":
+            self._joined = True
             return self.factory.join(self, arguments)
         return self.factory.call(name, arguments)
 

@@ -5,7 +5,7 @@ from django.urls import path
 from routing import released
 from twisted.internet.tcp import Server
 
-from channelserver import EventStream
+from channelserver import EventStream, Group
 from channelserver.server.http.base import Connection
 
 
@@ -26,6 +26,11 @@ def events(request):
     return EventStream(groups=["news"])
 
 
+def feed(request, size):
+    Group("news").send({"text": "x" * size})
+    return HttpResponse("sent")
+
+
 def kept(request):
     kinds = [type(each) for each in gc.get_objects()]
     return JsonResponse({kind.__name__: sum(issubclass(each, kind) for each in kinds) for kind in (Connection, Server)})
@@ -36,5 +41,6 @@ urlpatterns = [
     path("page/<int:size>", page),
     path("release", release),
     path("events", events),
+    path("feed/<int:size>", feed),
     path("kept", kept),
 ]

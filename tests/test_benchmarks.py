@@ -138,7 +138,7 @@ class OwnSiteTests(SynchronousTestCase):
         titles = [re.split(r"  +", line)[0] for line in lines[:-2]]
         ours = [peer.title for peer in own_site.OURS]
         self.assertEqual(titles, ours + [peer.title + more for peer in there for more in ("", " + shortcuts")])
-        self.assertRegex(lines[-1], r"^(?=.*channelserver)(?=.*[Ff]or /caf%C3%A9/\?a=b&c[ ,:]).*\.$")
+        self.assertRegex(lines[-1], r"^(?=.*channelserver)(?=.*[Ff]or /caf%C3%A9/\?a=b&c[ ,:;]).*\.$")
         for name in missing:
             self.assertRegex(done.stderr, rf"not installed.*{name}.* -m pip install .*{name}")
         self.assertIn("DEBUG is on", done.stderr)

@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
-from twisted.internet.endpoints import UNIXServerEndpoint
+from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint, connectProtocol
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,6 +23,7 @@ from channelserver.bridge import Bridge
 from channelserver.layers import ChannelFull, InMemoryChannelLayer, conformance
 from channelserver.layers.base import MessageTooLarge
 from channelserver.processes import local, wire
+from channelserver.processes.link import Link
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.local_client import LocalSocketLayer, NoServerError
 from tests import test_layers_model as model
@@ -291,6 +292,32 @@ class LocalProtocolTests(SynchronousTestCase):
         while len(data) < size:
             data += self.connection.recv(size - len(data))
         return msgpack.unpackb(data)
+
+    def test_flush(self) -> None:
+        """What is flushed is in the other process's hands before this turn of the reactor ends."""
+        folder = tempfile.mkdtemp(prefix="channelserver-test-")
+        self.addCleanup(shutil.rmtree, folder)
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(os.path.join(folder, "raw.sock"))
+        listener.listen()
+        links: list[Link] = []
+        self.end.in_reactor(
+            lambda: connectProtocol(
+                UNIXClientEndpoint(self.end.reactor, listener.getsockname()), Link(lambda name, arguments: None)
+            ).addCallback(links.append)
+        )
+        other, _ = listener.accept()
+        self.addCleanup(other.close)
+        wait_until(lambda: links, "the link")
+
+        def send() -> bytes:
+            self.assertTrue(links[0].message("send", "default", "a", {}))
+            links[0].flush()
+            return other.recv(1000, socket.MSG_DONTWAIT)
+
+        self.assertIn(b"default", self.end.in_reactor(send))
+        self.end.in_reactor(lambda: links[0].transport.abortConnection())
 
     def test_bad_requests(self) -> None:
         """Each bad request gets an answer that says why; the connection goes on."""

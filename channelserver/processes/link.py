@@ -71,6 +71,9 @@ class ILinkTransport(IUNIXTransport, ITCPTransport):
     def resumeProducing() -> None:
         """Read again."""
 
+    def doWrite() -> object:
+        """Send some of what is buffered (Twisted: ``IWriteDescriptor``)."""
+
     def unregisterProducer() -> None:
         """No producer writes to it any more (Twisted: ``IConsumer``)."""
 
@@ -139,6 +142,14 @@ class Link(Int32StringReceiver):
         self.note(name, *arguments)
         self.unread_messages += self._slow
         return True
+
+    def flush(self) -> None:
+        """Give the kernel what was sent, as far as it takes it: it is on its way even if this process dies now.
+
+        The reactor does so at its next turn.
+        """
+        if not self._slow and not self.transport.disconnecting:
+            self.transport.doWrite()  # an error is found again by the reactor
 
     def take_descriptor(self) -> int:
         """Return the file descriptor that came with the current note."""

@@ -206,6 +206,7 @@ class RemoteLayer(InMemoryChannelLayer):
                 self._link.note(name, *arguments)
                 return True
             elif self._link.message(name, *arguments):
+                self._link.flush()  # before the client of the view that has sent it gets an answer
                 return True
             else:
                 self.drops.record(Reason.PROCESS_DEAF, arguments[0])

@@ -275,7 +275,7 @@ class BridgeTests(BrowserTestCase):
         with SilentProxy(self.site.port) as proxy:
             page.evaluate(
                 """(port) => {
-                    const options = { ...quick, pingInterval: 100, pingTimeout: 2000 };
+                    const options = { ...quick, pingInterval: 100, pingTimeout: 6000 };
                     window.socket = new ReconnectingWebSocket(`ws://127.0.0.1:${port}/plain/`, undefined, options);
                     socket.onopen = () => note("open");
                     socket.onclose = ({ code }) => note("close", code);

@@ -15,6 +15,8 @@ from tests.process import environment
 
 #: What somebody writes who tests a site on this server with Playwright.
 TESTS = """
+    import threading
+
     from channelserver.test import ChannelLiveServerTestCase
     from django.conf import settings
     from django.contrib.auth import get_user_model
@@ -51,6 +53,7 @@ TESTS = """
                     expect(page.locator(".line .text")).to_have_text(["Is the kettle on?"], timeout=PATIENCE)
                 browser.close()
             self.assertEqual(ChatMessage.objects.get().text, "Is the kettle on?")
+            self.assertEqual([thread.name for thread in threading.enumerate() if "claimer" in thread.name], [])
 """
 
 

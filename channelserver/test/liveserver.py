@@ -73,9 +73,11 @@ class LiveServer(threading.Thread):
         self.share_connections()
         self._replace_layers()
         self._reactor = reactor = PollReactor()
+        # A test says itself when jobs run; a claimer would use the tables while they are emptied.
         values = one_listener(
-            self.host, self.port, threads=self.worker_threads, local_socket="", drain_timeout=DRAIN_SECONDS
-        )
+            self.host, self.port, threads=self.worker_threads, job_threads=0, local_socket="",
+            drain_timeout=DRAIN_SECONDS,
+        )  # fmt: skip
         handler = StaticFilesHandler() if self.serve_static else AsgiHandler()
         self._service = service = make_server(values, reactor, AccessLog(None), handler, True, self.share_connections)
         service.privilegedStartService()
@@ -125,6 +127,8 @@ class ChannelLiveServerTestCase(LiveServerTestCase):
 
     With an in-memory SQLite database all threads share one connection, as in Django's own test case, and there is one
     worker thread, whatever `worker_threads` says.
+
+    Jobs wait until the test calls ``channelserver.jobs.run_jobs()``.
     """
 
     #: Address of the server.

@@ -28,8 +28,8 @@ from channelserver.server.common.option import OptionError
 
 #: Seconds that the authority has for an answer, and bytes that this may have.
 ANSWER_SECONDS, ANSWER_BYTES = 30.0, 1024 * 1024
-#: How often a request is sent again because the authority refuses its nonce. With ten, of 20 orders at an authority that
-#: refuses every second nonce one would fail in one of fifteen runs.
+#: How often a request is sent again because the authority refuses its nonce. With ten, one of 300 orders would fail at
+#: an authority that refuses every second nonce.
 NONCE_TRIES = 20
 #: Nonces that are kept.
 NONCES = 50

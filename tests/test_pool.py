@@ -183,6 +183,26 @@ class QuickTests(PoolTestCase):
         self.until(lambda: len(jobs.ended) == threads + 10)
         self.assertFalse(pool._has_work())
 
+    def test_held_back_while_others_work(self) -> None:
+        """What came while no thread was free for it, and none looked, is not forgotten when no quick ones come."""
+        self.set_patience(FOR_EVER)
+        jobs = Jobs(self.queues)
+        jobs.slow(0, 1, 2)
+        self.make(jobs.consume, FEWEST_TO_KEEP)
+        self.until_parked(FEWEST_TO_KEEP)
+        costs = self.queues.threads.costs
+        for number in range(2):
+            self.put_path(number, "/slow/")
+            self.until(lambda: self.run_timer() or len(jobs.begun) > number)  # noqa: B023
+        costs.quick_until = math.inf
+        self.put_path(2, "/slow/")
+        for _ in range(10):
+            self.run_timer()
+        self.assertEqual(jobs.begun, [0, 1])
+        costs.quick_until = 0.0
+        self.until(lambda: self.run_timer() or len(jobs.begun) == 3)
+        jobs.release()
+
     def test_nobody_is_quick(self) -> None:
         """Without quick messages all threads are for slow ones."""
         self.set_patience(0.0)

@@ -488,6 +488,8 @@ class WorkerPool:
                 self._step = 1
                 if relieve:
                     self._call_later(HOG_SECONDS, self._relieve)
+                if self._holds_back():
+                    self._call_later(KEPT_SECONDS, self._keep)
                 return
             stuck = self._finished == self._seen
             if not stuck:
@@ -667,8 +669,7 @@ class WorkerPool:
         with self._lock:
             if self._stopping or state.calls or self._has_work():
                 return
-            keep = self._quick_only() and not self._keeping and self._queues.has_work(self._channels)
-            self._keeping |= keep
+            keep = self._holds_back()
             self._awake.discard(state)
             self._set_switch_interval()
             self._parked.append(state)
@@ -677,6 +678,12 @@ class WorkerPool:
             self._call_later(KEPT_SECONDS, self._keep)
         _call_all(callbacks)
         state.gate.acquire()
+
+    def _holds_back(self) -> bool:
+        """Whether work waits that the free threads are not for, and nobody is going to look again. The lock is held."""
+        keep = self._quick_only() and not self._keeping and self._queues.has_work(self._channels)
+        self._keeping |= keep
+        return keep
 
     def _keep(self) -> None:
         """Look whether threads are still kept for quick messages, while slow ones wait. Reactor thread."""

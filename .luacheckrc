@@ -5,6 +5,6 @@ read_globals = {
   "redis", "KEYS", "ARGV",
   "P", "S", "now", "ends_of", "name_of", "rest_of", "make", "token_of", "wake", "advance", "shrink", "expire", "count",
   "put", "put_lane", "drop", "forget_host", "add_reach", "waiting", "drop_token", "deaths_of", "B", "epoch", "age", "shift",
-  "books", "split", "free",
+  "books", "split", "free", "as_table", "sorted_ids", "too_late", "is_known", "note_known", "note_sent", "put_again",
 }
 files["**/prelude.lua"] = {ignore = {"211"}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -41,6 +41,7 @@ class RenewalTests(SynchronousTestCase):
         self.assertEqual(renewal("a.1", 0.0, 90 * DAY, 40 * DAY, window)[0], 49 * DAY)
         self.assertEqual(renewal("a.1", 0.0, 90 * DAY, 0.0, window)[0], 9 * DAY)
 
+    @settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.floats(60, 400 * DAY),
         st.floats(0, 1),

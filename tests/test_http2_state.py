@@ -15,7 +15,7 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet import interfaces
 from zope.interface import alsoProvides
@@ -190,7 +190,7 @@ _ACTIONS = st.one_of(
 class OracleTests(StrictTestCase):
     """What the server does with frames by itself, and what ``h2`` does."""
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(_ACTIONS, min_size=1, max_size=25))
     def test_same(self, actions: list[tuple[Any, ...]]) -> None:
         """The same requests, and the same bytes to the client."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -37,6 +37,10 @@ def records(hello: bytes, sizes: list[int]) -> bytes:
 
 
 SAMPLE = client_hello("www.example.org", "h2", "http/1.1")
+
+
+#: The same examples each time, however busy the machine is.
+SETTINGS = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 class HelloTests(SynchronousTestCase):
@@ -96,11 +100,13 @@ class HelloTests(SynchronousTestCase):
         self.assertIs(verdicts[-1], Verdict.TOO_LONG)
         self.assertLessEqual(len(reader.received), MOST + 8)
 
+    @SETTINGS
     @given(st.binary(max_size=600), st.lists(st.integers(1, 600), max_size=5))
     def test_any_bytes(self, data: bytes, cuts: list[int]) -> None:
         """Whatever comes, however it is divided: no exception, and all is kept for OpenSSL."""
         self._feed(data, cuts)
 
+    @SETTINGS
     @given(st.lists(st.tuples(st.integers(0, len(SAMPLE) - 1), st.integers(0, 255)), max_size=8), st.data())
     def test_changed_hellos(self, changes: list[tuple[int, int]], draw: st.DataObject) -> None:
         """The same for a hello with changed bytes, cut anywhere."""
@@ -110,6 +116,7 @@ class HelloTests(SynchronousTestCase):
         cuts = draw.draw(st.lists(st.integers(1, len(SAMPLE)), max_size=5))
         self._feed(bytes(data), cuts)
 
+    @SETTINGS
     @given(st.lists(st.integers(1, len(SAMPLE) - 6), max_size=6, unique=True))
     def test_any_records(self, cuts: list[int]) -> None:
         """A hello means the same in whichever records it comes."""

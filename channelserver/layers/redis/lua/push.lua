@@ -1,6 +1,6 @@
 -- Puts one message into a channel.
--- Arguments: host, number of its connection, number of the message, token or nothing, channel, capacity, lifetime in ms,
--- kind of the item, name, sealed message.
+-- Arguments: host, number of its connection, number of the message, token or nothing, channel, capacity, lifetime in
+-- ms, kind of the item, name, sealed message.
 -- Returns 1 if there was room, else 0; how many expired messages it dropped; and the books.
 if too_late(ARGV[2], ARGV[3]) then return {0, 0, books()} end
 local done, gone = 1, 0

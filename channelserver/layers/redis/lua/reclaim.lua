@@ -1,5 +1,5 @@
--- A host that was cut off holds these messages only; all others sent to it did not arrive, and are put back. If Redis has
--- been emptied, it knows of none of these, and others may be on their way.
+-- A host that was cut off holds these messages only; all others sent to it did not arrive, and are put back. If Redis
+-- has been emptied, it knows of none of these, and others may be on their way.
 -- Arguments: host, 1 if Redis has been emptied; then id and what `held` tells...
 -- Returns the channels of messages that were put back, the channels of those that are lost, and the books.
 local held, kept, has, back, lost, more = P .. 'held:' .. ARGV[2], P .. 'kept:' .. ARGV[2], {}, {}, {}, 0

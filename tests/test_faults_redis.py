@@ -221,8 +221,8 @@ class DeathTests(RedisServerTestCase):
         dying = self.worker(2)
         self.hold(2)
         wait_until(lambda: len(self.notes("work")) == 2, "a busy worker")
+        self.hold(3)  # before the other asks for work, or it would not know of the third
         other = self.worker(2)
-        self.hold(3)
         wait_until(lambda: len(self.notes("work")) == 4, "another one")
         dying.kill()
         self.redis.command("FLUSHDB")

@@ -113,8 +113,8 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual(self.memory.bytes, BASE)
 
     def test_largest_go(self) -> None:
-        """When 3/4 are in use the largest are closed, in the reactor's next turn, until 5/8 are."""
-        small = [self.connect().hold(50_000) for _ in range(7)]
+        """When 7/10 are in use the largest are closed, in the reactor's next turn, until 3/5 are."""
+        small = [self.connect().hold(50_000) for _ in range(6)]
         large = [self.connect().hold(size) for size in (150_000, 200_000)]
         self.assertEqual(self.posted, [])
         last = self.connect().hold(50_000)
@@ -122,7 +122,7 @@ class AccountTests(SynchronousTestCase):
         self.turn()
         self.assertEqual([connection.evicted for connection in large], [0, BASE + 200_000])
         self.assertEqual({connection.evicted for connection in (*small, last)}, {0})
-        self.assertEqual(self.memory.bytes, 9 * BASE + 350_000 + 150_000 + 50_000)
+        self.assertEqual(self.memory.bytes, 8 * BASE + 300_000 + 150_000 + 50_000)
         self.assertTrue(self.memory.has_room())
 
     def test_fresh_figures(self) -> None:
@@ -149,7 +149,7 @@ class AccountTests(SynchronousTestCase):
         self.turn()
         self.assertFalse(self.memory.has_room())
         self.assertEqual({connection.evicted for connection in connections}, {0})
-        for connection in connections[:20]:
+        for connection in connections[:25]:
             connection.holds = BASE
         self.assertFalse(self.memory.has_room())
         self.clock.advance(0.2)

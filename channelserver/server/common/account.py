@@ -12,8 +12,8 @@ What is bounded:
 
 * one connection: :data:`CONNECTION_BYTES`, beside one message or body within its own limit. Whoever has so much is
   :attr:`Account.full`: it is no longer read from, and its further requests wait. Each protocol says what is cut then.
-* all connections, and their messages in the channel layer: ``client_memory``. When 3/4 of it are in use, connections
-  are closed, those first that hold most, until 5/8 are. The rest is for what Python needs beside the bytes that are
+* all connections, and their messages in the channel layer: ``client_memory``. When 7/10 of it are in use, connections
+  are closed, those first that hold most, until 3/5 are. The rest is for what Python needs beside the bytes that are
   counted. If there are none that hold more than :data:`FLOOR`, new
   requests get 503.
 """
@@ -127,7 +127,7 @@ class ClientMemory:
         #: The sum of all accounts, and of what they share.
         self.bytes = 0
         #: From so many bytes on, memory is short; and so many may stay in use when some has been freed.
-        self.mark, self._target = limit * 3 // 4, limit * 5 // 8
+        self.mark, self._target = limit * 7 // 10, limit * 3 // 5
         #: The accounts that hold more than their base.
         self.watched: set[Account] = set()
         #: Returns how many bytes the messages of clients take that are in the channel layer.

@@ -81,7 +81,7 @@ def send(using: str, job: Job) -> Outcome | None:
 
 
 def _deliver(using: str, job: Job, row: Any, channel_layer: Any) -> bool:
-    """Delete a row and send its message, in one transaction; return False if the row is somebody else's."""
+    """Delete a row and send its message, in one transaction; return False if another process has deleted it."""
     kind, _, name = job.task.partition(":")
     with writing(using, savepoint=True):
         if not row.delete()[0]:

@@ -49,23 +49,31 @@ def writing(using: str, savepoint: bool = False) -> Iterator[None]:
         connection.transaction_mode = mode
 
 
+def _date(ops: Any, value: datetime) -> Any:
+    return ops.adapt_datetimefield_value(value)
+
+
+def _json(ops: Any, value: Any) -> Any:
+    return ops.adapt_json_value(value, None)
+
+
+#: By type of a field: what makes its value one for the database. Others need nothing.
+_ADAPTERS = {"DateTimeField": _date, "JSONField": _json}
+
+
 @lru_cache
 def _insertion(using: str, names: tuple[str, ...]) -> tuple[str, list[Any], list[Any]]:
-    """Return the statement that stores a job, what makes each given value one for the database (None: nothing), and the
-    defaults of the other columns.
+    """Return the statement that stores a job, what adapts each given value (None: nothing), and the defaults of other
+    columns. Any thread may use it, so it keeps nothing of a connection.
     """
-    connection: Any = connections[using]
+    connection = connections[using]
     fields = {field.attname: field for field in Job._meta.concrete_fields}
     given = [fields.pop(name) for name in names]
     defaults = [field.get_db_prep_save(field.get_default(), connection) for field in fields.values()]
     columns = ", ".join(f'"{field.column}"' for field in [*given, *fields.values()])
     values = ", ".join(["%s"] * (len(given) + len(defaults)))
-    adapters = {
-        "DateTimeField": lru_cache(4)(connection.ops.adapt_datetimefield_value),  # two of a row are the same
-        "JSONField": lambda value: connection.ops.adapt_json_value(value, None),
-    }
-    prepare = [adapters.get(field.get_internal_type()) for field in given]
-    return f'INSERT INTO "{Job._meta.db_table}" ({columns}) VALUES ({values})', prepare, defaults
+    adapters = [_ADAPTERS.get(field.get_internal_type()) for field in given]
+    return f'INSERT INTO "{Job._meta.db_table}" ({columns}) VALUES ({values})', adapters, defaults
 
 
 def insert(using: str, values: dict[str, Any]) -> None:
@@ -73,10 +81,11 @@ def insert(using: str, values: dict[str, Any]) -> None:
 
     :raises IntegrityError: another job has its unique key.
     """
-    statement, prepare, defaults = _insertion(using, tuple(values))
-    pairs = zip(prepare, values.values(), strict=True)
-    parameters = [value if value is None or adapt is None else adapt(value) for adapt, value in pairs]
-    with transaction.mark_for_rollback_on_error(using=using), connections[using].cursor() as cursor:
+    statement, adapters, defaults = _insertion(using, tuple(values))
+    connection: Any = connections[using]
+    pairs = zip(adapters, values.values(), strict=True)
+    parameters = [value if value is None or adapt is None else adapt(connection.ops, value) for adapt, value in pairs]
+    with transaction.mark_for_rollback_on_error(using=using), connection.cursor() as cursor:
         cursor.execute(statement, [*parameters, *defaults])
 
 

@@ -97,7 +97,7 @@ class GuestForm(forms.Form):
                     self.user = users.create_user(name)
                     return name
         except IntegrityError:
-            pass  # somebody else has taken it this very moment
+            pass  # taken since the query above
         # The two signs isolate a name, which may be written from right to left.
         other = f"\u2068{name} {secrets.randbelow(90) + 10}\u2069"
         raise ValidationError(f"\u2068{name}\u2069 is taken. How about {other}?")

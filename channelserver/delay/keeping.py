@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from channelserver.delay.text import from_text
 from channelserver.layers.base import DeliveryUnknown
@@ -15,16 +15,14 @@ from channelserver.layers.content import Content, copy_content
 from channelserver.layers.names import check_channel_name, check_group_name
 
 
-class Keeper:
+class Keeper(Protocol):
     """Keeps delayed messages elsewhere than in the table of :mod:`channelserver.delay`."""
 
     def storing(self, layer: str, name: str, content: Content, due: datetime, to_group: bool) -> Callable[[], object]:
         """As :func:`channelserver.delay.models.storing`."""
-        raise NotImplementedError
 
     def send_due(self, layer: str, channel_layer: Any) -> datetime | None:
         """Send what is due on a layer, without a server that does; return when the next message is due."""
-        raise NotImplementedError
 
 
 #: The jobs, if the project has a backend for them; :mod:`channelserver.jobs` sets it.

@@ -16,7 +16,7 @@ from django.db import connections
 from django.db.models import Q
 from django.utils import timezone
 
-from channelserver.delay.keeping import Keeper, send_once
+from channelserver.delay.keeping import send_once
 from channelserver.jobs.durable import backend_of_project, storing
 from channelserver.jobs.ends import LostLeaseError, Outcome, mine, text_of
 from channelserver.jobs.models import DELAYED, DELAYED_GROUP, Job, State
@@ -35,7 +35,7 @@ PAUSE = timedelta(seconds=1)
 BATCH = 100
 
 
-class Jobs(Keeper):
+class Jobs:
     """Keeps delayed messages as jobs."""
 
     def storing(self, layer: str, name: str, content: Content, due: datetime, to_group: bool) -> Callable[[], object]:

@@ -61,8 +61,8 @@ class Gatherer:
         self.figures = own_figures(layer)
         #: Whether the sibling of that number does not move, so that there is no use in asking it.
         self.silent: Callable[[int], bool] = lambda number: False
-        #: Further calls of siblings, by name.
-        self.calls: dict[str, Callable[..., Any]] = {}
+        #: What siblings may call, by name.
+        self.calls: dict[str, Callable[..., Any]] = {"gather": self.gather}
         #: Called with the link of a sibling that has joined. Default: no-op.
         self.when_joined: Callable[[Link], object] = lambda link: None
         self._joined: list[Sibling] = []
@@ -72,7 +72,7 @@ class Gatherer:
         """Let a sibling join."""
         joined = Sibling(link, sibling)
         self._joined.append(joined)
-        link.handle = lambda name, arguments: {"gather": self.gather, **self.calls}[name](*arguments)
+        link.handle = lambda name, arguments: self.calls[name](*arguments)
         link.when_lost = lambda _: self._lost(joined)
 
     def _lost(self, joined: Sibling) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from zope.interface import implementer
 
 from channelserver import bridge as bridge_module
 from channelserver.bridge import Bridge
-from channelserver.server.common import continuations, handshakes
+from channelserver.server.common import continuations
 from channelserver.server.common import reactor as reactor_module
 from channelserver.server.common.continuations import Continuations
 from channelserver.server.common.listening import ACCEPTS_A_TURN, limit_accepting
@@ -385,25 +384,3 @@ class EndpointTests(StrictTestCase):
         self.assertFalse(transport.reading or transport.received or transport.over)
         server.turn()
         self.assertTrue(transport.received)  # an alert
-
-
-class DecryptTests(StrictTestCase):
-    """Bytes of TLS."""
-
-    def test_pieces(self) -> None:
-        """A large read is decrypted in pieces, as long as the connection lasts."""
-        pieces: list[bytes] = []
-
-        def decrypt(transport: handshakes.PacedHandshake, data: bytes) -> None:
-            pieces.append(data)
-            transport.connected = len(pieces) < 5
-
-        self.patch(handshakes.BufferingTLSTransport, "dataReceived", decrypt)
-        transport = handshakes.PacedHandshake.__new__(handshakes.PacedHandshake)
-        transport.connected = 1
-        data = os.urandom(3 * handshakes.PIECE + 1)
-        transport.dataReceived(data)
-        self.assertEqual(list(map(len, pieces)), [handshakes.PIECE] * 3 + [1])
-        self.assertEqual(b"".join(pieces), data)
-        transport.dataReceived(data)
-        self.assertEqual(len(pieces), 5)

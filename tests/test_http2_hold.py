@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
 from channelserver.server.http.dispatch import Dispatcher
+from channelserver.server.http.http1 import RequestHead
 from channelserver.server.http.source import PIECE
 from channelserver.server.http2.connection import HTTP2Connection
 from channelserver.server.http2.queue import HOLD, RUNNING, TAKEN_BACK_SECONDS
+from channelserver.server.http2.state import FIRST_WINDOW
+from channelserver.server.http2.uploads import FILES, Uploads
+from channelserver.server.site import Site
 from tests.fakes import FakeTransport, StrictTestCase
 
 
@@ -164,3 +169,75 @@ class HoldTests(StrictTestCase):
         self.open_window(17 * HOLD)
         self.assertIsNone(self.message())
         self.assertIsNotNone(self.request())
+
+
+class UploadTests(StrictTestCase):
+    """The windows of request bodies, of which some need files."""
+
+    def setUp(self) -> None:
+        """As many bodies as there are files for, and one more."""
+        super().setUp()
+        self.site = self.make_server().site
+        self.state = H2Connection(H2Configuration(client_side=False))
+        self.state.initiate_connection()
+        self.opened: dict[int, int] = {}
+        self.patch(self.state, "increment_flow_control_window", self.open)
+        self.uploads = Uploads(self.state)
+        self.streams = [Body(self.site, number) for number in range(FILES + 1)]
+        for stream in self.streams:
+            self.uploads.open_window(stream, 0.0)
+
+    def open(self, size: int, number: int) -> None:
+        """A window is opened."""
+        assert size > 0
+        self.opened[number] = size
+
+    def test_another_body_needs_no_file_any_more(self) -> None:
+        """A body that has got its file as more of it came does not get it twice."""
+        self.assertEqual(list(self.uploads.waiting), self.streams[-1:])
+        self.uploads.ended(self.streams[0], None)
+        self.uploads.open_window(self.streams[-1], 0.0)
+        self.assertEqual(self.opened.keys(), set(range(FILES + 1)))
+        self.uploads.ended(self.streams[1], None)
+        self.uploads.go_on(0.0)
+        self.assertFalse(self.uploads.waiting)
+
+    def test_an_empty_frame(self) -> None:
+        """The time of a blocked body runs on when it gets a file, for whatever reason it does."""
+        last = self.streams[-1]
+        last.body_size, last.window = FIRST_WINDOW, 0
+        self.uploads.open_window(last, 0.0)
+        self.assertTrue(last.blocked)
+        self.uploads.ended(self.streams[0], None)
+        self.uploads.open_window(last, 1.0)
+        self.assertFalse(last.blocked)
+
+
+class Body:
+    """A body of more than its first window, as :class:`Uploads` sees it."""
+
+    wants_body = True
+
+    def __init__(self, site: Site, number: int) -> None:
+        self.site = site
+        self.number = number
+        self.window, self.body_size = FIRST_WINDOW, 0
+        self.head = RequestHead()
+        self.head.length = FIRST_WINDOW + 1
+        self.blocked = False
+
+    @property
+    def connection(self) -> Body:
+        """To be looked at later."""
+        return self
+
+    def on_tick(self, now: float) -> None:
+        """Look."""
+
+    def block(self, now: float) -> None:
+        """It may send nothing."""
+        self.blocked = True
+
+    def unblock(self, now: float) -> None:
+        """It may."""
+        self.blocked = False

@@ -11,21 +11,17 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.protocol import connectionDone
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from channelserver.server.common.continuations import Continuations
-
-#: Bytes that are decrypted at a time.
-PIECE = 8 * 1024
+from channelserver.server.common.records import QuickTLS, clock_for_writes
 
 
-class PacedHandshake(BufferingTLSTransport):
+class PacedHandshake(QuickTLS):
     """TLS on a transport."""
 
     factory: PacedFactory
-    transport: Any
-    wrappedProtocol: Any
 
     def makeConnection(self, transport: Any) -> None:
         self._early: list[bytes] = []
@@ -49,11 +45,11 @@ class PacedHandshake(BufferingTLSTransport):
         """From now on data is read as it comes."""
         self.__dict__.pop("dataReceived", None)
 
-    def dataReceived(self, data: bytes) -> None:
-        """Decrypt some of `data` at a time: OpenSSL keeps a buffer of the largest piece until the connection ends."""
-        for begin in range(0, len(data), PIECE):
-            if self.connected:
-                super().dataReceived(data[begin : begin + PIECE] if len(data) > PIECE else data)
+    def grew(self, size: int) -> None:
+        account = getattr(self.wrappedProtocol, "account", None)
+        if account is not None:
+            account.base += size
+            account.enter(size)
 
     def _put_off(self, data: bytes) -> None:
         self._early.append(data)
@@ -80,12 +76,12 @@ class PacedFactory(TLSMemoryBIOFactory):
 
     protocol = PacedHandshake
 
-    def __init__(self, contexts: Any, factory: Any, continuations: Continuations, clock: Any = None) -> None:
-        super().__init__(contexts, False, factory, clock)
+    def __init__(self, contexts: Any, factory: Any, continuations: Continuations, reactor: Any) -> None:
+        super().__init__(contexts, False, factory, clock_for_writes(reactor))
         self.continuations = continuations
 
 
-def tls_factory(contexts: Any, factory: Any) -> TLSMemoryBIOFactory:
+def tls_factory(contexts: Any, factory: Any, reactor: Any) -> TLSMemoryBIOFactory:
     """Return what makes the connections of an ``ssl:`` endpoint.
 
     :param factory: of this server's connections; handshakes of any other are not paced.
@@ -93,4 +89,4 @@ def tls_factory(contexts: Any, factory: Any) -> TLSMemoryBIOFactory:
     site = getattr(factory, "site", None)
     if site is None:
         return TLSMemoryBIOFactory(contexts, False, factory)
-    return PacedFactory(contexts, factory, site.continuations)
+    return PacedFactory(contexts, factory, site.continuations, reactor)

@@ -82,7 +82,8 @@ class Listening:
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """Listen with TLS: what an ``ssl:`` endpoint asks for."""
-        listening: IListeningPort = self.listenTCP(port, tls_factory(contextFactory, factory), backlog, interface)
+        encrypted = tls_factory(contextFactory, factory, self)
+        listening: IListeningPort = self.listenTCP(port, encrypted, backlog, interface)
         return listening
 
     def listenUNIX(

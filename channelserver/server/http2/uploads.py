@@ -84,7 +84,7 @@ class Uploads:
         room = BODY_IN_MESSAGE - stream.body_size
         if room < BODY_IN_MESSAGE // 2 or (stream.head.length or 0) > BODY_IN_MESSAGE:
             if self._has_file():
-                self._grant(stream)
+                self._grant(stream, now)
                 return
             if stream not in self.waiting:
                 self.waiting.append(stream)
@@ -107,9 +107,8 @@ class Uploads:
         """Let further bodies have the files that have been closed."""
         while self.waiting and self._has_file():
             stream = self.waiting.popleft()
-            if stream.wants_body:
-                stream.unblock(now)
-                self._grant(stream)
+            if stream.wants_body and stream not in self._granted:
+                self._grant(stream, now)
 
     def _has_file(self) -> bool:
         if self._files:
@@ -117,8 +116,9 @@ class Uploads:
             self._files = [reference for reference, file in found if file is not None and not file.closed]
         return len(self._granted) + len(self._files) < FILES
 
-    def _grant(self, stream: Upload) -> None:
+    def _grant(self, stream: Upload, now: float) -> None:
         self._granted.add(stream)
+        stream.unblock(now)
         self._increment(stream, STREAM_WINDOW - stream.window)
 
     def _increment(self, stream: Upload, size: int) -> None:

@@ -7,16 +7,20 @@ that was not handed out stays in its queue.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThread
 
 from channelserver.bridge import Bridge
 from channelserver.layers.content import Content
 
 Received = tuple[str | None, Content | None]
+
+
+class IReactor(IReactorFromThreads, IReactorTime):
+    """The parts of Twisted's reactor that are used here; for type checkers."""
 
 
 def receive_in_thread(layer: Any, channels: Iterable[str]) -> Deferred[Received]:
@@ -32,11 +36,11 @@ def receive_in_thread(layer: Any, channels: Iterable[str]) -> Deferred[Received]
     return deferToThread(layer.receive, names, True)
 
 
-def receive_twisted(layer: Any, channels: Iterable[str], reactor: Any = None) -> Deferred[Received]:
+def receive_twisted(layer: Any, channels: Iterable[str], reactor: IReactor | None = None) -> Deferred[Received]:
     """Take the next message from any of `channels`, for layers that keep all messages in this process.
 
     :param layer: a layer with ``queues``.
-    :param reactor: an ``IReactorTime`` and ``IReactorFromThreads`` provider; default: Twisted's global one.
+    :param reactor: default: Twisted's global one.
     :returns: a Deferred that fires in the reactor thread with ``(channel, message)``; with ``(None, None)`` if no
         message arrives for ``layer.receive_seconds``.
     :raises TypeError: a name is invalid.
@@ -46,7 +50,7 @@ def receive_twisted(layer: Any, channels: Iterable[str], reactor: Any = None) ->
     if reactor is None:
         from twisted.internet import reactor as installed
 
-        reactor = installed
+        reactor = cast(IReactor, installed)
     return maybeDeferred(receive, layer, names, layer.receive_seconds, Bridge(reactor), reactor)
 
 

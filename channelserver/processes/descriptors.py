@@ -17,6 +17,8 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from channelserver.processes.link import IReactor
+
 #: ``man 2 prctl``: the signal that a process gets when its parent ends.
 _PR_SET_PDEATHSIG = 1
 
@@ -46,12 +48,12 @@ class _Sockets:
     """The sockets of a reactor, and those that do not belong to one at the moment."""
 
     def __init__(self) -> None:
-        self._reactor: Any = None
+        self._reactor: IReactor | None = None
         self._owners: weakref.WeakSet[Any] = weakref.WeakSet()
         self._kept = False
         os.register_at_fork(after_in_child=self._close)
 
-    def watch(self, reactor: Any, owner: Any = None) -> None:
+    def watch(self, reactor: IReactor, owner: Any = None) -> None:
         """Close in forked children what `reactor` reads from and writes to.
 
         :param owner: lists further sockets: its ``sockets()`` returns objects with a method ``close``.

@@ -18,16 +18,18 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
+    IConsumer,
     IFileDescriptorReceiver,
     IPushProducer,
     IReactorCore,
-    IReactorFromThreads,
     IReactorProcess,
     IReactorSocket,
     IReactorTCP,
+    IReactorThreads,
     IReactorTime,
     IReactorUNIX,
     ITCPTransport,
+    ITransport,
     IUNIXTransport,
 )
 from twisted.internet.protocol import connectionDone
@@ -55,7 +57,13 @@ class NoLink(ConnectionError):
 
 
 class IReactor(
-    IReactorCore, IReactorFromThreads, IReactorProcess, IReactorSocket, IReactorTCP, IReactorTime, IReactorUNIX
+    IReactorCore,
+    IReactorProcess,
+    IReactorSocket,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+    IReactorUNIX,
 ):
     """The parts of Twisted's reactor that this package uses; for type checkers."""
 
@@ -241,8 +249,8 @@ class Link(Int32StringReceiver):
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
-    def makeConnection(self, transport: Any) -> None:
-        transport.registerProducer(self, True)
+    def makeConnection(self, transport: ITransport) -> None:
+        IConsumer(transport).registerProducer(self, True)
         super().makeConnection(transport)
 
     def fileDescriptorReceived(self, descriptor: int) -> None:

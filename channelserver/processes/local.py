@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.processes.hub import Hub, layer_calls
-from channelserver.processes.link import Link
+from channelserver.processes.link import ILinkTransport, Link
 from channelserver.processes.waits import Waits
 
 _log = Logger("channelserver.processes.local")
@@ -125,7 +125,7 @@ class LocalFactory(Factory):
             raise ValueError(f"the running server serves the layer {self._alias!r}, not {alias!r}")
 
 
-def peer_credentials(transport: Any) -> tuple[int, int]:
+def peer_credentials(transport: ILinkTransport) -> tuple[int, int]:
     """Return the process id and the user id of the process at the other end of a Unix socket.
 
     :param transport: Twisted's; its socket is in no interface.

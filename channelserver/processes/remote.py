@@ -14,14 +14,14 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from channelserver.layers import DeliveryUnknown, InMemoryChannelLayer, MessageTooLarge, NotSendable
-from channelserver.layers.base import SESSION, ReactorBridge
+from channelserver.layers.base import SESSION, Reactor, ReactorBridge
 from channelserver.layers.content import Content
 from channelserver.layers.local import SERVER_CHANNELS
 from channelserver.layers.losses import Reason
@@ -29,7 +29,7 @@ from channelserver.layers.names import check_channel_name, check_group_name
 from channelserver.layers.queues import Delivery
 from channelserver.processes.connectors import Connector
 from channelserver.processes.figures import UNANSWERED, add_up
-from channelserver.processes.link import Link, LinkLost, NoLink, ask, ask_within
+from channelserver.processes.link import IReactor, Link, LinkLost, NoLink, ask, ask_within
 from channelserver.processes.local_client import ANSWER_SECONDS, NoServerError
 from channelserver.processes.remote_process import size_of
 from channelserver.processes.tickets import Ledger, Ticket, TicketQueues, is_message
@@ -57,7 +57,7 @@ class RemoteLayer(InMemoryChannelLayer):
         self.queues.report_release = lambda delivery: self._started().post(self._release_now, delivery)
         self._connector = connector
         self._bridge: ReactorBridge | None = None
-        self._reactor: Any = None
+        self._reactor: IReactor  # once it is open
         self._thread: int | None = None
         self._link: Link | None = None
         self._served: tuple[list[str], int] | None = None
@@ -80,11 +80,11 @@ class RemoteLayer(InMemoryChannelLayer):
 
     # -- the connection, in the reactor thread -------------------------------------------------------------------------
 
-    def open(self, reactor: Any, bridge: ReactorBridge) -> None:
+    def open(self, reactor: Reactor, bridge: ReactorBridge) -> None:
         self._bridge = bridge
-        self._reactor = reactor
+        self._reactor = process_reactor = cast(IReactor, reactor)
         self._thread = threading.get_ident()
-        self._connector.open(reactor, self._joined, self._left)
+        self._connector.open(process_reactor, self._joined, self._left)
 
     def _joined(self, link: Link) -> None:
         self._link = link

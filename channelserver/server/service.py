@@ -411,7 +411,7 @@ class ServerService(service.Service):
 
 def endpoints(
     options: Settings,
-    reactor: Any,
+    reactor: IReactor | Listening,
     secured: Callable[[IStreamServerEndpoint], IStreamServerEndpoint] = lambda endpoint: endpoint,
 ) -> Sequence[tuple[str, IStreamServerEndpoint]]:
     """Return the listeners that the options ask for, as (description, endpoint).
@@ -466,7 +466,7 @@ def _with_backlog(description: str) -> str:
     return f"{description}:backlog={BACKLOG}"
 
 
-def _tcp_endpoint(reactor: Any, address: str, port: int) -> IStreamServerEndpoint:
+def _tcp_endpoint(reactor: IReactor | Listening, address: str, port: int) -> IStreamServerEndpoint:
     kind = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
     return kind(reactor, port, backlog=BACKLOG, interface=address)
 

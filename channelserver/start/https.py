@@ -21,6 +21,7 @@ from twisted.internet.threads import deferToThreadPool
 
 from channelserver.layers.vault import Vault
 from channelserver.processes.gatherer import Gatherer, SiblingFigures
+from channelserver.processes.link import IReactor
 from channelserver.processes.remote import RemoteLayer
 from channelserver.server.acme.authority import Authority
 from channelserver.server.acme.challenges import Tokens
@@ -44,7 +45,7 @@ def add_https(
     contexts: Contexts,
     site: Site,
     gatherer: Gatherer | SiblingFigures | None,
-    reactor: Any,
+    reactor: IReactor,
     number: int,
 ) -> None:
     """Serve the stored certificates, and placeholders for those that are not there yet; the first process orders.
@@ -102,7 +103,7 @@ def _serve(values: Settings, contexts: Contexts) -> Served:
     return served
 
 
-def _order(values: Settings, served: Served, reactor: Any, vault: Vault | None) -> Certificates:
+def _order(values: Settings, served: Served, reactor: IReactor, vault: Vault | None) -> Certificates:
     agent = make_agent(reactor, values.acme_ca_file)
     eab = None
     if values.acme_eab_kid is not None and values.acme_eab_key is not None:
@@ -118,7 +119,7 @@ def _order(values: Settings, served: Served, reactor: Any, vault: Vault | None) 
     return Certificates(served, authority, rehearsal, reactor, reactor, time.time, sharing=sharing)
 
 
-def _allow(reactor: Any) -> Callable[[str, str | None], Deferred[bool]] | None:
+def _allow(reactor: IReactor) -> Callable[[str, str | None], Deferred[bool]] | None:
     """Return what calls the project's function in a thread; None: there is none.
 
     :raises OptionError: it cannot be imported.

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.interfaces import IReactorCore
 from twisted.logger import Logger
 
 _log = Logger("channelserver")
@@ -17,7 +18,7 @@ _log = Logger("channelserver")
 Post = Callable[[Callable[[], object]], object]
 
 
-def stop_on_signals(reactor: Any, post: Post, stop: Callable[[], object]) -> None:
+def stop_on_signals(reactor: IReactorCore, post: Post, stop: Callable[[], object]) -> None:
     """Stop gracefully at the first signal; a second one ends the process at once.
 
     :param reactor: the reactor, which is not running yet.

@@ -24,6 +24,7 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from channelserver._version import __version__
+from channelserver.processes.link import IReactor
 from channelserver.server.common.option import OptionError
 
 #: Seconds that the authority has for an answer, and bytes that this may have.
@@ -221,7 +222,7 @@ class Client:
         return answer
 
 
-def make_agent(reactor: Any, ca_file: str | None) -> Agent:
+def make_agent(reactor: IReactor, ca_file: str | None) -> Agent:
     """Return what connects to certificate authorities.
 
     :param ca_file: PEM file of the roots to trust; None: the system's.

@@ -22,6 +22,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from channelserver.layers import ChannelFull
+from channelserver.processes.link import IReactor
 from channelserver.server.acme.authority import LEAST_ARI_SECONDS, Authority
 from channelserver.server.acme.certificate import Certificate
 from channelserver.server.acme.challenges import HTTP_01, TLS_ALPN_01
@@ -80,7 +81,7 @@ class Certificates(service.Service):
         served: Served,
         authority: Authority,
         rehearsal: Authority | None,
-        reactor: Any,
+        reactor: IReactor,
         clock: IReactorTime,
         now: Callable[[], float],
         draw: Callable[[float, float], float] = random.uniform,

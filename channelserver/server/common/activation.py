@@ -12,9 +12,11 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.interfaces import IReactorSocket
+
+from channelserver.server.common.unix import Listening
 
 #: The first of the descriptors that systemd passes.
 FIRST = 3
@@ -26,7 +28,7 @@ _CURE = "start the socket's unit instead of the service's, or use systemd-socket
 
 
 def systemd_endpoint(
-    reactor: Any, description: str, variables: Mapping[str, str] | None = None
+    reactor: IReactorSocket | Listening, description: str, variables: Mapping[str, str] | None = None
 ) -> AdoptedStreamServerEndpoint:
     """Return the endpoint for a description such as ``systemd:domain=INET:index=0`` or ``systemd:name=web``.
 

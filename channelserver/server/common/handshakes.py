@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -23,7 +24,7 @@ class PacedHandshake(QuickTLS):
 
     factory: PacedFactory
 
-    def makeConnection(self, transport: Any) -> None:
+    def makeConnection(self, transport: ITransport) -> None:
         self._early: list[bytes] = []
         self.dataReceived = self._put_off  # type: ignore[method-assign]  # until the end of the handshake
         super().makeConnection(transport)

@@ -119,7 +119,7 @@ def limit_unsent(transport: Transport) -> None:
     while hasattr(transport, "transport"):  # TLS
         transport = transport.transport
     with contextlib.suppress(AttributeError, OSError):  # Unix sockets have no such option
-        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # type: ignore[attr-defined]
+        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
 
 def lose_transport(transport: Transport) -> None:

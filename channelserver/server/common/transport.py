@@ -5,6 +5,7 @@ Types only: nothing runs here.
 
 from __future__ import annotations
 
+import socket
 from typing import Any, Protocol
 
 
@@ -13,6 +14,8 @@ class Transport(Protocol):
 
     #: Bytes that are read at a time; over TLS it has no effect.
     bufferSize: int
+    #: The operating system's socket; inside TLS there is none, and a Unix socket's may be closed.
+    socket: socket.socket
 
     def write(self, data: bytes) -> None: ...
     def loseConnection(self) -> None: ...

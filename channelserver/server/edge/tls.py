@@ -113,7 +113,7 @@ class PacedTLS(PacedHandshake):
 
     factory: TLSFactory
 
-    def makeConnection(self, transport: Any) -> None:
+    def makeConnection(self, transport: interfaces.ITransport) -> None:
         #: Until the client's hello is complete.
         self.reader: HelloReader | None = HelloReader()
         super().makeConnection(transport)

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from typing import Any
+
+from channelserver.server.common.transport import Transport
 
 #: What is sent to find out.
 PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -35,7 +36,7 @@ def looks() -> Iterator[tuple[float, bool]]:
             yield pause, pause is LOOKS[-1]
 
 
-def was_reset(transport: Any) -> bool:
+def was_reset(transport: Transport) -> bool:
     """Whether the client's kernel has said that the connection is closed there; False if that cannot be known."""
     try:
         return bool(transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE)

@@ -474,6 +474,30 @@ class ServersTests(RedisServerTestCase):
             self.assertEqual(client.data(), "2 3")
             wait_until(lambda: front.get("/body/").status_code == 200, "an answer")
 
+    def test_server_that_hears_nothing(self) -> None:
+        """While answers would not reach it, a server without threads gives nothing to workers."""
+        worker = self.start("--threads", "2")
+        hosts = lambda: self.redis.command("PUBSUB", "CHANNELS", "channelserver:host:*").split(b"\r\n")[2:-1]  # noqa: E731
+        (host,) = wait_until(hosts, "the worker's subscription")
+        self.redis.command("ACL", "SETUSER", "front", "on", "nopass", "allkeys", "allchannels", "allcommands")
+        self.way = f"redis://front:any@127.0.0.1:{self.redis.port}/0"
+        front = self.start("--threads", "0")
+        wait_until(lambda: front.get("/body/").status_code == 200, "the front's connections to Redis")
+        with self.sockets(front, 1) as (client,):
+            say(client, "count 0")
+            self.assertEqual(client.data(), "0 1")
+            # Redis ends connections with subscriptions that are not allowed any more.
+            self.redis.command("ACL", "SETUSER", "front", "resetchannels", b"&" + host, "&channelserver:everyone")
+            wait_until(lambda: "lacks a permission" in front.get("/-/health").text, "the health report")
+            say(client, "count 1")
+            say(client, "count 2")
+            self.assertEqual(front.get("/body/").status_code, 503)
+            self.assertEqual(worker.get("/body/").status_code, 200)
+            self.assertEqual(self.notes("order"), ["count 0"])
+            self.redis.command("ACL", "SETUSER", "front", "allchannels")
+            self.assertEqual(client.data(), "1 2")
+            self.assertEqual(client.data(), "2 3")
+
     def test_worker_that_is_cut_off(self) -> None:
         """A worker whose connection ends in the middle of an answer loses no message, and none comes twice."""
         proxy = Proxy(self.redis.port)

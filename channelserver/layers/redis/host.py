@@ -113,6 +113,7 @@ class Host:
             for address in layer.addresses
         ]  # fmt: skip
         self._shard = Ring(self.shards, lambda shard: shard.address.name).find
+        self._own = self._shard(name)
         self._timer: IDelayedCall | None = None
         self._looks = 0
         self._looked = reactor.seconds()
@@ -171,6 +172,11 @@ class Host:
     def server_of(self, name: str) -> Shard:
         """Return the server that is responsible for a name."""
         return self._shard(name)
+
+    @property
+    def hears(self) -> bool:
+        """Whether replies of other hosts arrive: there is a subscription where they are published."""
+        return self._own.subscriber.state == "up"
 
     def is_up(self, name: str) -> bool:
         """Whether the server that is responsible for a name is connected. Any thread."""

@@ -94,6 +94,8 @@ class Pusher:
         channel, content = delivery.channel, delivery.content
         urgent = delivery.expires == float("inf")
         try:
+            if not self._host.hears:  # a worker that is quicker than the subscription would answer nobody
+                raise RedisUnavailable("there is no subscription for the reply yet")
             if delivery.attachment is not None:
                 content = {**content, "body_channel": await self._move_body(delivery.attachment)}
             await self._host.push(channel, content, urgent)

@@ -199,24 +199,28 @@ class Server:
         self._reader.join(TIMEOUT)
 
 
-_ports_given: set[int] = set()
+#: By port: the descriptor of a socket that tells other processes of tests that it has been given to this one. It lasts
+#: as long as this process.
+_given: dict[int, int] = {}
 
 
 def free_port() -> int:
-    """Return a TCP port that is free now, and that this process has not been given before.
+    """Return a TCP port that is free now, and that no process of tests is given again while this one runs: so it may be
+    free for a while, between two servers.
 
     It lies below those which the system gives to whoever asks for any, so nobody is given it before it is used.
     """
     while True:
         port = random.SystemRandom().randrange(20000, 32768)
-        if port in _ports_given:
-            continue
-        with socket.socket() as probe:
-            try:
+        mark = socket.socket(socket.AF_UNIX)
+        try:
+            mark.bind(f"\0channelserver-test-port-{port}")
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _ports_given.add(port)
+        except OSError:
+            mark.close()
+            continue
+        _given[port] = mark.detach()
         return port
 
 

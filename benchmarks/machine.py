@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -39,8 +40,12 @@ class Cores:
     second: int
 
     @classmethod
+    @cache
     def choose(cls) -> Cores:
-        """Choose the first and the last of the usable cores; with one core, they are the same."""
+        """Choose the first and the last of the usable cores; with one core, they are the same.
+
+        A process chooses once: when it has pinned itself to one core, that is all it may use.
+        """
         usable = sorted(os.sched_getaffinity(0))
         return cls(usable[0], usable[-1], usable[min(1, len(usable) - 1)])
 

@@ -44,13 +44,19 @@ class AttackTests(SynchronousTestCase):
     """A small attack on a real server."""
 
     def setUp(self) -> None:
-        usable = os.sched_getaffinity(0)
-        self.addCleanup(os.sched_setaffinity, 0, usable)
+        self.usable = os.sched_getaffinity(0)
+        self.addCleanup(os.sched_setaffinity, 0, self.usable)
 
     def test_clients(self) -> None:
-        """Attackers of all protocols keep their connections; those that stop leave none behind."""
+        """Attackers of all protocols keep their connections; those that stop leave none behind. They share no core with
+        the server, if there are two.
+        """
+        cores = Cores.choose()
+        cores.pin_load()
         attacks = [ATTACKS[name] for name in ("slow-heads", "tls-silent", "h2-silent", "ws-silent", "ws-silent")]
         with Victim(Cores.choose()) as victim:
+            self.assertEqual(victim.cores(), {cores.server})
+            self.assertEqual(cores.shared, len(self.usable) == 1)
             with Attackers(victim.target, attacks).process() as crowd:
                 # Not counted by descriptors: those of the connections that found out that it is up may still be open.
                 wait_until(lambda: victim.health().get("connections", 0) >= 1 + 5, "five connections")

@@ -85,6 +85,10 @@ class Victim(Program):
                 return {}
         return found
 
+    def cores(self) -> set[int]:
+        """Return the cores that it may use."""
+        return os.sched_getaffinity(self._process.pid)
+
     def alive(self) -> bool:
         """Whether it still runs."""
         return self._process.poll() is None

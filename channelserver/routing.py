@@ -53,6 +53,9 @@ class Candidate(NamedTuple):
 
 Table: TypeAlias = dict[str, tuple[Candidate, ...]]
 
+#: Paths of each channel for which the router remembers what it found, and their longest.
+MOST_PATHS, LONGEST_PATH = 1000, 200
+
 
 def resolve_routing(routing: Any) -> list[Routable]:
     """Turn a dotted string, a dict or a list into a list of routes.
@@ -201,6 +204,8 @@ class Router:
         self._table: Table = {}
         #: Channels whose first candidate takes every message: one lookup tells the consumer.
         self._direct: dict[str, Consumer] = {}
+        #: Channels whose candidates look at the path alone: what was found for the latest paths.
+        self._found: dict[str, dict[str, Match]] = {}
         self._recompile()
 
     @property
@@ -253,8 +258,20 @@ class Router:
         consumer = self._direct.get(name)
         if consumer is not None:
             return consumer, {}
-        candidates = self._table.get(name)
-        return None if candidates is None else _first_match(candidates, message)
+        found = self._found.get(name)
+        if found is None:
+            candidates = self._table.get(name)
+            return None if candidates is None else _first_match(candidates, message)
+        path = message.content.get("path")
+        match = found.get(path) if type(path) is str else None
+        if match is None:
+            match = _first_match(self._table[name], message)
+            if match is None or type(path) is not str or len(path) > LONGEST_PATH:
+                return match
+            if len(found) >= MOST_PATHS:
+                found.clear()
+            found[path] = match
+        return match[0], match[1].copy()
 
     def check_default(self, http_consumer: Consumer | str | None = None) -> None:
         """Append the default routes: HTTP requests go to `http_consumer`, sockets are accepted, the rest is consumed.
@@ -292,6 +309,7 @@ class Router:
                     f"the routes of {name!r} disagree about requeue: give all of them the same requeue=True or False"
                 )
         self._table = table
+        self._found = {name: {} for name, candidates in table.items() if all(map(_by_path, candidates))}
 
 
 def null_consumer(message: Message, **kwargs: Any) -> None:
@@ -344,6 +362,11 @@ def _under(prefixes: Patterns, table: Table) -> Table:
         )
         for name, candidates in table.items()
     }
+
+
+def _by_path(candidate: Candidate) -> bool:
+    """Whether a candidate looks at the path of a message, and at nothing else."""
+    return candidate.custom is None and {key for key, _ in candidate.prefixes + candidate.filters} <= {"path"}
 
 
 def _compile_patterns(patterns: Mapping[str, Any], place: str) -> Patterns:

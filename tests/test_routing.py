@@ -14,6 +14,8 @@ from channelserver.handler import ViewConsumer
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.message import Message
 from channelserver.routing import (
+    LONGEST_PATH,
+    MOST_PATHS,
     Include,
     Route,
     RouteClass,
@@ -525,6 +527,33 @@ class RouterTests(RoutingTestCase):
         self.assertRoutes(router, message("chat", path="/b"), second)
         self.assertRoutes(router, message("news"), second)
         self.assertEqual(router.channels, {"chat", "news"})
+
+    def test_what_was_found_for_a_path_is_remembered(self) -> None:
+        router = Router(
+            [include([route("chat", first, path=r"/(?P<room>\w+)$")], path="^/chat"), route("chat", second)]
+        )
+        for _ in range(2):
+            found = router.match(message("chat", path="/chat/a"))
+            self.assertEqual(found, (first, {"room": "a"}))
+            found[1]["room"] = "altered"
+            self.assertRoutes(router, message("chat", path="/else"), second)
+            self.assertRoutes(router, message("chat", path=["/chat/a"]), second)
+            self.assertRoutes(router, message("chat", path=b"/chat/a"), first, room="a")
+        router.root = include([route("chat", third)])
+        self.assertRoutes(router, message("chat", path="/chat/a"), third)
+
+    def test_what_is_remembered_is_bounded(self) -> None:
+        router = Router([route("chat", first, path="^/")])
+        for number in range(3 * MOST_PATHS):
+            self.assertRoutes(router, message("chat", path=f"/{number}"), first)
+        self.assertRoutes(router, message("chat", path="/" * (LONGEST_PATH + 1)), first)
+        self.assertLessEqual(len(router._found["chat"]), MOST_PATHS)
+        self.assertLessEqual(max(map(len, router._found["chat"])), LONGEST_PATH)
+
+    def test_filters_on_other_keys_are_tried_each_time(self) -> None:
+        router = Router([route("chat", first, path="^/a", method="^GET$"), route("chat", second, path="")])
+        self.assertRoutes(router, message("chat", path="/a", method="GET"), first)
+        self.assertRoutes(router, message("chat", path="/a", method="POST"), second)
 
     def test_add_route_takes_includes_and_foreign_objects(self) -> None:
         router = Router([])

@@ -64,6 +64,8 @@ FIN, RSV1 = 0x80, 0x40
 _WHOLE_TEXT, _WHOLE_BINARY = FIN | _TEXT, FIN | _BINARY
 _WHOLE = (_WHOLE_TEXT, _WHOLE_BINARY)
 
+_integer = int.from_bytes
+
 #: Bytes of payload from which on Autobahn's native code, its call included, unmasks faster than Python's integers.
 _NATIVE_FROM = 4 * 1024
 
@@ -197,6 +199,24 @@ class FrameReader:
         else:
             del self._buffer[:position]
 
+    def short_text(self, data: bytes) -> str | None:
+        """Return the text if `data` is a short text message in one frame, as most are; None: :meth:`feed` tells."""
+        size = len(data) - 6
+        if (
+            not 0 <= size <= 125
+            or data[0] != _WHOLE_TEXT
+            or data[1] != _MASK + size
+            or self._buffer is not None
+            or self.rest
+            or self._opcode
+            or size > self.max_message
+        ):
+            return None
+        try:
+            return str(unmask(data[6:], data[2:6]), "utf-8")
+        except UnicodeDecodeError:
+            return None
+
     def kept(self) -> int:
         """Return how many bytes of memory its unfinished frame and message take."""
         return self.message.__alloc__() + (len(self._buffer) if self._buffer is not None else 0)
@@ -280,9 +300,9 @@ def unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
         _begin_import()
         step = _NATIVE_FROM - 4  # of long integers, several short ones take less time
         return b"".join(unmask(payload[begin : begin + step], mask) for begin in range(0, size, step))
-    pad = (bytes(mask) * ((size >> 2) + 1))[:size]
+    pad = (mask * ((size >> 2) + 1))[:size]
     # One exclusive-or of two long integers is many times faster than a loop over bytes.
-    return (int.from_bytes(payload, "little") ^ int.from_bytes(pad, "little")).to_bytes(size, "little")
+    return (_integer(payload, "little") ^ _integer(pad, "little")).to_bytes(size, "little")
 
 
 def encode_frame(opcode: int, payload: bytes) -> bytes:
@@ -305,10 +325,15 @@ def encode_reply(content: Content) -> bytes | None:
     return None
 
 
+def encode_text(text: str) -> bytes:
+    """Return the frame for a text."""
+    return encode_frame(_TEXT, text.encode("utf-8", "replace"))  # the layer has replaced lone surrogates
+
+
 def encode_data(text: Any, data: Any) -> bytes | None:
     """Return the frame for a text, or else for bytes; None if they are neither."""
     if isinstance(text, str):
-        return encode_frame(_TEXT, text.encode("utf-8", "replace"))  # the layer has replaced lone surrogates
+        return encode_text(text)
     if isinstance(data, bytes):
         return encode_frame(_BINARY, data)
     return None

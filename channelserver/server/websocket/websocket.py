@@ -173,7 +173,8 @@ class WebSocket(Outgoing):
         """
         text = content.get("text")
         if len(content) == 1 and type(text) is str and self._state == "open":  # as a rule
-            self._send_data(text, None)
+            frame = frames.encode_text(text)
+            self.send_frame(frame, None if self._deflate is None else deflate.Deflated.of(frame))
             return
         data, close = content.get("bytes"), content.get("close")
         if (text is not None and not isinstance(text, str)) or (data is not None and not isinstance(data, bytes)):
@@ -295,12 +296,16 @@ class WebSocket(Outgoing):
         reader = self._reader
         if self._state == "done" or reader is None:
             return len(data)
-        begun = len(reader.message)
         self._last_received = now = self.site.wheel.now()
         if self._pinged is not None:
             self._pinged = None
             self._due = self._next_look(now)
             self.site.wheel.add(self, self._due)
+        text = reader.short_text(data)
+        if text is not None and text != SCRIPT_PING:
+            self._message("text", text)
+            return len(data)
+        begun = len(reader.message)
         events: list[frames.Event] = []
         error = None
         try:

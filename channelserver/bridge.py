@@ -149,7 +149,8 @@ class Bridge:
         """Like :meth:`post_data`, from a thread that does not wait for what follows: it does not wake the reactor while
         that looks by itself.
         """
-        if not self._looking or size >= LARGE or self._in_loop():
+        loop = self.loop
+        if not self._looking or size >= LARGE or (loop is not None and loop.thread_id is not None and self._in_loop()):
             self.post_data(size, function, *arguments)
             return
         with self._lock:

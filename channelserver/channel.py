@@ -66,11 +66,13 @@ class _Destination:
         if delay is not None and delay != 0:
             _call(partial(at_end, self._storing(content, delay), immediately), on_commit)
             return
-        arguments = self.channel_layer, self._is_group, self.name, copy_content(content), immediately
+        layer = self._channel_layer
+        if layer is None:
+            layer = self.channel_layer
         if on_commit:
-            _call(partial(hold_back, *arguments), on_commit)
+            _call(partial(hold_back, layer, self._is_group, self.name, copy_content(content), immediately), on_commit)
         else:
-            hold_back(*arguments)
+            hold_back(layer, self._is_group, self.name, copy_content(content), immediately)
 
     def _keeping(self, content: dict[str, Any], delay: float | None) -> Callable[[], object]:
         """Return a function that stores a message as a job."""

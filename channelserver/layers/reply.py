@@ -34,6 +34,8 @@ def check_data(content: Content, receiver: str) -> None:
     :param receiver: for the error.
     :raises TypeError: it is of another type.
     """
+    if type(content.get("text")) is str and "bytes" not in content:  # as a rule
+        return
     for key, kind in _DATA:
         data = content.get(key)
         if data is not None and not isinstance(data, kind):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import thread as executor_threads
 from contextvars import Context, ContextVar, Token
@@ -46,13 +45,13 @@ class Outbox:
 
     def __init__(self, call_later: CallLater) -> None:
         self._call_later = call_later
-        self._entries: deque[Entry] = deque()
+        self._entries: list[Entry] = []
         self._at_end: list[Callable[[], object]] = []
         self._flush: _Flush | None = None
         self._token: Token[Outbox | None]
         #: The consumer has ended: what is left of it, such as a task, sends at once.
         self.closed = False
-        self.thread = threading.get_ident()
+        self.thread = 0
 
     def __enter__(self) -> Outbox:
         self.thread = threading.get_ident()
@@ -97,7 +96,7 @@ class Outbox:
         functions, self._at_end = self._at_end, []
         for function in functions:
             function()
-        entries, self._entries = self._entries, deque()
+        entries, self._entries = self._entries, []
         for entry in entries:
             _send(*entry)
 
@@ -117,7 +116,7 @@ class Outbox:
             if done is not None:
                 done(*arguments)
             return
-        entries, self._entries = self._entries, deque()
+        entries, self._entries = self._entries, []
         self._flush = flush = _Flush(entries, self._call_later, partial(done, *arguments) if done is not None else None)
         if waits and earlier is not None:
             self._call_later(0, earlier.then, flush)
@@ -130,7 +129,7 @@ class _Flush:
 
     __slots__ = ("_call_later", "_done", "_entries", "_next", "ended")
 
-    def __init__(self, entries: deque[Entry], call_later: CallLater, done: Callable[[], object] | None) -> None:
+    def __init__(self, entries: list[Entry], call_later: CallLater, done: Callable[[], object] | None) -> None:
         self._entries = entries
         self._call_later = call_later
         self._done = done
@@ -180,14 +179,14 @@ class _Flush:
             self._next.start()
 
 
-def _send_what_fits(entries: deque[Entry], give_up: bool = False) -> bool:
+def _send_what_fits(entries: list[Entry], give_up: bool = False) -> bool:
     """Send up to the first message whose channel is full; with `give_up`, count such messages as lost and go on."""
-    while entries:
-        layer, is_group, name, content = entries[0]
+    for number, (layer, is_group, name, content) in enumerate(entries):
         try:
             (layer.dispatch_group if is_group else layer.dispatch_unasked)(name, content)
         except ChannelFull as error:
             if not give_up and error.retry:
+                del entries[:number]
                 return False
             hint = f"{error}; tried again for {RETRY_SECONDS:.0f} s" if error.retry else str(error)
             layer.drops.record(error.reason, name, hint=hint)
@@ -198,7 +197,7 @@ def _send_what_fits(entries: deque[Entry], give_up: bool = False) -> bool:
                 layer.drops.add(reason)
             else:
                 layer.drops.record(reason, name, hint=str(error))
-        entries.popleft()
+    entries.clear()
     return True
 
 

@@ -159,7 +159,7 @@ class _Attempt:
         outcome = Outcome(self.job, State.DONE, normalize_json(value), finished_at=timezone.now())
         return outcome
 
-    def told(self, outcome: Outcome) -> Outcome:
+    def announced(self, outcome: Outcome) -> Outcome:
         """Send Django's signal that the job has finished, unless it will run again."""
         result = self.result
         if result is None or outcome.finished_at is None:
@@ -226,12 +226,12 @@ def run(running: Running) -> Outcome | None:
             value = _call(attempt, args, kwargs)
         outcome = attempt.done(value)
         outbox.flush()
-        return attempt.told(outcome)
+        return attempt.announced(outcome)
     except LostLeaseError:
         raise
     except BaseException as error:  # also SystemExit: a task must not end the thread
         try:
-            return _told_of_error(running, attempt, error)
+            return _announced_error(running, attempt, error)
         except BaseException as second:
             logger.exception("cannot tell how job %s ended", running.job.pk)
             return failed(running.job, UNKNOWN_TASK, second)
@@ -255,17 +255,17 @@ def _run_atomic(running: Running, attempt: _Attempt, args: list[Any], kwargs: di
             if not end(running.using, outcome):
                 raise LostLeaseError(running.job.pk)
     outbox.flush()
-    attempt.told(outcome)
+    attempt.announced(outcome)
 
 
-def _told_of_error(running: Running, attempt: _Attempt | None, error: BaseException) -> Outcome:
+def _announced_error(running: Running, attempt: _Attempt | None, error: BaseException) -> Outcome:
     if attempt is None:
         return failed(running.job, UNKNOWN_TASK, error)
     if running.cancelled and not running.is_late:
-        return attempt.told(
+        return attempt.announced(
             Outcome(running.job, State.CANCELLED, error=error, text=text_of(error), finished_at=timezone.now())
         )
-    return attempt.told(attempt.raised(error))
+    return attempt.announced(attempt.raised(error))
 
 
 async def arun(running: Running, ended: Callable[[Outcome | None], object]) -> None:
@@ -288,7 +288,7 @@ async def arun(running: Running, ended: Callable[[Outcome | None], object]) -> N
                     value = await attempt.function(*args, **kwargs)
             outcome = attempt.done(value)
             await sync_to_async(outbox.flush)()
-            await sync_to_async(attempt.told)(outcome)
+            await sync_to_async(attempt.announced)(outcome)
         except asyncio.CancelledError as error:
             if running.cancelled:
                 outcome = Outcome(
@@ -300,7 +300,7 @@ async def arun(running: Running, ended: Callable[[Outcome | None], object]) -> N
             if isinstance(error, TimeoutError) and limit is not None and limit.expired():
                 running.is_late = True
             try:
-                outcome = await sync_to_async(_told_of_error)(running, attempt, error)
+                outcome = await sync_to_async(_announced_error)(running, attempt, error)
             except BaseException as second:
                 logger.exception("cannot tell how job %s ended", running.job.pk)
                 outcome = failed(running.job, UNKNOWN_TASK, second)

@@ -143,12 +143,12 @@ class ProxyPolicy:
         if not elements:
             return None
         claim = Claim()
-        told: list[str] = []
+        named: list[str] = []
         for element in reversed(elements):
             if b"for" not in element:
                 break
-            told.insert(0, element[b"for"].decode("latin-1"))
-        skipped = self._walk(claim, told, addresses, "Forwarded")
+            named.insert(0, element[b"for"].decode("latin-1"))
+        skipped = self._walk(claim, named, addresses, "Forwarded")
         # From the client's hop to the nearest one: the first that speaks of the scheme, and of the host, counts.
         for element in elements[-(skipped + 1) :]:
             if claim.scheme is None and b"proto" in element:
@@ -222,16 +222,16 @@ def _result(claim: Claim, head: RequestHead, addresses: dict[str, Any]) -> dict[
     scheme = claim.scheme or addresses["scheme"]
     server, port = addresses["server"], claim.port
     if claim.host is not None:
-        name, told = _split_port(claim.host)
-        if told is None and port is not None and port != _PORTS[scheme]:
+        name, own_port = _split_port(claim.host)
+        if own_port is None and port is not None and port != _PORTS[scheme]:
             claim.host = b"%s:%d" % (claim.host, port)
-        elif told is not None and port is not None and port != told:
+        elif own_port is not None and port is not None and port != own_port:
             raise BadRequest("X-Forwarded-Port does not agree with X-Forwarded-Host")
         set_host(head, claim.host)
-        server = [name, port or told or _PORTS[scheme]]
+        server = [name, port or own_port or _PORTS[scheme]]
     elif port is not None or claim.scheme is not None:
-        told = _split_port(head.fields.get(b"host", b""))[1]
-        server = [server[0] if server else "localhost", port or told or _PORTS[scheme]]
+        own_port = _split_port(head.fields.get(b"host", b""))[1]
+        server = [server[0] if server else "localhost", port or own_port or _PORTS[scheme]]
     return {**addresses, "client": claim.client, "server": server, "scheme": scheme}
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import subprocess
 import sys
+from contextlib import suppress as suppress_errors
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from threading import Event
 from typing import Any
 from unittest import mock
 from zoneinfo import ZoneInfo
 
+from cronsim import CronSim
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
-from django.test.utils import CaptureQueriesContext
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext, override_settings
 from django.utils import timezone
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -40,6 +45,7 @@ from channelserver.jobs import (
     schedules,
     store,
 )
+from channelserver.jobs.attempts import Attempts
 from channelserver.jobs.claimer import Claimer
 from channelserver.jobs.compat import (
     IN_DJANGO,
@@ -53,7 +59,7 @@ from channelserver.jobs.compat import (
 from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, options_of, planned
 from channelserver.jobs.models import Job, JobError, JobQueue, Schedule, State
 from channelserver.jobs.presence import Presence
-from channelserver.jobs.runner import Running, current
+from channelserver.jobs.runner import Running, current, run
 from channelserver.jobs.threads import JobThreads
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.workers.threads import NoThreadError
@@ -152,6 +158,12 @@ def nan() -> float:
 
 
 @task
+async def cancels_itself() -> None:
+    """A coroutine that awaits what is cancelled."""
+    raise asyncio.CancelledError
+
+
+@task
 def sends() -> None:
     """A task that enqueues another."""
     add.enqueue(1, 1)
@@ -171,6 +183,100 @@ class ClaimerTests(SynchronousTestCase):
         self.assertEqual(claimer._pause(100.0), 0.0)
         claimer.drain()
         self.assertEqual(claimer._pause(100.0), 5.0)
+
+    def test_problems(self) -> None:
+        """Whatever a database says while it is away, the log says it once; what has not begun is given back."""
+        claimer = self.make()
+        row = Job(task="channel:x", args={"args": [], "kwargs": {}}, owner="x", attempt=1)
+        with mock.patch("channelserver.jobs.threads.start_thread", return_value=False), suppress_errors(NoThreadError):
+            claimer._threads.submit(Running(row, "default", lambda *_: None))
+        claimer._threads._queue.put(Running(row, "default", lambda *_: None))
+        with self.assertLogs("channelserver.jobs", "ERROR") as logs:
+            claimer._failed(DatabaseError("the connection is closed"))
+            claimer._failed(DatabaseError("the database system is starting up"))
+        self.assertEqual(len(logs.records), 1)
+        self.assertIn("closed", logs.output[0])
+        ((_, outcome),) = claimer._ends
+        assert outcome is not None
+        self.assertEqual((outcome.state, outcome.refund), (State.READY, True))
+
+    def test_no_folder(self) -> None:
+        """Without a folder for locks no job runs, until there is one; a server that stops does not wait for it."""
+        claimer = self.make()
+        folder = Path(self.mktemp())
+        folder.touch()
+        with (
+            mock.patch("channelserver.jobs.claimer.folder_of", return_value=folder),
+            mock.patch("channelserver.jobs.claimer.PROBLEM_SECONDS", 0.01),
+            self.assertLogs("channelserver.jobs", "ERROR") as logs,
+        ):
+            claimer.start()
+            idle = Event()
+            claimer.when_idle(idle.set)
+            claimer.drain()
+            self.assertTrue(idle.wait(30))
+            claimer.stop(30)
+        self.assertIn("the folder for locks cannot be used", logs.output[0])
+        after = Event()
+        claimer.when_idle(after.set)
+        self.assertTrue(after.is_set())
+
+    def test_first(self) -> None:
+        """Of several idle processes one looks into the tables: the first that lives, and does not stand still."""
+        folder = Path(self.mktemp())
+        with mock.patch("secrets.token_hex", side_effect=["a" * 16, "b" * 16]):
+            first, second = Presence(folder), Presence(folder)
+        self.assertEqual((first.is_first(15), second.is_first(15)), (True, False))
+        os.utime(folder / ("a" * 16 + ".lock"), (1, 1))
+        self.assertTrue(second.is_first(15))
+        first.touch()
+        self.assertFalse(second.is_first(15))
+        first.close()
+        self.assertTrue(second.is_first(15))
+        second.close()
+
+    def test_too_many_files(self) -> None:
+        """A process is not dead because its file cannot be opened."""
+        presence = Presence(Path(self.mktemp()))
+        with mock.patch("os.open", side_effect=OSError(errno.EMFILE, "too many open files")):
+            self.assertFalse(presence.is_dead("other"))
+        with mock.patch("os.pwrite", side_effect=OSError(errno.ENOSPC, "no space")):
+            presence.began("job")
+            presence.ended("job")
+        presence.close()
+
+    def test_ahead(self) -> None:
+        """The slower the jobs, the fewer are taken ahead; there is no step."""
+        threads = JobThreads(4, Context, lambda running, outcome: None)
+        threads._ended_count = 100
+        found = []
+        for threads._average in (0.001, 0.01, 0.021, 0.05, 0.1):
+            found.append(threads.ahead())
+        self.assertEqual(found, [64, 8, 3, 1, 0])
+
+    def test_cannot_run(self) -> None:
+        """If even the run of a job raises, the job has failed: it does not stay in a thread for ever."""
+        ended: list[Any] = []
+        threads = JobThreads(1, Context, lambda running, outcome: ended.append(outcome))
+        row = Job(task="channel:x", args={"args": [], "kwargs": {}}, owner="x", attempt=1)
+        with mock.patch("channelserver.jobs.threads.close_old_connections", side_effect=OSError):
+            with self.assertLogs("channelserver.jobs", "ERROR"):
+                threads.submit(Running(row, "default", lambda *_: None))
+                threads.stop()
+                for thread in threads._threads:
+                    thread.join(30)
+        self.assertEqual([outcome.state for outcome in ended], [State.WAITING])
+
+    def test_time_of_a_waiting_job(self) -> None:
+        """The time of a job that waits for a thread does not run."""
+        attempts = Attempts("default", 1)
+        row = Job(pk="a", task="channel:x", args={"args": [], "kwargs": {}}, owner="x", attempt=1)
+        running = Running(row, "default", lambda *_: None)
+        running.options = JobOptions(timeout=5)
+        attempts.add(running)
+        begin = running.deadline or 0.0
+        attempts.check_deadlines(begin + 1)
+        self.assertEqual((running.is_late, running.deadline, attempts.lost_for()), (False, begin + 6, None))
 
     def test_no_room_for_threads(self) -> None:
         """Where the system has no room for a thread, a job waits for a moment, and has not spent a try."""
@@ -456,6 +562,47 @@ class BackendTests(DatabaseTestCase):
         found = store.claim("default", "x", 1, None, timezone.now(), ahead=3)
         self.assertEqual([row.pk for row in found], [ids[0], ids[1], ids[3]])
 
+    def test_cancelled_with_its_process(self) -> None:
+        """A job that ought to end does not run again because its process has died or stops."""
+        result = add.enqueue(1, 1)
+        (row,) = store.claim("default", "dead", 1, None, timezone.now())
+        self.assertEqual(store.cancel("default", Job.objects.all()), (0, 1))
+        ends.rescue("default", "dead", {result.id}, timezone.now())
+        self.assertEqual(Job.objects.get().state, State.CANCELLED)
+        attempts = Attempts("default", 1)
+        running = Running(row, "default", lambda *_: None)
+        attempts.add(running)
+        running.cancelled = True
+        self.assertEqual([outcome.state for outcome in attempts.unfinished()], [State.CANCELLED])
+        outcome = run(running)
+        assert outcome is not None
+        self.assertEqual((outcome.state, done), (State.CANCELLED, []))
+
+    def test_own_cancellation(self) -> None:
+        """A coroutine that ends as cancelled, though nobody has cancelled it, has failed; it is not run for ever."""
+        cancels_itself.enqueue()
+        self.assertEqual(len(run_jobs()), 1)
+        self.assertEqual(Job.objects.get().state, State.DEAD)
+
+    def test_transaction_that_cannot_begin(self) -> None:
+        """An atomic job whose transaction cannot begin is put off; that is no failure."""
+        atomically.enqueue(False)
+        (row,) = store.claim("default", "here", 1, None, timezone.now())
+        with mock.patch("channelserver.jobs.runner.writing", side_effect=DatabaseError("database is locked")):
+            outcome = run(Running(row, "default", lambda *_: None))
+        assert outcome is not None
+        self.assertEqual((outcome.state, outcome.refund, outcome.failed), (State.WAITING, True, False))
+
+    def test_many(self) -> None:
+        """What is done to thousands of jobs takes several transactions."""
+        with mock.patch("channelserver.jobs.store.MANY_ROWS", 3):
+            for _ in range(7):
+                add.using(run_after=self.later).enqueue(1, 1)
+            late = self.later + timedelta(days=1)
+            self.assertEqual([store.promote("default", late) for _ in range(4)], [3, 3, 1, 0])
+            self.assertEqual(store.cancel("default", Job.objects.all()), (7, 0))
+            self.assertEqual(store.retry("default", Job.objects.all()), 7)
+
     def test_refund(self) -> None:
         """A job that is given back has not spent a try."""
         add.enqueue(1, 1)
@@ -485,6 +632,17 @@ class BackendTests(DatabaseTestCase):
         with self.assertRaises(ImproperlyConfigured) as caught:
             JobBackend("default", {"OPTIONS": {"data_base": "default"}})
         self.assertIn("data_base", str(caught.exception))
+
+    def test_arguments_that_are_no_json(self) -> None:
+        """What no database takes as JSON is refused at once, with its name; a unique job is not tried for ever."""
+        for wrong in (float("nan"), float("inf")):
+            self.assertRaisesRegex(ValueError, "arguments of .*add", add.enqueue, wrong, 1)
+            self.assertRaises(ValueError, one.enqueue, wrong)
+        self.assertRaises(TypeError, add.enqueue, object(), 1)
+        with mock.patch.object(store, "insert", side_effect=IntegrityError):
+            self.assertRaises(IntegrityError, one.enqueue, 1)
+        result = add.enqueue("\0 \ud800 ☃ \U0001f600", "x" * 1_000_000)
+        self.assertEqual(Job.objects.get(pk=result.id).args["args"][0], "\0 \ud800 ☃ \U0001f600")
 
     def test_results_that_are_no_json(self) -> None:
         """A result that cannot be stored is a failure of the job."""
@@ -571,7 +729,7 @@ class BackendTests(DatabaseTestCase):
                     cursor.execute(f"EXPLAIN QUERY PLAN {sql}", values)
                     plans += [row[3] for row in cursor.fetchall() if re.search(r"_job( |$)|ORDER BY", row[3])]
         self.assertTrue(plans)
-        self.assertEqual([plan for plan in plans if "INDEX csjobs_" not in plan], [])
+        self.assertEqual([plan for plan in plans if "INDEX csjobs_" not in plan and "(id=?)" not in plan], [])
         for index in ("ready", "waiting", "running", "dead", "cancelled", "ended"):
             self.assertTrue(any(f"csjobs_{index}" in plan for plan in plans), index)
 
@@ -622,8 +780,13 @@ class BackendTests(DatabaseTestCase):
         self.assertIn("paused", manage("pause", "default"))
         self.assertEqual(manage("resume", "default"), "queue default runs\n")
         self.assertEqual(manage("prune", "--done-days", "0"), "1 deleted\n")
-        for wrong in (["retry"], ["cancel", "nothing"], ["--backend", "other", "list"]):
-            self.assertRaises(CommandError, manage, *wrong)
+        for wrong in (
+            ["retry"], ["cancel", "nothing"], ["--backend", "other", "list"], ["list", "--limit", "-1"],
+            ["prune", "--done-days", "-1"], ["prune", "--done-days", "nan"], ["prune", "--dead-days", "1e99"],
+            ["pause", "no such queue"], [], ["list", "--state", "lost"],
+        ):  # fmt: skip
+            with mock.patch.object(task_backends["default"], "queues", {"default"}):
+                self.assertRaises(CommandError, manage, *wrong)
 
     def test_checks(self) -> None:
         """The system check names what is missing, and the cure."""
@@ -631,6 +794,9 @@ class BackendTests(DatabaseTestCase):
         (message,) = backend.check()
         self.assertIn("none", message.msg)
         self.assertEqual(list(task_backends["default"].check()), [])
+        for days in ("7", -1, True, float("nan"), 1e9):
+            with self.assertRaisesRegex(ImproperlyConfigured, "keep_done_days"):
+                JobBackend("default", {"OPTIONS": {"keep_done_days": days}})
 
 
 class DelayedTests(DatabaseTestCase):
@@ -738,7 +904,7 @@ class ScheduleTests(DatabaseTestCase):
 
     def plan(self, cron: str, now: datetime, **kwargs: Any) -> None:
         schedule(cron, **kwargs)(context_of)
-        schedules.store_planned("default", now)
+        schedules.store_planned("default", now=now)
 
     def fire(self, now: datetime) -> list[datetime]:
         """Make the jobs that are due, on two servers; return their times."""
@@ -760,7 +926,7 @@ class ScheduleTests(DatabaseTestCase):
         row.refresh_from_db()
         self.assertEqual((row.next_at, row.enabled), (datetime(2026, 1, 1, 13, 15, tzinfo=UTC), False))
         planned.clear()
-        schedules.store_planned("default", now)
+        schedules.store_planned("default", now=now)
         self.assertFalse(Schedule.objects.exists())
 
     def test_every_time_once(self) -> None:
@@ -800,6 +966,73 @@ class ScheduleTests(DatabaseTestCase):
             self.assertEqual(Schedule.objects.get().next_at, datetime(2026, 1, 1, 16, tzinfo=UTC))
             self.assertEqual(self.fire(late), [])
             self.assertEqual([at.hour for at in self.fire(datetime(2026, 1, 1, 16, 0, 1, tzinfo=UTC))], [16])
+
+    def test_one_missed(self) -> None:
+        """A time at which no server ran is missed also if it is the only one."""
+        begin = datetime(2026, 1, 1, 5, tzinfo=UTC)
+        for catch_up, expected in (("last", [6]), ("all", [6]), ("none", [])):
+            planned.clear()
+            Schedule.objects.all().delete()
+            self.plan("0 6 * * *", begin, catch_up=catch_up, tz="UTC")
+            self.assertEqual([at.hour for at in self.fire(begin + timedelta(hours=3))], expected, catch_up)
+
+    def test_years_late(self) -> None:
+        """A clock that was set years forward costs one step, not one for each minute."""
+        self.plan("* * * * *", datetime(1970, 1, 1, tzinfo=UTC))
+        now = datetime(2026, 10, 25, 1, 30, 30, tzinfo=UTC)
+        with mock.patch("cronsim.CronSim.__next__", autospec=True, side_effect=CronSim.__next__) as steps:
+            self.assertEqual(self.fire(now), [now.replace(second=0)])
+        self.assertLess(steps.call_count, 10)
+
+    def test_clock_set_back(self) -> None:
+        """After the clock was wrong, a start brings a schedule back that had gone far ahead."""
+        self.plan("0 * * * *", datetime(2040, 1, 1, tzinfo=UTC))
+        schedules.store_planned("default", now=datetime(2026, 1, 1, tzinfo=UTC))
+        self.assertEqual(Schedule.objects.get().next_at, datetime(2026, 1, 1, 1, tzinfo=UTC))
+
+    def test_without_time_zones(self) -> None:
+        """With ``USE_TZ = False``, each time fires once, and an hour that the clock shows twice ends."""
+        with override_settings(USE_TZ=False, TIME_ZONE="Europe/Vienna"):
+            at = datetime(2026, 10, 25, 1, 50)
+            self.plan("*/20 * * * *", at)
+            fired = []
+            while at < datetime(2026, 10, 25, 4):
+                at += timedelta(minutes=5)
+                fired += self.fire(at)
+            self.assertEqual(len(fired), len(set(fired)))
+            self.assertEqual([time.minute for time in fired], [0, 20, 40, 0, 20, 40, 0])
+            self.assertEqual({time.tzinfo for time in fired}, {None})
+
+    def test_marks_of_a_task(self) -> None:
+        """A schedule's job has the marks of its task; a key that cannot be computed stops no other schedule."""
+        now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        for number, task_of_row in enumerate((hourly, of_shop, context_of)):
+            Schedule.objects.create(name=str(number), task=task_of_row.module_path, cron="0 * * * *", next_at=now)
+        self.assertEqual(schedules.fire("default", now), 3)
+        unique_until, *_ = Job.objects.filter(unique_key__isnull=False).values_list("unique_until", flat=True)
+        self.assertIsNotNone(unique_until)
+        schedules.fire("default", now + timedelta(hours=1))
+        self.assertEqual(Job.objects.filter(task=hourly.module_path).count(), 1)
+
+    def test_incomplete_code(self) -> None:
+        """While a module of tasks cannot be imported, the rows of its schedules stay."""
+        self.plan("0 * * * *", datetime(2026, 1, 1, tzinfo=UTC))
+        planned.clear()
+        schedules.store_planned("default", complete=False)
+        self.assertEqual(Schedule.objects.count(), 1)
+        with (
+            mock.patch("channelserver.jobs.schedules.module_has_submodule", return_value=True),
+            self.assertLogs("channelserver.jobs", "ERROR") as logs,
+        ):
+            self.assertFalse(schedules.discover())
+        self.assertIn("tasks cannot be imported", logs.output[0])
+
+    def test_other_database(self) -> None:
+        """A schedule makes jobs in the database of its task's backend only."""
+        schedule("0 * * * *")(context_of)
+        with mock.patch.object(task_backends["default"], "database", "other"):
+            schedules.store_planned("default")
+        self.assertFalse(Schedule.objects.exists())
 
     def test_broken(self) -> None:
         """A row that somebody has broken by hand is turned off, and stops no other."""

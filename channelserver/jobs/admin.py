@@ -20,7 +20,7 @@ from django.utils.functional import cached_property
 from channelserver.jobs import store
 from channelserver.jobs.marks import check_cron, check_tz
 from channelserver.jobs.models import ENDED, Job, JobError, JobQueue, JobServer, Schedule
-from channelserver.jobs.schedules import next_time
+from channelserver.jobs.schedules import check_task, next_time
 from channelserver.jobs.wake import announce_change
 
 #: Rows that a list counts: counting a hundred thousand takes longer than showing a page of them.
@@ -70,6 +70,10 @@ class JobAdmin(_ReadOnly):
     inlines = (_Errors,)
     actions = ("run_again", "run_now", "cancel")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        """Leave out what a list does not show, and may be large."""
+        return super().get_queryset(request).defer("args", "result", "worker_ids")
+
     def has_manage_permission(self, request: HttpRequest) -> bool:
         """Whether a user may run jobs again and cancel them; looking at them is another permission."""
         return request.user.has_perm("channelserver_jobs.manage_job")  # type: ignore[union-attr]
@@ -97,6 +101,9 @@ class JobAdmin(_ReadOnly):
 class _ScheduleForm(ModelForm):  # type: ignore[type-arg]
     def clean_cron(self) -> str:
         return self._checked("cron", check_cron)
+
+    def clean_task(self) -> str:
+        return self._checked("task", check_task)
 
     def clean_tz(self) -> str:
         return self._checked("tz", check_tz)

@@ -5,6 +5,7 @@ Runs in any thread that may use the database; owns nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
@@ -29,6 +30,10 @@ from channelserver.jobs.marks import options_of
 
 #: What a project without the tables has to do.
 NOT_INSTALLED = 'add "channelserver.jobs" to INSTALLED_APPS and run manage.py migrate'
+#: The longest time for which ended jobs can be kept.
+MOST_DAYS = 36_500
+#: How often a unique job is stored that another one hinders which is gone then.
+TRIES = 20
 #: The options of a backend, and their defaults.
 DEFAULTS: dict[str, Any] = {"database": "default", "keep_done_days": 7, "keep_dead_days": 30}
 
@@ -54,6 +59,12 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
                 f"TASKS[{alias!r}]['OPTIONS'] has no {unknown[0]!r}; it has {', '.join(sorted(DEFAULTS))}"
             )
         values = DEFAULTS | self.options
+        for name in ("keep_done_days", "keep_dead_days"):
+            days = values[name]
+            if isinstance(days, bool) or not isinstance(days, (int, float)) or not 0 <= days <= MOST_DAYS:
+                raise ImproperlyConfigured(
+                    f"TASKS[{alias!r}]['OPTIONS'][{name!r}] must be a number of days, 0 to {MOST_DAYS}, not {days!r}"
+                )
         self._valid: Any = None
         #: Alias of the database of the jobs.
         self.database: str = values["database"]
@@ -68,7 +79,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
         committed.
 
         :returns: the ``TaskResult``; for a unique task the one of the job that is there already.
-        :raises InvalidTask, TypeError: the task or its arguments cannot be stored.
+        :raises InvalidTask, TypeError, ValueError: the task or its arguments cannot be stored.
         """
         if task is not self._valid:  # a task does not change
             self.validate_task(task)
@@ -78,8 +89,8 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
         from channelserver.jobs.results import result_of
 
         args, kwargs = normalize_json(args), normalize_json(kwargs)
-        values = self._values(task, args, kwargs)
-        if values["unique_key"] is not None and (first := self._first(values["unique_key"])) is not None:
+        values = self.values_of(task, args, kwargs)
+        if values["unique_key"] is not None and (first := self.first_of(values["unique_key"])) is not None:
             return result_of(first, task)
         outside = self.foreign_transaction()
         if outside is not None:
@@ -103,11 +114,15 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
         task_enqueued.send(type(self), task_result=result)
         return result
 
-    def _values(self, task: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def values_of(self, task: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the values of a job's row."""
         from channelserver.jobs.models import State, new_id
 
         options = options_of(task.func)
+        try:
+            json.dumps([args, kwargs], allow_nan=False)
+        except ValueError as error:
+            raise ValueError(f"the arguments of {task.module_path} are no JSON: {error}") from None
         now = timezone.now()
         run_at: datetime = task.run_after or now
         if run_at is not now and timezone.is_aware(run_at) != timezone.is_aware(now):
@@ -150,18 +165,20 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
         if key is None:
             insert(self.database, values)
         else:
-            while True:
+            for again in reversed(range(TRIES)):
                 try:
                     with transaction.atomic(using=self.database):
                         insert(self.database, values)
                     break
                 except IntegrityError:  # another one was stored meanwhile
-                    if (first := self._first(key)) is not None:
+                    if (first := self.first_of(key)) is not None:
                         return first
+                    if not again:
+                        raise
         announce(self.database, values["state"], values["run_at"])
         return None
 
-    def _first(self, key: str) -> Any:
+    def first_of(self, key: str) -> Any:
         """Return the job that has a unique key, if there is one."""
         from channelserver.jobs.models import ENDED, Job
 

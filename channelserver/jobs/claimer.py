@@ -12,10 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import threading
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
@@ -27,14 +25,18 @@ from django.db import connections
 from django.utils import timezone
 
 from channelserver.jobs import ends, schedules, store
+from channelserver.jobs.agenda import Agenda
+from channelserver.jobs.attempts import Attempts
 from channelserver.jobs.delayed import take_over
 from channelserver.jobs.ends import Outcome
 from channelserver.jobs.listening import Bell, PostgreSQL
 from channelserver.jobs.local import claimers
 from channelserver.jobs.models import Job, JobServer, State
-from channelserver.jobs.presence import Presence, folder_of
-from channelserver.jobs.runner import Running, arun, failed
+from channelserver.jobs.owners import AGAIN_SECONDS, Owners
+from channelserver.jobs.presence import Presence, folder_of, wake
+from channelserver.jobs.runner import Running, arun
 from channelserver.jobs.threads import STUCK_SECONDS, JobThreads
+from channelserver.jobs.wake import announce_change
 from channelserver.workers.threads import RETRY_SECONDS, NoThreadError, start_thread
 
 logger = logging.getLogger("channelserver.jobs")
@@ -49,8 +51,6 @@ GATHER_SECONDS = 0.005
 PRUNE_SECONDS = 3600.0
 #: Coroutines that run at a time for each thread for jobs.
 COROUTINES = 10
-#: The counters of ends.
-_COUNTED = {State.DONE: "done", State.DEAD: "dead", State.WAITING: "retried", State.CANCELLED: "cancelled"}
 
 
 class Claimer:
@@ -87,23 +87,22 @@ class Claimer:
         self._threads = JobThreads(threads, context, self._ended)
         self._lock = threading.Lock()
         self._ends: deque[tuple[Running, Outcome | None]] = deque()
-        self._running: dict[str, Running] = {}  # by the job's identifier
-        self._coroutines = 0
-        self._in_threads = 0
-        self._draining = self._stopping = False
-        self._when_idle: list[Callable[[], object]] = []
+        self._attempts = Attempts(using, threads)
+        self._agenda = Agenda()
+        self._leaving = threading.Event()  # no more jobs are started
+        self._stopping = False
+        self._when_idle: list[Callable[[], object]] | None = []  # None: the thread has ended
         self._ready = True  # a job may be ready
         self._next_look = 0.0
-        self._next_at: float | None = None  # the next waiting job or schedule, Unix time
-        self._expected: float | None = None  # the earliest announced during a look, which may miss it
         self._next_prune = time.monotonic() + 60.0
         self._problem = ""
         self._thread: threading.Thread | None = None
         self._bell: Bell | None = None
         self._presence: Presence | None = None
+        self._owners: Owners | None = None
         self._postgresql: PostgreSQL | None = None
         #: What happened since the start, for ``/-/health``.
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = self._attempts.counters
 
     # -- any thread ----------------------------------------------------------------------------------------------------
 
@@ -117,8 +116,8 @@ class Claimer:
     def wake(self) -> None:
         """A job may be ready."""
         self._ready = True
-        if self._bell is not None and not self._threads.have_enough():
-            self._bell.ring()
+        if not self._threads.have_enough():
+            self._ring()
 
     def look_soon(self) -> None:
         """Something in the table has changed."""
@@ -127,18 +126,13 @@ class Claimer:
 
     def expect(self, at: float) -> None:
         """A job is due at `at` (Unix time)."""
-        with self._lock:
-            if self._next_at is None or at < self._next_at:
-                self._next_at = at
-            if self._expected is None or at < self._expected:
-                self._expected = at
-        if self._bell is not None:
-            self._bell.ring()
+        self._agenda.expect(at)
+        self._ring()
 
     @property
     def is_full(self) -> bool:
         """Whether further jobs would wait here."""
-        return self._in_threads >= self._most or self._draining
+        return self._attempts.in_threads >= self._most or self._leaving.is_set()
 
     @property
     def id(self) -> str:
@@ -146,42 +140,38 @@ class Claimer:
 
     def figures(self) -> dict[str, int]:
         """Return the counters, and what runs now."""
-        return {"jobs_running": len(self._running), **{f"jobs_{name}": count for name, count in self.counters.items()}}
-
-    def lost_threads(self) -> int:
-        """Return how many threads are in jobs whose time is over."""
-        return sum(running.is_late and not running.is_coroutine for running in list(self._running.values()))
+        counters = {f"jobs_{name}": count for name, count in self.counters.items()}
+        return {"jobs_running": len(self._attempts.running), **counters}
 
     def lost_for(self) -> float | None:
         """Return for how many seconds all threads have been lost: no job begins here; None: not all are."""
-        if self.lost_threads() < self._most:
-            return None
-        late = [running.late_since for running in list(self._running.values()) if running.is_late]
-        return time.monotonic() - max(late, default=0.0)
+        return self._attempts.lost_for()
 
     def drain(self) -> None:
         """Start no more jobs."""
-        self._draining = True
-        if self._bell is not None:
-            self._bell.ring()
+        self._leaving.set()
+        self._ring()
 
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Call `callback` once, from any thread, when no job runs and all ends are stored."""
         with self._lock:
-            alive = self._thread is not None and self._thread.is_alive()
-            if alive:
+            waits = self._thread is not None and self._when_idle is not None
+            if self._thread is not None and self._when_idle is not None:
                 self._when_idle.append(callback)
-        if not alive:
+        if waits:
+            self._ring()
+        else:
             callback()
-        elif self._bell is not None:
-            self._bell.ring()
+
+    def leave(self) -> None:
+        """Give back the jobs that still run."""
+        self._stopping = True
+        self.drain()
 
     def stop(self, timeout: float) -> list[str]:
         """Give back the jobs that still run; return a line for each."""
-        self._draining = self._stopping = True
-        if self._bell is not None:
-            self._bell.ring()
-        unfinished = [f"job {running.job.pk} of {running.job.task}" for running in list(self._running.values())]
+        unfinished = self._attempts.names()
+        self.leave()
         if self._thread is not None:
             self._thread.join(timeout)
         self._threads.stop()
@@ -189,27 +179,24 @@ class Claimer:
             del claimers[self.using]
         return unfinished
 
+    def _ring(self) -> None:
+        if self._bell is not None:
+            self._bell.ring()
+
     def _ended(self, running: Running, outcome: Outcome | None) -> None:
         """An attempt has ended. Job threads and the event loop's."""
         self._ends.append((running, outcome))
-        if self._bell is not None and not self._threads.have_enough():
-            self._bell.ring()
+        if not self._threads.have_enough():
+            self._ring()
 
     # -- the claimer's thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            self._presence = Presence(folder_of(connections[self.using]))
-        except OSError as error:
-            logger.error("no jobs run: %s; the folder for locks cannot be used", error)
-            return
-        self._bell = Bell(self._presence)
-        if connections[self.using].vendor == "postgresql":
-            self._postgresql = PostgreSQL(connections[self.using], self._presence.id)
-        try:
-            schedules.discover()
-        except Exception:
-            logger.exception("a module named tasks cannot be imported, so its schedules do not run")
+        while not self._set_up():
+            if self._leaving.wait(PROBLEM_SECONDS):
+                self._call_idle(last=True)
+                return
+        assert self._bell is not None
         begun = False
         while not self._stopping:
             try:
@@ -224,19 +211,36 @@ class Claimer:
                 if self._bell.wait(seconds, connections[self.using] if self._postgresql is not None else None):
                     self._next_look, self._ready = 0.0, True
             except Exception as error:
-                self._failed(error)
+                self._bell.wait(self._failed(error))
         self._finish()
+
+    def _set_up(self) -> bool:
+        """Make what the thread needs; return whether it is there."""
+        try:
+            presence = self._presence = Presence(folder_of(connections[self.using]))
+            self._bell = Bell(presence)
+        except Exception as error:
+            self._failed(error)
+            return False
+        if connections[self.using].vendor == "postgresql":
+            self._postgresql = PostgreSQL(connections[self.using], presence.id)
+        self._owners = Owners(self.using, presence, self._postgresql, self.counters)
+        return True
 
     def _failed(self, error: Exception) -> float:
         """Take note of a problem; return the seconds until the next try."""
         text = " ".join(str(error).split())
-        if text != self._problem:
-            self._problem = text
+        kind = "database" if isinstance(error, DatabaseProblem) else text  # one line, whatever it says meanwhile
+        if kind != self._problem:
+            self._problem = kind
             if isinstance(error, DatabaseProblem):
                 hint = "; has manage.py migrate been run?" if "channelserver_jobs" in text else ""
                 logger.error("jobs wait, for their database cannot be used: %s%s; will be tried again", text, hint)
+            elif self._bell is None and isinstance(error, OSError):
+                logger.error("no jobs run: %s; the folder for locks cannot be used; will be tried again", text)
             else:
                 logger.error("error in the thread that takes jobs; will be tried again", exc_info=error)
+        self._take_back()  # what has not begun may be another server's by the time the database is there again
         try:
             connections[self.using].close()
         except Exception:
@@ -249,7 +253,7 @@ class Claimer:
         assert self._presence is not None
         row = {"host": socket.gethostname(), "pid": os.getpid()}
         JobServer.objects.using(self.using).update_or_create(pk=self._presence.id, defaults=row)
-        schedules.store_planned(self.using)
+        schedules.store_planned(self.using, schedules.discover())
         take_over(self.using)
         self._next_look = 0.0
 
@@ -260,17 +264,16 @@ class Claimer:
         now = time.monotonic()
         if now >= self._next_look:
             self._look(now)
-        with self._lock:
-            next_at = self._next_at
-        if next_at is not None and next_at <= time.time() and not self._draining:
+        next_at = self._agenda.next
+        if next_at is not None and next_at <= time.time() and not self._leaving.is_set():
             self._fire_due()
-        if self._draining or self._threads.is_stuck():
+        if self._leaving.is_set() or self._threads.is_stuck():
             self._take_back()
         self._store_and_claim()
-        self._check_deadlines(now)
-        if now >= self._next_prune and not self._draining:
+        self._attempts.check_deadlines(now)
+        if now >= self._next_prune and not self._leaving.is_set():
             self._prune(now)
-        if self._when_idle and not self._running and not self._ends:
+        if self._when_idle and not self._attempts.running and not self._ends:
             self._call_idle()
         if self._ends:
             return 0.0
@@ -280,16 +283,18 @@ class Claimer:
         times = [self._next_look - now]
         if self._threads.waiting():
             times.append(GATHER_SECONDS if self._threads.have_enough() else STUCK_SECONDS)
-        with self._lock:
-            if self._next_at is not None and not self._draining:  # then nothing that is due begins
-                times.append(self._next_at - time.time())
-        times += [run.deadline - now for run in self._running.values() if run.deadline is not None and not run.is_late]
+        next_at = self._agenda.next
+        if next_at is not None and not self._leaving.is_set():  # then nothing that is due begins
+            times.append(next_at - time.time())
+        if self._postgresql is not None and not self._postgresql.is_locked:
+            times.append(PROBLEM_SECONDS)
+        times += [deadline - now for deadline in self._attempts.deadlines()]
         return max(0.0, min(times))
 
-    def _call_idle(self) -> None:
+    def _call_idle(self, last: bool = False) -> None:
         with self._lock:
-            callbacks, self._when_idle = self._when_idle, []
-        for callback in callbacks:
+            callbacks, self._when_idle = self._when_idle, None if last else []
+        for callback in callbacks or ():
             try:
                 callback()
             except Exception:
@@ -327,147 +332,64 @@ class Claimer:
 
     def _room(self, ended: list[tuple[Running, Outcome | None]]) -> tuple[int, int]:
         """Return for how many jobs there are free threads, and how many more the threads will soon be ready for."""
-        if not self._ready or self._draining or self._coroutines >= self._most * COROUTINES:
+        if not self._ready or self._leaving.is_set() or self._attempts.coroutines >= self._most * COROUTINES:
             return 0, 0
-        occupied = self._in_threads - sum(not running.is_coroutine for running, _ in ended)
+        occupied = self._attempts.in_threads - sum(not running.is_coroutine for running, _ in ended)
         ahead = self._threads.ahead()
         free = self._most - occupied
         return (max(0, free), max(0, ahead + min(0, free))) if free + ahead > 0 else (0, 0)
 
     def _forget(self, running: Running, outcome: Outcome | None, was_ours: bool) -> None:
         """An attempt has ended, and that is stored."""
-        self._running.pop(running.job.pk, None)
-        if running.is_coroutine:
-            self._coroutines -= 1
-        else:
-            self._in_threads -= 1
-        self._count(running, outcome, was_ours)
+        self._attempts.forget(running, outcome, was_ours)
         if running.job.concurrency_key or (outcome is not None and outcome.state == State.READY):
             self._ready = True
         if outcome is not None and outcome.run_at is not None:
             self.expect(outcome.run_at.timestamp())
 
-    def _count(self, running: Running, outcome: Outcome | None, was_ours: bool) -> None:
-        if not was_ours or running.lost:
-            self.counters["lost_lease"] += 1
-            logger.warning(
-                "the end of job %s is not stored: it was given to another process, as this one seemed dead",
-                running.job.pk,
-            )
-            return
-        if outcome is None:
-            self.counters["done"] += 1
-            return
-        if outcome.refund:
-            self.counters["returned"] += 1
-            return
-        self.counters[_COUNTED[outcome.state]] += 1
-
     def _look(self, now: float) -> None:
-        assert self._presence is not None
+        """Look into the tables; but of several idle processes of this machine only one does."""
+        assert self._presence is not None and self._owners is not None
         self._next_look = now + LOOK_SECONDS
-        beat = self._presence.id if self._postgresql is not None else None
-        with self._lock:
-            self._expected = None
-        found = store.look(self.using, beat)
+        if not (self._ready or self._attempts.running or self._presence.is_first(3 * LOOK_SECONDS)):
+            return
+        self._presence.touch()
+        self._agenda.look_begins()
+        found = store.look(self.using, self._presence.id if self._postgresql is not None else None)
         times = [at.timestamp() for at in (found.next_at, found.next_schedule) if at is not None]
-        with self._lock:
-            if self._expected is not None:
-                times.append(self._expected)
-            self._next_at = min(times, default=None)
-        self._ready = self._ready or found.ready
-        dead = self._dead(found.owners - {self._presence.id}, found.silent, now)
-        for owner in dead:
-            under_way = self._presence.under_way(owner)
-            count, poison = ends.rescue(self.using, owner, under_way, timezone.now())
-            self._presence.forget(owner)
-            JobServer.objects.using(self.using).filter(pk=owner).delete()
-            self.counters["rescued"] += count
-            if count:
-                self._ready = True
-                logger.warning("%d job(s) of a process that died are run again", count)
-            for job in poison:
-                self.counters["dead"] += 1
-                logger.error("job %s is dead: the process that ran it died %d times", job, ends.MOST_DEATHS)
-        if self._running:
-            self._take_cancellations()
-
-    def _dead(self, owners: set[str], silent: dict[str, float], now: float) -> set[str]:
-        """Return which of the owners have ended."""
-        assert self._presence is not None
-        dead, unknown = set(), set()
-        for owner in owners:
-            is_dead = self._presence.is_dead(owner)
-            if is_dead is None and self._postgresql is None:
-                is_dead = True  # a folder beside the database has the files of all owners that live
-            if is_dead is None:
-                unknown.add(owner)
-            elif is_dead:
-                dead.add(owner)
-        if unknown and self._postgresql is not None:
-            found, again = self._postgresql.are_dead(unknown, silent, now)
-            dead |= found
-            if again:
-                self._next_look = min(self._next_look, now + 2.0)
-        return dead
+        self._agenda.looked(times)
+        if found.ready:
+            self._ready = True
+            if self.is_full:
+                wake(folder_of(connections[self.using]), but=self._presence.id)
+        rescued = self.counters["rescued"]
+        if self._owners.rescue(found, now):
+            self._next_look = min(self._next_look, now + AGAIN_SECONDS)
+        self._ready = self._ready or self.counters["rescued"] > rescued
+        if self._attempts.running:
+            self._attempts.take_cancellations()
 
     def _fire_due(self) -> None:
         now = timezone.now()
-        with self._lock:
-            self._next_at = None
+        self._agenda.look_begins()
         promoted = store.promote(self.using, now)
-        fired, next_schedule = schedules.fire(self.using, now)
+        fired = schedules.fire(self.using, now)
         self.counters["scheduled"] += fired
         if promoted or fired:
             self._ready = True
         found = store.look(self.using, None)
-        for at in (found.next_at, next_schedule):
-            if at is not None:
-                self.expect(at.timestamp())
-
-    def _take_cancellations(self) -> None:
-        ids = list(self._running)
-        asked = Job.objects.using(self.using).filter(pk__in=ids, cancel_requested=True).values_list("pk", flat=True)
-        for pk in asked:
-            self._cancel(self._running[pk])
-
-    @staticmethod
-    def _cancel(running: Running) -> None:
-        if not running.cancelled:
-            running.cancelled = True
-            task = running.task
-            if task is not None:
-                task.get_loop().call_soon_threadsafe(task.cancel)
-
-    def _check_deadlines(self, now: float) -> None:
-        for running in list(self._running.values()):
-            if running.deadline is None or running.is_late or now < running.deadline:
-                continue
-            running.is_late = running.cancelled = True
-            running.late_since = now
-            self.counters["overdue"] += 1
-            stack = ""
-            thread = running.thread
-            frame = sys._current_frames().get(thread.ident or 0) if thread is not None else None
-            if frame is not None:
-                stack = "".join(traceback.format_stack(frame))
-            logger.error(
-                "job %s of %s is overdue; nothing can stop a thread, so this one is lost until it ends (%d of %d)\n%s",
-                running.job.pk, running.job.task, self.lost_threads(), self._most, stack,
-            )  # fmt: skip
-            ends.mine(self.using, running.job).update(overdue=True)
+        times = [at.timestamp() for at in (found.next_at, found.next_schedule) if at is not None]
+        if not (promoted or fired):  # another server has locked what is due
+            times = [max(at, time.time() + PROBLEM_SECONDS) for at in times]
+        self._agenda.looked(times)
 
     def _start(self, job: Job) -> None:
         running = Running(job, self.using, self._call_later, self._presence)
-        self._running[job.pk] = running
-        if running.options.timeout is not None and not running.is_coroutine:  # that is cancelled by its own time-out
-            running.deadline = time.monotonic() + running.options.timeout
+        self._attempts.add(running)
         try:
             if running.is_coroutine:
-                self._coroutines += 1
                 self._start_coroutine(arun, running, partial(self._ended, running), context=self._context())
             else:
-                self._in_threads += 1
                 self._threads.submit(running)
         except NoThreadError:  # logged in sums
             later = timezone.now() + timedelta(seconds=RETRY_SECONDS)
@@ -478,32 +400,25 @@ class Claimer:
         time_now: datetime = timezone.now()
         if store.prune(self.using, time_now - self._keep_done, time_now - self._keep_dead) == store.PRUNE_ROWS:
             self._next_prune = now + 1.0
-        assert self._presence is not None
-        self._presence.forget_dead()
+        assert self._owners is not None
+        self._owners.forget()
 
     def _take_back(self) -> None:
         """Give back the jobs that wait for a thread: the server stops, or its threads have become slow."""
         for running in self._threads.take_back():
             self._ends.append((running, Outcome(running.job, State.READY, refund=True)))
 
-    @staticmethod
-    def _unfinished(running: Running) -> Outcome:
-        """Return how an attempt ends that the process leaves behind; one whose time is over has had its chance."""
-        if running.is_late:
-            return failed(running.job, running.options, TimeoutError("the job did not end when its time was over"))
-        return Outcome(running.job, State.READY, refund=True)
-
     def _finish(self) -> None:
         """Store what has ended, give back the rest, and leave."""
         assert self._presence is not None and self._bell is not None
         try:
-            ended = [outcome for _, outcome in self._ends]
-            rest = [self._unfinished(running) for running in self._running.values()]
+            ended = [outcome for _, outcome in list(self._ends)]
             leave = JobServer.objects.using(self.using).filter(pk=self._presence.id).delete
-            ends.store_all(self.using, [*ended, *rest], leave)
+            ends.store_all(self.using, [*ended, *self._attempts.unfinished()], leave)
+            announce_change(self.using)
         except Exception as error:
             self._failed(error)
-        self._call_idle()
+        self._call_idle(last=True)
         connections[self.using].close()
         self._presence.close()
         self._bell.close()

@@ -177,6 +177,8 @@ def rescue(using: str, owner: str, under_way: set[str] | None, now: datetime) ->
                 "run it again with manage.py jobs retry when that is mended\n",
             )
         Job.objects.using(using).filter(pk__in=[job.pk for job in poison]).update(deaths=F("deaths") + 1)
+        gone = {"state": State.CANCELLED, "owner": "", "unique_key": None, "finished_at": now}
+        running.filter(cancel_requested=True).update(**gone)
         again = {"state": State.READY, "owner": ""}
         count = suspects.update(**again, deaths=F("deaths") + 1) + running.update(**again)
     return int(count), [job.pk for job in poison]

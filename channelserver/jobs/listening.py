@@ -18,6 +18,8 @@ NOTIFY_CHANNEL = "channelserver_jobs"
 SILENT_SECONDS = 30.0
 #: Seconds for which a server must have been without its lock: it may be connecting again.
 UNLOCKED_SECONDS = 2.0
+#: Seconds that a claimer waits for a row which somebody else has locked; it must go on saying that it is alive.
+LOCK_SECONDS = 10
 
 
 class Bell:
@@ -87,16 +89,17 @@ def _descriptor_of(connection: Any) -> int | None:
 
 
 def _take_notifications(connection: Any) -> None:
-    """Read what PostgreSQL has sent; raise what the driver raises if the connection is gone."""
+    """Read what PostgreSQL has sent; raise Django's error if the connection is gone."""
     raw = connection.connection
     pgconn = getattr(raw, "pgconn", None)
-    if pgconn is None:  # psycopg2
-        raw.poll()
-        raw.notifies.clear()
-        return
-    pgconn.consume_input()
-    while pgconn.notifies() is not None:
-        pass
+    with connection.wrap_database_errors:
+        if pgconn is None:  # psycopg2
+            raw.poll()
+            raw.notifies.clear()
+            return
+        pgconn.consume_input()
+        while pgconn.notifies() is not None:
+            pass
 
 
 def key_of(owner: str) -> int:
@@ -115,15 +118,22 @@ class PostgreSQL:
         self._owner = owner
         self._prepared: Any = None
         self._unlocked: dict[str, float] = {}
+        #: Whether this connection has the lock. An earlier one may have it: PostgreSQL has not noticed its end.
+        self.is_locked = False
 
     def prepare(self) -> None:
         """Listen, and lock the lock that says this process is alive, unless this connection does already."""
         self._connection.ensure_connection()
-        if self._prepared is self._connection.connection:
+        is_new = self._prepared is not self._connection.connection
+        if self.is_locked and not is_new:
             return
         with self._connection.cursor() as cursor:
-            cursor.execute(f"LISTEN {NOTIFY_CHANNEL}")
-            cursor.execute("SELECT pg_advisory_lock(%s)", [key_of(self._owner)])
+            if is_new:
+                self.is_locked = False
+                cursor.execute(f"LISTEN {NOTIFY_CHANNEL}")
+                cursor.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [key_of(self._owner)])
+            self.is_locked = cursor.fetchone()[0]
         self._prepared = self._connection.connection
 
     def are_dead(self, owners: set[str], silent: dict[str, float], now: float) -> tuple[set[str], bool]:

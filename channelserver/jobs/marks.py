@@ -233,6 +233,7 @@ class Planned:
     cron: str
     tz: str
     catch_up: str
+    backend: str
 
 
 #: The schedules of the project's code, by the name of their row.
@@ -269,7 +270,7 @@ def schedule(
             signature(function).bind(*([None] if getattr(task, "takes_context", False) else []))
         except TypeError as error:
             raise TypeError(f"{path} cannot be scheduled: a schedule gives no arguments ({error})") from None
-        planned[name or path] = Planned(path, cron, tz or "", catch_up)
+        planned[name or path] = Planned(path, cron, tz or "", catch_up, getattr(task, "backend", "default"))
         return task
 
     return register

@@ -21,6 +21,7 @@ import socket
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,7 @@ _LOCK, _WAKE = ".lock", ".wake"
 _SLOT = 33
 #: This process's own: its locks do not hinder itself, and closing a file of theirs would free them (fcntl(2)).
 _own: set[str] = set()
+os.register_at_fork(after_in_child=_own.clear)  # a forked child has none of these locks
 
 
 def folder_of(connection: Any) -> Path | None:
@@ -74,8 +76,10 @@ class Presence:
         folder.mkdir(mode=0o700, exist_ok=True)
         if not _is_ours(folder):
             raise PermissionError(f"the folder {str(folder)!r} belongs to another user, or others may write to it")
-        self._lock = os.open(folder / (self.id + _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        new = folder / (self.id + ".new")
+        self._lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        new.rename(folder / (self.id + _LOCK))  # nobody finds it without its lock
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         with _short(folder) as short:
@@ -116,7 +120,8 @@ class Presence:
                 self._slots.append(new)
             else:
                 return
-            os.pwrite(self._lock, new.ljust(_SLOT).encode(), slot * _SLOT)
+            with contextlib.suppress(OSError):  # the disk is full; the job goes on
+                os.pwrite(self._lock, new.ljust(_SLOT).encode(), slot * _SLOT)
 
     def under_way(self, owner: str) -> set[str] | None:
         """Return the jobs that were under way when a process ended; None: that is not known here."""
@@ -140,14 +145,36 @@ class Presence:
             descriptor = os.open(self._folder / (owner + _LOCK), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        except OSError:
-            return None
+        except OSError:  # such as too many open files: no reason to give it up
+            return False
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         finally:
             os.close(descriptor)
+        return True
+
+    def touch(self) -> None:
+        """Note that this process has looked into the tables."""
+        if self._lock is not None:
+            os.utime(self._lock)
+
+    def is_first(self, seconds: float) -> bool:
+        """Whether no other process of this machine looks into the tables while all are idle.
+
+        :param seconds: one that has not looked for so long, though it lives, stands still.
+        """
+        if self._folder is None:
+            return True
+        for name in os.listdir(self._folder):
+            owner, suffix = os.path.splitext(name)
+            if suffix != _LOCK or owner >= self.id:
+                continue
+            with contextlib.suppress(OSError):
+                looked = (self._folder / name).stat().st_mtime
+                if abs(time.time() - looked) < seconds and self.is_dead(owner) is False:
+                    return False
         return True
 
     def forget(self, owner: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
+from django.db import Error as DatabaseProblem
 from django.db import connections
 from django.utils import timezone
 from django.utils.module_loading import import_string
@@ -32,7 +33,7 @@ from channelserver.jobs.compat import (
     task_finished,
     task_started,
 )
-from channelserver.jobs.delayed import send
+from channelserver.jobs.delayed import PAUSE, send
 from channelserver.jobs.ends import LostLeaseError, Outcome, end, path_of, text_of
 from channelserver.jobs.marks import Cancel, JobOptions, Retry, options_of
 from channelserver.jobs.models import DELAYED, DELAYED_GROUP, Job, State
@@ -143,6 +144,11 @@ class _Attempt:
             self.result = result_of(job, self.task, errors=[])
             self.function = self.task.func
 
+    def check_cancelled(self) -> None:
+        """:raises Cancel: somebody has cancelled the job before it began."""
+        if self.running.cancelled:
+            raise Cancel("cancelled before it began")
+
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         if self.task is None:
             return [], {}
@@ -188,7 +194,7 @@ def failed(job: Job, options: JobOptions, error: BaseException, now: datetime | 
     now = timezone.now() if now is None else now
     text = text_of(error)
     if isinstance(error, Cancel):
-        return _cancelled(job, error)
+        return cancelled(job, error)
     failures = job.failures + 1
     if options.may_retry(error, failures):
         seconds = options.pause(failures, error)
@@ -202,7 +208,8 @@ def failed(job: Job, options: JobOptions, error: BaseException, now: datetime | 
     return Outcome(job, State.DEAD, error=error, text=text, failed=True, finished_at=now)
 
 
-def _cancelled(job: Job, error: BaseException) -> Outcome:
+def cancelled(job: Job, error: BaseException) -> Outcome:
+    """Return how an attempt ends that somebody has cancelled."""
     return Outcome(job, State.CANCELLED, error=error, text=text_of(error), finished_at=timezone.now())
 
 
@@ -217,11 +224,11 @@ def run(running: Running) -> Outcome | None:
         if running.job.task.startswith((DELAYED, DELAYED_GROUP)):
             return send(running.using, running.job)
         attempt = _Attempt(running)
+        attempt.check_cancelled()
         attempt.started()
         args, kwargs = attempt.arguments()
         if attempt.options.atomic:
-            _run_atomic(running, attempt, args, kwargs)
-            return None
+            return _run_atomic(running, attempt, args, kwargs)
         with Outbox(running.call_later) as outbox, running:
             value = _call(attempt, args, kwargs)
         outcome = attempt.done(value)
@@ -245,26 +252,36 @@ def _call(attempt: _Attempt, args: list[Any], kwargs: dict[str, Any]) -> Any:
     return attempt.function(*args, **kwargs)
 
 
-def _run_atomic(running: Running, attempt: _Attempt, args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Run it in one transaction with its end, so that both happen or neither does."""
-    with Outbox(running.call_later) as outbox:
-        with writing(running.using, savepoint=True):  # a test's own transaction goes on
-            with running:
-                value = _call(attempt, args, kwargs)
-            outcome = attempt.done(value)
-            if not end(running.using, outcome):
-                raise LostLeaseError(running.job.pk)
+def _run_atomic(running: Running, attempt: _Attempt, args: list[Any], kwargs: dict[str, Any]) -> Outcome | None:
+    """Run it in one transaction with its end, so that both happen or neither does.
+
+    :returns: what is left to store: the transaction could not begin; None: nothing.
+    """
+    begun = False
+    try:
+        with Outbox(running.call_later) as outbox:
+            with writing(running.using, savepoint=True):  # a test's own transaction goes on
+                begun = True
+                with running:
+                    value = _call(attempt, args, kwargs)
+                outcome = attempt.done(value)
+                if not end(running.using, outcome):
+                    raise LostLeaseError(running.job.pk)
+    except DatabaseProblem as problem:
+        if begun:
+            raise
+        logger.info("job %s is put off: its transaction cannot begin: %s", running.job.pk, problem)
+        return Outcome(running.job, State.WAITING, refund=True, run_at=timezone.now() + PAUSE)
     outbox.flush()
     attempt.announced(outcome)
+    return None
 
 
 def _announced_error(running: Running, attempt: _Attempt | None, error: BaseException) -> Outcome:
     if attempt is None:
         return failed(running.job, UNKNOWN_TASK, error)
     if running.cancelled and not running.is_late:
-        return attempt.announced(
-            Outcome(running.job, State.CANCELLED, error=error, text=text_of(error), finished_at=timezone.now())
-        )
+        return attempt.announced(cancelled(running.job, error))
     return attempt.announced(attempt.raised(error))
 
 
@@ -281,6 +298,7 @@ async def arun(running: Running, ended: Callable[[Outcome | None], object]) -> N
     async with ThreadSensitiveContext():
         try:
             attempt = _Attempt(running)
+            attempt.check_cancelled()
             await sync_to_async(attempt.started)()
             args, kwargs = attempt.arguments()
             with Outbox(running.call_later) as outbox, running:
@@ -291,11 +309,11 @@ async def arun(running: Running, ended: Callable[[Outcome | None], object]) -> N
             await sync_to_async(attempt.announced)(outcome)
         except asyncio.CancelledError as error:
             if running.cancelled:
-                outcome = Outcome(
-                    running.job, State.CANCELLED, error=error, text=text_of(error), finished_at=timezone.now()
-                )
-            else:  # the server stops
+                outcome = cancelled(running.job, error)
+            elif running.task is not None and running.task.cancelling():  # the server stops
                 outcome = Outcome(running.job, State.READY, refund=True)
+            else:  # the job's own
+                outcome = failed(running.job, running.options, error)
         except BaseException as error:
             if isinstance(error, TimeoutError) and limit is not None and limit.expired():
                 running.is_late = True

@@ -7,17 +7,24 @@ servers cannot make it twice, and a crash cannot skip it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
+from importlib import import_module
 from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
-from django.db import connections
+from django.apps import apps
+from django.conf import settings
+from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
-from django.utils.module_loading import autodiscover_modules
+from django.utils.module_loading import import_string, module_has_submodule
 
 from channelserver.jobs import marks
+from channelserver.jobs.compat import Task, task_backends
+from channelserver.jobs.durable import backend_of_project
 from channelserver.jobs.models import Job, Schedule, State
 from channelserver.jobs.store import writing
 
@@ -25,11 +32,24 @@ logger = logging.getLogger("channelserver.jobs")
 
 #: The most jobs that one schedule with ``catch_up="all"`` makes at a time; the rest follows at once.
 MOST_AT_ONCE = 100
+#: A time is missed if no server has made its job so many seconds later.
+MISSED_SECONDS = 60.0
 
 
-def discover() -> None:
-    """Import the modules named ``tasks`` of all applications, as Django's admin does with ``admin``."""
-    autodiscover_modules("tasks")
+def discover() -> bool:
+    """Import the modules named ``tasks`` of all applications, as Django's admin does with ``admin``.
+
+    :returns: whether all could be imported.
+    """
+    complete = True
+    for config in apps.get_app_configs():
+        if module_has_submodule(config.module, "tasks"):
+            try:
+                import_module(f"{config.name}.tasks")
+            except Exception:
+                logger.exception("%s.tasks cannot be imported, so its new schedules do not run", config.name)
+                complete = False
+    return complete
 
 
 def next_time(cron: str, tz: str, after: datetime) -> datetime:
@@ -38,38 +58,66 @@ def next_time(cron: str, tz: str, after: datetime) -> datetime:
     A time that does not exist, because the clock goes forward, fires when the clock has gone forward. A time of the day
     that comes twice fires once; ``*/20`` fires at each. (cronsim, which follows Debian's cron.)
     """
+    return next(_times(cron, tz, after))
+
+
+def _times(cron: str, tz: str, after: datetime) -> Iterator[datetime]:
+    """Yield the times after `after`, as the database keeps them: without ``USE_TZ`` by the clock on the wall."""
     zone = ZoneInfo(tz) if tz else timezone.get_default_timezone()
-    found: datetime = next(CronSim(cron, after.astimezone(zone)))
-    return found
+    for at in CronSim(cron, after.astimezone(zone)):
+        kept = at if timezone.is_aware(after) else timezone.make_naive(at, timezone.get_default_timezone())
+        if kept > after:  # a clock on the wall shows an hour twice
+            yield kept
 
 
-def store_planned(using: str, now: datetime | None = None) -> None:
-    """Make the rows follow the code: new schedules, changed ones, and those that are gone."""
+def _latest(row: Schedule, now: datetime) -> datetime:
+    """Return the last time of a schedule that is due, in one step, however long ago the first one was."""
+    zone = ZoneInfo(row.tz) if row.tz else timezone.get_default_timezone()
+    local = now.astimezone(zone).replace(microsecond=1)  # then the search begins with this second
+    at: datetime = next(CronSim(row.cron, local, reverse=True))
+    if timezone.is_naive(now):
+        at = timezone.make_naive(at, timezone.get_default_timezone())
+    return min(max(at, row.next_at), now)
+
+
+def store_planned(using: str, complete: bool = True, now: datetime | None = None) -> None:
+    """Make the rows follow the code: new schedules, changed ones, and those that are gone.
+
+    :param complete: whether the whole code is known; else no row is deleted.
+    """
     now = timezone.now() if now is None else now
+    schedules = Schedule.objects.using(using)
     with writing(using):
-        rows = {row.name: row for row in Schedule.objects.using(using).filter(in_code=True)}
+        rows = {row.name: row for row in schedules.filter(in_code=True)}
         for name, plan in marks.planned.items():
+            if _database_of(plan.backend) != using:
+                continue
             row = rows.pop(name, None)
             values = {"task": plan.path, "cron": plan.cron, "tz": plan.tz, "catch_up": plan.catch_up}
-            if row is None:
-                next_at = next_time(plan.cron, plan.tz, now)
-                if Schedule.objects.using(using).filter(name=name).exists():
+            next_at = next_time(plan.cron, plan.tz, now)
+            if row is None:  # or another server is about to store it
+                new = {"in_code": True, "next_at": next_at, **values}
+                row, _ = schedules.get_or_create(name=name, defaults=new)
+                if not row.in_code:
                     logger.error("the schedule %r stands in the code, and in the admin pages; the latter is used", name)
-                    continue
-                Schedule.objects.using(using).create(name=name, in_code=True, next_at=next_at, **values)
-            elif {key: getattr(row, key) for key in values} != values:
-                if (row.cron, row.tz) != (plan.cron, plan.tz):
-                    values["next_at"] = next_time(plan.cron, plan.tz, now)  # type: ignore[assignment]
-                Schedule.objects.using(using).filter(pk=row.pk).update(**values)
-        for row in rows.values():
-            row.delete(using=using)
+                continue
+            if (row.cron, row.tz) != (plan.cron, plan.tz) or row.next_at is None or row.next_at > next_at:
+                values["next_at"] = next_at  # type: ignore[assignment]
+            if {key: getattr(row, key) for key in values} != values:
+                schedules.filter(pk=row.pk).update(**values)
+        if complete:
+            for row in rows.values():
+                row.delete(using=using)
 
 
-def fire(using: str, now: datetime) -> tuple[int, datetime | None]:
-    """Make the jobs of the schedules that are due.
+def _database_of(alias: str) -> Any:
+    """Return the database in which schedules make jobs for a backend; if that keeps none, the project's first."""
+    backend = task_backends[alias] if alias in settings.TASKS else None
+    return getattr(backend, "database", None) or backend_of_project().database
 
-    :returns: how many, and when the next schedule is due.
-    """
+
+def fire(using: str, now: datetime) -> int:
+    """Make the jobs of the schedules that are due; return how many."""
     count = 0
     with writing(using):
         rows = Schedule.objects.using(using).filter(enabled=True, next_at__lte=now).order_by("next_at")
@@ -77,8 +125,7 @@ def fire(using: str, now: datetime) -> tuple[int, datetime | None]:
             rows = rows.select_for_update(skip_locked=True)
         for row in rows[:MOST_AT_ONCE]:
             count += _fire_one(using, row, now)
-    following = Schedule.objects.using(using).filter(enabled=True, next_at__isnull=False).order_by("next_at")
-    return count, following.values_list("next_at", flat=True).first()
+    return count
 
 
 def _fire_one(using: str, row: Schedule, now: datetime) -> int:
@@ -101,41 +148,39 @@ def times_of(row: Schedule, now: datetime) -> tuple[list[datetime], datetime]:
 
     :param row: its ``next_at`` is due.
     """
-    zone = ZoneInfo(row.tz) if row.tz else timezone.get_default_timezone()
-    after = CronSim(row.cron, row.next_at.astimezone(zone))
     if row.catch_up == "all":
-        missed = [row.next_at]
-        for at in islice(after, MOST_AT_ONCE):
+        due = [row.next_at]
+        for at in islice(_times(row.cron, row.tz, row.next_at), MOST_AT_ONCE):
             if at > now:
-                return missed, at
-            missed.append(at)
-        return missed[:-1], missed[-1]
-    last, before = row.next_at, None
-    at = last
-    for at in after:
-        if at > now:
-            break
-        before, last = last, at
-    # One that is late by less than the time to the next one was not missed.
-    if row.catch_up == "none" and before is not None and (now - last).total_seconds() > 60:
-        return [], at
-    return [last], at
+                return due, at
+            due.append(at)
+        return due[:-1], due[-1]
+    latest = _latest(row, now)
+    if row.catch_up == "none" and (now - latest).total_seconds() > MISSED_SECONDS:
+        return [], next_time(row.cron, row.tz, now)
+    return [latest], next_time(row.cron, row.tz, now)
+
+
+def check_task(path: str) -> None:
+    """:raises ValueError: it is no task."""
+    try:
+        found: Any = import_string(path)
+    except Exception as error:
+        raise ValueError(f"{path!r} cannot be imported: {error}") from error
+    if not isinstance(found, Task):
+        raise ValueError(f"{path!r} is no task; write for example shop.tasks.send_invoice")
 
 
 def enqueue(using: str, path: str, at: datetime) -> None:
-    """Store a job of a schedule."""
-    from django.utils.module_loading import import_string
-
-    values: dict[str, Any] = {}
+    """Store a job of a schedule; but not a second one of a unique task."""
+    values: dict[str, Any] = {"task": path, "args": {"args": [], "kwargs": {}}}
+    backend: Any = None
     try:
         task = import_string(path)
-        values = {"queue": task.queue_name, "priority": task.priority, "backend": task.backend}
-        key, limit = marks.options_of(task.func).concurrency_of(path, [], {})
-        values |= {"concurrency_key": key, "concurrency": limit}
-        unique = marks.options_of(task.func).unique_key(path, [], {})
-        if unique is not None and Job.objects.using(using).filter(unique_key=unique).exists():
-            return
-        values["unique_key"] = unique
-    except (ImportError, AttributeError):
-        pass  # running it tells what is wrong
-    Job.objects.using(using).create(task=path, args={"args": [], "kwargs": {}}, run_at=at, state=State.READY, **values)
+        backend = task_backends[task.backend]
+        values = backend.values_of(task, [], {})
+    except Exception as error:  # running it tells what is wrong
+        logger.debug("%s cannot be used: %s", path, error)
+    if values.get("unique_key") is None or backend.first_of(values["unique_key"]) is None:
+        with suppress(IntegrityError), transaction.atomic(using=using):  # one was stored meanwhile
+            Job.objects.using(using).create(**values | {"run_at": at, "state": State.READY})

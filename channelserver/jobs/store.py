@@ -16,12 +16,15 @@ from typing import Any
 
 from django.db import connections, transaction
 from django.db.models import Count, Min, Q, TextField, Value
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from channelserver.jobs.models import ENDED, Job, JobError, JobOnce, JobQueue, JobServer, Schedule, State
 
 #: Rows that :func:`prune` deletes in one transaction.
 PRUNE_ROWS = 1000
+#: Rows that other functions change in one transaction, so that nobody waits for the lock for long.
+MANY_ROWS = 1000
 #: Candidates that a claim looks at where some are held back by their ``concurrency``.
 LOOK_AT = 100
 
@@ -194,9 +197,10 @@ def _within_limits(using: str, ready: Any, jobs: list[Job], count: int) -> list[
 
 
 def promote(using: str, now: datetime) -> int:
-    """Make the waiting jobs ready whose time has come; return how many."""
+    """Make waiting jobs ready whose time has come, :data:`MANY_ROWS` at most; return how many."""
     waiting = Job.objects.using(using).filter(state=State.WAITING, run_at__lte=now)
-    return int(waiting.update(state=State.READY))
+    some = waiting.order_by("run_at").values("pk")[:MANY_ROWS]
+    return int(waiting.filter(pk__in=some).update(state=State.READY))
 
 
 @dataclass
@@ -230,11 +234,13 @@ def look(using: str, beat: str | None) -> Look:
     plans = Schedule.objects.using(using).order_by("next_at").filter(enabled=True, next_at__isnull=False)
     parts = [first, ready, owners, plans.values_list(Value("s"), none, "next_at")[:1]]
     if beat is not None:
+        # The database's clock, for those of the hosts may differ.
         servers = JobServer.objects.using(using).order_by()
+        parts.insert(0, servers.filter(pk=beat).values_list(Value("n"), none, Now()))
         parts.append(servers.values_list(Value("b"), "id", "seen"))
     found = Look(None, False, set(), {}, None)
     now = timezone.now()
-    for kind, owner, at in _union(using, parts, beat, now):
+    for kind, owner, at in _union(using, parts, beat):
         if kind == "w":
             found.next_at = at
         elif kind == "r":
@@ -243,20 +249,22 @@ def look(using: str, beat: str | None) -> Look:
             found.owners.add(owner)
         elif kind == "s":
             found.next_schedule = at
+        elif kind == "n":
+            now = at
         else:
             found.silent[owner] = (now - at).total_seconds()
     return found
 
 
-def _union(using: str, queries: list[Any], beat: str | None, now: datetime) -> Iterator[tuple[str, str, Any]]:
+def _union(using: str, queries: list[Any], beat: str | None) -> Iterator[tuple[str, str, Any]]:
     """Run queries of the same columns as one: Django's own ``union`` takes no LIMIT on SQLite."""
     connection = connections[using]
     parts: list[str] = []
     parameters: list[Any] = []
     prefix = ""
     if beat is not None:
-        prefix = f"WITH beat AS (UPDATE {JobServer._meta.db_table} SET seen = %s WHERE id = %s) "
-        parameters += [now, beat]
+        prefix = f"WITH beat AS (UPDATE {JobServer._meta.db_table} SET seen = statement_timestamp() WHERE id = %s) "
+        parameters.append(beat)
     for number, query in enumerate(queries):
         sql, values = query.query.get_compiler(using=using).as_sql()
         parts.append(f"SELECT * FROM ({sql}) AS part{number}")
@@ -279,24 +287,31 @@ def cancel(using: str, jobs: Any) -> tuple[int, int]:
     :param jobs: a query set.
     :returns: how many were cancelled, and how many were asked.
     """
-    with writing(using):
-        waiting = jobs.filter(state__in=(State.WAITING, State.READY))
-        cancelled = waiting.update(state=State.CANCELLED, finished_at=timezone.now(), unique_key=None)
-        asked = jobs.filter(state=State.RUNNING).update(cancel_requested=True)
-    return int(cancelled), int(asked)
+    asked = jobs.filter(state=State.RUNNING).update(cancel_requested=True)
+    values = {"state": State.CANCELLED, "finished_at": timezone.now(), "unique_key": None}
+    return _update(using, jobs, (State.WAITING, State.READY), values), int(asked)
 
 
 def retry(using: str, jobs: Any) -> int:
     """Make jobs that have ended, or wait for a retry, ready now; return how many."""
-    with writing(using):
-        ended = jobs.filter(Q(state__in=ENDED) | Q(state=State.WAITING))
-        return int(ended.update(state=State.READY, run_at=timezone.now(), finished_at=None, failures=0, deaths=0))
+    values = {"state": State.READY, "run_at": timezone.now(), "finished_at": None, "failures": 0, "deaths": 0}
+    return _update(using, jobs, (*ENDED, State.WAITING), values)
 
 
 def run_now(using: str, jobs: Any) -> int:
     """Make waiting jobs ready; return how many."""
-    with writing(using):
-        return int(jobs.filter(state=State.WAITING).update(state=State.READY, run_at=timezone.now()))
+    return _update(using, jobs, (State.WAITING,), {"state": State.READY, "run_at": timezone.now()})
+
+
+def _update(using: str, jobs: Any, states: tuple[State, ...], values: dict[str, Any]) -> int:
+    """Change the jobs that are in one of `states` now, :data:`MANY_ROWS` in a transaction; return how many."""
+    ids = list(jobs.filter(state__in=states).order_by("pk").values_list("pk", flat=True))
+    count = 0
+    for begin in range(0, len(ids), MANY_ROWS):
+        some = Job.objects.using(using).filter(pk__in=ids[begin : begin + MANY_ROWS], state__in=states)
+        with writing(using):
+            count += some.update(**values)
+    return count
 
 
 def prune(using: str, done_before: datetime, dead_before: datetime) -> int:

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from django.db import connections
 
 from channelserver.jobs.ends import LostLeaseError, Outcome
-from channelserver.jobs.runner import Running, run
+from channelserver.jobs.runner import UNKNOWN_TASK, Running, failed, run
 from channelserver.workers.django_cleanup import close_old_connections
 from channelserver.workers.threads import NoThreadError, start_thread
 
@@ -59,7 +59,7 @@ class JobThreads:
         """Return how many jobs may wait for a thread: what the threads do in a moment, none if jobs are slow."""
         if self._ended_count < KNOWN_AFTER:
             return 0
-        return min(MOST_AHEAD, int(AHEAD_SECONDS / max(self._average, 1e-6)) * self._most)
+        return min(MOST_AHEAD, int(AHEAD_SECONDS * self._most / max(self._average, 1e-6)))
 
     def waiting(self) -> int:
         """Return how many jobs wait for a thread."""
@@ -117,8 +117,9 @@ class JobThreads:
                     outcome = self._context().run(run, running)
                 except LostLeaseError:
                     running.lost = True
-                except BaseException:
+                except BaseException as error:
                     logger.exception("cannot run job %s", running.job.pk)
+                    outcome = failed(running.job, UNKNOWN_TASK, error)
                 try:
                     close_old_connections()
                 except Exception:
@@ -126,7 +127,7 @@ class JobThreads:
                 with self._lock:
                     self._busy -= 1
                     self._ended_count += 1
-                    self._average += (time.monotonic() - began - self._average) / 8
+                    self._average += (time.monotonic() - began - self._average) / min(8, self._ended_count)
                 self._ended(running, outcome)
                 running = None
         finally:

@@ -92,6 +92,11 @@ class Workers(WorkerPool):
         for claimer in self.claimers:
             claimer.drain()
 
+    def leave_jobs(self) -> None:
+        """Give back the jobs that still run."""
+        for claimer in self.claimers:
+            claimer.leave()
+
     def stop(self) -> None:
         """Take no more work; cancel the coroutines, whose synchronous parts need the threads."""
         if self.delay_timer is not None:
@@ -138,7 +143,7 @@ class LoopWatch:
 
 
 class LostWatch:
-    """Stops the server when all its threads for jobs have been lost for long: a new one has new threads."""
+    """Stops the process when all its threads for jobs have been lost for long: a new one has new threads."""
 
     def __init__(self, pool: Workers, seconds: float, stop: Callable[[], object]) -> None:
         self._pool = pool
@@ -148,7 +153,7 @@ class LostWatch:
     def on_tick(self, now: float) -> float | None:
         if not self._pool.lost_to_jobs(self._seconds):
             return now + 1.0
-        logger.error("stopping gracefully: %s; start the server again", WISHES[-1])
+        logger.error("stopping gracefully: %s; start this process again", WISHES[-1])
         self._stop()
         return None
 

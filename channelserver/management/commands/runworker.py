@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from argparse import BooleanOptionalAction
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -36,7 +38,7 @@ from channelserver.start.log_stream import protect_standard_streams
 from channelserver.start.logs import join_logs, observer
 from channelserver.start.project import StartError
 from channelserver.start.signals import other_signals, stop_on_signals
-from channelserver.start.workers import ALWAYS_SERVED, Workers, make_workers
+from channelserver.start.workers import ALWAYS_SERVED, LostWatch, Workers, make_workers
 from channelserver.workers.loop import event_loop
 
 logger = logging.getLogger("channelserver.runworker")
@@ -135,6 +137,7 @@ class WorkerProcess:
         if isinstance(self.wrapper.channel_layer, RemoteLayer):
             self.wrapper.channel_layer.when_client_gone(event_loop.client_gone)
         self._drain_timeout = values.drain_timeout
+        self._hang_timeout = values.hang_timeout
         self.pool: Workers = make_workers(self.wrapper, self._bridge, values, channels=channels)
 
     def _configure(self, options: dict[str, Any]) -> None:
@@ -160,6 +163,15 @@ class WorkerProcess:
         self.pool.start()
         worker_process_ready.send_robust(sender=self.pool.worker)
         self._sweeping.start(SWEEP_SECONDS, now=False)
+        if self.pool.claimers and self._hang_timeout:
+            stop = partial(os.kill, os.getpid(), signal.SIGTERM)
+            self._watch(LostWatch(self.pool, self._hang_timeout, stop))
+
+    def _watch(self, watch: LostWatch) -> None:
+        now = self._reactor.seconds()
+        again = watch.on_tick(now)
+        if again is not None:
+            self._reactor.callLater(again - now, self._watch, watch)
 
     @defer.inlineCallbacks
     def _stop(self) -> Any:
@@ -172,6 +184,7 @@ class WorkerProcess:
         idle: Any = defer.Deferred()
         self.pool.when_idle(lambda: self._bridge.post(idle.callback, None))
         self._reactor.callLater(self._drain_timeout, event_loop.cancel)
+        self._reactor.callLater(self._drain_timeout, self.pool.leave_jobs)
         yield idle
         self.pool.stop()
         self.pool.join(5.0)

@@ -5,7 +5,7 @@ Runs in the main thread; owns nothing.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from datetime import timedelta
 from typing import Any
 
@@ -15,10 +15,26 @@ from django.db.models import Count
 from django.utils import timezone
 
 from channelserver.jobs import store
-from channelserver.jobs.backend import NOT_INSTALLED, JobBackend
+from channelserver.jobs.backend import MOST_DAYS, NOT_INSTALLED, JobBackend
 from channelserver.jobs.compat import task_backends
 from channelserver.jobs.models import Job, JobQueue, State
 from channelserver.jobs.wake import announce_change
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is no whole number from 0 up")
+    return int(text)
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= MOST_DAYS:
+        raise ArgumentTypeError(f"{text!r} is no number of days from 0 to {MOST_DAYS}")
+    return days
 
 
 class Command(BaseCommand):
@@ -32,7 +48,7 @@ class Command(BaseCommand):
         listing = commands.add_parser("list", help="how many jobs are in each state, and the latest of them")
         listing.add_argument("--state", choices=[str(state) for state in State], help="only jobs in this state")
         listing.add_argument("--task", help="only jobs of this task, e.g. shop.tasks.send_invoice")
-        listing.add_argument("--limit", type=int, default=20, help="at most so many; default: 20")
+        listing.add_argument("--limit", type=_count, default=20, help="at most so many; default: 20")
         for name, text in (
             ("retry", "run jobs again that have ended"),
             ("cancel", "cancel jobs that wait; ask running ones to end"),
@@ -42,8 +58,8 @@ class Command(BaseCommand):
             command.add_argument("--state", choices=[str(state) for state in State], help="all jobs in this state")
             command.add_argument("--task", help="only jobs of this task")
         prune = commands.add_parser("prune", help="delete jobs that have ended")
-        prune.add_argument("--done-days", type=float, help="keep done and cancelled ones for so long")
-        prune.add_argument("--dead-days", type=float, help="keep dead ones for so long")
+        prune.add_argument("--done-days", type=_days, help="keep done and cancelled ones for so long")
+        prune.add_argument("--dead-days", type=_days, help="keep dead ones for so long")
         for name, text in (("pause", "start no more jobs of a queue"), ("resume", "start jobs of a queue again")):
             commands.add_parser(name, help=text).add_argument("queue", help="the name of the queue")
 
@@ -114,6 +130,11 @@ class Command(BaseCommand):
         self.stdout.write(f"{total} deleted")
 
     def _pause(self, options: dict[str, Any]) -> None:
+        if self.backend.queues and options["queue"] not in self.backend.queues:
+            raise CommandError(
+                f"there is no queue {options['queue']!r}; TASKS[{self.backend.alias!r}] has "
+                + ", ".join(sorted(self.backend.queues))
+            )
         JobQueue.objects.using(self.using).update_or_create(name=options["queue"], defaults={"paused": True})
         self.stdout.write(f"queue {options['queue']} is paused; manage.py jobs resume {options['queue']} ends that")
 

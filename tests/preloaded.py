@@ -222,10 +222,9 @@ def serve(number: int) -> Any:
 
     die_with_parent = partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
     nursery = os.getpid()
-    writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, False  # of libraries it is kept
+    _keep_bytecode_of_libraries()
     for name in MODULES:
         importlib.import_module(name)
-    sys.dont_write_bytecode = writes_none
     gc.freeze()  # else each fork collects garbage at its end, and copies all that memory for it: two thirds of its time
     from django.conf import settings
 
@@ -267,6 +266,22 @@ def serve(number: int) -> Any:
                         status.send(b"%d" % code)
                     except OSError:
                         pass  # the test has ended
+
+
+def _keep_bytecode_of_libraries() -> None:
+    """Have the nursery and its forks write the bytecode of libraries, for else each of them would compile these again;
+    but of nothing else, for tests change files of their projects within a second.
+    """
+    from importlib.machinery import SourceFileLoader
+
+    write = SourceFileLoader.set_data
+
+    def set_data(self: SourceFileLoader, path: str, data: bytes, **mode: Any) -> None:
+        if path.startswith(sys.prefix + os.sep):
+            write(self, path, data, **mode)
+
+    SourceFileLoader.set_data = set_data  # type: ignore[method-assign, assignment]
+    sys.dont_write_bytecode = False
 
 
 class _Fork:

@@ -5,21 +5,97 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.certificates import write_pair
+from tests.process import ROOT, TIMEOUT
+
 #: A plain site needs none of these, and each takes time and memory.
 LATE = {
+    "OpenSSL",
     "autobahn",
     "channelserver.layers.conformance",
     "channelserver.layers.redis",
     "channelserver.server.edge.static",
     "channelserver.server.http2",
     "channelserver.staticfiles",
+    "cryptography",
     "h2",
     "txredisapi",
     "whitenoise",
 }
+
+
+#: A client and a server in one reactor; each TLS connection begins in one of Twisted's two ways.
+ECHO_OVER_TLS = """
+import sys
+from channelserver.server.common.reactor import install
+
+reactor = install()
+print({"OpenSSL", "twisted.protocols.tls", "twisted.internet.ssl"}.isdisjoint(sys.modules))
+
+from twisted.internet import protocol, ssl
+from twisted.internet.defer import Deferred, inlineCallbacks
+
+
+class Server(protocol.Protocol):
+    def connectionMade(self):
+        if self.factory.start:
+            self.transport.startTLS(server)
+
+    def dataReceived(self, data):
+        assert self.transport.getPeerCertificate() is None
+        self.transport.write(data + b" " + self.factory.answer)
+
+
+class Client(protocol.Protocol):
+    def connectionMade(self):
+        if self.factory.start:
+            self.transport.startTLS(client, self.factory)
+        self.transport.write(self.factory.question)
+
+    def dataReceived(self, data):
+        assert self.transport.getPeerCertificate() is not None
+        self.transport.loseConnection()
+        self.factory.done.callback(data)
+
+
+def factory(kind, **values):
+    made = protocol.Factory.forProtocol(kind) if kind is Server else protocol.ClientFactory.forProtocol(kind)
+    made.noisy = False
+    vars(made).update(values)
+    return made
+
+
+server = ssl.DefaultOpenSSLContextFactory(sys.argv[2], sys.argv[1])
+client = ssl.CertificateOptions(verify=False)
+
+
+@inlineCallbacks
+def run():
+    for start in False, True:
+        names = (b"startTLS", b"startTLS") if start else (b"listenSSL", b"connectSSL")
+        accepting = factory(Server, start=start, answer=names[1])
+        calling = factory(Client, start=start, question=names[0], done=Deferred())
+        if start:
+            port = reactor.listenTCP(0, accepting, interface="127.0.0.1")
+            reactor.connectTCP("127.0.0.1", port.getHost().port, calling)
+        else:
+            port = reactor.listenSSL(0, accepting, server, interface="127.0.0.1")
+            reactor.connectSSL("127.0.0.1", port.getHost().port, calling, client)
+        print((yield calling.done).decode())
+        yield port.stopListening()
+
+
+def begin():
+    run().addErrback(lambda failure: failure.printTraceback()).addBoth(lambda _: reactor.stop())
+
+
+reactor.callWhenRunning(begin)
+reactor.run()
+"""
 
 
 class ImportTests(SynchronousTestCase):
@@ -27,13 +103,31 @@ class ImportTests(SynchronousTestCase):
 
     def test_late(self) -> None:
         """What only some sites use is imported when they do."""
-        code = "import sys, channelserver.start.twistd; print(*sys.modules)"
         environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
-        loaded = subprocess.run(
-            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
-        ).stdout.split()
-        self.assertIn("channelserver.start.application", loaded)
-        self.assertEqual(LATE.intersection(loaded), set())
+        for module in ("twistd", "command"):
+            code = f"import sys, channelserver.start.{module}, channelserver.start.application; print(*sys.modules)"
+            loaded = subprocess.run(
+                [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+            ).stdout.split()
+            self.assertIn("channelserver.start.application", loaded)
+            self.assertEqual(LATE.intersection(loaded), set(), module)
+
+    def test_tls_of_twisted(self) -> None:
+        """Code of the project can use TLS in the reactor as ever, although the reactor was imported without it."""
+        done = subprocess.run(
+            [sys.executable, "-c", ECHO_OVER_TLS, *write_pair(Path(self.mktemp_folder()))],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            cwd=ROOT,
+        )
+        self.assertEqual((done.stdout, done.stderr), ("True\nlistenSSL connectSSL\nstartTLS startTLS\n", ""))
+
+    def mktemp_folder(self) -> str:
+        """Return a new folder."""
+        folder = self.mktemp()
+        os.makedirs(folder)
+        return os.path.abspath(folder)
 
     def test_checks(self) -> None:
         """The checks in the background, whose modules stay in memory, do without Django's commands."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -89,6 +88,8 @@ class SocketConnector(Connector):
     def connect(self) -> None:
         factory = Factory.forProtocol(lambda: Link(refuse))
         factory.noisy = False
+        from twisted.internet.endpoints import UNIXClientEndpoint  # it imports OpenSSL
+
         UNIXClientEndpoint(self.reactor, self._path).connect(factory).addCallbacks(self._connected, self._failed)
 
     def close(self) -> Deferred[None] | None:

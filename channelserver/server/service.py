@@ -13,23 +13,16 @@ import os
 import signal
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application import service
 from twisted.internet import defer, error, task
-from twisted.internet.endpoints import (
-    AdoptedStreamServerEndpoint,
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
-    UNIXServerEndpoint,
-    serverFromString,
-)
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
 from channelserver.processes import descriptors
@@ -39,19 +32,19 @@ from channelserver.processes.local import LocalFactory
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
 from channelserver.server.common.activation import systemd_endpoint
+from channelserver.server.common.endpoint import Endpoint
 from channelserver.server.common.listening import BACKLOG, SharedListening, limit_accepting, watch_accepting
 from channelserver.server.common.machine import give_memory_back
 from channelserver.server.common.options import Settings
 from channelserver.server.common.unix import Listening, OccupiedError, clear_stale_socket
-from channelserver.server.edge.certificates import ServerTLS
 from channelserver.server.edge.redirect import BesideFactory, RedirectFactory
-from channelserver.server.edge.tls import TLSEndpoint
 from channelserver.server.http.connection import HTTPFactory
 from channelserver.server.site import Site
 from channelserver.server.websocket.frames import CloseCode
 
 if TYPE_CHECKING:
     from channelserver.server.acme.service import Certificates
+    from channelserver.server.edge.certificates import ServerTLS
 
 _log = Logger("channelserver.server")
 
@@ -209,7 +202,7 @@ class ServerService(service.Service):
             opened.append(
                 self._listen(
                     f"local socket {path!r}",
-                    UNIXServerEndpoint(Listening(self._reactor), path, mode=0o600),
+                    Endpoint(Listening(self._reactor).listenUNIX, path, mode=0o600),
                     local_factory,
                 )
             )
@@ -275,7 +268,11 @@ class ServerService(service.Service):
         return [port.socket for port in self._ports if port.connected]
 
     def _secured(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
-        return endpoint if self.tls is None else TLSEndpoint(endpoint, self.tls.contexts, self._site, self._reactor)
+        if self.tls is None:
+            return endpoint
+        from channelserver.server.edge.tls import TLSEndpoint  # it imports OpenSSL
+
+        return TLSEndpoint(endpoint, self.tls.contexts, self._site, self._reactor)
 
     @defer.inlineCallbacks
     def _listen(self, description: str, endpoint: IStreamServerEndpoint, factory: Factory) -> Any:
@@ -290,7 +287,7 @@ class ServerService(service.Service):
             port.stopReading()
         limit_accepting(port)
         watch_accepting(port, self._site.throttled_log, self._reactor)
-        if isinstance(endpoint, TLSEndpoint):
+        if getattr(endpoint, "encrypts", False):
             self._https_port = port.getHost().port
         elif isinstance(factory, RedirectFactory):
             self._http_port = port.getHost().port
@@ -427,6 +424,8 @@ def endpoints(
             if description.startswith("systemd:"):
                 endpoint: Any = systemd_endpoint(reactor, description)
             else:
+                from twisted.internet.endpoints import serverFromString  # it imports OpenSSL
+
                 endpoint = serverFromString(reactor, _with_backlog(description))
             found.append((f"endpoint {description!r}", endpoint))
         except TypeError as problem:
@@ -441,13 +440,15 @@ def endpoints(
             ) from problem
     if options.unix_socket is not None:
         path = options.unix_socket
-        found.append((f"Unix socket {path!r}", UNIXServerEndpoint(reactor, path, BACKLOG)))
+        found.append((f"Unix socket {path!r}", Endpoint(reactor.listenUNIX, path, backlog=BACKLOG)))
     if options.fd is not None:
         try:
             with socket.socket(fileno=os.dup(options.fd)) as probe:
                 family = probe.family
         except OSError as problem:
             raise ListenError(f"--fd {options.fd} is no open socket: {_reason(problem)}") from problem
+        from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+
         found.append((f"file descriptor {options.fd}", AdoptedStreamServerEndpoint(reactor, options.fd, family)))
     if options.https:
         description = f"port {options.https_port} of {options.bind} (--https-port)"
@@ -467,8 +468,7 @@ def _with_backlog(description: str) -> str:
 
 
 def _tcp_endpoint(reactor: IReactor | Listening, address: str, port: int) -> IStreamServerEndpoint:
-    kind = TCP6ServerEndpoint if ":" in address else TCP4ServerEndpoint
-    return kind(reactor, port, backlog=BACKLOG, interface=address)
+    return Endpoint(reactor.listenTCP, port, backlog=BACKLOG, interface=address)
 
 
 def _check_local_socket(path: str) -> None:
@@ -501,7 +501,8 @@ def _describe(port: Any) -> str:
     host = port.getHost()
     if hasattr(host, "port"):
         name = f"[{host.host}]" if ":" in host.host else host.host
-        scheme = "https" if isinstance(port.factory, TLSMemoryBIOFactory) else "http"
+        tls = sys.modules.get("twisted.protocols.tls")  # what is not imported made no factory
+        scheme = "https" if tls is not None and isinstance(port.factory, tls.TLSMemoryBIOFactory) else "http"
         suffix = " (redirects to https)" if isinstance(port.factory, RedirectFactory) else ""
         return f"{scheme}://{name}:{host.port}/{suffix}"
     return f"unix:{os.fsdecode(host.name)}" if host.name else str(host)

@@ -36,7 +36,6 @@ from channelserver.routing import Route
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import Settings, resolve
-from channelserver.server.edge.certificates import server_tls
 from channelserver.server.edge.health import Health
 from channelserver.server.http.proxy import ProxyPolicy
 from channelserver.server.service import ListenError, ServerService
@@ -155,7 +154,11 @@ def make_server(
             health.gather = partial(gatherer.gather, "figures")
     if gatherer is not None and isinstance(layer, LocalLayer) and (values.processes > 1 or connector is not None):
         layer.gather = lambda *name: add_up(gatherer.gather_from_thread(*name))
-    tls = server_tls(values, hosts)
+    tls = None
+    if values.tls_self_signed or values.tls_cert or values.tls_key or values.redirect_http or values.https:
+        from channelserver.server.edge.certificates import server_tls  # it imports OpenSSL
+
+        tls = server_tls(values, hosts)
     service = ServerService(site, workers, reactor, started, tls)
     if values.https and tls is not None:
         from channelserver.start.https import add_https

@@ -13,8 +13,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint
-from twisted.internet.interfaces import IReactorSocket
+from twisted.internet.interfaces import IReactorSocket, IStreamServerEndpoint
 
 from channelserver.server.common.unix import Listening
 
@@ -29,7 +28,7 @@ _CURE = "start the socket's unit instead of the service's, or use systemd-socket
 
 def systemd_endpoint(
     reactor: IReactorSocket | Listening, description: str, variables: Mapping[str, str] | None = None
-) -> AdoptedStreamServerEndpoint:
+) -> IStreamServerEndpoint:
     """Return the endpoint for a description such as ``systemd:domain=INET:index=0`` or ``systemd:name=web``.
 
     :param variables: those of the environment; for tests.
@@ -69,7 +68,10 @@ def systemd_endpoint(
     domain = wanted.get("domain", family.name.removeprefix("AF_"))
     if f"AF_{domain}" != family.name:
         raise ValueError(f"the socket's domain is {family.name.removeprefix('AF_')}, not {domain}")
-    return AdoptedStreamServerEndpoint(reactor, descriptor, family)
+    from twisted.internet.endpoints import AdoptedStreamServerEndpoint  # it imports OpenSSL
+
+    endpoint: IStreamServerEndpoint = AdoptedStreamServerEndpoint(reactor, descriptor, family)
+    return endpoint
 
 
 def passed(variables: Mapping[str, str]) -> tuple[list[int], list[str]]:

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet import tcp, unix
 from twisted.internet.interfaces import (
     IListeningPort,
     IReactorSocket,
@@ -31,6 +30,7 @@ from zope.interface import provider
 
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.processes.shares import Shares
+from channelserver.server.common.late_tls import tcp, unix
 from channelserver.server.common.unix import Listening
 
 _log = Logger("channelserver.server.listening")

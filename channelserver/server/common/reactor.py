@@ -19,6 +19,8 @@ from twisted.internet.main import installReactor
 from twisted.logger import Logger
 from twisted.python import log
 
+import channelserver.server.common.late_tls  # noqa: F401 (before Twisted's reactor)
+
 try:
     from select import EPOLLIN, EPOLLOUT
 

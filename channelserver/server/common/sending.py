@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 from twisted.internet import interfaces
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
+from channelserver.server.common.late_tls import tcp
 from channelserver.server.common.transport import Transport
 
 _log = Logger("channelserver.server.sending")
@@ -40,12 +40,12 @@ if not _KNOWN:
     _log.warn("this version of Twisted has no FileDescriptor._tempDataLen: bytes are sent through the reactor, slower")
 
 
-def direct(transport: Transport) -> Connection | None:
+def direct(transport: Transport) -> tcp.Connection | None:
     """Return `transport` if :func:`send` can be used; None: use ``transport.write`` (TLS, or an unknown Twisted)."""
-    return transport if _KNOWN and isinstance(transport, Connection) and not transport.TLS else None
+    return transport if _KNOWN and isinstance(transport, tcp.Connection) and not transport.TLS else None
 
 
-def send(transport: Connection, data: bytes) -> bool:
+def send(transport: tcp.Connection, data: bytes) -> bool:
     """Give the kernel what it accepts of `data`; the rest waits in the transport, as usual.
 
     :param transport: what :func:`direct` has returned.
@@ -65,7 +65,7 @@ def send(transport: Connection, data: bytes) -> bool:
     return False
 
 
-def socket_send(transport: Connection) -> SocketSend | None:
+def socket_send(transport: tcp.Connection) -> SocketSend | None:
     """Return the socket's ``send``; None: bytes wait in the transport, and nothing may overtake them.
 
     :param transport: what :func:`direct` has returned.
@@ -75,7 +75,7 @@ def socket_send(transport: Connection) -> SocketSend | None:
     return socket_send
 
 
-def send_now(transport: Connection, *parts: bytes | memoryview, more: bool = False) -> int:
+def send_now(transport: tcp.Connection, *parts: bytes | memoryview, more: bool = False) -> int:
     """Give the kernel what it accepts of `parts` at once; nothing is copied, and nothing waits in the transport then.
 
     :param transport: what :func:`direct` has returned.
@@ -90,7 +90,7 @@ def send_now(transport: Connection, *parts: bytes | memoryview, more: bool = Fal
         return 0
 
 
-def send_file(transport: Connection, file: int, offset: int, size: int) -> int:
+def send_file(transport: tcp.Connection, file: int, offset: int, size: int) -> int:
     """Have the kernel send what it accepts at once of a file, see :func:`send_now`.
 
     :param file: its descriptor.

@@ -17,8 +17,6 @@ from typing import Any
 
 from twisted.internet.interfaces import IListeningPort, IReactorSocket, IReactorUNIX
 
-from channelserver.server.common.handshakes import tls_factory
-
 
 class OccupiedError(Exception):
     """Something is in the place of a Unix socket, and must stay there; the text says what."""
@@ -82,6 +80,8 @@ class Listening:
         self, port: int, factory: Any, contextFactory: Any, backlog: int = 50, interface: str = ""
     ) -> IListeningPort:
         """Listen with TLS: what an ``ssl:`` endpoint asks for."""
+        from channelserver.server.common.handshakes import tls_factory  # it imports OpenSSL
+
         encrypted = tls_factory(contextFactory, factory, self)
         listening: IListeningPort = self.listenTCP(port, encrypted, backlog, interface)
         return listening

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from channelserver.server.http.connection import HTTPConnection, HTTPFactory
 from channelserver.server.http.dispatch import CHALLENGES, Dispatcher
@@ -19,8 +19,10 @@ from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.ready import Ready
 from channelserver.server.site import Site
-from channelserver.server.tls.contexts import Contexts
 from channelserver.server.websocket.origin import split_port
+
+if TYPE_CHECKING:
+    from channelserver.server.tls.contexts import Contexts
 
 _has_port = re.compile(rb":\d+$").search
 

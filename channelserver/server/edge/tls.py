@@ -190,6 +190,8 @@ class TLSFactory(PacedFactory):
 class TLSEndpoint:
     """An endpoint whose connections are encrypted."""
 
+    encrypts = True
+
     def __init__(
         self, endpoint: interfaces.IStreamServerEndpoint, contexts: Contexts, site: Site, reactor: IReactor
     ) -> None:

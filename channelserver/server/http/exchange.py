@@ -12,12 +12,12 @@ from functools import cache, lru_cache
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
 from channelserver.layers.base import EVENTS, FAILED, FILE
 from channelserver.layers.content import Content
 from channelserver.layers.reply import HOP_BY_HOP, forbidden, token
+from channelserver.server.common.late_tls import tcp
 from channelserver.server.http.events import EventFeed
 from channelserver.server.http.flow import Flow
 from channelserver.server.http.http1 import RequestHead
@@ -92,7 +92,7 @@ class Wire(Protocol):
     def write(self, data: bytes) -> bool:
         """Send bytes; return False if they wait for the client to read."""
 
-    def direct(self) -> Connection | None:
+    def direct(self) -> tcp.Connection | None:
         """Return the transport if bytes can be given to the kernel without it."""
 
     def exchange_done(self, exchange: Exchange, reusable: bool) -> None:

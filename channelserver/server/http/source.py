@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 
 from channelserver.layers.content import Content
+from channelserver.server.common.late_tls import tcp
 from channelserver.server.common.sending import send_file, send_now
 from channelserver.server.http.http1 import RequestHead
 from channelserver.server.site import Site
@@ -105,11 +105,11 @@ class _Body:
             elif not self._send_piece():
                 return
 
-    def _give_head(self, transport: Connection, head: bytes) -> int:
+    def _give_head(self, transport: tcp.Connection, head: bytes) -> int:
         """Give the kernel the head, and of the body what goes with it; return how many bytes it has taken."""
         raise NotImplementedError
 
-    def _give(self, transport: Connection, size: int) -> int:
+    def _give(self, transport: tcp.Connection, size: int) -> int:
         """Give the kernel up to `size` bytes; return how many it has taken."""
         raise NotImplementedError
 
@@ -136,10 +136,10 @@ class FileSource(_Body):
         super().__init__(exchange)
         self._file = file
 
-    def _give_head(self, transport: Connection, head: bytes) -> int:
+    def _give_head(self, transport: tcp.Connection, head: bytes) -> int:
         return send_now(transport, head, more=bool(self._exchange.left))
 
-    def _give(self, transport: Connection, size: int) -> int:
+    def _give(self, transport: tcp.Connection, size: int) -> int:
         position = self._file.tell()
         taken = send_file(transport, self._file.fileno(), position, size)
         if taken:
@@ -195,14 +195,14 @@ class WholeBody(_Body):
         """Have the rest sent from elsewhere."""
         self._body, self._sent = stored, 0
 
-    def _give_head(self, transport: Connection, head: bytes) -> int:
+    def _give_head(self, transport: tcp.Connection, head: bytes) -> int:
         taken = send_now(transport, head, memoryview(self._body)[:TURN]) if isinstance(self._body, bytes) else 0
         if taken > len(head):
             self._sent = taken - len(head)
             self._exchange.sent(self._sent)
         return taken
 
-    def _give(self, transport: Connection, size: int) -> int:
+    def _give(self, transport: tcp.Connection, size: int) -> int:
         if not isinstance(self._body, bytes):
             return 0
         taken = send_now(transport, memoryview(self._body)[self._sent : self._sent + size])

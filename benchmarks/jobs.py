@@ -1,4 +1,5 @@
-"""How many jobs a second: enqueued, and run; and how long a job takes from ``enqueue`` to its end.
+"""How many jobs a second: enqueued, and run; and how long a job takes from ``enqueue`` to its end, also if another
+process enqueues it, as a shell or a cron job does.
 
 ``python -m benchmarks.jobs [--jobs N] [--threads N] [--postgresql HOST]``: on SQLite in a temporary folder, with a
 write-ahead log and ``synchronous=NORMAL``; or in a PostgreSQL that runs already.
@@ -9,10 +10,15 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+#: Jobs that another process enqueues.
+ELSEWHERE = 300
 
 
 def main() -> None:
@@ -21,13 +27,19 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=4000, help="jobs to run (default: 4000)")
     parser.add_argument("--threads", type=int, default=4, help="threads that run them (default: 4)")
     parser.add_argument("--postgresql", metavar="HOST", help="host, or folder of the socket, of a PostgreSQL server")
+    parser.add_argument("--enqueue-in", metavar="FOLDER", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.enqueue_in:
+        _set_up(Path(given.enqueue_in), given.postgresql)
+        _enqueue_now_and_then()
+        return
     with tempfile.TemporaryDirectory() as folder:
-        _set_up(Path(folder), given.postgresql)
-        _measure(given.jobs, given.threads)
+        _set_up(Path(folder), given.postgresql, migrate=True)
+        command = [sys.executable, "-m", "benchmarks.jobs", "--enqueue-in", folder]
+        _measure(given.jobs, given.threads, command + (["--postgresql", given.postgresql] if given.postgresql else []))
 
 
-def _set_up(folder: Path, postgresql: str | None) -> None:
+def _set_up(folder: Path, postgresql: str | None, migrate: bool = False) -> None:
     import django
     from django.conf import settings
 
@@ -50,12 +62,21 @@ def _set_up(folder: Path, postgresql: str | None) -> None:
     )
     django.setup()
     logging.disable(logging.CRITICAL)
-    from django.core.management import call_command
+    if migrate:
+        from django.core.management import call_command
 
-    call_command("migrate", verbosity=0)
+        call_command("migrate", verbosity=0)
 
 
-def _measure(number: int, threads: int) -> None:
+def _enqueue_now_and_then() -> None:
+    from benchmarks.apps.jobs import nothing
+
+    for index in range(ELSEWHERE):
+        nothing.enqueue(index)
+        time.sleep(0.02)
+
+
+def _measure(number: int, threads: int, elsewhere: list[str]) -> None:
     from benchmarks.apps.jobs import nothing
     from channelserver.jobs.claimer import Claimer
     from channelserver.workers.loop import event_loop
@@ -76,10 +97,20 @@ def _measure(number: int, threads: int) -> None:
         task.enqueue(index)
         _wait(claimer, number + index + 1)
         times.append(1000 * (time.perf_counter() - begins))
-    times.sort()
-    print(f"enqueue to end    {statistics.median(times):8.1f} ms median, {times[-3]:.1f} ms p99")
+    _print("enqueue to end", times)
+    subprocess.run(elsewhere, check=True)
+    _wait(claimer, number + 300 + ELSEWHERE)
+    from channelserver.jobs.models import Job
+
+    rows = list(Job.objects.order_by("-id").values_list("finished_at", "created_at")[:ELSEWHERE])
+    _print("  other process", [1000 * (end - begin).total_seconds() for end, begin in rows])
     claimer.drain()
     claimer.stop(5)
+
+
+def _print(name: str, times: list[float]) -> None:
+    times.sort()
+    print(f"{name:<18}{statistics.median(times):8.1f} ms median, {times[len(times) * 99 // 100]:.1f} ms p99")
 
 
 def _wait(claimer: Any, number: int) -> None:

@@ -15,10 +15,51 @@ if not missing():
     import psycopg
 
 
+#: Prints the plans of what servers and admin pages ask again and again that read the whole table of jobs.
+PLANS = """
+    import datetime, re
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+    from django.utils import timezone
+    from channelserver.jobs import ends, store
+    from channelserver.jobs.models import Job, JobError
+
+    now = timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO channelserver_jobs_job (id, backend, queue, task, args, priority, run_at, state, attempt,"
+            " failures, deaths, owner, worker_ids, unique_key, concurrency_key, concurrency, cancel_requested, overdue,"
+            " created_at, finished_at) SELECT lpad(n::text, 32, '0'), 'default', 'default', 'work.tasks.effect',"
+            " '{}', 0, now(), CASE WHEN n % 1000 = 0 THEN 'running' WHEN n % 1000 < 4 THEN 'ready'"
+            " WHEN n % 1000 < 7 THEN 'waiting' WHEN n % 1000 < 500 THEN 'done' WHEN n % 1000 < 999 THEN 'dead'"
+            " ELSE 'cancelled' END, 1, 0, 0, CASE WHEN n % 1000 = 0 THEN 'o' || n % 3 ELSE '' END, '', n::text, '', 0,"
+            " false, false, now(),"
+            " CASE WHEN n % 1000 >= 7 THEN now() - n * interval '1 min' END FROM generate_series(1, 50000) AS n"
+        )
+        cursor.execute("ANALYZE")
+    with CaptureQueriesContext(connection) as queries:
+        store.claim("default", "me", 4, None, now, 60)
+        store.promote("default", now)
+        store.look("default", "me")
+        ends.rescue("default", "o1", None, now)
+        store.prune("default", now - datetime.timedelta(days=30), now - datetime.timedelta(days=30))
+        Job.objects.filter(unique_key="77").first()
+        for state in ("dead", "cancelled"):
+            list(Job.objects.filter(state=state).order_by("-id")[:100])
+        list(Job.objects.order_by("-id")[:100])
+    for query in queries.captured_queries:
+        if re.match("SELECT|UPDATE|WITH", query["sql"]):
+            with connection.cursor() as cursor:
+                cursor.execute("EXPLAIN " + query["sql"].replace("%", "%%"), [])
+                plan = "\\n".join(row[0] for row in cursor.fetchall())
+            print("SLOW" if "Seq Scan on channelserver_jobs_job " in plan else "quick", query["sql"][:70], plan)
+"""
+
+
 class PostgreSQLTests(KillLoop):
     """Servers that share nothing but the database: each has a folder of its own for temporary files."""
 
-    files = project("jobs")
+    files = project("jobs") | {"plans.py": PLANS}
     skip = missing() or None
 
     _database: PostgreSQL
@@ -36,7 +77,7 @@ class PostgreSQLTests(KillLoop):
         with psycopg.connect(f"host={self._database.folder} user=test dbname=postgres") as connection:
             return {key: int(value) for key, value in connection.execute(query.replace('"', "'")).fetchall()}
 
-    def host(self, name: str, *arguments: str) -> Server:
+    def host(self, name: str, *arguments: str, **environment: str) -> Server:
         """Start a server as if on a host of its own."""
         temporary = self.folder / name
         temporary.mkdir(exist_ok=True)
@@ -44,7 +85,7 @@ class PostgreSQLTests(KillLoop):
             "--settings", "settings", "--port", "0", "--log-format", "text", "--health-figures", "127.0.0.0/8",
             "--local-socket", str(temporary / "server.sock"), *arguments,
         )  # fmt: skip
-        return self.run_process(command, TMPDIR=str(temporary)).wait_until_up()
+        return self.run_process(command, TMPDIR=str(temporary), **environment).wait_until_up()
 
     def test_killed_host(self) -> None:
         """Jobs of a killed host go on at another one within seconds; neither waits for a time-out."""
@@ -102,6 +143,50 @@ class PostgreSQLTests(KillLoop):
         times = self.rows("SELECT run_at, count(*) FROM channelserver_jobs_job GROUP BY run_at")
         self.assertEqual(set(times.values()), {1})
         self.assertGreaterEqual(len(times), 51)
+
+    def test_plans(self) -> None:
+        """What a server asks again and again reads no table of ended jobs, as SQLite's plans in ``test_indexes``."""
+        lines = [
+            line for line in self.manage("shell", "-c", "import plans").splitlines() if line[:5] in ("SLOW ", "quick")
+        ]
+        self.assertGreater(len(lines), 8)
+        self.assertEqual([line for line in lines if line.startswith("SLOW")], [])
+
+    def test_restarted(self) -> None:
+        """While PostgreSQL is away, what runs goes on; then everything does, and the log has one line of it."""
+        server = self.host("a")
+        self.enqueue(server, "sleeping", "long", 2)
+        wait_until(lambda: self.effects()["long-begins"], "the job")
+        self._database.stop()
+        wait_until(lambda: self.effects()["long"], "the end of the job")
+        server.wait_for("jobs wait, for their database cannot be used")
+        self._database.start()
+        self.wait_until_done(1)
+        code = "from work.tasks import effect; effect.enqueue('after')"
+        self.manage("shell", "-c", code)
+        wait_until(lambda: self.effects()["after"], "a job after it")
+        self.wait_until_done(2)
+        self.assertEqual((self.rows(), self.effects()["long-begins"]), ({"done": 2}, 1))
+        self.assertEqual(server.output.count("jobs wait"), 1)
+        self.assertNotIn("Traceback", server.output)
+
+    def test_clocks(self) -> None:
+        """Servers whose clocks differ do not take each other for dead; idle ones ask once in five seconds."""
+        self.count_queries("django.db.backends.postgresql")
+        with open(self.folder / "settings.py", "a") as stream:
+            stream.write(
+                "import datetime, os\nfrom django.utils import timezone\nright = timezone.now\n"
+                "late = datetime.timedelta(minutes=int(os.environ.get('MINUTES', '0')))\n"
+                "timezone.now = lambda: right() + late\n"
+            )
+        first = self.host("a", "--job-threads", "2")
+        self.enqueue(first, "sleeping", "job", 8)
+        wait_until(lambda: self.effects()["job-begins"], "the job")
+        second = self.host("b", MINUTES="5")
+        self.wait_until_done(1)
+        self.assertEqual((self.rows(), self.effects()["job-begins"]), ({"done": 1}, 1))
+        self.assertEqual(second.get("/-/health").json()["jobs_running"], 0)
+        self.assertLessEqual(max(self.queries_of_idle()), 2)
 
     def test_kill_loop(self) -> None:
         """Two hosts, one of which is killed again and again: nothing is lost, limits hold."""

@@ -52,6 +52,36 @@ class JobsTestCase(ServerTestCase):
         found: dict[str, Any] = server.get(f"/result/{pk}").json()
         return found
 
+    def count_queries(self, engine: str) -> None:
+        """Have each process count its queries."""
+        with open(self.folder / "settings.py", "a") as stream:
+            stream.write('\nDATABASES["default"]["ENGINE"] = "counting"\n')
+        self.write({
+            "counting/__init__.py": "",
+            "counting/base.py": f"""
+                import os
+                from {engine} import base
+
+                class DatabaseWrapper(base.DatabaseWrapper):
+                    def create_cursor(self, name=None):
+                        with open(f"queries-{{os.getpid()}}.txt", "a") as stream:
+                            stream.write("query\\n")
+                        return super().create_cursor(name)
+            """,
+        })  # fmt: skip
+
+    def queries_of_idle(self) -> list[int]:
+        """Return how many queries each process makes in 9 s in which nothing happens."""
+
+        def count() -> Counter[str]:
+            return Counter({path.name: path.stat().st_size // 6 for path in self.folder.glob("queries-*.txt")})
+
+        before = Counter({"": -1})
+        while before != (before := count()):
+            time.sleep(1.5)  # for what belongs to the last job
+        time.sleep(9)
+        return sorted((count() - before).values())
+
     def rows(self, query: str = "SELECT state, count(*) FROM channelserver_jobs_job GROUP BY state") -> dict[Any, Any]:
         """Ask the database without Django."""
         connection = sqlite3.connect(self.folder / "db.sqlite3", timeout=30)
@@ -236,31 +266,6 @@ class OneServerTests(JobsTestCase):
         self.assertEqual(self.rows(), {"done": 2})
         self.assertNotIn("Traceback", server.output)
 
-    def test_idle(self) -> None:
-        """An idle server asks the database no more than once in five seconds."""
-        with open(self.folder / "settings.py", "a") as stream:
-            stream.write('DATABASES["default"]["ENGINE"] = "counting"\n')
-        self.write({
-            "counting/__init__.py": "",
-            "counting/base.py": """
-                from django.db.backends.sqlite3 import base
-
-                class DatabaseWrapper(base.DatabaseWrapper):
-                    def create_cursor(self, name=None):
-                        with open("queries.txt", "a") as stream:
-                            stream.write("query\\n")
-                        return super().create_cursor(name)
-            """,
-        })  # fmt: skip
-        server = self.start()
-        self.enqueue(server, "effect", "a")
-        self.wait_until_done(1)
-        time.sleep(1)  # for what belongs to the job
-        before = len((self.folder / "queries.txt").read_text().splitlines())
-        time.sleep(6)
-        after = len((self.folder / "queries.txt").read_text().splitlines())
-        self.assertLessEqual(after - before, 2)
-
 
 class DelayedTests(JobsTestCase):
     """Delayed messages are jobs in a project that has jobs."""
@@ -392,6 +397,56 @@ class ManyTests(KillLoop):
         os.kill(sibling, signal.SIGKILL)
         self.wait_until_done(126)
         self.assertEqual(self.rows(), {"done": 126})
+
+    def test_idle(self) -> None:
+        """All idle processes of a machine together ask the database no more than once in five seconds."""
+        self.count_queries("django.db.backends.sqlite3")
+        server = self.start("--processes", "2")
+        self.run_process([*self.twistd()[:1], "manage.py", "runworker"]).wait_for("worker process")
+        self.enqueue(server, "effect", "a")
+        self.wait_until_done(1)
+        found = self.queries_of_idle()
+        self.assertLessEqual(sum(found), 2)
+        self.assertGreaterEqual(len(list(self.folder.glob("queries-*.txt"))), 3)
+
+    def test_woken(self) -> None:
+        """A server that never looks of its own accord runs what a shell or a cron process enqueues, at the commit."""
+        os.environ["NEVER_LOOKING"] = "1"
+        self.addCleanup(os.environ.pop, "NEVER_LOOKING")
+        server = self.start("--job-threads", "1")
+        self.enqueue(server, "effect", "view")
+        code = (
+            "import datetime, time\nfrom django.db import transaction\nfrom django.utils import timezone\n"
+            "from work.tasks import effect\n"
+            "def run(key, **options):\n    result = effect.using(**options).enqueue(key)\n"
+            "    while options and not result.is_finished: time.sleep(0.005); result.refresh()\n"
+            "for number in range(10): run(f'shell{number}', priority=1)\n"
+            "run('late', run_after=timezone.now() + datetime.timedelta(seconds=0.3))\n"
+            "with transaction.atomic(): run('cron')\n"
+        )
+        self.manage("shell", "-c", code)
+        wait_until(lambda: self.effects()["cron"], "the job of a process that has ended")
+        self.enqueue(server, "sleeping", "long", 600)
+        wait_until(lambda: self.effects()["long-begins"], "the job that takes the only thread")
+        self.run_process([*self.twistd()[:1], "manage.py", "runworker"]).wait_for("worker process")
+        self.enqueue(server, "effect", "other")
+        wait_until(lambda: self.effects()["other"], "the job that another process takes")
+
+    def test_lost_in_worker(self) -> None:
+        """A worker process whose threads for jobs are all lost for long stops, too; one gives its jobs back."""
+        server = self.start("--job-threads", "0")
+        self.enqueue(server, "stubborn", "late", 600)
+        limits = {"CHANNELSERVER_DRAIN_TIMEOUT": "0.5", "CHANNELSERVER_JOB_THREADS": "1"}
+        command = [*self.twistd()[:1], "manage.py", "runworker"]
+        worker = self.run_process(command, CHANNELSERVER_HANG_TIMEOUT="0.5", **limits)
+        self.assertEqual(worker.wait(), 0)
+        self.assertRegex(worker.output, "stopping gracefully: all threads for jobs are lost to overdue jobs")
+        self.assertEqual(self.rows("SELECT state, failures FROM channelserver_jobs_job"), {"waiting": 1})
+        self.enqueue(server, "sleeping", "long", 600)
+        worker = self.run_process(command, **limits)
+        wait_until(lambda: self.effects()["long-begins"], "the long job")
+        self.assertEqual(worker.stop(signal.SIGTERM), 0)
+        self.assertEqual(self.rows(), {"waiting": 1, "ready": 1})
 
     def test_worker_process(self) -> None:
         """``manage.py runworker`` runs jobs, too; a server with ``--job-threads 0`` runs none."""

@@ -353,7 +353,8 @@ class Claimer:
         self._next_look = now + LOOK_SECONDS
         if not (self._ready or self._attempts.running or self._presence.is_first(3 * LOOK_SECONDS)):
             return
-        self._presence.touch()
+        if not self._leaving.is_set():
+            self._presence.touch()
         self._agenda.look_begins()
         found = store.look(self.using, self._presence.id if self._postgresql is not None else None)
         times = [at.timestamp() for at in (found.next_at, found.next_schedule) if at is not None]

@@ -43,8 +43,16 @@ class PostgreSQL:
         if self._user:
             shutil.chown(self.folder, self._user)
         self._run("initdb", "-A", "trust", "-U", "test", "--no-sync", "-D", f"{self.folder}/data")
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again if it was stopped."""
         options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync=off"
         self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-o", options, "-l", f"{self.folder}/log", "start")
+
+    def stop(self) -> None:
+        """End all connections, and stop it for now."""
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", "fast", "-w", "stop")
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(

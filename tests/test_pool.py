@@ -18,9 +18,10 @@ from typing import Any
 from channelserver.layers.losses import DropCounter
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.throttled_log import ThrottledLog
+from channelserver.workers import parking, threads, waking
 from channelserver.workers import pool as pool_module
-from channelserver.workers import threads
-from channelserver.workers.pool import FEWEST_TO_KEEP, KEEP_ONE_OF, WorkerPool
+from channelserver.workers.pool import WorkerPool
+from channelserver.workers.waking import FEWEST_TO_KEEP, KEEP_ONE_OF
 from tests.fakes import PATIENCE, StrictTestCase
 
 FOR_EVER = 10_000.0
@@ -90,7 +91,8 @@ class PoolTestCase(StrictTestCase):
 
     def set_patience(self, seconds: float) -> None:
         """Set the time after which a thread counts as waiting for something."""
-        self.patch(pool_module, "PATIENCE", seconds)
+        for module in (parking, waking, pool_module):
+            self.patch(module, "PATIENCE", seconds)
 
     def until(self, condition: Callable[[], Any]) -> None:
         """Wait until something is so."""
@@ -427,7 +429,7 @@ class FewThreadsTests(PoolTestCase):
         self.put(2)
         self.run_timer()
         self.until(lambda: self.jobs.begun == [1, 2])
-        self.assertAlmostEqual(sys.getswitchinterval(), pool_module.CROWDED_SWITCH)
+        self.assertAlmostEqual(sys.getswitchinterval(), parking.CROWDED_SWITCH)
         self.jobs.release()
         self.until_parked(2)
         self.assertEqual(sys.getswitchinterval(), usual)

@@ -3,7 +3,7 @@
 Safe from any thread: one lock, held for moments. Owns the latest times.
 
 Messages that are known to be quick need not wait behind those that are slow or unknown: see
-:mod:`channelserver.layers.turns`, and the threads that are kept for them in :mod:`channelserver.workers.pool`.
+:mod:`channelserver.layers.turns`, and the threads that are kept for them in :mod:`channelserver.workers.waking`.
 """
 
 from __future__ import annotations

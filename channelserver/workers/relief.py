@@ -22,7 +22,7 @@ HOG_SECONDS = 0.1
 
 
 class Thread(Protocol):
-    """A worker thread; see :class:`channelserver.workers.pool.WorkerThread`."""
+    """A worker thread; see :class:`channelserver.workers.worker_thread.WorkerThread`."""
 
     busy_since: float
 

@@ -24,7 +24,8 @@ from asgiref.sync import SyncToAsync
 from channelserver.layers.turns import Client
 from channelserver.workers import django_cleanup
 from channelserver.workers.loop import run_call
-from channelserver.workers.pool import WorkerPool, WorkerThread
+from channelserver.workers.pool import WorkerPool
+from channelserver.workers.worker_thread import WorkerThread
 
 
 class StickyExecutor(Executor):

@@ -21,6 +21,8 @@ from twisted.internet import interfaces
 from zope.interface import alsoProvides
 
 from channelserver.server.http.dispatch import Dispatcher
+from channelserver.server.http.http1 import RequestHead
+from channelserver.server.http.ready import Ready
 from channelserver.server.http2 import state
 from channelserver.server.http2.connection import HTTP2Connection
 from channelserver.server.http2.frames import PREFACE
@@ -41,6 +43,16 @@ REQUESTS: list[Fields] = [
     [(b":method", b"HEAD"), *PSEUDO[1:]],
     PSEUDO[1:],
 ]
+#: Requests for files in memory: they are answered without a stream once they are known.
+FILES = {"/empty": b"", "/small": b"f" * 100, "/frame": b"g" * 16_384, "/large": b"h" * 40_000}
+FILE_REQUESTS: list[Fields] = [[*PSEUDO[:3], (b":path", path.encode())] for path in FILES]
+FILE_REQUESTS.append([*FILE_REQUESTS[1], (b"range", b"bytes=0-1")])
+#: Requests with bodies, and what may follow these.
+BODY_REQUESTS: list[Fields] = [
+    [(b":method", b"POST"), *PSEUDO[1:], *more]
+    for more in ([], [(b"content-length", b"300")], [(b"content-length", b"0")], [(b"expect", b"100-continue")])
+]
+TRAILERS: list[Fields] = [[(b"x-checked", b"yes")], [(b":path", b"/")], [(b"content-length", b"1")], []]
 #: Blocks that no encoder makes: of a field that is in no table, cut off, a change of the table's size.
 WRONG = [b"\xfe", b"\x40", b"\x3f\xe1\x1f", b"\x20\x82\x87\x84", b"\x82\x87\x84\x3f\xe1\x1f", b"", b"\xff\x80\x80"]
 #: Answers: fields and body.
@@ -63,6 +75,7 @@ class Pair:
         self.sides = [Side(known) for known in (True, False)]
         self.encoder = Encoder()
         self.next = 1
+        self.bodies: list[int] = []  # streams with a body
 
     def do(self, action: tuple[Any, ...]) -> bool:
         """Do something on both sides; return whether the connection goes on."""
@@ -84,6 +97,52 @@ class Pair:
             self.next += 2
         self.block(self.encoder.encode(REQUESTS[place]), flags, number, depends)
 
+    def file(self, place: int, flags: set[str]) -> None:
+        """Ask for a file."""
+        self.block(self.encoder.encode(FILE_REQUESTS[place]), flags, None, 0)
+
+    def split(self, place: int, cut: int) -> None:
+        """Send a request in two frames."""
+        block = self.encoder.encode(REQUESTS[place])
+        cut %= len(block) + 1
+        first = HeadersFrame(self.next, block[:cut], flags=("END_STREAM",))
+        self.send(first.serialize() + ContinuationFrame(self.next, block[cut:], flags=("END_HEADERS",)).serialize())
+        self.next += 2
+
+    def body(self, place: int) -> None:
+        """Begin a request with a body."""
+        self.bodies.append(self.next)
+        self.block(self.encoder.encode(BODY_REQUESTS[place]), {"END_HEADERS"}, None, 0)
+
+    def part(self, place: int, size: int, flags: set[str]) -> None:
+        """Send a part of a body."""
+        frame = DataFrame(self._body(place), b"x" * size, flags=tuple(flags))
+        frame.pad_length = 3 if "PADDED" in flags else 0
+        self.send(frame.serialize())
+
+    def trailers(self, place: int, fields: int, flags: set[str]) -> None:
+        """End a body."""
+        self.block(self.encoder.encode(TRAILERS[fields]), flags, self._body(place), 0)
+
+    def window(self, place: int, size: int) -> None:
+        """Open the window of a stream with a body."""
+        self.send(WindowUpdateFrame(self._body(place), size).serialize())
+
+    def table(self, size: int) -> None:
+        """With the next block, change the size of the client's table."""
+        self.encoder.header_table_size = size
+
+    def flip(self, place: int, byte: int, bit: int) -> None:
+        """Send a request with a wrong bit."""
+        frame = HeadersFrame(self.next, self.encoder.encode(REQUESTS[place]), flags=("END_STREAM", "END_HEADERS"))
+        self.next += 2
+        data = bytearray(frame.serialize())
+        data[3 + byte % (len(data) - 3)] ^= 1 << bit
+        self.send(bytes(data))
+
+    def _body(self, place: int) -> int:
+        return self.bodies[-1 - place % len(self.bodies)] if self.bodies else 1
+
     def block(self, block: bytes, flags: set[str], number: int | None, depends: int) -> None:
         """Send HEADERS with a block."""
         if number is None:
@@ -104,6 +163,26 @@ class Pair:
         self.send(frame.serialize())
 
 
+class InMemory:
+    """Files."""
+
+    def __init__(self) -> None:
+        self.files = {path: Ready([[b"Content-Type", b"text/css"]], body) for path, body in FILES.items()}
+        self.found = 0
+
+    def __call__(self, exchange: Any) -> bool:
+        file = self.files.get(exchange.head.path)
+        if file is not None:
+            exchange.reply(file.reply())
+        return file is not None
+
+    def ready(self, head: RequestHead, turn: float, now: Any) -> Ready | None:
+        """See :class:`channelserver.server.edge.static.StaticFiles`."""
+        file = None if b"range" in head.fields else self.files.get(head.path)
+        self.found += file is not None
+        return file
+
+
 class PlainDecoder(Decoder):
     """As ``h2`` uses it."""
 
@@ -118,7 +197,9 @@ class Side:
     def __init__(self, known: bool) -> None:
         self.known = known
         self.server = FakeServer()
-        self.server.site.date_field = lambda: (b"Date", b"now", b"Date: now\r\n")  # type: ignore[method-assign]
+        date = b"Date", b"now", b"Date: now\r\n"
+        self.server.site.date_field = lambda: date  # type: ignore[method-assign]
+        self.server.site.static = InMemory()
         self.transport = FakeTransport(self.server.reactor)
         alsoProvides(self.transport, interfaces.ISSLTransport)
         self.connection = HTTP2Connection(self.server.site, "192.0.2.7", Dispatcher(self.server.site))
@@ -161,6 +242,21 @@ class Side:
 
 
 _ACTIONS = st.one_of(
+    st.tuples(st.just("file"), st.integers(0, len(FILE_REQUESTS) - 1), _usual),
+    st.tuples(st.just("file"), st.just(1), st.one_of(_usual, _flags)),
+    st.tuples(st.just("split"), st.integers(0, len(REQUESTS) - 1), st.integers(0, 200)),
+    st.tuples(st.just("body"), st.integers(0, len(BODY_REQUESTS) - 1)),
+    st.tuples(
+        st.just("part"), st.integers(0, 2), st.sampled_from([0, 1, 100, 300, 16_000, 16_384 - 4]),
+        _flags.map(lambda flags: flags & {"END_STREAM", "PADDED"}),
+    ),
+    st.tuples(st.just("part"), st.just(0), st.sampled_from([150, 16_384]), st.just(set())),
+    st.tuples(
+        st.just("trailers"), st.integers(0, 2), st.integers(0, len(TRAILERS) - 1), st.one_of(_usual, _flags),
+    ),
+    st.tuples(st.just("window"), st.integers(0, 2), st.sampled_from([1, 70_000, 2**31 - 1])),
+    st.tuples(st.just("table"), st.sampled_from([0, 60, 4096])),
+    st.tuples(st.just("flip"), st.integers(0, 2), st.integers(0, 100), st.integers(0, 7)),
     st.tuples(st.just("request"), st.integers(0, 2), _usual, st.none(), st.just(0)),
     st.tuples(st.just("answer"), st.integers(0, len(ANSWERS) - 1)),
     st.tuples(
@@ -178,8 +274,8 @@ _ACTIONS = st.one_of(
             st.builds(lambda n, d: PriorityFrame(n, depends_on=d), _streams.filter(bool), st.just(0)),
             st.builds(lambda n: ContinuationFrame(n, b"\x82", flags=("END_HEADERS",)), _streams.filter(bool)),
             st.builds(
-                lambda code, value: SettingsFrame(0, {code: value}), st.sampled_from([1, 4]),
-                st.sampled_from([0, 100, 4096, 60_000]),
+                lambda code, value: SettingsFrame(0, {code: value}), st.sampled_from([1, 2, 3, 4, 4, 6, 99]),
+                st.sampled_from([0, 1, 100, 4096, 60_000, 2**31]),
             ),
             st.just(PingFrame(0, b"12345678")),
         ),
@@ -216,6 +312,34 @@ class OracleTests(StrictTestCase):
             side.receive(frame.serialize())
             side.answer(*ANSWERS[0])
         self.assertEqual(side.transport.received.count(b"hello"), 3)
+
+    def test_files_in_memory(self) -> None:
+        """A file that is asked for again is sent without a stream, as long as the windows have room."""
+        side = Pair().sides[0]
+        side.receive(PREFACE + SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 100}).serialize())
+        encoder = Encoder()
+        for number in range(1, 13, 2):
+            block = encoder.encode(FILE_REQUESTS[1])
+            side.receive(HeadersFrame(number, block, flags=("END_STREAM", "END_HEADERS")).serialize())
+        self.assertEqual(side.transport.received.count(FILES["/small"]), 6)
+        self.assertEqual(side.server.site.static.found, 1)
+        side.receive(SettingsFrame(0, {SettingsFrame.INITIAL_WINDOW_SIZE: 99}).serialize())
+        side.receive(HeadersFrame(13, block, flags=("END_STREAM", "END_HEADERS")).serialize())
+        self.assertEqual(side.transport.received[-99:], FILES["/small"][:99])
+        side.receive(WindowUpdateFrame(13, 1).serialize())
+        self.assertEqual(side.transport.received[-10:], b"\0\0\1\0\1\0\0\0\x0df")
+
+    def test_parts_are_not_given_to_h2(self) -> None:
+        """Usual bodies, and windows, are not given to h2."""
+        side = Pair().sides[0]
+        side.receive(PREFACE + SettingsFrame(0, {}).serialize())
+        block = Encoder().encode(BODY_REQUESTS[0])
+        side.receive(HeadersFrame(1, block, flags=("END_HEADERS",)).serialize())
+        self.patch(state.State, "receive_data", lambda *arguments: self.fail("h2 is called"))
+        for frame in (DataFrame(1, b"x" * 300), WindowUpdateFrame(0, 5), WindowUpdateFrame(1, 5)):
+            side.receive(frame.serialize())
+        side.receive(DataFrame(1, b"y", flags=("END_STREAM",)).serialize())
+        self.assertEqual([message["body"] for message in side.messages], [b"x" * 300 + b"y"])
 
     def test_streams_end(self) -> None:
         """Of ended streams only a few are remembered."""

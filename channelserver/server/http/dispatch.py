@@ -45,12 +45,12 @@ class Dispatcher:
         return addresses if self._proxies is None else self._proxies.apply(head, addresses, peer)
 
     def ready(self, head: RequestHead) -> Ready | None:
-        """Return the answer to a request of HTTP/1.1 without a body if it is in memory and needs no exchange."""
+        """Return the answer to a request without a body if it is in memory and needs no exchange."""
         site = self._site
-        if site.static is None or not head.keep_alive or head.version != "1.1" or self._is_strained():
+        if site.static is None or not head.keep_alive or head.version == "1.0" or self._is_strained():
             return None
         ready = site.static.ready(head, site.bridge.turn_began(), site.wheel.now)
-        if ready is not None and len(head.target) <= MAX_TARGET:
+        if ready is not None and len(head.target) <= MAX_TARGET and head.version == "1.1":
             if len(self._ready) >= MAX_READY:
                 self._ready.clear()
             self._ready[b"GET %b HTTP/1.1" % head.target, head.fields.get(b"accept-encoding", b"")] = ready
@@ -66,11 +66,18 @@ class Dispatcher:
         ready = self._ready.get(key)
         if ready is None or self._is_strained():
             return None
-        site = self._site
-        if ready.is_current(site.bridge.turn_began(), site.wheel.now):
+        if self._is_current(ready):
             return ready
         del self._ready[key]
         return None
+
+    def still_ready(self, ready: Ready) -> bool:
+        """Whether :meth:`ready` would return an answer again."""
+        return not self._is_strained() and self._is_current(ready)
+
+    def _is_current(self, ready: Ready) -> bool:
+        site = self._site
+        return ready.is_current(site.bridge.turn_began(), site.wheel.now)
 
     def _is_strained(self) -> bool:
         """Whether there is more to a request than its answer: the server stops, or memory is short."""

@@ -21,15 +21,13 @@ from channelserver.server.common.late_tls import tcp
 from channelserver.server.http.events import EventFeed
 from channelserver.server.http.flow import Flow
 from channelserver.server.http.http1 import RequestHead
+from channelserver.server.http.ready import Field
 from channelserver.server.http.source import PIECE, FileSource, Source, WholeBody
 from channelserver.server.site import Site
 
 _log = Logger("channelserver.server.http")
 
 _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
-
-#: A field to send: name, value, and its line in a head.
-Field = tuple[bytes, bytes, bytes]
 
 #: Fields with names and values up to this many bytes each are cached. Cookies are usually longer.
 SHORT_VALUE = 48

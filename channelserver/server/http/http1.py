@@ -195,6 +195,15 @@ class RequestHead:
         self.keep_alive = True
         self.expects_continue = False
 
+    def again(self) -> RequestHead:
+        """Return the head of another request that is the same."""
+        head = RequestHead.__new__(RequestHead)
+        head.method, head.path, head.target, head.query_string = self.method, self.path, self.target, self.query_string
+        head.size, head.section, head.version = self.size, self.section, self.version
+        head.headers, head.fields, head.length = self.headers, self.fields, self.length
+        head.keep_alive, head.expects_continue = self.keep_alive, self.expects_continue
+        return head
+
     @property
     def weight(self) -> int:
         """About how many bytes of memory it takes, with the message that is made of it."""

@@ -13,6 +13,9 @@ from channelserver.layers.content import Content
 if TYPE_CHECKING:
     from channelserver.server.http.http1 import RequestHead
 
+#: A field to send: name, value, and its line in a head.
+Field = tuple[bytes, bytes, bytes]
+
 
 class Ready:
     """A complete answer with status 200.
@@ -20,13 +23,15 @@ class Ready:
     :param headers: its fields, without ``Date`` and ``Content-Length``; well-formed.
     """
 
-    __slots__ = ("_date", "_head", "_headers", "_message", "size")
+    __slots__ = ("_date", "_fields", "_fields_for", "_head", "_headers", "_message", "size")
 
     def __init__(self, headers: Sequence[list[bytes]], body: bytes) -> None:
         self.size = len(body)
         self._headers = [*headers, [b"Content-Length", b"%d" % len(body)]]
         self._head = b"HTTP/1.1 200 OK\r\n" + b"".join([b"%b: %b\r\n" % (name, value) for name, value in self._headers])
         self._date, self._message = b"", body  # the body is kept once, as the end of the latest message
+        self._fields_for: Sequence[object] = ()
+        self._fields: tuple[tuple[bytes, bytes], ...] = ()
 
     def is_current(self, turn: float, now: Callable[[], float]) -> bool:
         """Whether it is still the answer.
@@ -47,6 +52,21 @@ class Ready:
         if date is not self._date:
             self._date, self._message = date, b"%b%b\r\n%b" % (self._head, date, self._body())
         return self._message
+
+    def fields(self, *further: Field | None) -> tuple[tuple[bytes, bytes], ...]:
+        """Return the fields of the answer for a client of HTTP/2.
+
+        :param further: those that the file does not have, such as ``Date``; None: there is none.
+        """
+        if further != self._fields_for:
+            own = [(name.lower(), value) for name, value in self._headers]
+            others = [(field[0].lower(), field[1]) for field in further if field is not None]
+            self._fields_for, self._fields = further, ((b":status", b"200"), *own[:-1], *others, own[-1])
+        return self._fields
+
+    def body(self) -> memoryview:
+        """Return the content."""
+        return memoryview(self._message)[len(self._message) - self.size :]
 
     def reply(self) -> Content:
         """Return it as a reply, for any exchange."""

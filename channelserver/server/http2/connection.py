@@ -31,12 +31,13 @@ from channelserver.server.common.transport import Transport
 from channelserver.server.http.base import Connection
 from channelserver.server.http.dispatch import Dispatcher
 from channelserver.server.http.http1 import BadRequest, RequestHead
+from channelserver.server.http.ready import Ready, Served
 from channelserver.server.http2 import frames
 from channelserver.server.http2.frames import FrameReader, Violation, goaway
 from channelserver.server.http2.head import KnownFields, Malformed, check_trailers, read_head
 from channelserver.server.http2.kept import IDLE_BYTES, Kept
 from channelserver.server.http2.queue import HOLD, RequestQueue
-from channelserver.server.http2.state import MAX_TABLE, max_header_list, new_state
+from channelserver.server.http2.state import MAX_TABLE, Block, max_header_list, new_state
 from channelserver.server.http2.stream import Stream
 from channelserver.server.http2.uploads import LOOK_SECONDS, Uploads
 from channelserver.server.site import Site
@@ -47,8 +48,8 @@ _log = Logger("channelserver.server.http2")
 FLUSH = 64 * 1024
 #: Bytes written to a transport that is full, as answers to pings and the like; with more, nothing is read.
 BACKLOG = 64 * 1024
-#: Frames handled in one turn of the reactor; a request counts as several.
-FRAMES_A_TURN, FRAMES_A_REQUEST = 32, 8
+#: Frames handled in one turn of the reactor; a request counts as several, and as fewer if it is answered from memory.
+FRAMES_A_TURN, FRAMES_A_REQUEST, FRAMES_A_FILE = 32, 8, 2
 #: A request that the reactor answers by itself and nobody logs (health) counts as so many pings.
 QUIET_WEIGHT = 20
 
@@ -85,7 +86,7 @@ class HTTP2Connection(Connection):
         self.uploads = Uploads(self._h2)
         self._reading = True  # we read from the transport
         self._unfinished_turn = False  # whole frames wait for a later turn of the reactor
-        self._turn, self._frames_left = 0.0, 0  # when the turn began, and frames that may still be handled in it
+        self._turn, self._frames_left = 0.0, FRAMES_A_TURN  # when the turn began; frames left in it
         self._backlog = 0  # bytes written since the transport is full
         self._scheduled = False
         self._unflushed = 0
@@ -114,37 +115,23 @@ class HTTP2Connection(Connection):
         now = self.site.wheel.now()
         if not self._frames.unfinished:
             self._begun = now
-        self._scheduled = True  # what is to be sent is sent below
         turn = self.site.bridge.turn_began()
         # One read from the socket may bring hundreds of TLS records, each a call of this method.
         left = self._frames_left if turn == self._turn else FRAMES_A_TURN
+        if left <= 0:
+            self._frames.keep(data)
+            self._put_off()
+            self._read_on()
+            return
+        self._scheduled = True  # what is to be sent is sent below
         try:
             for kind, frame in self._frames.feed(data, now):
                 if kind != frames.CONTINUATION:
                     self._begun = now
-                if kind == frames.GOAWAY:
-                    self._leave()  # the client still waits for its answers; h2 would close the connection
-                    continue
-                if kind == frames.SETTINGS:
-                    frame = frames.known_settings(frame)
-                fields = self._h2.receive_request(frame) if kind == frames.HEADERS else None
-                if fields is not None:
-                    number = self._h2.highest_inbound_stream_id
-                    self._begin_request(number, fields, True)
-                    self._end_request(number)
-                else:
-                    happened = self._h2.receive_data(frame)
-                    for event in happened:
-                        handle = _HANDLERS.get(type(event))
-                        if handle is not None:
-                            handle(self, event)
-                    if not happened:
-                        self._frames.count_ignored(kind, frame, now)
+                left -= self._receive_frame(kind, frame, now)
                 if self._state in ("closing", "closed"):
                     return
-                left -= FRAMES_A_REQUEST if kind == frames.HEADERS else 1
                 if left <= 0:
-                    self._put_off()
                     break
         except Violation as violation:
             self._end(violation)
@@ -153,6 +140,8 @@ class HTTP2Connection(Connection):
             self.site.count_refusal("bad request", error, self.addresses()["client"])
             self._close()  # h2 has its GOAWAY ready
             return
+        if left <= 0 and self._frames.has_whole:
+            self._put_off()
         if self._frames.unfinished:
             self.site.wheel.add(self, self._finish_by())
             self.memory.unread = self._frames.kept
@@ -162,6 +151,46 @@ class HTTP2Connection(Connection):
         self._pump()
         if self._unfinished_turn or not self._reading:
             self._read_on()
+
+    def _receive_frame(self, kind: int, frame: bytes, now: float) -> int:
+        """Handle a frame; return as how many it counts."""
+        state = self._h2
+        if kind == frames.HEADERS:
+            block = state.receive_request(frame)
+            if block is not None:
+                number = state.highest_inbound_stream_id
+                if block.request is not None and self._serve(number, block.request):
+                    return FRAMES_A_FILE
+                state.open_stream(number)
+                self._begin_request(number, block.fields, True, block)
+                self._end_request(number)
+                return FRAMES_A_REQUEST
+        elif kind == frames.DATA:
+            part = state.receive_part(frame)
+            if part is not None:
+                number, data, ended = part
+                self._receive_part(number, data, len(data), ended)
+                if ended:
+                    self._end_request(number)
+                return 1
+        elif kind == frames.WINDOW_UPDATE:
+            opened = state.receive_window(frame)
+            if opened is not None:
+                self._window_opened(opened)
+                return 1
+        elif kind == frames.GOAWAY:
+            self._leave()  # the client still waits for its answers; h2 would close the connection
+            return 1
+        elif kind == frames.SETTINGS:
+            frame = frames.known_settings(frame)
+        happened = state.receive_data(frame)
+        for event in happened:
+            handle = _HANDLERS.get(type(event))
+            if handle is not None:
+                handle(self, event)
+        if not happened:
+            self._frames.count_ignored(kind, frame, now)
+        return FRAMES_A_REQUEST if kind == frames.HEADERS else 1
 
     def _put_off(self) -> None:
         """Handle further frames in a later turn."""
@@ -200,7 +229,9 @@ class HTTP2Connection(Connection):
     def _on_request(self, event: events.RequestReceived) -> None:
         self._begin_request(event.stream_id or 0, event.headers or (), event.stream_ended is not None)
 
-    def _begin_request(self, number: int, fields: Iterable[tuple[bytes, bytes]], ended: bool) -> None:
+    def _begin_request(
+        self, number: int, fields: Iterable[tuple[bytes, bytes]], ended: bool, block: Block | None = None
+    ) -> None:
         if self._state != "open":
             self._reset(number, frames.REFUSED_STREAM)
             self._frames.count_reset(self.site.wheel.now())
@@ -209,8 +240,14 @@ class HTTP2Connection(Connection):
         self._frames.count_request()
         options = self.site.options
         scheme = self.addresses()["scheme"].encode()
+        most = options.max_header_fields, options.max_header_bytes
         try:
-            head = read_head(fields, ended, scheme, options.max_header_fields, options.max_header_bytes, self._known)
+            if block is not None and block.request is not None:
+                head = block.request.head.again()
+            else:
+                head = read_head(fields, ended, scheme, *most, self._known)
+                if block is not None:
+                    block.request = _Request(head.again())
         except Malformed as error:
             self._break_rule(number, error)
             return
@@ -229,17 +266,48 @@ class HTTP2Connection(Connection):
             if head.expects_continue:
                 self._h2.send_headers(number, [(b":status", b"100")])
 
+    def _serve(self, number: int, request: _Request) -> bool:
+        """Answer a request that has come before from memory, if it can be done now; return whether it was."""
+        dispatcher, ready = self.dispatcher, request.ready
+        if self._state != "open" or self._paused or self._work or self.memory.full_until is not None:
+            return False
+        if ready is None or not dispatcher.still_ready(ready):
+            request.ready = ready = dispatcher.ready(request.head)
+            if ready is None:
+                return False
+            try:
+                request.client = dispatcher.admit(request.head.again(), self.addresses(), self.peer)["client"]
+            except BadRequest:
+                request.ready = None
+                return False
+        if not self._h2.send_ready(number, ready.fields(self.site.date_field(), self.hsts), ready.body()):
+            return False
+        self._last = number
+        self._frames.count_request()
+        self._frames.sent(ready.size)
+        if not self._streams:
+            self.set_deadline(self.site.options.keep_alive)
+        if self.site.access_log.wanted:
+            self.site.access_log.http(Served(request.head, request.client, ready.size), 0.0)
+        self._unflushed += ready.size
+        if self._unflushed >= FLUSH:
+            self._flush()
+        return True
+
     def _open(self, number: int, head: RequestHead) -> Stream:
         stream = self._streams[number] = Stream(self, number, head)
         return stream
 
     def _on_data(self, event: events.DataReceived) -> None:
-        size = event.flow_controlled_length or 0
+        size, ended = event.flow_controlled_length or 0, event.stream_ended is not None
+        self._receive_part(event.stream_id or 0, event.data or b"", size, ended)
+
+    def _receive_part(self, number: int, data: bytes, size: int, ended: bool) -> None:
         self.uploads.received(size)
-        stream = self._streams.get(event.stream_id or 0)
+        stream = self._streams.get(number)
         if stream is not None:
             try:
-                stream.receive(event.data or b"", size, event.stream_ended is not None)
+                stream.receive(data, size, ended)
             except BadRequest as error:
                 stream.refuse(error)
 
@@ -267,10 +335,12 @@ class HTTP2Connection(Connection):
         self._forget(event.stream_id or 0)
 
     def _on_window(self, event: events.WindowUpdated) -> None:
-        if event.stream_id:
-            stream = self._streams.get(event.stream_id)
-            if stream is not None and stream.waiting:
-                self.has_work(stream)
+        self._window_opened(event.stream_id or 0)
+
+    def _window_opened(self, number: int) -> None:
+        stream = self._streams.get(number)
+        if stream is not None and stream.waiting:
+            self.has_work(stream)
 
     def _on_settings(self, event: events.RemoteSettingsChanged) -> None:
         encoder = self._h2.encoder
@@ -554,6 +624,21 @@ class HTTP2Connection(Connection):
             self._reset(stream.number, frames.CANCEL)
             self._forget(stream.number)
             self._schedule()
+
+
+class _Request:
+    """A request of a connection that comes again and again, in the same block of header fields.
+
+    :param head: its head; each request gets a copy.
+    """
+
+    __slots__ = ("client", "head", "ready")
+
+    def __init__(self, head: RequestHead) -> None:
+        self.head = head
+        #: The answer, if it is in memory, and whom it is for.
+        self.ready: Ready | None = None
+        self.client: Any = None
 
 
 _HANDLERS: dict[type[events.Event], Callable[[HTTP2Connection, Any], None]] = {

@@ -16,7 +16,7 @@ from channelserver.server.common.bucket import Bucket
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 #: Types of frames (RFC 9113 section 6).
-DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x7, 0x9
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0x0, 0x1, 0x3, 0x4, 0x7, 0x8, 0x9
 #: As the type of the bytes before the first frame.
 BEGINNING = -1
 
@@ -91,6 +91,12 @@ class FrameReader:
     def kept(self) -> int:
         """Bytes of what the client has not finished."""
         return len(self._buffer) + max(0, self._block)
+
+    @property
+    def has_whole(self) -> bool:
+        """Whether there is a whole frame, or one that is too large."""
+        size = len(self._buffer)
+        return size >= 9 and not size - 9 < int.from_bytes(self._buffer[:3], "big") <= MAX_FRAME_BYTES
 
     def feed(self, data: bytes, now: float) -> Iterator[tuple[int, bytes]]:
         """Take the next bytes; yield whole frames, as (type, bytes). If it is closed early, the rest is kept.

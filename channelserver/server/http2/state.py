@@ -3,14 +3,16 @@
 Runs in the reactor thread; owns nothing.
 
 ``h2`` makes objects and events of each frame, which cost more than a Django view. So the frames of most requests
-(HEADERS without a body, and the answer) are read and written here, into the same state; ``h2`` has all others.
+(HEADERS without a body, DATA, WINDOW_UPDATE, and the answer) are read and written here, into the same state; ``h2`` has
+all others, and all those that break a rule.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from struct import Struct
+from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
@@ -18,6 +20,7 @@ from h2.settings import SettingCodes
 from h2.settings import Settings as HTTP2Settings
 from h2.stream import H2Stream, StreamClosedBy, StreamState
 from hpack import Decoder, Encoder, HeaderTuple, HPACKError, OversizedHeaderListError
+from hpack.table import HeaderTable
 from twisted.logger import Logger
 
 from channelserver.server.common.options import Settings
@@ -38,19 +41,34 @@ MAX_TABLE = 4096
 
 
 #: Blocks of header fields of which the contents are known: how many, and bytes in each.
-KNOWN_BLOCKS, KNOWN_BYTES = 16, 64
+KNOWN_BLOCKS, KNOWN_BYTES = 16, 128
 #: Streams that ended are forgotten when there are so many.
 TIDY = 16
+#: The largest window (RFC 9113 section 6.9.1).
+MAX_WINDOW = 2**31 - 1
 
 #: Length in 24 bits, type, flags, stream (RFC 9113 section 4.1).
 _frame_head = Struct(">BHBBI").pack
+#: States of streams on which the client still gets data.
+_SENDING = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE)
 #: A block whose fields are all in the tables (RFC 7541 section 6.1), at places below 127: it changes no table.
 _all_known = re.compile(rb"[\x81-\xfe]+").fullmatch
 
-#: Whether ``h2`` keeps what is to be sent where it is added to here; the name is a private one.
-_KNOWN = isinstance(getattr(H2Connection(), "_data_to_send", None), bytearray)
+#: Private names of ``h2`` that are used here.
+_PRIVATE = ("_closed_streams", "_data_to_send", "_inbound_flow_control_window_manager")
+_PRIVATE_OF_STREAM = ("_actual_content_length", "_expected_content_length", "_inbound_window_manager")
+
+
+def _is_known() -> bool:
+    connection, stream = H2Connection(), H2Stream(1, H2Configuration(client_side=False), 0, 0)
+    known = all(hasattr(connection, name) for name in _PRIVATE)
+    known = known and all(hasattr(stream, name) for name in _PRIVATE_OF_STREAM)
+    return known and isinstance(connection._data_to_send, bytearray)
+
+
+_KNOWN = _is_known()
 if not _KNOWN:
-    _log.warn("this version of h2 has no H2Connection._data_to_send: HTTP/2 costs more")
+    _log.warn("this version of h2 has other private names in H2Connection and H2Stream: HTTP/2 costs more")
 
 
 class _Encoder(Encoder):
@@ -72,22 +90,61 @@ class _Encoder(Encoder):
         return block
 
 
+class _Table(HeaderTable):
+    """A table of header fields that counts its changes."""
+
+    changes = 0
+
+    def add(self, name: bytes, value: bytes) -> None:
+        self.changes += 1
+        super().add(name, value)
+
+    @property
+    def maxsize(self) -> int:
+        return self._maxsize
+
+    @maxsize.setter
+    def maxsize(self, newmax: int) -> None:
+        self.changes += 1
+        HeaderTable.maxsize.__set__(self, newmax)  # type: ignore[attr-defined]
+
+
+class Block:
+    """A block of header fields that was unpacked."""
+
+    __slots__ = ("fields", "request")
+
+    def __init__(self, fields: list[HeaderTuple]) -> None:
+        self.fields = fields
+        #: What was made of them, for the next time that they come.
+        self.request: Any = None
+
+
 class _Decoder(Decoder):
     """Unpacks header fields; clients repeat the same ones."""
 
+    header_table: _Table
+
     def __init__(self, max_header_list: int) -> None:
         super().__init__(max_header_list)
-        self._blocks: dict[bytes, list[HeaderTuple]] = {}  # the same
+        self.header_table = _Table()
+        self._blocks: dict[bytes, Block] = {}  # right as long as the table does not change
+
+    def block(self, data: bytes) -> Block:
+        """Unpack a block, or find it."""
+        block = self._blocks.get(data)
+        if block is None:
+            changes = self.header_table.changes
+            block = Block(list(super().decode(data, raw=True)))
+            changed = self.header_table.changes != changes
+            if changed or len(self._blocks) >= KNOWN_BLOCKS:
+                self._blocks.clear()
+            if not changed and len(data) <= KNOWN_BYTES:
+                self._blocks[data] = block
+        return block
 
     def decode(self, data: bytes, raw: bool = True) -> list[HeaderTuple]:
-        fields = self._blocks.get(data)
-        if fields is None:
-            fields = list(super().decode(data, raw=True))
-            if len(self._blocks) >= KNOWN_BLOCKS or not _all_known(data):
-                self._blocks.clear()
-            elif len(data) <= KNOWN_BYTES:
-                self._blocks[data] = fields
-        return fields
+        return self.block(data).fields
 
 
 class State(H2Connection):
@@ -98,8 +155,9 @@ class State(H2Connection):
 
     decoder: _Decoder
 
-    def receive_request(self, frame: bytes) -> list[HeaderTuple] | None:
-        """Take a HEADERS frame that is a whole request; return its fields. None: ``receive_data`` must take the frame.
+    def receive_request(self, frame: bytes) -> Block | None:
+        """Take a HEADERS frame that is a whole request; return its fields. The stream is ``highest_inbound_stream_id``,
+        and :meth:`open_stream` or :meth:`send_ready` follows. None: ``receive_data`` must take the frame.
 
         :raises Violation: the fields cannot be unpacked.
         """
@@ -119,19 +177,81 @@ class State(H2Connection):
         ):
             return None
         try:
-            fields = self.decoder.decode(frame[begin:])
+            block = self.decoder.block(frame[begin:])
         except OversizedHeaderListError as error:
             raise Violation(str(error), frames.ENHANCE_YOUR_CALM) from error
         except (HPACKError, IndexError, TypeError, UnicodeDecodeError) as error:
             raise Violation(f"malformed block of header fields: {error}") from error
+        self.highest_inbound_stream_id = number
+        return block
+
+    def open_stream(self, number: int) -> None:
+        """Open the stream of a whole request."""
         stream = H2Stream(number, self.config, FIRST_WINDOW, self.remote_settings.initial_window_size)
         stream.max_outbound_frame_size = self.max_outbound_frame_size
         machine = stream.state_machine
         machine.state = StreamState.HALF_CLOSED_REMOTE
         machine.client, machine.headers_received = False, True
         self.streams[number] = stream
-        self.highest_inbound_stream_id = number
-        return fields
+
+    def send_ready(self, number: int, fields: Sequence[tuple[bytes, bytes]], body: memoryview) -> bool:
+        """Send a whole answer on a stream that is not open yet; return whether the windows have room for it."""
+        size = len(body)
+        if size > self.outbound_flow_control_window or size > self.remote_settings.initial_window_size:
+            return False
+        self._send_block(number, self.encoder.encode(fields), 0 if size else frames.END_STREAM)
+        for begin in range(0, size, frames.MAX_FRAME_BYTES):
+            end = begin + frames.MAX_FRAME_BYTES
+            self._frame(frames.DATA, frames.END_STREAM if end >= size else 0, number, body[begin:end])
+        self.outbound_flow_control_window -= size
+        self._closed_streams[number] = StreamClosedBy.SEND_END_STREAM
+        return True
+
+    def receive_part(self, frame: bytes) -> tuple[int, bytes, bool] | None:
+        """Take a DATA frame that keeps all rules; return stream, content and whether it ends the stream. None:
+        ``receive_data`` must take the frame.
+        """
+        flags, number, size = frame[4], int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF, len(frame) - 9
+        stream = self.streams.get(number)
+        if (
+            not _KNOWN
+            or stream is None
+            or flags & ~frames.END_STREAM
+            or stream.state_machine.state is not StreamState.OPEN
+            or self.state_machine.state is not ConnectionState.SERVER_OPEN
+        ):
+            return None
+        whole, window = self._inbound_flow_control_window_manager, stream._inbound_window_manager
+        expected, actual = stream._expected_content_length, stream._actual_content_length + size
+        if (
+            size > whole.current_window_size
+            or size > window.current_window_size
+            or (expected is not None and (actual > expected or (flags and actual != expected)))
+        ):
+            return None
+        whole.window_consumed(size)
+        window.window_consumed(size)
+        stream._actual_content_length = actual
+        if flags:
+            stream.state_machine.state = StreamState.HALF_CLOSED_REMOTE
+        return number, frame[9:], bool(flags)
+
+    def receive_window(self, frame: bytes) -> int | None:
+        """Take a WINDOW_UPDATE frame that keeps all rules; return its stream, or 0. None: ``receive_data`` must take
+        the frame.
+        """
+        if len(frame) != 13 or self.state_machine.state is not ConnectionState.SERVER_OPEN:
+            return None
+        number, increment = (int.from_bytes(frame[begin : begin + 4], "big") & 0x7FFFFFFF for begin in (5, 9))
+        owner: H2Connection | H2Stream | None = self
+        if number:
+            owner = self.streams.get(number)
+            if owner is None or owner.state_machine.state not in _SENDING:
+                return None
+        if not increment or owner is None or owner.outbound_flow_control_window + increment > MAX_WINDOW:
+            return None
+        owner.outbound_flow_control_window += increment
+        return number
 
     def send_head(self, number: int, fields: list[tuple[bytes, bytes]], ended: bool) -> None:
         """Send the head of an answer.
@@ -142,14 +262,17 @@ class State(H2Connection):
         if stream is None or stream.state_machine.headers_sent:
             self.send_headers(number, fields, end_stream=ended)
             return
-        block, kind, flags = self.encoder.encode(fields), frames.HEADERS, frames.END_STREAM if ended else 0
+        self._send_block(number, self.encoder.encode(fields), frames.END_STREAM if ended else 0)
+        stream.state_machine.headers_sent = True
+        if ended:
+            self._ended(stream)
+
+    def _send_block(self, number: int, block: bytes, flags: int) -> None:
+        kind = frames.HEADERS
         while len(block) > frames.MAX_FRAME_BYTES:
             self._frame(kind, flags, number, block[: frames.MAX_FRAME_BYTES])
             block, kind, flags = block[frames.MAX_FRAME_BYTES :], frames.CONTINUATION, 0
         self._frame(kind, flags | frames.END_HEADERS, number, block)
-        stream.state_machine.headers_sent = True
-        if ended:
-            self._ended(stream)
 
     def send_part(self, number: int, data: bytes | memoryview, ended: bool) -> None:
         """Send a part of an answer's body, as large as one frame and the windows allow.

@@ -168,6 +168,11 @@ class PostgreSQLTests(KillLoop):
         self.wait_until_done(2)
         self.assertEqual((self.rows(), self.effects()["long-begins"]), ({"done": 2}, 1))
         self.assertEqual(server.output.count("jobs wait"), 1)
+        self._database.stop()  # while nothing happens
+        wait_until(lambda: server.output.count("jobs wait") == 2, "the line in the log")
+        self._database.start()
+        wait_until(lambda: "effect" in self.manage("shell", "-c", code + "; print('effect')"), "the database")
+        self.wait_until_done(3)
         self.assertNotIn("Traceback", server.output)
 
     def test_clocks(self) -> None:

@@ -341,6 +341,22 @@ class OracleTests(StrictTestCase):
         side.receive(DataFrame(1, b"y", flags=("END_STREAM",)).serialize())
         self.assertEqual([message["body"] for message in side.messages], [b"x" * 300 + b"y"])
 
+    def test_known_blocks_are_bounded(self) -> None:
+        """What is remembered of a client's blocks has a limit, and is in the connection's account."""
+        side = Pair().sides[0]
+        side.receive(PREFACE + SettingsFrame(0, {}).serialize())
+        encoder, decoder = Encoder(), side.connection._h2.decoder
+        fields = [*PSEUDO, *[(b"x-%d" % number, b"x" * 20) for number in range(50)]]
+        for number in range(1, 41, 2):
+            block = encoder.encode([*fields, (b"x-49", b"x" * 20)][: 54 + number % 4 // 2 - number % 5])
+            side.receive(HeadersFrame(number, block, flags=("END_STREAM", "END_HEADERS")).serialize())
+            side.answer(*ANSWERS[0])
+            kept = sum(state.FIELD_BYTES * (len(each.fields) + 1) for each in decoder._blocks.values())
+            self.assertEqual(decoder.weight, kept)
+            self.assertLessEqual(kept, state.KNOWN_WEIGHT)
+            self.assertGreaterEqual(side.connection.kept(), kept)
+        self.assertGreater(kept, 0)
+
     def test_streams_end(self) -> None:
         """Of ended streams only a few are remembered."""
         side = Pair().sides[0]

@@ -142,11 +142,10 @@ class HTTP2Connection(Connection):
             return
         if left <= 0 and self._frames.has_whole:
             self._put_off()
+        self.memory.unread = self._h2.decoder.weight
         if self._frames.unfinished:
             self.site.wheel.add(self, self._finish_by())
-            self.memory.unread = self._frames.kept
-        else:
-            self.memory.unread = 0
+            self.memory.unread += self._frames.kept
         self._turn, self._frames_left = turn, left
         self._pump()
         if self._unfinished_turn or not self._reading:

@@ -27,7 +27,7 @@ class Kept:
 
     def __init__(self) -> None:
         self._entered = 0  # what the account knows of
-        #: Bytes of a frame, or a block of header fields, that is not complete.
+        #: Bytes of a frame, or a block of header fields, that is not complete, and of the blocks that are remembered.
         self.unread = 0
         #: Bytes of requests, until they are answered.
         self.requests = 0

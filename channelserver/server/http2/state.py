@@ -40,8 +40,10 @@ FIRST_WINDOW = BODY_IN_MESSAGE
 MAX_TABLE = 4096
 
 
-#: Blocks of header fields of which the contents are known: how many, and bytes in each.
-KNOWN_BLOCKS, KNOWN_BYTES = 16, 128
+#: Blocks of header fields of which the contents are known: how many, bytes in each, and bytes of all contents.
+KNOWN_BLOCKS, KNOWN_BYTES, KNOWN_WEIGHT = 16, 128, 32 * 1024
+#: Bytes that each field takes, with what is made of it. Its text is short, or the table has it.
+FIELD_BYTES = 256
 #: Streams that ended are forgotten when there are so many.
 TIDY = 16
 #: The largest window (RFC 9113 section 6.9.1).
@@ -129,6 +131,8 @@ class _Decoder(Decoder):
         super().__init__(max_header_list)
         self.header_table = _Table()
         self._blocks: dict[bytes, Block] = {}  # right as long as the table does not change
+        #: Bytes of the known blocks.
+        self.weight = 0
 
     def block(self, data: bytes) -> Block:
         """Unpack a block, or find it."""
@@ -136,11 +140,13 @@ class _Decoder(Decoder):
         if block is None:
             changes = self.header_table.changes
             block = Block(list(super().decode(data, raw=True)))
-            changed = self.header_table.changes != changes
-            if changed or len(self._blocks) >= KNOWN_BLOCKS:
+            changed, weight = self.header_table.changes != changes, FIELD_BYTES * (len(block.fields) + 1)
+            if changed or len(self._blocks) >= KNOWN_BLOCKS or self.weight + weight > KNOWN_WEIGHT:
                 self._blocks.clear()
-            if not changed and len(data) <= KNOWN_BYTES:
+                self.weight = 0
+            if not changed and len(data) <= KNOWN_BYTES and weight <= KNOWN_WEIGHT:
                 self._blocks[data] = block
+                self.weight += weight
         return block
 
     def decode(self, data: bytes, raw: bool = True) -> list[HeaderTuple]:

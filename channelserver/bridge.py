@@ -32,7 +32,7 @@ HEAVY, PATIENCE = 1024 * 1024, 2.0
 #: A post of so many bytes counts for its own thread only: a page of megabytes holds up nobody's small answer.
 LARGE = 64 * 1024
 #: Seconds after which the rest of a batch waits for the reactor's next iteration.
-TURN = 0.01
+TURN = 0.005
 #: Seconds for which the event loop, which has more to do, may put off waking the reactor.
 DEFERRED = 0.002
 

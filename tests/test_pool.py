@@ -15,12 +15,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from channelserver.layers.costs import UNKNOWN
 from channelserver.layers.losses import DropCounter
 from channelserver.layers.queues import Delivery, WorkQueues
 from channelserver.layers.throttled_log import ThrottledLog
 from channelserver.workers import parking, threads, waking
 from channelserver.workers import pool as pool_module
-from channelserver.workers.pool import WorkerPool
+from channelserver.workers.pool import NOTED, WorkerPool
 from channelserver.workers.waking import FEWEST_TO_KEEP, KEEP_ONE_OF
 from tests.fakes import PATIENCE, StrictTestCase
 
@@ -204,6 +205,18 @@ class QuickTests(PoolTestCase):
         costs.quick_until = 0.0
         self.until(lambda: self.run_timer() or len(jobs.begun) == 3)
         jobs.release()
+
+    def test_noted(self) -> None:
+        """Of two paths that are asked for in turn each is noted."""
+        self.set_patience(FOR_EVER)
+        jobs = Jobs(self.queues)
+        self.make(jobs.consume, 1)
+        self.until_parked(1)
+        for number in range(2 * NOTED):
+            self.put_path(number, f"/{number % 2}/")
+            self.until(lambda: self.run_timer() or len(jobs.ended) > number)  # noqa: B023
+        for path in ("/0/", "/1/"):
+            self.until(lambda: self.queues.threads.costs.level("a", path) != UNKNOWN)  # noqa: B023
 
     def test_nobody_is_quick(self) -> None:
         """Without quick messages all threads are for slow ones."""

@@ -30,8 +30,9 @@ from channelserver.workers.worker_thread import WorkerThread, current
 
 logger = logging.getLogger("channelserver.workers")
 
-#: Of so many quick messages one is noted, as long as no threads compete.
-NOTED = 16
+#: Of so many quick messages one is noted, as long as no threads compete: a prime number, so that of paths that are
+#: asked for in turn each is noted.
+NOTED = 17
 #: A pool whose threads have all been on one job for so many seconds makes no progress.
 STALLED_SECONDS = 1.0
 

@@ -20,7 +20,7 @@ from channelserver.layers.turns import address_key
 _log = Logger("channelserver.server.continuations")
 
 #: Seconds of a turn of the reactor.
-SLICE = 0.005
+SLICE = 0.002
 #: More bytes than this, which a client has sent at once, are such work if the turn is long already.
 BULK = 8 * 1024
 

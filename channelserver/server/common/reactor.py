@@ -36,7 +36,7 @@ _PRIVATE = ("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable"
 #: Seconds of handling events after which what waits for the end of the turn is called in between.
 LONG = 0.001
 #: Seconds of handling events after which the turn ends: what threads have posted, and timers, come before the rest.
-TURN = 0.03
+TURN = 0.02
 #: Seconds at most between two looks at what threads have posted.
 LOOK = 0.001
 

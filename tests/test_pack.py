@@ -252,7 +252,7 @@ class PlaceTests(PackedTestCase):
             self.environment["PACKED_DIR"] = str(self.folder / "cache")
             done = self.run_file("check")
             self.assertEqual(done.returncode, 1)
-            self.assertIn("incomplete", done.stderr)
+            self.assertEqual(done.stderr, "chat: the file is incomplete or damaged; copy it here once more\n")
             self.assertEqual(list((self.folder / "cache").iterdir()), [])
 
     def test_strangers_folder(self) -> None:

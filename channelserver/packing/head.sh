@@ -43,7 +43,11 @@ unpack() {
         rm -rf -- "$draft"
         case $message in
         *[Nn]o\ space*) problem="there is no space left in $1" ;;
-        *) problem="the file is incomplete or damaged; copy it here once more" ;;
+        *)
+            # Then another place does not help.
+            tail -c +"$skip" -- "$file" | gzip -t 2>/dev/null || fail "the file is incomplete or damaged; copy it here once more"
+            problem="it cannot be unpacked into $1: $message"
+            ;;
         esac
         return 1
     fi

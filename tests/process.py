@@ -230,6 +230,13 @@ def environment(**variables: str) -> dict[str, str]:
     return {**usual, "PYTHONPATH": str(ROOT), **variables}
 
 
+#: The folders of projects that have tables; and the databases with nothing but these, by the code of the project.
+_with_tables: set[Path] = set()
+_databases: dict[tuple[Any, ...], bytes] = {}
+#: What differs in the settings of the same project: where Redis listens.
+_REDIS = re.compile(rb"redis://127\.0\.0\.1:\d+")
+
+
 class ServerTestCase(SynchronousTestCase):
     """Tests on a running server."""
 
@@ -252,7 +259,7 @@ class ServerTestCase(SynchronousTestCase):
             with open(self.folder / "settings.py", "a") as stream:
                 stream.write(textwrap.dedent(self.extra_settings))
         if self.migrate:
-            self.manage("migrate", "--verbosity", "0")
+            self.make_tables()
 
     def write(self, files: dict[str, str]) -> None:
         """Write files of the project."""
@@ -306,6 +313,27 @@ class ServerTestCase(SynchronousTestCase):
         if done.returncode:
             raise AssertionError(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout + (done.stderr if stderr else "")
+
+    def make_tables(self, *arguments: str) -> None:
+        """Make the tables of the project, once; copy them from an earlier project that had the same files.
+
+        :param arguments: of ``migrate``.
+        """
+        if self.folder in _with_tables:
+            return
+        _with_tables.add(self.folder)
+        database = self.folder / "db.sqlite3"
+        code = sorted((str(path), path.read_bytes()) for path in self.folder.rglob("*.py"))
+        own = f"{self.folder}/"
+        key = arguments, *((name.removeprefix(own), _REDIS.sub(b"", data)) for name, data in code)
+        if key in _databases and not database.exists():
+            draft = database.with_suffix(".draft")
+            draft.write_bytes(_databases[key])
+            draft.rename(database)  # a server may run already
+            return
+        self.manage("migrate", *arguments, "--verbosity", "0")
+        if database.exists():
+            _databases[key] = database.read_bytes()
 
     _failed = False
 

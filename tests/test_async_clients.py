@@ -294,7 +294,7 @@ class ChurnTests(ServerTestCase):
     def test_nothing_is_left(self) -> None:
         """Threads and descriptors are as before; no view, stream or membership is left, and nothing is logged."""
         (self.folder / "large.bin").write_bytes(LARGE)
-        self.manage("migrate", "-v0")
+        self.make_tables()
         server = self.start("--threads", "4", "--access-log", "", "--max-streams", "100")
         rng = random.Random(20)
         ways = [

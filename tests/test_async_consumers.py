@@ -18,7 +18,7 @@ class ConsumerTests(ServerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.manage("migrate", "-v0")
+        self.make_tables()
 
     def serve(self) -> Server:
         """Start the server."""
@@ -159,7 +159,7 @@ class WaitingTests(ServerTestCase):
 
     def test_consumers(self) -> None:
         """Four consumers wait; the next message of their sockets waits for them, another socket's does not."""
-        self.manage("migrate", "-v0")
+        self.make_tables()
         server = self.serve()
         with ExitStack() as stack:
             sockets = [stack.enter_context(server.connect("/x/")) for _ in range(4)]

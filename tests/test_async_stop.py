@@ -67,7 +67,7 @@ class StopTests(StopTestCase):
 
     def test_everything_waits(self) -> None:
         """It ends with status 0 soon after the drain timeout; streams end at once and properly, views are cancelled."""
-        self.manage("migrate", "-v0")
+        self.make_tables()
         server = self.serve("--drain-timeout", "2")
         streams = self.occupy(server)
         began = time.monotonic()
@@ -129,7 +129,7 @@ class RunserverTests(StopTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.manage("migrate", "-v0")
+        self.make_tables()
 
     def serve(self) -> Server:
         """Start it with its reloader."""

@@ -38,7 +38,7 @@ class ViewTests(SharedServerTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.manage("migrate", "-v0")
+        self.make_tables()
 
     def test_where(self) -> None:
         """Coroutines run on the event loop, functions in worker threads."""
@@ -208,7 +208,7 @@ class WaitingTests(ServerTestCase):
 
     def test_connections_of_streams(self) -> None:
         """Streams of rows hold one database connection each, so the cap bounds these, too; none stays open."""
-        self.manage("migrate", "-v0")
+        self.make_tables()
         self.manage(
             "shell", "-c",
             "from django.contrib.auth.models import User\n[User.objects.create(username=f'user{n}') for n in range(3)]",

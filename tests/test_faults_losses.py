@@ -224,7 +224,7 @@ class SqliteTests(LossesTestCase):
 
     def test_sessions(self) -> None:
         """With the documented settings, concurrent saves of the same sessions in two processes all succeed."""
-        self.manage("migrate", "-v", "0")
+        self.make_tables()
         code = (
             "import threading\n"
             "from channelserver.sessions import session_for_reply_channel\n"

@@ -35,7 +35,7 @@ class JobsTestCase(ServerTestCase):
     def setUp(self) -> None:
         super().setUp()
         (self.folder / "effects.txt").touch()
-        self.manage("migrate", "--run-syncdb", "--verbosity", "0")
+        self.make_tables("--run-syncdb")
 
     def effects(self) -> Counter[str]:
         """How often each thing has happened."""

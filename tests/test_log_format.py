@@ -95,7 +95,7 @@ class ServedTests(ServerTestCase):
         """Of a busy while in two processes, with all sorts of errors: each line parses and has the five keys."""
         with (self.folder / "settings.py").open("a") as stream:
             stream.write(JOBS)
-        self.manage("migrate", "--verbosity", "0")
+        self.make_tables()
         server = self.run_process(
             self.command("serve", "--port", "0", "--processes", "2", "--log-format", "json", "--max-body-bytes", "10"),
             PYTHONWARNINGS="default",

@@ -8,7 +8,9 @@ from typing import Any
 from twisted.internet import defer, task
 from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.server.acme.challenges import Tokens
 from channelserver.server.acme.on_demand import NO_SECONDS, REMEMBERED, OnDemand
+from channelserver.server.acme.served import Served
 from channelserver.server.tls.contexts import Contexts
 from tests.test_acme_server import AcmeTestCase
 from tests.test_acme_service import ServiceTestCase
@@ -128,6 +130,10 @@ class BudgetTests(ServiceTestCase):
             found.append((yield defer.Deferred.fromCoroutine(service.demand(f"n{number}.test"))))
         self.assertEqual(found, [True] * 4 + [False] * 6)
         self.assertEqual(self.pebble.count("Added order"), 6)
+        restarted = self.service("a.test")
+        restarted.startService()
+        self.assertFalse((yield defer.Deferred.fromCoroutine(restarted.demand("n8.test"))))
+        restarted.stopService()
         self.clock.advance(3601)
         self.assertTrue((yield defer.Deferred.fromCoroutine(service.demand("n9.test"))))
         again = self.service("a.test")
@@ -137,19 +143,25 @@ class BudgetTests(ServiceTestCase):
 
     @defer.inlineCallbacks
     def test_renewal_is_allowed(self) -> Any:
-        """Before a renewal the project is asked again; after a no the certificate is dropped."""
+        """Before a renewal the project is asked again; after a no the certificate is dropped, in all processes."""
         service = self.service("a.test")
         service.startService()
         asked: list[str] = []
         service.allow = lambda name, peer: defer.succeed(asked.append(name) or name == "yes.test")  # type: ignore[func-returns-value]
+        sibling = Served(Contexts((b"http/1.1",)), Tokens(), service._served.store, [("a.test",)])
+        service.tell = lambda: sibling.apply(service._served.state())
         yield self.settled(service)
         for name in ("yes.test", "no.test"):
             self.assertTrue((yield defer.Deferred.fromCoroutine(service.demand(name))))
+            self.assertTrue(sibling.contexts.serves(name))
         self.clock.advance(65 * 86_400)
         yield self.settled(service)
         self.assertEqual(asked, ["yes.test", "no.test"])
         self.assertEqual([each.names for each in service.certificates], [("a.test",), ("yes.test",)])
-        self.assertFalse(service._served.contexts.serves("no.test"))
+        for served in (service._served, sibling):
+            self.assertEqual(
+                [served.contexts.serves(f"{name}.test") for name in ("a", "yes", "no")], [True, True, False]
+            )
         self.assertEqual(self.pebble.count("Added order"), 5)
 
 

@@ -37,12 +37,14 @@ DEAD = "dead.test does not lead to this server"
 class _Answers(resource.Resource):
     isLeaf = True
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, case: ServiceTestCase) -> None:
         super().__init__()
-        self.tokens = tokens
+        self.case = case
 
-    def render_GET(self, request: Any) -> bytes:
-        return self.tokens.open.get(request.path.decode()[len(FOLDER) :], "?").encode()
+    def render_GET(self, request: Any) -> Any:
+        if not self.case.answering:
+            return server.NOT_DONE_YET
+        return self.case.tokens.open.get(request.path.decode()[len(FOLDER) :], "?").encode()
 
 
 class FakeAgent:
@@ -102,7 +104,8 @@ class ServiceTestCase(TestCase):
         self.folder = tempfile.mkdtemp(prefix="channelserver-acme-")
         self.addCleanup(shutil.rmtree, self.folder)
         self.tokens = Tokens()
-        port = reactor.listenTCP(self.pebble.http_port, server.Site(_Answers(self.tokens)), interface="127.0.0.1")
+        self.answering = True  # or requests for challenges wait
+        port = reactor.listenTCP(self.pebble.http_port, server.Site(_Answers(self)), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         self.clock = task.Clock()
         self.clock.rightNow = time.time()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 from typing import Any
 
-from twisted.internet import defer
+from twisted.internet import defer, reactor, task
 
 from channelserver.layers import ChannelFull
 from channelserver.server.acme.service import Certificates
@@ -134,3 +135,79 @@ class SharingTests(ServiceTestCase):
         yield self.both(hosts, 700, 100)
         self.assertIn("certificate:ca:a.test", self.vault.values)
         self.assertEqual(self.pebble.count("Added order"), 1)
+
+    @defer.inlineCallbacks
+    def test_lease_is_lost_to_another(self) -> Any:
+        """Redis has lost the lease, and another host has it: the order stops, and nothing of it is stored."""
+        host = yield self.stuck()
+        self.vault.leases["certificate:ca:a.test"] = "another", self.clock.seconds() + 600
+        self.vault.values["certificate:ca:a.test"] = other = {"record": {"order": "", "reason": "another's"}}
+        self.clock.advance(20)
+        yield self.settled(host)
+        certificate = host.certificates[0]
+        self.assertEqual((certificate.state, certificate.failures, host.failed), ("absent", 0, 0))
+        yield self.both([host], 4, 2)
+        self.assertEqual(self.vault.values["certificate:ca:a.test"], other)
+        self.assertEqual((certificate.order, certificate.reason), ("", "another's"))
+        self.assertEqual(self.tokens.open, {})
+        self.answering = True
+        self.vault.leases.clear()
+        yield self.both([host], 40, 2)
+        self.assertEqual(certificate.state, "valid")
+
+    @defer.inlineCallbacks
+    def test_lease_cannot_be_extended(self) -> Any:
+        """Without Redis an order stops before others may take its lease; with it again it goes on."""
+        host = yield self.stuck()
+        self.vault.is_up = False
+        for _ in range(49):
+            self.clock.advance(1)
+            yield task.deferLater(reactor, 0.01)  # the authority answers
+        self.assertTrue(host.certificates[0].working)
+        self.clock.advance(1)
+        yield self.settled(host)
+        self.assertEqual((host.certificates[0].working, host.failed), (False, 0))
+        self.assertEqual(len(list(Path(self.folder).rglob("*.crt"))), 0)
+        self.vault.is_up = self.answering = True
+        yield self.both([host], 60, 2)
+        self.assertEqual(host.certificates[0].state, "valid")
+        self.assertEqual(self.pebble.count("Issued certificate serial"), 1)
+        # Twisted's timer of a connection that was cut off before it was made.
+        while any(call.getTime() - reactor.seconds() < 0.3 for call in reactor.getDelayedCalls()):
+            yield task.deferLater(reactor, 0.01)
+
+    @defer.inlineCallbacks
+    def stuck(self) -> Any:
+        """Start a host, and return it in the midst of an order: the authority waits for the answer to a challenge."""
+        self.answering = False
+        host = self.host(1)
+        while not self.tokens.open or not host.certificates[0].order:
+            yield task.deferLater(reactor, 0.01)
+        self.assertTrue(host.certificates[0].working)
+        return host
+
+    @defer.inlineCallbacks
+    def test_orders_on_demand(self) -> Any:
+        """Five an hour and one at a time, of all hosts together; what another one has ordered costs nothing."""
+        hosts = [self.host(1), self.host(2)]
+        for host in hosts:
+            yield self.settled(host)
+        yield self.both(hosts, 4, 2)
+
+        def demand(number: int, name: str) -> Any:
+            return defer.Deferred.fromCoroutine(hosts[number].demand(name))
+
+        found = yield defer.gatherResults([demand(0, "n0.test"), demand(1, "n1.test")])
+        self.assertEqual(found, [True, False])
+        found = []
+        for number in range(1, 10):
+            found.append((yield demand(number % 2, f"n{number}.test")))
+        self.assertEqual(found, [True] * 4 + [False] * 5)
+        self.assertTrue((yield demand(1, "n0.test")))
+        self.assertTrue((yield demand(0, "n1.test")))
+        self.assertEqual(self.pebble.count("Added order"), 6)
+        self.assertEqual([name for name in self.vault.leases if not name[-1].isdigit()], [])
+        yield self.both(hosts, 3602, 1801)
+        self.assertTrue((yield demand(0, "n9.test")))
+        self.vault.is_up = False
+        self.assertFalse((yield demand(0, "n10.test")))

@@ -59,6 +59,11 @@ class Certificate:
         return ", ".join(self.names)
 
     @property
+    def lasts(self) -> bool:
+        """Whether there is one that has not expired."""
+        return self.pair is not None and self.pair.ends > self._now()
+
+    @property
     def failures(self) -> int:
         """How many tries in a row have failed."""
         return int(self._number("failures"))

@@ -14,7 +14,7 @@ from typing import Any
 import josepy
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import ssl
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
@@ -204,11 +204,22 @@ class Client:
         if body is not None:
             headers.setRawHeaders("Content-Type", ["application/jose+json"])
         producer = None if body is None else _Body(body)
+        late: Any = None
         try:
-            asked = self._agent.request(method, url.encode("ascii"), headers, producer)
-            answer: Answer = await asked.addCallback(_read).addTimeout(ANSWER_SECONDS, self.clock)
+            asked = self._agent.request(method, url.encode("ascii"), headers, producer).addCallback(_read)
+            late = self.clock.callLater(ANSWER_SECONDS, asked.cancel)
+            answer: Answer = await asked
         except Exception as error:
-            raise Unreachable(f"the certificate authority at {url} does not answer: {_why(error)}") from error
+            reason = _reason(error)
+            if isinstance(reason, CancelledError):
+                if late.active():
+                    raise reason from error  # the order is stopped
+                reason = TimeoutError(f"not in {ANSWER_SECONDS:g} s")
+            text = str(reason) or type(reason).__name__
+            raise Unreachable(f"the certificate authority at {url} does not answer: {text}") from error
+        finally:
+            if late is not None and late.active():
+                late.cancel()
         answer.retry_after = retry_after(answer.header("Retry-After"), self._now())
         nonce = answer.header("Replay-Nonce")
         if nonce:
@@ -273,11 +284,9 @@ def _signed(protected: dict[str, Any], content: object, sign: Callable[[bytes], 
     return {"protected": head.decode(), "payload": payload.decode(), "signature": signature.decode()}
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> Exception:
     reasons = getattr(error, "reasons", None)  # of twisted.web: a list of failures
-    if reasons:
-        error = reasons[0].value
-    return str(error) or type(error).__name__
+    return reasons[0].value if reasons else error
 
 
 @implementer(IBodyProducer)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from zlib import crc32
 
+#: Orders in an hour for names that are not configured.
+DEMANDS_AN_HOUR = 5
+
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 
 #: Seconds until the next try, after so many failures; then always the last of them.

@@ -88,6 +88,9 @@ class Served:
             if self._alpn.get(name) != list(pair):
                 self.contexts.challenge(name, *pair)
         self._alpn = {name: list(pair) for name, pair in state["alpn"].items()}
-        for names, serial in state["serials"]:
-            if self._serials.get(tuple(names)) != serial:
+        serials = {tuple(names): serial for names, serial in state["serials"]}
+        for names in self._serials.keys() - serials.keys() - set(self.wanted):
+            self.drop(names)  # the project does not allow it any more
+        for names, serial in serials.items():
+            if self._serials.get(names) != serial:
                 self.load(names)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from twisted.application import service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -28,7 +28,7 @@ from channelserver.server.acme.certificate import Certificate
 from channelserver.server.acme.challenges import HTTP_01, TLS_ALPN_01
 from channelserver.server.acme.client import AcmeError
 from channelserver.server.acme.order import ChallengeFailed
-from channelserver.server.acme.renewal import next_try
+from channelserver.server.acme.renewal import DEMANDS_AN_HOUR, next_try
 from channelserver.server.acme.self_check import unreachable
 from channelserver.server.acme.served import Served
 from channelserver.server.acme.sharing import Sharing
@@ -41,8 +41,6 @@ _log = Logger("channelserver.server.acme")
 LOOK_SECONDS = 600.0
 #: Orders in a minute, of all certificates together.
 ORDERS_A_MINUTE = 10
-#: Orders in an hour for names that are not configured.
-DEMANDS_AN_HOUR = 5
 #: Seconds for which the same failure of a certificate is not logged again.
 QUIET_SECONDS = 3600.0
 #: How many failures of the self-check keep the server from ordering: some routers do not let a machine reach itself by
@@ -104,7 +102,6 @@ class Certificates(service.Service):
         self.issued = self.failed = 0
         #: Asks the project whether a name that is not configured may have a certificate.
         self.allow: Callable[[str, str | None], Deferred[bool]] = lambda name, peer: succeed(False)
-        self._demands: list[float] = []
         self._demanded = False
         #: Called with the names and the new certificate when one is there.
         self.on_renewed: Callable[[tuple[str, ...], Pair], object] = lambda names, pair: None
@@ -222,30 +219,36 @@ class Certificates(service.Service):
     async def demand(self, name: str) -> bool:
         """Have a certificate for a name that is not configured; return whether there is one.
 
-        It is stored, or ordered now: one at a time, and :data:`DEMANDS_AN_HOUR`.
+        It is stored, or ordered now: one at a time, and :data:`DEMANDS_AN_HOUR` of all processes and hosts together.
         """
         certificate = next((each for each in self.certificates if each.names == (name,)), None)
         if certificate is None:
             certificate = Certificate((name,), self._served.store, self._now)
             self._load(certificate)
-        if certificate.pair is not None and certificate.pair.ends > self._now():
+        if not certificate.lasts and self._sharing is not None:
+            await self._run(self._learn(certificate, self._sharing), certificate)
+        if not certificate.lasts:
+            if self._demanded or certificate.working or certificate.due()[0] > self._now():
+                return False
+            self._demanded = True
+            try:
+                if self._may_order() and self.running and await self._may_demand():
+                    await self._begin(certificate)
+            finally:
+                self._demanded = False
+                if self._sharing is not None:
+                    await self._sharing.demanded()
+        if certificate.lasts:
             self._keep(certificate)
-            return True
-        now = self._now()
-        self._demands = [when for when in self._demands if when > now - 3600.0]
-        if self._demanded or len(self._demands) >= DEMANDS_AN_HOUR or not self._may_order() or not self.running:
+        return certificate.lasts
+
+    async def _may_demand(self) -> bool:
+        """Whether one more order on demand may be made this hour; if so, it counts. A restart changes nothing."""
+        now, store = self._now(), self._served.store
+        times = [when for when in store.demands() if now - 3600.0 < when <= now]
+        if len(times) >= DEMANDS_AN_HOUR or (self._sharing is not None and not await self._sharing.may_demand()):
             return False
-        if certificate.working or certificate.due()[0] > now:
-            return False
-        self._demands.append(now)
-        self._demanded = True
-        try:
-            await self._begin(certificate)
-        finally:
-            self._demanded = False
-        if certificate.pair is None or certificate.pair.ends <= self._now():
-            return False
-        self._keep(certificate)
+        store.keep_demands([*times, now])
         return True
 
     async def _still_allowed(self, certificate: Certificate) -> bool:
@@ -257,6 +260,7 @@ class Certificates(service.Service):
         if not allowed:
             self.certificates.remove(certificate)
             self._served.drop(certificate.names)
+            self.tell()
             _log.info("certificate for {names}: ACME_ALLOW says no, so it is dropped", names=certificate.label)
         return allowed
 
@@ -293,8 +297,15 @@ class Certificates(service.Service):
             if not held:
                 certificate.postpone(_until_others(certificate))
             elif certificate.due()[0] <= self._now():
-                await self._renew(certificate)
-                await sharing.share(certificate)
+                order = Deferred.fromCoroutine(self._renew(certificate))
+                sharing.when_lost(certificate, order.cancel)
+                await order
+                if sharing.holds(certificate):
+                    await sharing.share(certificate)
+        except CancelledError:
+            if sharing.holds(certificate):
+                raise
+            certificate.postpone(_until_others(certificate))
         except ChannelFull as error:
             certificate.postpone(_until_others(certificate))
             reason = f"other hosts cannot be asked who orders it: {error}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -22,14 +23,16 @@ from channelserver.layers.vault import Vault
 from channelserver.server.acme.certificate import Certificate
 from channelserver.server.acme.challenges import HTTP_01, key_pem
 from channelserver.server.acme.client import pause
+from channelserver.server.acme.renewal import DEMANDS_AN_HOUR
 from channelserver.server.acme.served import Served
 from channelserver.server.acme.store import Store, read_pair
 from channelserver.server.common.bucket import Bucket
 
 _log = Logger("channelserver.server.acme")
 
-#: Seconds for which a lease lasts, and after which it is extended.
-LEASE_SECONDS, EXTEND_SECONDS = 60.0, 20.0
+#: Seconds for which a lease lasts, after which it is extended, and after which it counts as lost without an extension:
+#: before it ends in Redis.
+LEASE_SECONDS, EXTEND_SECONDS, LOST_SECONDS = 60.0, 20.0, 50.0
 #: Seconds for which an open challenge, and a certificate, are kept for other hosts.
 CHALLENGE_SECONDS, CERTIFICATE_SECONDS = 600.0, 400 * 86_400.0
 #: Questions of other hosts a second, and in a burst: whoever asks for unknown challenges costs them no more.
@@ -50,7 +53,7 @@ class Sharing:
         self._authority = authority
         self._clock = clock
         self._owner = secrets.token_urlsafe(16)
-        self._extending: dict[str, Any] = {}
+        self._leases: dict[str, _Lease] = {}
 
     def _name(self, certificate: Certificate) -> str:
         return f"certificate:{self._authority}:{'+'.join(certificate.names)}"
@@ -62,23 +65,54 @@ class Sharing:
 
         :raises ChannelFull: the others cannot be reached.
         """
-        name = self._name(certificate)
+        return await self._hold(self._name(certificate))
+
+    async def _hold(self, name: str) -> bool:
         await self._vault.ready()
+        asked = self._clock.seconds()
         held = await self._vault.lease(name, self._owner, LEASE_SECONDS)
         if held:
-            self._extending[name] = self._clock.callLater(EXTEND_SECONDS, self._extend, name)
+            self._leases[name] = _Lease(asked, self._clock.callLater(EXTEND_SECONDS, self._extend, name))
         return held
 
     def _extend(self, name: str) -> None:
-        self._extending[name] = self._clock.callLater(EXTEND_SECONDS, self._extend, name)
-        _in_background(self._vault.lease(name, self._owner, LEASE_SECONDS))
+        lease = self._leases[name]
+        seconds = min(EXTEND_SECONDS, lease.extended + LOST_SECONDS - self._clock.seconds())
+        if seconds <= 0.0:
+            self._lose(name)
+            return
+        lease.timer = self._clock.callLater(seconds, self._extend, name)
+        _in_background(self._try_to_extend(name, lease))
+
+    async def _try_to_extend(self, name: str, lease: _Lease) -> None:
+        asked = self._clock.seconds()
+        held = await self._vault.lease(name, self._owner, LEASE_SECONDS)
+        if held:
+            lease.extended = asked
+        elif self._leases.get(name) is lease:  # Redis has lost it, and another host has it
+            lease.timer.cancel()
+            self._lose(name)
+
+    def _lose(self, name: str) -> None:
+        _log.warn("the lease {name} is lost: another host may order now", name=name)
+        self._leases.pop(name).when_lost()
+
+    def holds(self, certificate: Certificate) -> bool:
+        """Whether no other host may order it now."""
+        return self._name(certificate) in self._leases
+
+    def when_lost(self, certificate: Certificate, stop: Callable[[], object]) -> None:
+        """Call `stop` when other hosts may order a certificate that this one is ordering."""
+        self._leases[self._name(certificate)].when_lost = stop
 
     async def release(self, certificate: Certificate) -> None:
         """Let other hosts order it."""
-        name = self._name(certificate)
-        extending = self._extending.pop(name, None)
-        if extending is not None:
-            extending.cancel()
+        await self._release(self._name(certificate))
+
+    async def _release(self, name: str) -> None:
+        lease = self._leases.pop(name, None)
+        if lease is not None:
+            lease.timer.cancel()
         try:
             await self._vault.release(name, self._owner)
         except ChannelFull:
@@ -86,10 +120,37 @@ class Sharing:
 
     def stop(self) -> None:
         """Give all leases back."""
-        for name, extending in self._extending.items():
-            extending.cancel()
+        for name, lease in self._leases.items():
+            lease.timer.cancel()
             _in_background(self._vault.release(name, self._owner))
-        self._extending.clear()
+        self._leases.clear()
+
+    # -- on demand -----------------------------------------------------------------------------------------------------
+
+    async def may_demand(self) -> bool:
+        """Whether all hosts together have not used up :data:`DEMANDS_AN_HOUR`, and none is on such an order; if so,
+        this counts as one. Call :meth:`demanded` at its end.
+
+        Each of the orders is a lease of an hour that nobody gives back.
+        """
+        try:
+            if not await self._hold(self._demand):
+                return False
+            for number in range(DEMANDS_AN_HOUR):
+                if await self._vault.lease(f"{self._demand}:{number}", secrets.token_urlsafe(16), 3600.0):
+                    return True
+        except ChannelFull:
+            pass
+        await self.demanded()
+        return False
+
+    async def demanded(self) -> None:
+        """Let other hosts order on demand."""
+        await self._release(self._demand)
+
+    @property
+    def _demand(self) -> str:
+        return f"demand:{self._authority}"
 
     # -- what is shared ------------------------------------------------------------------------------------------------
 
@@ -166,6 +227,19 @@ class Sharing:
     def close(self, kind: str, name: str, token: str) -> None:
         """They need not any more."""
         _in_background(self._vault.remove(_challenge(kind, name, token)))
+
+
+@dataclass
+class _Lease:
+    """A lease of this host.
+
+    :param extended: when it was last asked for (the clock's seconds).
+    :param timer: extends it.
+    """
+
+    extended: float
+    timer: Any
+    when_lost: Callable[[], object] = lambda: None
 
 
 def answer_for_others(vault: Vault, served: Served, clock: IReactorTime) -> None:

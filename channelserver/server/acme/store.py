@@ -8,6 +8,8 @@ Under the folder, ``CA`` being made of the URL of the authority's directory:
     the certificate and its chain, its private key, and what is known of both: names, order, tries, window for renewal.
 ``acme/CA/users/EMAIL/USER.json``, ``.key``
     the account and its private key.
+``acme/CA/demands.json``
+    when certificates were last ordered on demand.
 ``locks/NAME.lock``
     held (``flock``) by the process that orders.
 
@@ -246,7 +248,25 @@ class Store:
         content = {"status": "valid", "contact": contact, "location": url}
         self._write(base.with_name(base.name + ".json"), json.dumps(content, indent="\t").encode())
 
+    # -- on demand -----------------------------------------------------------------------------------------------------
+
+    def demands(self) -> list[float]:
+        """Return when certificates were last ordered for names that are not configured (POSIX times)."""
+        try:
+            found = json.loads(self._read(self._demands) or b"[]")
+        except (ValueError, RecursionError):
+            return []
+        return [when for when in found if isinstance(when, float)] if isinstance(found, list) else []
+
+    def keep_demands(self, times: Sequence[float]) -> None:
+        """Keep these times."""
+        self._write(self._demands, json.dumps(times).encode())
+
     # -- files ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _demands(self) -> Path:
+        return self.folder / "acme" / self._authority / "demands.json"
 
     def _base(self, names: Sequence[str]) -> Path:
         name = _safe(",".join(sorted(names)))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from typing import Any
+from unittest.mock import MagicMock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -52,9 +55,9 @@ class ContradictionTests(SynchronousTestCase):
     """What cannot be given together."""
 
     def test_certificate_of_its_own(self) -> None:
-        """--https and a certificate's file exclude each other; what belongs to --https needs it."""
-        self.assertRaises(OptionError, options, https=["a.test"], tls_cert="x")
-        self.assertRaises(OptionError, options, https=["a.test"], redirect_http=True)
+        """What belongs to --https needs it; a second redirect is none."""
+        error = self.assertRaises(OptionError, options, https=["a.test"], redirect_http=True)
+        self.assertIn("leave out --redirect-http", str(error))
         for name, value in {"email": "a@b", "acme_store": "x", "http_port": 80, "acme_profile": "x"}.items():
             error = self.assertRaises(OptionError, options, **{name: value})
             self.assertIn("needs --https", str(error))
@@ -67,10 +70,18 @@ class ContradictionTests(SynchronousTestCase):
 
     def test_listeners(self) -> None:
         """--https listens on all addresses, and --bind names another; there is no default listener."""
-        values = options(https=["a.test"])
-        self.assertEqual((values.bind, values.simple_listener), ("0.0.0.0", False))
+        for families, every in (((socket.AF_INET, socket.AF_INET6), "::"), ((socket.AF_INET,), "0.0.0.0")):
+            self.patch(socket, "socket", lambda family, families=families: self._socket(family, families))
+            values = options(https=["a.test"], tls_cert="x")
+            self.assertEqual((values.bind, values.simple_listener), (every, False))
         values = options(https=["a.test"], bind="127.0.0.1")
         self.assertEqual((values.bind, values.simple_listener), ("127.0.0.1", False))
         self.assertIn("--https-port", str(self.assertRaises(OptionError, options, https=["a.test"], port=8000)))
         self.assertFalse(resolve({}, {"port": 8000, "https": ["a.test"]}, {}).simple_listener)
         self.assertEqual(options().bind, "127.0.0.1")
+
+    def _socket(self, family: socket.AddressFamily, families: tuple[socket.AddressFamily, ...]) -> Any:
+        """Stand for a socket on a machine that has only some families of addresses."""
+        if family not in families:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return MagicMock(**{"__enter__.return_value.getsockopt.return_value": 0})

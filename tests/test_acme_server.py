@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import signal
 import socket
 import ssl
 import stat
@@ -14,6 +15,7 @@ import httpx
 from cryptography import x509
 from websockets.sync.client import connect
 
+from tests.certificates import certificate_pem, key_pem, make_key
 from tests.pebble import MISSING, Pebble
 from tests.process import TIMEOUT, Server, ServerTestCase, free_port, project, wait_until
 
@@ -135,9 +137,11 @@ class FirstCertificateTests(AcmeTestCase):
             server.stop()
 
     def test_several(self) -> None:
-        """Each name has a certificate of its own; a plus joins names in one."""
+        """Each name has a certificate of its own; a plus joins names in one; those of files serve all other names."""
         pebble = self.pebble()
-        server = self.serve(pebble, names="a.test,b.test,c.test+d.test")
+        path = self.folder / "own.pem"
+        path.write_bytes(certificate_pem(make_key(1), "own", hosts=("*.own.test", "a.test")) + key_pem(make_key(1)))
+        server = self.serve(pebble, "--tls-cert", str(path), names="a.test,b.test,c.test+d.test")
         for names in ("a.test", "b.test", "c.test, d.test"):
             server.wait_for(rf"certificate \(the first one\) for {names}:")
         renewed = wait_until(lambda: len(self.renewed()) == 3 and self.renewed(), "the signals")
@@ -146,6 +150,11 @@ class FirstCertificateTests(AcmeTestCase):
         self.assertEqual(len(set(serials)), 3)
         self.assertEqual(serials[2], serials[3])
         self.assertEqual((pebble.orders, pebble.accounts), (3, 1))
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("certificate read again")
+        self.assertEqual(self.certificate("a.test").serial_number, serials[0])
+        for name in ("x.own.test", "unknown.test"):
+            self.assertIn("own", self.certificate(name).subject.rfc4514_string())
         figures = httpx.get(f"https://127.0.0.1:{self.https_port}/-/health", verify=False).json()
         self.assertEqual(figures["certificates"]["a.test"]["state"], "valid")
         self.assertEqual(figures["certificate_orders"], {"issued": 3, "failed": 0})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import Any
-from unittest import SkipTest
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -94,10 +93,6 @@ class ThreadTests(FairnessTestCase):
 
     def test_the_streams_of_one_connection(self) -> None:
         """The streams of an HTTP/2 connection count as one client, also beside others of the same address."""
-        try:
-            import h2  # noqa: F401
-        except ImportError:
-            raise SkipTest("h2 is not installed") from None
         pair: Any = None
 
         def connect() -> HTTP2Client:

@@ -729,6 +729,13 @@ class AddressTests(ConnectionTestCase):
         message = self.connect(peer=peer, host=host).request()
         self.assertEqual((message["client"], message["server"]), (["2001:db8::7", 50123], ["2001:db8::1", 80]))
 
+    def test_ipv4_at_a_listener_of_ipv6(self) -> None:
+        """Its clients have addresses of IPv4, as on every other listener."""
+        peer = IPv6Address("TCP", "::ffff:192.0.2.7", 50123)
+        message = self.connect(peer=peer, host=IPv6Address("TCP", "::ffff:192.0.2.1", 80)).request()
+        self.assertEqual((message["client"], message["server"]), (["192.0.2.7", 50123], ["192.0.2.1", 80]))
+        self.assertEqual(HTTPFactory(self.server.site).buildProtocol(peer).peer, "192.0.2.7")
+
     def test_unix_socket(self) -> None:
         """On a Unix socket there are none."""
         message = self.connect(peer=UNIXAddress(b""), host=UNIXAddress(b"/run/x")).request()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
@@ -244,16 +243,6 @@ class NegotiationTests(TLSTestCase):
             if agreed != "h2":
                 secure.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 self.assertTrue(secure.recv(100).startswith(b"HTTP/1.1 200 "))
-
-    def test_without_the_extra(self) -> None:
-        """Where h2 is not installed, HTTPS is HTTP/1.1 only, and the log says so."""
-        self.write({"h2.py": "raise ImportError('not installed')\n"})
-        path = f"PYTHONPATH={self.folder}{os.pathsep}{self.environment['PYTHONPATH']}"
-        command = self.twistd("-s", "settings", "-p", "0", "--tls-cert", self.certificate, "--tls-key", self.key)
-        server = self.run_process(["env", path, *command]).wait_until_up()
-        server.wait_for(r"HTTP/2 is off.*channelserver\[http2\]")
-        secure = self.handshake(server, client_context(self.certificate, "h2", "http/1.1"))
-        self.assertEqual(secure.selected_alpn_protocol(), "http/1.1")
 
     def test_sessions_are_resumed(self) -> None:
         """A client that comes back needs no full handshake."""

@@ -1,4 +1,4 @@
-"""How much memory this machine has, or the container that it is; and how freed memory is given back.
+"""How much memory this machine has, or the container that it is; how freed memory is given back; its addresses.
 
 Runs before the reactor; owns nothing.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 from pathlib import Path
 
 #: Where Linux shows the limits of control groups, and which groups a process is in.
@@ -46,6 +47,19 @@ def _limits(top: Path, path: str, name: str) -> list[int]:
         if group == top:
             break
     return found
+
+
+def every_address() -> str:
+    """Return the address that stands for all of this machine: ``::`` if that takes IPv4, too; without IPv6
+    ``0.0.0.0``.
+    """
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+            only_6 = probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        return "0.0.0.0"
+    return "0.0.0.0" if only_6 else "::"
 
 
 #: Parameters of glibc's ``mallopt``, and the bytes they are set to.

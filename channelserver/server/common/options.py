@@ -16,7 +16,7 @@ from typing import Any
 
 from channelserver.server.common.host_names import certificate_names, names_of
 from channelserver.server.common.lines import LEVELS
-from channelserver.server.common.machine import memory_of_machine
+from channelserver.server.common.machine import every_address, memory_of_machine
 from channelserver.server.common.option import Option, OptionError
 
 #: The headings of ``--help`` and the documentation, each by the first option under it.
@@ -107,7 +107,12 @@ class Settings:
         "", "path under which the site is mounted, e.g. /app; default: the setting FORCE_SCRIPT_NAME"
     )
     port: int = option(8000, "port of the default listener; 0 takes a free one", short="p", low=0, high=65535)
-    bind: str = option("127.0.0.1", "address of the default listener; 0.0.0.0 or :: for all", short="b")
+    bind: str = option(
+        "127.0.0.1",
+        "address of the default listener; 0.0.0.0 for all of IPv4, :: for all of IPv6 and IPv4, which --https has by "
+        "default",
+        short="b",
+    )
     endpoint: tuple[str, ...] = option(
         (), "Twisted endpoint to listen on, e.g. tcp:8000, unix:/run/site.sock, systemd:domain=INET:index=0", short="e"
     )
@@ -148,8 +153,8 @@ class Settings:
     acme_eab_key: str | None = option(None, "MAC key of that account, as base64url", check=_check_base64url)
     tls_cert: tuple[str, ...] = option(
         (),
-        "PEM file with a certificate and its chain: the default listener speaks HTTPS, and with channelserver[http2] "
-        "HTTP/2; of several, clients get the one for the name that they ask for, else the first; read again on SIGHUP",
+        "PEM file with a certificate and its chain: the default listener, or that of --https, speaks HTTPS and HTTP/2; "
+        "of several, clients get the one for the name that they ask for, else the first; read again on SIGHUP",
         lone=True,
     )
     tls_key: tuple[str, ...] = option(
@@ -401,11 +406,8 @@ def _resolve_https(values: dict[str, Any], given: Mapping[str, Any]) -> None:
             if name in given and given[name] is not None:
                 raise OptionError(f"{BY_NAME[name].flag} needs --https, the names to get certificates for")
         return
-    if values["tls_cert"] or values["redirect_http"]:
-        raise OptionError(
-            "--https gets the certificate and redirects plain HTTP by itself; leave out --tls-cert, "
-            "--tls-key and --redirect-http, or leave out --https"
-        )
+    if values["redirect_http"]:
+        raise OptionError("--https redirects plain HTTP by itself, on --http-port; leave out --redirect-http")
     if (values["acme_eab_kid"] is None) != (values["acme_eab_key"] is None):
         raise OptionError("--acme-eab-kid and --acme-eab-key belong together; give both")
     seen: dict[str, tuple[str, ...]] = {}
@@ -414,7 +416,7 @@ def _resolve_https(values: dict[str, Any], given: Mapping[str, Any]) -> None:
             if seen.setdefault(name, joined) != joined:
                 raise OptionError(f"--https has {name!r} in two certificates; name it once")
     if "bind" not in given:
-        values["bind"] = "0.0.0.0"
+        values["bind"] = every_address()
 
 
 def read_environment(environment: Mapping[str, str]) -> dict[str, Any]:

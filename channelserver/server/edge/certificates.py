@@ -17,6 +17,7 @@ from ipaddress import ip_address
 
 from twisted.logger import Logger
 
+from channelserver.server.common.host_names import certificate_names
 from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import Settings
 from channelserver.server.common.state import state_folder
@@ -27,6 +28,9 @@ from channelserver.server.tls.self_signed import fingerprint, stored
 
 _log = Logger("channelserver.server.tls")
 
+#: What is spoken over TLS (ALPN), the preferred one first.
+PROTOCOLS = b"h2", b"http/1.1"
+
 
 class ServerTLS:
     """The certificates of the default listener.
@@ -35,6 +39,7 @@ class ServerTLS:
         it is in the same file. Clients that ask for an unknown name, or for none, get the first one.
     :param protocols: the ALPN names of what is spoken here (RFC 7301), the preferred one first.
     :param hosts: the names of the site, as Django's ``ALLOWED_HOSTS``.
+    :param ordered: the names of ``--https``, whose certificates do not come from files.
     :param now: returns the time.
     :raises OptionError: a file cannot be used; the text says which and why.
     """
@@ -44,11 +49,13 @@ class ServerTLS:
         files: Sequence[tuple[str, str | None]],
         protocols: tuple[bytes, ...],
         hosts: Sequence[str] = (),
+        ordered: Sequence[str] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         # twistd may change the folder.
         self._files = [(os.path.abspath(path), None if key is None else os.path.abspath(key)) for path, key in files]
         self._hosts = hosts
+        self._ordered = frozenset(ordered)
         self._now = now
         #: The certificates by name.
         self.contexts = Contexts(protocols, lambda: now().timestamp())
@@ -87,11 +94,13 @@ class ServerTLS:
                 raise OptionError(f"--tls-cert {path!r} cannot be used: {error}") from error
             certificates.append(chain[0])
             for name in names_of(chain[0]) or [path]:
-                entries.setdefault(name.lower(), entry)
+                if name.lower() not in self._ordered:
+                    entries.setdefault(name.lower(), entry)
         self.contexts.exchange(entries, self._names)
         self._names = list(entries)
         self.summary = "; ".join(describe(certificate) for certificate in certificates)
         missing = uncovered(certificates, self._hosts) if certificates else []
+        missing = [name for name in missing if name not in self._ordered]
         whose = "the certificate does" if len(certificates) == 1 else "the certificates do"
         #: A sentence about the hosts that no certificate covers; empty if there are none.
         self.gap = f"{whose} not cover {', '.join(missing)} of ALLOWED_HOSTS" if missing else ""
@@ -116,7 +125,8 @@ def server_tls(options: Settings, hosts: Sequence[str] = ()) -> ServerTLS | None
             f"--tls-cert is given {len(options.tls_cert)} times and --tls-key {len(keys)} times; give one key for each "
             "certificate, or none and put the keys into the files of the certificates"
         )
-    tls = ServerTLS(tuple(zip(options.tls_cert, keys, strict=True)), _protocols(), hosts)
+    ordered = [name for names in certificate_names(options.https) for name in names]
+    tls = ServerTLS(tuple(zip(options.tls_cert, keys, strict=True)), PROTOCOLS, hosts, ordered)
     tls.announce()
     return tls
 
@@ -132,26 +142,10 @@ def _self_signed_tls(options: Settings, hosts: Sequence[str]) -> ServerTLS:
         if options.processes > 1:
             raise OptionError(f"--tls-self-signed: {problem}; --processes needs the file, so use one process")
         _log.warn("{problem}, so each start has another certificate", problem=problem)
-    tls = ServerTLS((), _protocols())
+    tls = ServerTLS((), PROTOCOLS)
     tls.contexts.expect(names, (key, certificate))
     tls.summary = (
         f"self-signed certificate for {', '.join(names)}, with the SHA-256 fingerprint {fingerprint(certificate)}"
     )
     _log.info("{summary}: browsers warn of it, so compare that", summary=tls.summary)
     return tls
-
-
-def _protocols() -> tuple[bytes, ...]:
-    if has_http2():
-        return b"h2", b"http/1.1"
-    _log.info("HTTP/2 is off, as h2 is not installed; pip install channelserver[http2] brings it")
-    return (b"http/1.1",)
-
-
-def has_http2() -> bool:
-    """Whether what HTTP/2 needs is installed."""
-    try:
-        import channelserver.server.http2.connection  # noqa: F401
-    except ImportError:
-        return False
-    return True

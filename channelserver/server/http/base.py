@@ -24,12 +24,15 @@ LINGER = 5.0
 #: Bytes of memory that an idle connection takes, and how many more with TLS.
 IDLE_BYTES, TLS_BYTES = 3 * 1024, 24 * 1024
 
+#: How a listener of IPv6 shows addresses of IPv4.
+_MAPPED = "::ffff:"
+
 
 @implementer(interfaces.IProtocol, interfaces.IPushProducer)
 class Connection:
     """One connection of a client.
 
-    :param peer: the address of the other end, as the kernel has it; None: a Unix socket.
+    :param peer: the address of the other end; None: a Unix socket.
     """
 
     __slots__ = ("_deadline", "_own", "_paused", "_state", "account", "factory", "hsts", "peer", "site", "transport")
@@ -117,8 +120,8 @@ class Connection:
         if self._own is None:
             peer, host = self.transport.getPeer(), self.transport.getHost()
             self._own = {
-                "client": [peer.host, peer.port] if hasattr(peer, "port") else None,
-                "server": [host.host, host.port] if hasattr(host, "port") else None,
+                "client": [peer.host.removeprefix(_MAPPED), peer.port] if hasattr(peer, "port") else None,
+                "server": [host.host.removeprefix(_MAPPED), host.port] if hasattr(host, "port") else None,
                 "scheme": "https" if self.secure else "http",
             }
         return self._own
@@ -183,6 +186,7 @@ class ConnectionFactory(Factory):
 
     def buildProtocol(self, addr: Any) -> Any:
         peer: str | None = getattr(addr, "host", None)
+        peer = peer and peer.removeprefix(_MAPPED)
         site = self.site
         if site.is_full(peer):
             return Refusal(site.admission, site.wheel, site.date_field()[2], peer)

@@ -64,7 +64,8 @@ class PauseTests(SynchronousTestCase):
         self.assertEqual([next_try(number) for number in (1, 2, 3, 4, 5)], [60, 120, 120, 300, 600])
         self.assertEqual(list(PAUSES), sorted(PAUSES))
         self.assertEqual(next_try(1000), 6 * 3600)
-        self.assertEqual(next_try(1, 7.0), 7.0)
+        self.assertEqual([next_try(9, pause) for pause in (61.0, 7 * DAY)], [61.0, 7 * DAY])
+        self.assertEqual([next_try(number, 1.0) for number in (-9, 0, 1, 5)], [60, 60, 60, 600])  # no loop of seconds
         # 5 failed validations per name and hour are allowed: never more than that, in any hour after the first minutes.
         times = [sum(PAUSES[:number]) for number in range(len(PAUSES))]
         self.assertLessEqual(sum(600 <= when < 4200 for when in times), 5)

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from datetime import UTC, datetime
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,7 @@ from twisted.web import resource, server
 from twisted.web.client import ResponseDone
 from twisted.web.http_headers import Headers
 
+from channelserver.server.acme import order as order_module
 from channelserver.server.acme import service as service_module
 from channelserver.server.acme.authority import Authority
 from channelserver.server.acme.challenges import FOLDER, HTTP_01, Tokens
@@ -28,6 +30,7 @@ from channelserver.server.acme.service import Certificates
 from channelserver.server.acme.sharing import Sharing
 from channelserver.server.acme.store import Store, StoreError
 from channelserver.server.tls.contexts import Contexts
+from tests.certificates import certificate_pem, make_key
 from tests.pebble import MISSING, Pebble
 from tests.process import TIMEOUT
 
@@ -56,6 +59,9 @@ class FakeAgent:
 
     def request(self, method: bytes, url: bytes, headers: Any = None, body: Any = None) -> Any:
         case = self._case
+        for part, answer in case.instead.items():
+            if part in url.decode():
+                return defer.succeed(_Made(*answer))
         if url.endswith(b"/dir") and case.additions:
             return self._agent.request(method, url, headers, body).addCallback(_read).addCallback(self._add)
         if url.startswith(b"https://ari.test/"):
@@ -82,7 +88,7 @@ class _Made:
     def __init__(self, code: int, content: Any, headers: dict[str, str] | None = None) -> None:
         self.code = code
         self.headers = Headers({name: [value] for name, value in (headers or {}).items()})
-        self._content = json.dumps(content).encode()
+        self._content = content if isinstance(content, bytes) else json.dumps(content).encode()
 
     def deliverBody(self, protocol: Any) -> None:
         protocol.dataReceived(self._content)
@@ -119,6 +125,8 @@ class ServiceTestCase(TestCase):
         self.additions: dict[str, Any] = {}
         self.window: Any = {}
         self.refuse = lambda content: False
+        #: Answers in place of the authority's, by a part of the URL: status, content, headers.
+        self.instead: dict[str, tuple[Any, ...]] = {}
         self.asked: list[str] = []
         self.ordered: list[dict[str, Any]] = []
 
@@ -289,6 +297,148 @@ class FailureTests(ServiceTestCase):
         service.startService()
         yield self.settled(service)
         self.assertEqual([each.state for each in service.certificates], ["valid", "failing", "valid"])
+
+
+class WrongAnswersTests(ServiceTestCase):
+    """An authority that does not do as ACME says: a failure with a sentence, never an error of the server's own."""
+
+    @defer.inlineCallbacks
+    def test_wrong_answers(self) -> Any:
+        """At each step: no JSON, too much, redirects, other types, strangers' names, certificates that do not fit."""
+        challenge = {"type": "http-01", "token": "../x", "url": "https://ca.test/1"}
+        name = {"identifier": {"value": "a.test"}}
+        key = make_key(1)
+        other = certificate_pem(key, hosts=("a.test",))
+        for part, pattern, *answer in (
+            ("/dir", "not JSON", 200, b"<html>"),
+            ("/dir", "not JSON", 200, b'{"newNonce": "https'),
+            ("/dir", "not JSON", 200, [1]),
+            ("/dir", "has no new", 200, {"newNonce": 7}),
+            ("/dir", "redirects .* to https://x", 302, b"", {"Location": "https://x"}),
+            ("/order-plz", "not JSON", 201, b"[" * 100_000),
+            ("/order-plz", "more than 1048576 bytes", 201, b"x" * 2_000_000),
+            ("/order-plz", "not as ACME has them", 201, {"status": "pending"}),
+            ("/order-plz", "not as ACME has them", 201, {"status": "pending", "authorizations": 7}),
+            ("/order-plz", "1000 authorizations", 201, {"status": "pending", "authorizations": ["https://x"] * 1000}),
+            ("/order-plz", "status 403: a b", 403, {"detail": "a\nb" + "c" * 9999, "subproblems": 7}),
+            ("/order-plz", "status 403: .* does not say", 403, b"[" * 100_000),
+            ("/authZ/", "not as ACME has them", 200, {"status": "pending"}),
+            ("/authZ/", "authorization for other", 200, {"status": "pending", "identifier": {"value": "other.test"}}),
+            ("/authZ/", "not as ACME has them", 200, {"status": "pending", **name, "challenges": [7]}),
+            ("/authZ/", "the token ../x", 200, {"status": "pending", **name, "challenges": [challenge]}),
+            ("/authZ/", "offers no challenge", 200, {"status": "pending", **name, "challenges": []}),
+            ("/authZ/", "an authorization is expired", 200, {"status": "expired", **name}),
+            ("/certZ/", "not in PEM form", 200, b"garbage"),
+            ("/certZ/", "does not belong", 200, other),
+        ):  # fmt: skip
+            self.instead = {part: tuple(answer)}
+            service = self.service("a.test")
+            service.startService()
+            yield self.settled(service)
+            certificate = service.certificates[0]
+            self.assertEqual(certificate.state, "failing", pattern)
+            self.assertRegex(certificate.reason, pattern)
+            self.assertLess(len(certificate.reason), 1000)
+            self.assertNotIn("\n", certificate.reason)
+            self.assertEqual(self.tokens.open, {})
+            service.stopService()
+            shutil.rmtree(Path(self.folder, "certificates"))
+        self.instead = {}
+        service = self.service("a.test")
+        service.startService()
+        yield self.settled(service)
+        self.assertEqual(service.certificates[0].state, "valid")
+
+    @defer.inlineCallbacks
+    def test_limits(self) -> Any:
+        """The authority wants to be left alone: exactly so long, by seconds or a date, but no more than 8 days."""
+        problem = {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many"}
+        date = formatdate(self.clock.seconds() + 7200, usegmt=True)
+        for status, value, pause in (
+            (429, "3600", 3600), (429, date, 7200), (503, "600", 600), (429, "999999999", 8 * 86_400), (429, "1", 60),
+            (429, "Fri, 31 Dec 9999 23:59:59 GMT", 8 * 86_400), (429, "soon", 60), (429, "-5", 60), (500, "", 60),
+        ):  # fmt: skip
+            self.instead = {"/order-plz": (status, problem, {"Retry-After": value})}
+            service = self.service("a.test")
+            service.startService()
+            yield self.settled(service)
+            self.assertLess(abs(service.certificates[0].due()[0] - self.clock.seconds() - pause), 1.5, value)
+            service.stopService()
+            shutil.rmtree(Path(self.folder, "certificates"))
+
+    @defer.inlineCallbacks
+    def test_order_that_is_never_finished(self) -> Any:
+        """It is asked for as long as patience lasts, then again at the next try: no second order is made."""
+        self.instead = {"/finalize-order/": (200, {"status": "processing"}), "/my-order/": (503, b"")}
+        service = self.service("a.test")
+        service.startService()
+        yield self.settled(service)
+        order = service.certificates[0].order
+        self.assertTrue(order)
+        self.instead = {"/my-order/": (200, {"status": "processing"})}
+        with patch.object(order_module, "PATIENCE", 0.1):
+            self.clock.advance(61)
+            yield self.settled(service)
+        self.assertIn("not finished", service.certificates[0].reason)
+        self.assertEqual((service.certificates[0].order, self.pebble.count("Added order")), (order, 1))
+        self.instead = {}
+        yield self.run_for(service, 300)
+        self.assertEqual(service.certificates[0].state, "valid")
+        self.assertEqual(self.pebble.count("Added order"), 1)
+
+    @defer.inlineCallbacks
+    def test_staging_is_down(self) -> Any:
+        """A rehearsal that cannot be made does not keep the server from its certificate."""
+        staging = Pebble(http_port=self.pebble.http_port)
+        self.addCleanup(staging.close)
+        self.problem = DEAD
+        service = self.service("a.test", rehearsal=self.authority(staging))
+        service.startService()
+        yield self.settled(service)
+        self.problem = ""
+        staging.stop()
+        yield self.run_for(service, 120)
+        self.assertEqual(service.certificates[0].state, "valid")
+
+    @defer.inlineCallbacks
+    def test_account_with_a_broken_key(self) -> Any:
+        """Its key is lost, so another account is made."""
+        service = self.service("a.test")
+        service.startService()
+        yield self.settled(service)
+        (key,) = Path(self.folder).glob("acme/*/users/*/*.key")
+        key.write_bytes(b"garbage")
+        service = self.service("b.test")
+        service.startService()
+        yield self.settled(service)
+        self.assertEqual(service.certificates[0].state, "valid")
+        self.assertEqual(self.pebble.accounts, 2)
+
+
+class LongLivedTests(ServiceTestCase):
+    """Certificates of 90 days."""
+
+    @defer.inlineCallbacks
+    def test_renewal(self) -> Any:
+        """Renewed at 2/3 of the lifetime ± 1/50, with another serial number and key; the next handshake gets it."""
+        service = self.service("a.test")
+        service.startService()
+        yield self.settled(service)
+        first = service.certificates[0].pair
+        assert first is not None
+        lifetime = first.ends - first.begins
+        contexts = service._served.contexts
+        before = contexts.context_for("a.test")
+        self.clock.advance(first.begins + lifetime * (2 / 3 - 1 / 50) - 1 - self.clock.seconds())
+        yield self.settled(service)
+        self.assertEqual((len(self.renewed), service.certificates[0].state), (1, "valid"))
+        yield self.run_for(service, lifetime / 25 + 2, 43_200)
+        second = service.certificates[0].pair
+        assert second is not None
+        self.assertEqual(self.renewed, [first.serial, second.serial])
+        self.assertNotEqual(first.key, second.key)
+        self.assertIsNot(contexts.context_for("a.test"), before)
+        self.assertEqual(self.pebble.count("Added order"), 2)
 
 
 class RenewalTests(ServiceTestCase):

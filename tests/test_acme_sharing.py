@@ -66,9 +66,9 @@ class SharingTests(ServiceTestCase):
         super().setUp()
         self.vault = Memory(self)
 
-    def host(self, number: int) -> Certificates:
+    def host(self, number: int, *names: str) -> Certificates:
         """Start a host."""
-        service = self.service("a.test", folder=os.path.join(self.folder, str(number)), vault=self.vault)
+        service = self.service(*(names or ("a.test",)), folder=os.path.join(self.folder, str(number)), vault=self.vault)
         service.startService()
         return service
 
@@ -185,6 +185,14 @@ class SharingTests(ServiceTestCase):
             yield task.deferLater(reactor, 0.01)
         self.assertTrue(host.certificates[0].working)
         return host
+
+    @defer.inlineCallbacks
+    def test_many_names_in_an_outage(self) -> Any:
+        """What fails at once, for hundreds of names, is no recursion."""
+        self.vault.is_up = False
+        host = self.host(1, *(f"n{number}.test" for number in range(400)))
+        yield self.settled(host)
+        self.assertEqual({each.learned for each in host.certificates}, {self.clock.seconds()})
 
     @defer.inlineCallbacks
     def test_orders_on_demand(self) -> Any:

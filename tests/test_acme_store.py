@@ -13,8 +13,13 @@ from unittest.mock import patch
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.server.acme import served as served_module
 from channelserver.server.acme import store as store_module
+from channelserver.server.acme.certificate import Certificate
+from channelserver.server.acme.challenges import Tokens
+from channelserver.server.acme.served import Served
 from channelserver.server.acme.store import Pair, Store, StoreError, authority_of, default_folder, read_pair
+from channelserver.server.tls.contexts import Contexts
 from tests.certificates import certificate_pem, key_pem, make_key
 
 DIRECTORY = "https://acme-v02.api.letsencrypt.org/directory"
@@ -216,6 +221,74 @@ class CrashTests(StoreTestCase):
             self.assertEqual((first, second, third), (True, False, True))
         with other.lock(A) as again:
             self.assertTrue(again)
+
+    def test_crash_then_a_full_disk(self) -> None:
+        """A pair that a crash has left in two places is served, though it cannot be put right."""
+        store = self.store()
+        store.save(A, pair(1))
+        (self.base / "a.test.key").rename(self.base / "a.test.key.next")
+        (self.base / "a.test.crt").rename(self.base / "a.test.crt.next")
+        with patch.object(store_module.os, "fsync", side_effect=OSError(28, "No space left on device")):
+            found = self.store().load(A)
+        self.assertEqual(found and found.key, pair(1).key)
+
+    def test_what_openssl_refuses(self) -> None:
+        """A stored certificate with a weak key counts as none, and the log says so: the server starts."""
+        store = self.store()
+        key = rsa.generate_private_key(65537, 1024)
+        weak = read_pair(key_pem(key), certificate_pem(key, hosts=A), A)
+        store.save(A, weak)
+        lines: list[str] = []
+        with patch.object(served_module._log, "error", lambda text, **event: lines.append(text.format(**event))):
+            self.assertIsNone(Served(Contexts((b"http/1.1",)), Tokens(), store, [A]).load(A))
+        self.assertRegex(lines[0], r"the stored certificate for a\.test cannot be used: .*key too small")
+
+    def test_long_chain(self) -> None:
+        """Each handshake would send it."""
+        with self.assertRaisesRegex(ValueError, "chain has 11"):
+            read_pair(pair(1).key, pair(1).chain * 11, A)
+
+    def test_odd_files(self) -> None:
+        """A pipe, a folder, deep JSON and numbers that are none in place of files: no hang, no traceback."""
+        store = self.store()
+        store.save(A, pair(1))
+        (self.base / "a.test.json").write_text("[" * 100_000)
+        self.assertEqual(store.record(A), {})
+        record = '{"failures": 1e999, "next": NaN, "obtained": -1, "ari": {"serial": "x", "start": 1e999}}'
+        (self.base / "a.test.json").write_text(f'{{"channelserver": {record}}}')
+        certificate = Certificate(A, store, lambda: 1e9)
+        certificate.adopt(pair(1))
+        self.assertEqual((certificate.failures, certificate.window), (0, None))
+        (self.base / "a.test.key").unlink()
+        os.mkfifo(self.base / "a.test.key", 0o600)
+        self.assertIsNone(store.load(A))
+        (self.base / "a.test.key").unlink()
+        (self.base / "a.test.key").mkdir(0o700)
+        self.assertIn("it is a folder", str(self.assertRaises(StoreError, store.load, A)))
+        (self.path / "locks").mkdir(0o700)
+        (self.path / "locks" / "a.test.lock").symlink_to("elsewhere")
+        with self.assertRaisesRegex(StoreError, "a.test.lock.*symbolic links"), store.lock(A):
+            pass
+
+    def test_clock_is_set_back(self) -> None:
+        """What was noted while the clock was years ahead does not count: the certificate is renewed in time."""
+        now = [1e9 + 15 * 365 * 86_400.0]
+        certificate = Certificate(A, self.store(), lambda: now[0])
+        certificate.failed("x", 3600.0)
+        certificate.postpone(30.0)
+        self.assertEqual(certificate.due()[0], now[0] + 3600)
+        certificate.asked(None, 3600.0)
+        now[0] = 1e9
+        self.assertEqual((certificate.due()[0], certificate.ask_again), (0.0, 0.0))
+        now[0] += 15 * 365 * 86_400.0
+        ours = Pair(b"", b"", "x", 1e9, 1e9 + 90 * 86_400)
+        certificate.adopt(ours, new=True)
+        self.assertGreater(certificate.due()[0], now[0])
+        now[0] = 1e9 + 86_400
+        self.assertLess(abs(certificate.due()[0] - 1e9 - 60 * 86_400), 2 * 86_400)
+        now[0] = 1e9
+        certificate.failed("x", 3600.0)
+        self.assertEqual(Certificate(A, self.store(), lambda: now[0] - 60).due()[0], now[0] + 3600)  # clocks differ
 
     def test_half_files(self) -> None:
         """Files that are cut short count as none, and a record as empty."""

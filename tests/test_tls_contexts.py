@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from channelserver.server.acme.on_demand import OnDemand
 from channelserver.server.tls.contexts import TICKET_KEY_SECONDS, Contexts
 from channelserver.server.tls.hello import Hello
 from channelserver.server.tls.self_signed import fingerprint, self_signed
@@ -19,6 +20,9 @@ from tests.certificates import DAY, key_pem, make_key
 from tests.fakes import FakeServer, StrictTestCase, parse_responses
 from tests.test_tls_hello import records
 from tests.tls_client import VERSIONS, TLSClient, pair
+
+#: unrecognized_name (RFC 8446 section 6.2).
+ALERT = b"\x15\x03\x03\0\x02\x02\x70"
 
 
 class ContextsTestCase(StrictTestCase):
@@ -333,6 +337,20 @@ class UnknownNameTests(ContextsTestCase):
         self.answer.callback(True)
         client.deliver(b"")
         self.assertEqual(client.handshake().subject, "new.test 1")
+
+    def test_no_is_quick(self) -> None:
+        """A no is passed on in the turn in which it comes; later hellos are answered in their turns, without asking."""
+        self.contexts.on_unknown = OnDemand(self.contexts, self.contexts.on_unknown, self.fail, self.server.reactor)
+        first = self.client("new.test")
+        first.deliver(first.first())
+        self.assertEqual(first.transport.received, b"")
+        self.answer.callback(False)
+        self.assertEqual(first.transport._under_way, ALERT)
+        for _ in range(3):
+            client = self.client("new.test")
+            client.deliver(client.first())
+            self.assertEqual(client.transport.received, ALERT)
+        self.assertEqual(self.asked, [("new.test", "192.0.2.7")])
 
     def test_no(self) -> None:
         """An alert that says why, and the end; the same if the question fails."""

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.client import Agent
 
-from channelserver.server.acme.certificate import Certificate
+from channelserver.server.acme.certificate import MOST_ARI_SECONDS, Certificate
 from channelserver.server.acme.challenges import key_pem
 from channelserver.server.acme.client import Client, Problem, Unreachable
 from channelserver.server.acme.order import ChallengeFailed, Solver, obtain
@@ -26,8 +26,8 @@ from channelserver.server.acme.store import Store
 
 _log = Logger("channelserver.server.acme")
 
-#: Seconds until the authority is asked again when to renew: if it does not say, at least, and at most.
-ARI_SECONDS, LEAST_ARI_SECONDS, MOST_ARI_SECONDS = 6 * 3600.0, 3600.0, 24 * 3600.0
+#: Seconds until the authority is asked again when to renew: if it does not say, and at least.
+ARI_SECONDS, LEAST_ARI_SECONDS = 6 * 3600.0, 3600.0
 
 
 class Authority:
@@ -107,7 +107,7 @@ class Authority:
         found = answer.json()
         try:
             start, end = (_time(found["suggestedWindow"][key]) for key in ("start", "end"))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise Unreachable("the certificate authority's renewal window cannot be read") from error
         if end <= start:
             raise Unreachable("the certificate authority's renewal window ends before it starts")

@@ -6,6 +6,7 @@ Runs in the reactor thread; owns the entry in the store.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Any
 
 from twisted.logger import Logger
@@ -16,7 +17,11 @@ from channelserver.server.acme.store import Pair, Store, StoreError
 _log = Logger("channelserver.server.acme")
 
 #: What hosts share of what is kept: the certificate, the order, its failures; not when each of them asks for windows.
-SHARED = ("serial", "obtained", "order", "failures", "next", "reason", "avoid")
+SHARED = ("serial", "obtained", "order", "failures", "failed", "next", "reason", "avoid")
+#: Seconds by which clocks differ, and by which something may be noted ahead of time.
+SKEW = 300.0
+#: Seconds after which the authority is asked again when to renew, at most.
+MOST_ARI_SECONDS = 24 * 3600.0
 
 
 class Certificate:
@@ -96,14 +101,16 @@ class Certificate:
         """When the authority wants it to be renewed, if it has said so."""
         found: Any = self._record.get("ari")
         try:
-            return Window(str(found["serial"]), float(found["start"]), float(found["end"]), float(found["chosen"]))
-        except (KeyError, TypeError, ValueError):
+            start, end, chosen = (float(found[key]) for key in ("start", "end", "chosen"))
+            return Window(str(found["serial"]), start, end, chosen) if isfinite(start + end + chosen) else None
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
 
     @property
     def ask_again(self) -> float:
         """When the authority is to be asked for its window (POSIX time)."""
-        return self._number("ari_next")
+        when = self._number("ari_next")
+        return when if when <= self._now() + MOST_ARI_SECONDS + SKEW else 0.0
 
     @property
     def ari_answered(self) -> float:
@@ -128,9 +135,14 @@ class Certificate:
         """Return when something is to be done (POSIX time), and why."""
         when, why = 0.0, "there is none yet"
         if self.pair is not None:
-            obtained = self._number("obtained") or self.pair.begins
+            obtained = self._number("obtained")
+            if not 0.0 < obtained <= self._now() + SKEW:
+                obtained = self.pair.begins
             when, why = renewal(self.pair.serial, self.pair.begins, self.pair.ends, obtained, self.window)
-        return max(when, self._number("next"), self._postponed), why
+        # What was noted in the future, before the clock was set back, does not count.
+        pauses = [self._number("next")] if self._number("failed") <= self._now() + SKEW else []
+        pauses += [self._postponed] if self._postponed <= self._now() + SKEW else []
+        return max([when, *pauses]), why
 
     def adopt(self, pair: Pair, new: bool = False) -> None:
         """Take a certificate as the present one; what was known of another one is forgotten.
@@ -156,6 +168,7 @@ class Certificate:
             {
                 **self._record,
                 "failures": self.failures + 1,
+                "failed": self._now(),
                 "next": self._now() + pause,
                 "reason": reason,
                 "avoid": avoid or self.avoided,
@@ -202,4 +215,4 @@ class Certificate:
 
     def _number(self, key: str) -> float:
         value = self._record.get(key, 0.0)
-        return float(value) if isinstance(value, (int, float)) else 0.0
+        return float(value) if isinstance(value, (int, float)) and isfinite(value) else 0.0

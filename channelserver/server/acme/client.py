@@ -32,6 +32,10 @@ ANSWER_SECONDS, ANSWER_BYTES = 30.0, 1024 * 1024
 #: How often a request is sent again because the authority refuses its nonce. With ten, one of 300 orders would fail at
 #: an authority that refuses every second nonce.
 NONCE_TRIES = 20
+#: Characters of what the authority says that are shown.
+TEXT = 500
+#: Seconds for which an authority can have itself left alone, at most: its longest limits are for a week.
+LONGEST_RETRY = 8 * 86_400.0
 #: Nonces that are kept.
 NONCES = 50
 
@@ -60,10 +64,12 @@ class Problem(AcmeError):
     def __init__(self, status: int, document: Any, retry_after: float = 0.0) -> None:
         document = document if isinstance(document, dict) else {}
         self.status = status
-        self.kind = str(document.get("type", "")).removeprefix(_ERROR)
+        self.kind = str(document.get("type", "")).removeprefix(_ERROR)[:TEXT]
         self.retry_after = retry_after
-        details = [document, *(each for each in document.get("subproblems") or () if isinstance(each, dict))]
+        parts = document.get("subproblems")
+        details = [document, *(each for each in (parts if isinstance(parts, list) else ()) if isinstance(each, dict))]
         text = "; ".join(str(each["detail"]) for each in details if each.get("detail"))
+        text = " ".join(text.split())[:TEXT]
         #: Whether the order is lost, too.
         self.is_final = not status or (400 <= status < 500 and status != 429 and self.kind != "rateLimited")
         super().__init__(f"{self.kind or f'status {status}'}: {text or 'the authority does not say why'}")
@@ -91,10 +97,7 @@ class Answer:
 
         :raises Unreachable: it has none.
         """
-        try:
-            found = json.loads(self.body)
-        except ValueError:
-            found = None
+        found = _json(self.body)
         if not isinstance(found, dict):
             raise Unreachable("the certificate authority's answer is not JSON; check --acme-directory")
         return found
@@ -225,11 +228,10 @@ class Client:
         if nonce:
             self._nonces = [*self._nonces[1 - NONCES :], nonce]
         if answer.status >= 400:
-            try:
-                document = json.loads(answer.body)
-            except ValueError:
-                document = {}
-            raise Problem(answer.status, document, answer.retry_after)
+            raise Problem(answer.status, _json(answer.body), answer.retry_after)
+        if answer.status >= 300:
+            place = answer.header("Location")[:TEXT] or "nowhere"
+            raise Unreachable(f"the certificate authority redirects {url} to {place}; check --acme-directory")
         return answer
 
 
@@ -262,10 +264,10 @@ def make_agent(reactor: IReactor, ca_file: str | None) -> Agent:
 def retry_after(value: str, now: float) -> float:
     """Return the seconds in a ``Retry-After`` header (RFC 9110 section 10.2.3); 0.0: it says none."""
     if value.isdecimal():
-        return float(value[:9])
+        return min(float(value[:9]), LONGEST_RETRY)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
-    except (ValueError, TypeError):
+        return min(max(0.0, parsedate_to_datetime(value).timestamp() - now), LONGEST_RETRY)
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 
@@ -282,6 +284,14 @@ def _signed(protected: dict[str, Any], content: object, sign: Callable[[bytes], 
     payload = b"" if content is None else josepy.b64encode(json.dumps(content).encode())
     signature = josepy.b64encode(sign(head + b"." + payload))
     return {"protected": head.decode(), "payload": payload.decode(), "signature": signature.decode()}
+
+
+def _json(body: bytes) -> Any:
+    """Return what a body holds; None: nothing that can be read."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _reason(error: Exception) -> Exception:
@@ -315,16 +325,27 @@ class _Body:
 class _Reader(Protocol):
     """Collects the body of an answer."""
 
-    done: Deferred[bytes] = field(default_factory=Deferred)
+    done: Deferred[bytes] = field(init=False)
     received: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.done = Deferred(self._cut_off)
+
+    def _cut_off(self, done: Deferred[bytes]) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
-        if len(self.received) > ANSWER_BYTES and self.transport is not None:
-            self.transport.loseConnection()
+        if len(self.received) > ANSWER_BYTES:
+            self._cut_off(self.done)
 
     def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
-        if reason.check(ResponseDone) and len(self.received) <= ANSWER_BYTES:
+        if self.done.called:
+            return
+        if len(self.received) > ANSWER_BYTES:
+            self.done.errback(ValueError(f"more than {ANSWER_BYTES} bytes"))
+        elif reason.check(ResponseDone):
             self.done.callback(self.received)
         else:
             self.done.errback(reason)

@@ -5,6 +5,7 @@ Runs in the reactor thread; owns nothing that lasts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,9 @@ from channelserver.server.acme.client import AcmeError, Answer, Client, Problem,
 FIRST_POLL, LONGEST_POLL = 0.03, 10.0
 #: Seconds after which an order is given up.
 PATIENCE = 300.0
+
+
+_is_token = re.compile(r"[A-Za-z0-9_-]{1,500}").fullmatch
 
 
 class Solver(Protocol):
@@ -64,11 +68,29 @@ async def obtain(
     :param replaces: the ID of the certificate that this one renews (RFC 9773); empty: none.
     :raises AcmeError: there is no certificate.
     """
+    try:
+        return await _obtain(client, names, key, solver, note, url, profile, replaces)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Unreachable(f"the certificate authority's answers are not as ACME has them: {error!r:.200}") from error
+
+
+async def _obtain(
+    client: Client,
+    names: Sequence[str],
+    key: ec.EllipticCurvePrivateKey,
+    solver: Solver,
+    note: Callable[[str], Awaitable[None]],
+    url: str,
+    profile: str | None,
+    replaces: str,
+) -> bytes:
     order: dict[str, Any] = {}
     if url:
         try:
             order = (await client.post(url, None)).json()
-        except Problem:
+        except Problem as problem:
+            if not problem.is_final:  # it may still be there
+                raise
             url = ""
         if order.get("status") == "invalid":
             url = ""
@@ -77,8 +99,10 @@ async def obtain(
         url, order = answer.header("Location"), answer.json()
         await note(url)
     if order.get("status") == "pending":
-        places = order.get("authorizations", [])
-        solving = [Deferred.fromCoroutine(_authorize(client, place, solver)) for place in places]
+        places = order["authorizations"]
+        if not isinstance(places, list) or len(places) > len(names):
+            raise ValueError(f"{len(places)} authorizations for {len(names)} names")
+        solving = [Deferred.fromCoroutine(_authorize(client, str(place), names, solver)) for place in places]
         await _all(solving)
         order = await _until(client, url, ("pending",))
     if order.get("status") == "ready":
@@ -88,7 +112,7 @@ async def obtain(
     if order.get("status") in ("processing", "ready"):
         order = await _until(client, url, ("processing", "ready"))
     if order.get("status") != "valid":
-        raise Problem(0, order.get("error") or {"detail": f"the order is {order.get('status')}"})
+        raise Problem(0, order.get("error") or {"detail": f"the order is {order.get('status')!s:.100}"})
     return (await client.post(str(order.get("certificate")), None)).body
 
 
@@ -108,16 +132,22 @@ async def _new_order(client: Client, names: Sequence[str], profile: str | None, 
     return await client.post(await client.place("newOrder"), content)
 
 
-async def _authorize(client: Client, url: str, solver: Solver) -> None:
+async def _authorize(client: Client, url: str, names: Sequence[str], solver: Solver) -> None:
     authorization = (await client.post(url, None)).json()
+    if authorization.get("status") == "valid":
+        return
     if authorization.get("status") != "pending":
-        return  # valid; or the order is not, and says why
+        raise Problem(0, {"detail": f"an authorization is {authorization.get('status')!s:.100}"})
     name = str(authorization["identifier"]["value"])
-    challenges = {str(each.get("type")): each for each in authorization.get("challenges", [])}
+    if name not in names:
+        raise ValueError(f"an authorization for {name:.100}")
+    challenges = {str(each.get("type")): each for each in authorization["challenges"]}
     kind = solver.choose(name, list(challenges))
     if kind is None:
         raise AcmeError(f"the certificate authority offers no challenge for {name} that the server can answer")
     token = str(challenges[kind]["token"])
+    if not _is_token(token):
+        raise ValueError(f"the token {token:.100}")
     await solver.open(kind, name, token, client.key_authorization(token))
     try:
         await client.post(str(challenges[kind]["url"]), {})
@@ -125,7 +155,7 @@ async def _authorize(client: Client, url: str, solver: Solver) -> None:
     finally:
         solver.close(kind, name, token)
     if authorization.get("status") != "valid":
-        errors = [each["error"] for each in authorization.get("challenges", []) if each.get("error")]
+        errors = [each["error"] for each in authorization["challenges"] if each.get("error")]
         raise ChallengeFailed(name, kind, Problem(0, errors[0] if errors else {}))
 
 

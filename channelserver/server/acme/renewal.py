@@ -61,9 +61,9 @@ def next_try(failures: int, retry_after: float = 0.0) -> float:
     """Return the seconds until the next try.
 
     :param failures: how many there were in a row.
-    :param retry_after: what the authority asked for; 0.0: nothing.
+    :param retry_after: what the authority asked for, which is kept to exactly, unless it is under a minute.
     """
-    return float(retry_after or PAUSES[min(failures, len(PAUSES)) - 1])
+    return retry_after if retry_after >= PAUSES[0] else PAUSES[min(max(failures, 1), len(PAUSES)) - 1]
 
 
 def _jitter(serial: str) -> float:

@@ -11,9 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from twisted.logger import Logger
+
 from channelserver.server.acme.challenges import HTTP_01, Tokens, alpn_certificate
 from channelserver.server.acme.store import Pair, Store
 from channelserver.server.tls.contexts import Contexts
+
+_log = Logger("channelserver.server.acme")
 
 Names = Sequence[str]
 
@@ -38,12 +42,21 @@ class Served:
         :raises StoreError: it must not be used.
         """
         pair = self.store.load(names)
-        if pair is not None:
-            self.use(names, pair)
+        try:
+            if pair is not None:
+                self.use(names, pair)
+        except ValueError as error:
+            _log.error(
+                "the stored certificate for {names} cannot be used: {error}", names=", ".join(names), error=error
+            )
+            return None
         return pair
 
     def use(self, names: Names, pair: Pair) -> None:
-        """Serve a certificate from the next handshake on."""
+        """Serve a certificate from the next handshake on.
+
+        :raises ValueError: OpenSSL finds it too weak.
+        """
         if self._serials.get(tuple(names)) != pair.serial:
             entry = self.contexts.entry(pair.key, pair.chain)
             self.contexts.exchange(dict.fromkeys(names, entry))

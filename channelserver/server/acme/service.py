@@ -26,7 +26,7 @@ from channelserver.processes.link import IReactor
 from channelserver.server.acme.authority import LEAST_ARI_SECONDS, Authority
 from channelserver.server.acme.certificate import Certificate
 from channelserver.server.acme.challenges import HTTP_01, TLS_ALPN_01
-from channelserver.server.acme.client import AcmeError
+from channelserver.server.acme.client import AcmeError, Problem
 from channelserver.server.acme.order import ChallengeFailed
 from channelserver.server.acme.renewal import DEMANDS_AN_HOUR, next_try
 from channelserver.server.acme.self_check import unreachable
@@ -103,6 +103,7 @@ class Certificates(service.Service):
         #: Asks the project whether a name that is not configured may have a certificate.
         self.allow: Callable[[str, str | None], Deferred[bool]] = lambda name, peer: succeed(False)
         self._demanded = False
+        self._looks = 0
         #: Called with the names and the new certificate when one is there.
         self.on_renewed: Callable[[tuple[str, ...], Pair], object] = lambda names, pair: None
         #: Makes the challenges and certificates of this process known to the others; returns a Deferred that fires
@@ -166,8 +167,19 @@ class Certificates(service.Service):
         }
 
     def _look(self) -> None:
-        if not self.running:
+        """Do what is due. What ends at once asks for another look, which must not begin within this one."""
+        self._looks += 1
+        if self._looks > 1:
             return
+        try:
+            while self._looks and self.running:
+                self._looks = 1
+                self._look_once()
+                self._looks -= 1
+        finally:
+            self._looks = 0
+
+    def _look_once(self) -> None:
         for certificate in list(self.certificates):
             if certificate.working or certificate.asking or certificate not in self.certificates:
                 continue
@@ -194,7 +206,7 @@ class Certificates(service.Service):
         return self._run(self._work(certificate), certificate)
 
     def _may_order(self) -> bool:
-        while self._orders and self._orders[0] <= self._now() - 60.0:
+        while self._orders and not 0.0 <= self._now() - self._orders[0] < 60.0:  # the clock may have been set back
             self._orders.popleft()
         return len(self._orders) < ORDERS_A_MINUTE
 
@@ -333,7 +345,6 @@ class Certificates(service.Service):
             # The order is still known on disk: the next start gets the certificate from there.
             _log.error("the certificate for {names} is not stored: {error}", names=certificate.label, error=error)
             certificate.pair = pair
-        self._served.use(certificate.names, pair)
         self.issued += 1
         self._renewed(certificate, "renewed" if before is not None else "the first one")
 
@@ -391,11 +402,18 @@ class Certificates(service.Service):
 
     async def _order_once(self, certificate: Certificate, solver: ServedChallenges) -> Pair:
         if certificate.failures and self._rehearsal is not None and not certificate.rehearsed:
-            await self._rehearsal.obtain(certificate, solver, rehearsal=True)
+            try:
+                await self._rehearsal.obtain(certificate, solver, rehearsal=True)
+            except AcmeError as error:
+                if isinstance(error, ChallengeFailed) or (isinstance(error, Problem) and error.is_final):
+                    raise
+                _log.warn("no rehearsal for {names}: {error}", names=certificate.label, error=error)
             certificate.rehearsed = True
         key, chain = await self._authority.obtain(certificate, solver)
         try:
-            return read_pair(key, chain, certificate.names)
+            pair = read_pair(key, chain, certificate.names)
+            self._served.use(certificate.names, pair)
+            return pair
         except ValueError as error:
             certificate.ordered("")
             raise AcmeError(f"the certificate cannot be used: {error}") from error
@@ -434,7 +452,7 @@ class Certificates(service.Service):
     def _log_failure(self, certificate: Certificate, reason: str, pause: float) -> None:
         text, since = certificate.logged
         same = " ".join(word for word in reason.split() if len(word) < _TOKEN)
-        if text == same and self._now() - since < QUIET_SECONDS:
+        if text == same and 0.0 <= self._now() - since < QUIET_SECONDS:
             return
         certificate.logged = same, self._now()
         _log.error(

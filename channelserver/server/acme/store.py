@@ -35,6 +35,7 @@ from urllib.parse import urlsplit
 
 import josepy
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtensionOID
@@ -42,6 +43,8 @@ from cryptography.x509.oid import ExtensionOID
 from channelserver.server.acme.challenges import key_pem
 from channelserver.server.common.state import state_folder
 
+#: Certificates in a chain, each of which every handshake sends.
+_LONGEST_CHAIN = 10
 #: Characters of a file's name before it is cut short.
 _LONGEST = 200
 
@@ -75,12 +78,16 @@ def read_pair(key: bytes, chain: bytes, names: Sequence[str]) -> Pair:
     :raises ValueError: they do not fit; the text says why.
     """
     try:
-        certificate = x509.load_pem_x509_certificates(chain)[0]
+        certificates = x509.load_pem_x509_certificates(chain)
+        certificate = certificates[0]
         private: Any = serialization.load_pem_private_key(key, None)
-    except (ValueError, TypeError) as error:
+        fits = certificate.public_key() == private.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ValueError("a certificate or its private key is not in PEM form") from error
-    if certificate.public_key() != private.public_key():
+    if not fits:
         raise ValueError("the private key does not belong to the certificate")
+    if len(certificates) > _LONGEST_CHAIN:
+        raise ValueError(f"its chain has {len(certificates)} certificates")
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         covered = set(extension.value.get_values_for_type(x509.DNSName))
@@ -140,7 +147,7 @@ class Store:
             except ValueError:
                 continue
             if number:  # a crash came between two renames
-                with self.lock(names) as alone:
+                with suppress(StoreError, OSError), self.lock(names) as alone:
                     if alone:
                         self.save(names, pair)
             return pair
@@ -189,7 +196,7 @@ class Store:
         base = self._base(names)
         try:
             found = json.loads(self._read(base.with_name(base.name + ".json")) or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -198,7 +205,10 @@ class Store:
         """Keep other processes of this machine from ordering the same certificate; yields whether none does."""
         self._make_folder(self.folder / "locks")
         path = self.folder / "locks" / f"{_safe(','.join(sorted(names)))}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise _unusable("cannot be opened", path, error) from error
         try:
             os.fchmod(descriptor, 0o600)
             try:
@@ -220,11 +230,14 @@ class Store:
         base = self._user(email)
         try:
             url = json.loads(self._read(base.with_name(base.name + ".json")) or b"{}").get("location", "")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             url = ""
         key_file = base.with_name(base.name + ".key")
-        is_new = self._read(key_file, secret=True) is None
-        return self._key(key_file, is_new), "" if is_new else str(url)
+        before = self._read(key_file, secret=True)
+        key = self._key(key_file, before is None)
+        # An account has one key: with a new one, in place of a broken one, too, it is another account.
+        known = self._read(key_file, secret=True) == before and isinstance(url, str) and url.startswith("https://")
+        return key, url if known else ""
 
     def check_account(self, email: str | None) -> None:
         """Check that the account's key, if there is one, is ours alone.
@@ -338,13 +351,16 @@ class Store:
 
     def _read(self, path: Path, secret: bool = False) -> bytes | None:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # which does not wait for a pipe
         except FileNotFoundError:
             return None
         except OSError as error:
             raise _unusable("cannot be read", path, error) from error
+        found = os.fstat(descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            os.close(descriptor)
+            raise _unusable("cannot be read", path, IsADirectoryError(errno.EISDIR, "it is a folder"))
         with open(descriptor, "rb") as stream:
-            found = os.fstat(descriptor)
             _check_owner(path, found)
             if secret and stat.S_IMODE(found.st_mode) & 0o077:
                 raise StoreError(

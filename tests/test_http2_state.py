@@ -186,6 +186,8 @@ class InMemory:
 class PlainDecoder(Decoder):
     """As ``h2`` uses it."""
 
+    weight = 0
+
     def decode(self, data: bytes, raw: bool = True) -> Any:
         """See :class:`Decoder`."""
         return super().decode(data, raw)

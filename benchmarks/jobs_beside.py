@@ -1,7 +1,8 @@
 """How quick pages and echoes are beside jobs that sleep: ``python -m benchmarks.jobs_beside [--rounds N]``.
 
 A server with 8 threads for jobs, in turns idle and with 8 jobs that sleep; one client asks for a page, one echoes over
-a WebSocket, each one request after the other. Prints median and p99.
+a WebSocket, each one request after the other. Prints the medians of the turns' medians and p99, and how often the
+server's threads woke up in a second in which nobody asked anything.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,8 +21,8 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
-#: Requests of a turn, and jobs beside them.
-REQUESTS, JOBS = 2000, 8
+#: Requests of a turn, jobs beside them, and seconds that these sleep.
+REQUESTS, JOBS, SECONDS = 700, 8, 5
 FILES = {
     "settings.py": """
 SECRET_KEY = "of the benchmarks"
@@ -71,7 +73,7 @@ def sleeping(seconds):
 def main() -> None:
     """Measure, and print a line for each kind of request."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.jobs_beside", description="Measure beside jobs.")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each kind (default: 3)")
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each kind (default: 8)")
     parser.add_argument("--port", type=int, default=8391, help="port of the server (default: 8391)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -89,7 +91,7 @@ def main() -> None:
             cwd=folder, env=environment, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            _measure(given.rounds, given.port)
+            _measure(given.rounds, given.port, server.pid)
         finally:
             server.terminate()
             server.wait()
@@ -113,7 +115,13 @@ def _wait_for(port: int, running: int) -> None:
         time.sleep(0.05)
 
 
-def _measure(rounds: int, port: int) -> None:
+def _wakes(pid: int) -> int:
+    """Return how often the threads of a process have waited for something."""
+    texts = [Path(f"/proc/{pid}/task/{thread}/status").read_text() for thread in os.listdir(f"/proc/{pid}/task")]
+    return sum(int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0]) for text in texts)
+
+
+def _measure(rounds: int, port: int, pid: int) -> None:
     _wait_for(port, 0)
     page = http.client.HTTPConnection("127.0.0.1", port)
 
@@ -121,7 +129,8 @@ def _measure(rounds: int, port: int) -> None:
         page.request("GET", "/")
         page.getresponse().read()
 
-    times: dict[tuple[str, str], list[float]] = {}
+    turns: dict[tuple[str, str], list[list[float]]] = {}
+    wakes: dict[str, list[int]] = {}
     with connect(f"ws://127.0.0.1:{port}/", compression=None) as socket:
 
         def echo() -> None:
@@ -131,15 +140,20 @@ def _measure(rounds: int, port: int) -> None:
         for _ in range(rounds):
             for beside in ("idle", f"{JOBS} jobs"):
                 if beside != "idle":
-                    _get(port, "/sleep/8")
+                    _get(port, f"/sleep/{SECONDS}")
                     _wait_for(port, JOBS)
                 for kind, ask in (("page", get), ("echo", echo)):
-                    times.setdefault((kind, beside), []).extend(_times(ask))
+                    turns.setdefault((kind, beside), []).append(sorted(_times(ask)))
+                before = _wakes(pid)
+                time.sleep(1)
+                wakes.setdefault(beside, []).append(_wakes(pid) - before)
                 _wait_for(port, 0)
-    for (kind, beside), found in sorted(times.items()):
-        found.sort()
-        median, p99 = statistics.median(found), found[len(found) * 99 // 100]
+    for (kind, beside), found in sorted(turns.items()):
+        median = statistics.median(statistics.median(turn) for turn in found)
+        p99 = statistics.median(turn[len(turn) * 99 // 100] for turn in found)
         print(f"{kind} beside {beside:<8} {1e3 * median:8.2f} ms median {1e3 * p99:8.2f} ms p99")
+    for beside, counts in wakes.items():
+        print(f"wakes beside {beside:<7} {statistics.median(counts):7.0f} in a second")
 
 
 def _times(ask: Callable[[], None]) -> list[float]:

@@ -62,6 +62,7 @@ class JobAdmin(_ReadOnly):
 
     list_display = ("task", "id", "queue", "state", "attempt", "priority", "run_at", "finished_at")
     list_filter = ("state",)  # with an index; a filter by queue or task would read the whole table
+    sortable_by = ("id",)  # so would another order
     search_fields = ("=id",)
     search_help_text = "the identifier of a job"
     ordering = ("-id",)

@@ -8,11 +8,13 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from contextlib import suppress as suppress_errors
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
 from unittest import mock
@@ -57,7 +59,8 @@ from channelserver.jobs.compat import (
     task_started,
 )
 from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, options_of, planned
-from channelserver.jobs.models import Job, JobError, JobQueue, Schedule, State
+from channelserver.jobs.models import Job, JobError, JobQueue, JobServer, Schedule, State
+from channelserver.jobs.owners import Owners
 from channelserver.jobs.presence import Presence
 from channelserver.jobs.runner import Running, current, run
 from channelserver.jobs.threads import JobThreads
@@ -742,6 +745,15 @@ class BackendTests(DatabaseTestCase):
         self.assertEqual(store.prune("default", timezone.now() - timedelta(days=1), timezone.now()), 0)
         self.assertEqual(store.prune("default", timezone.now() + timedelta(days=1), timezone.now()), 2)
         self.assertEqual((Job.objects.count(), JobError.objects.count()), (1, 0))
+
+    def test_servers_that_have_gone(self) -> None:
+        """The rows of servers that have ended are deleted with the old jobs; the one of a server that lives stays."""
+        presence = Presence(Path(self.enterContext(TemporaryDirectory())) / "jobs")
+        for name in (presence.id, "gone"):
+            JobServer.objects.create(pk=name, host="here", pid=1)
+        Owners("default", presence, None, Counter()).forget()
+        self.assertEqual([row.pk for row in JobServer.objects.all()], [presence.id])
+        presence.close()
 
     def test_once(self) -> None:
         """A key is used once; a transaction that could take it back is refused."""

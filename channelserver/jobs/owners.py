@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from datetime import timedelta
 
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from channelserver.jobs import ends
@@ -71,6 +72,7 @@ class Owners:
 
     def forget(self) -> None:
         """Delete what processes that have ended have left behind beside their jobs."""
+        JobServer.objects.using(self._using).filter(pk=self._presence.id).update(seen=Now())  # an idle one may not look
         servers = JobServer.objects.using(self._using).exclude(pk=self._presence.id)
         if self._postgresql is not None:
             servers = servers.filter(seen__lt=timezone.now() - FORGOTTEN_AFTER)

@@ -47,8 +47,8 @@ class LedgerTests(SynchronousTestCase):
              "requeue": True},
             {"sent": {"http.1"}, "records": Records(), "in_hand": Counter(), "lost": {"unsent": 1}, "requeue": True,
              "unanswered": {"http.1"}},
-            {"sent": {"http.1"}, "records": Records(), "in_hand": Counter(), "lost": {"no Redis": 1}, "requeue": True,
-             "redis": True},
+            {"emptied": {"work.1"}, "lost": {}, "requeue": True, "in_hand": Counter({"work.2": 1}), "redis": True,
+             "sent": {"work.1", "work.2"}},
             {"group_missing": (9, 0)},
         ):  # fmt: skip
             self.assertEqual(self.ledger(**changes).problems, [], changes)
@@ -69,6 +69,10 @@ class LedgerTests(SynchronousTestCase):
             ({"records": again}, "1 messages came twice: work.1"),
             ({"requeue": True, "in_hand": Counter(), "lost": {}, "records": received},
              "1 background messages were lost with requeue: work.3"),
+            ({"sent": {"http.1"}, "records": Records(), "in_hand": Counter(), "lost": {"no Redis": 1}, "requeue": True,
+              "redis": True}, "1 background messages were lost with requeue: http.1"),
+            ({"emptied": {"work.3"}, "in_hand": Counter(), "lost": {"Redis emptied": 1}, "requeue": True,
+              "redis": True}, "1 background messages were lost with requeue: work.3"),
         ):  # fmt: skip
             self.assertIn(words, self.ledger(**changes).problems)
 

@@ -555,6 +555,16 @@ class SharesTests(SynchronousTestCase):
         self.assertFalse(first.ahead())
         self.assertEqual(first.total(), 10)
 
+    def test_unsent(self) -> None:
+        """Messages that are lost with a process are counted when it has ended, once."""
+        first = Shares.make(2)
+        second = Shares(os.dup(first.descriptor), 2, 2)
+        for number in (7, 3):
+            second.note_unsent(number)
+        self.assertEqual(first.lost(), {})
+        self.assertEqual([first.gone(2), first.gone(2)], [3, 0])
+        self.assertEqual(first.lost(), {"unsent": 3})
+
 
 def _alive(pid: int) -> bool:
     try:

@@ -79,7 +79,7 @@ class ScriptTestCase(SynchronousTestCase):
     booked = frozenset(
         {
             scripts.PUSH, scripts.PUSH_LANE, scripts.POP, scripts.FINISH, scripts.RECLAIM, scripts.SEND_GROUP,
-            scripts.BEAT, scripts.SWEEP,
+            scripts.BEAT, scripts.SWEEP, scripts.MISSING,
         }
     )  # fmt: skip
     #: The number of the last message that was put in.
@@ -101,6 +101,11 @@ class ScriptTestCase(SynchronousTestCase):
         """Let a host report that it has consumed the message of a lane."""
         ids = [number for what, number in self.held(host).items() if what.partition(" ")[2] == lane]
         self.run_script(scripts.FINISH, host, *(mark + number for number in ids))
+
+    def reclaim(self, host: str, *held: tuple[str, ...], emptied: int = 0, connection: int = 1) -> Any:
+        """Let a host tell what it holds: id, what HELD tells, and name and sealed message if others are to get it."""
+        words = [word for one in held for word in (*one, "", "")[:4]]
+        return self.run_script(scripts.RECLAIM, host, connection, emptied, MINUTE, *words)
 
     def age(self) -> None:
         """Let the books be old."""
@@ -129,17 +134,17 @@ class ScriptTestCase(SynchronousTestCase):
         seconds, micros = self.command("TIME")
         self.command("ZADD", f"{self.prefix}hosts", int(seconds) * 1000 + int(micros) // 1000 + self.late, host)
 
-    def put(self, script: str, *arguments: str | int, connection: int = 1, token: str = "") -> Any:
+    def put(self, script: str, *arguments: str | int, connection: int = 1, token: str = "", copied: int = 0) -> Any:
         """Put in a message over a connection of host "one"."""
         self.number += 1
-        return self.run_script(script, "one", connection, self.number, token, *arguments)
+        return self.run_script(script, "one", connection, self.number, token, copied, *arguments)
 
     def push(
         self, data: str, channel: str = "work", capacity: int = 10, name: str | None = None, connection: int = 1,
-        token: str = "",
+        token: str = "", copied: int = 0,
     ) -> Any:  # fmt: skip
         words = (channel, capacity, MINUTE, "p", name or channel, data)
-        return self.put(scripts.PUSH, *words, connection=connection, token=token)
+        return self.put(scripts.PUSH, *words, connection=connection, token=token, copied=copied)
 
     def push_request(self, data: str, reply: str = REPLY) -> Any:
         return self.put(scripts.PUSH, "http.request", 10, MINUTE, "t", reply, data)
@@ -466,7 +471,7 @@ class LaneScriptTests(ScriptTestCase):
         self.push("g")
         self.push_request("h")
         what = f"http.request {REPLY}"
-        back, lost = self.run_script(scripts.RECLAIM, "two", 0, self.held("two")[what], what)
+        back, lost = self.reclaim("two", (self.held("two")[what], what))
         self.assertEqual((sorted(back), lost), ([b"http.request", b"websocket.receive", b"work", b"work"], []))
         self.assertEqual(self.books[2], waiting + 2 + 4)
         self.assertEqual((listener.heard(), list(self.held("two"))), ([], [what]))
@@ -486,6 +491,8 @@ class LaneScriptTests(ScriptTestCase):
         self.assertEqual(self.push("c", connection=2), [1, 0])
         self.assertEqual(self.take("work", number=9, connection=2)[0][3::5], [b"a", b"c"])
         self.assertEqual(self.run_script(scripts.GREET, "three", 3), [])
+        self.assertEqual(self.reclaim("one"), [[], []], "what the next connection has taken since is not put back")
+        self.assertEqual(len(self.reclaim("one", connection=2)[0]), 2)
 
     def test_what_has_arrived(self) -> None:
         """A host that greets learns the last message that arrived, and for which there was no room."""
@@ -517,7 +524,7 @@ class LaneScriptTests(ScriptTestCase):
         for _ in range(2):
             (item,) = [self.receive()]
             self.assertEqual(item, [b"a"])
-            self.run_script(scripts.RECLAIM, "one", 0)
+            self.reclaim("one")
 
     def test_finished_ones_are_not_reclaimed(self) -> None:
         """What has been consumed is no longer in the host's hands."""
@@ -525,21 +532,101 @@ class LaneScriptTests(ScriptTestCase):
         self.push_request("a")
         self.pop("http.request", host="two")
         self.finish("two", REPLY)
-        self.run_script(scripts.RECLAIM, "two", 0)
+        self.reclaim("two")
         self.assertEqual(listener.heard(), [])
 
     def test_reclaim_when_emptied(self) -> None:
         """A Redis that has been emptied is told what a host holds: the lane stays busy until it is consumed."""
-        words = ("17", f"websocket.receive {SOCKET}", "18", "work ")
-        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 1, *words), [[], []])
-        self.assertEqual(self.held("two"), dict(zip(words[1::2], words[::2], strict=True)))
+        held = ("17", f"websocket.receive {SOCKET}"), ("18", "work ")
+        self.assertEqual(self.reclaim("two", *held, emptied=1), [[], []])
+        self.assertEqual(self.held("two"), {what: number for number, what in held})
         self.push("c")
         self.assertEqual(self.pop(host="two"), [b"c"])
-        self.assertEqual(self.run_script(scripts.RECLAIM, "two", 1, *words), [[], []], "it may be on its way")
+        self.assertEqual(self.reclaim("two", *held, emptied=1), [[], []], "it may be on its way")
         self.push_lane("b")
         self.assertEqual(self.receive(), [])
         self.run_script(scripts.FINISH, "two", "17")
         self.assertEqual(self.receive(), [b"b"])
+
+
+class CopyScriptTests(ScriptTestCase):
+    """Messages that may be consumed twice, of which the sender keeps copies: PUSH, BEAT, FINISH, RECLAIM, MISSING."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.listener = self.listen("one")
+
+    def put_three(self) -> None:
+        """Send one without a copy, and two with."""
+        self.assertEqual(self.push("a"), [1, 0])
+        self.assertEqual(self.push("b", copied=1), [2, 0])
+        self.run_script(scripts.BEAT, "two", 2 * SECOND, 20 * SECOND, "work")
+        self.put(scripts.PUSH_LANE, "work", 10, MINUTE, f"work {REPLY}", 10, "c")
+
+    def missing(self) -> list[int]:
+        """Return which of the three Redis has not."""
+        return [int(number) for number in self.run_script(scripts.MISSING, "one", 1, 2, 3)[0]]
+
+    def test_the_sender_learns_the_end(self) -> None:
+        """Redis knows of a message from PUSH to FINISH, and tells its sender then."""
+        self.put_three()
+        self.assertEqual(self.missing(), [1])
+        items, _ = self.take("+work", host="two", number=3)
+        self.assertEqual(items[3::5], [b"a", b"kone 2 b", b"kone 3 c"])
+        self.assertEqual((self.missing(), self.listener.heard()), ([1], []))
+        ids = [word.decode() for word in items[4::5]]
+        self.run_script(scripts.FINISH, "two", ids[0], f"{ids[1]} one 2", f"~{ids[2]}")
+        self.assertEqual((self.missing(), self.listener.heard()), ([1, 2], [b"c2"]))
+        self.run_script(scripts.FINISH, "two", f"{ids[2]} one 3")
+        self.assertEqual((self.missing(), self.listener.heard()), ([1, 2, 3], [b"c3"]))
+        self.assertEqual(self.command("EXISTS", f"{self.prefix}copies:one"), 0)
+
+    def test_who_is_told_so_lately(self) -> None:
+        """What the consumers of a channel have said holds for a minute; a full channel takes no copy."""
+        self.put_three()
+        self.assertEqual(self.push("d", capacity=1, copied=1), [0, 0])
+        self.assertEqual(self.command("HKEYS", f"{self.prefix}copies:one"), [b"2", b"3"])
+        self.late = 2 * MINUTE
+        self.assertEqual(self.push("e"), [1, 0])
+
+    def test_lost_ones_end(self) -> None:
+        """So do those that expire, that are taken for good, and that have seen too many deaths."""
+        self.put_three()
+        self.take(host="two", number=2, holds=0)
+        self.assertEqual(self.listener.heard(), [b"c2"])
+        self.late = 2 * MINUTE
+        self.assertEqual(self.take()[1], [b"work", 1])
+        self.assertEqual(self.listener.heard(), [b"c3"])
+        for data in ("d", "e"):
+            self.push(data, copied=1)
+        self.push_lane("f", channel="work", lane=f"work {REPLY}")
+        self.late = 4 * MINUTE
+        self.run_script(scripts.STATISTICS, "work")
+        self.assertEqual(self.listener.heard(), [b"c4", b"c5"])
+        self.push("g", copied=1)
+        self.take("+work", host="two")
+        self.run_script(scripts.LEAVE, "two", MINUTE, 0)
+        self.assertEqual(self.listener.heard(), [b"c7"])
+
+    def test_emptied(self) -> None:
+        """A host tells what it holds, with the message: its sender need not put it back, and others may get it."""
+        held = ("7", "+work ", "work", "kone 2 b"), ("8", f"+work work {REPLY}", "work", "kone 3 c")
+        self.reclaim("two", *held, emptied=1)
+        self.assertEqual(self.missing(), [1])
+        self.run_script(scripts.LEAVE, "two", MINUTE, 3)
+        items, _ = self.take("+work", host="three", number=3)
+        self.assertEqual(items[2::5], [b"", f"work {REPLY}".encode()])
+        self.assertEqual(items[3::5], [b"kone 2 b", b"kone 3 c"])
+        self.assertEqual((self.missing(), self.listener.heard()), ([1], []))
+
+    def test_what_is_put_back_is_not_lost(self) -> None:
+        """Of the messages that waited, and of those that dead hosts held, it is not counted."""
+        for data in "abcde":
+            self.push(data)
+        self.take(host="two", number=2)
+        for back, waited, died in ((0, 3, 2), (2, 1, 2), (4, 0, 1), (5, 0, 0), (6, 0, 0)):
+            answer = self.run_script(scripts.EMPTIED, *self.books, "one", 0, back, "")
+            self.assertEqual(answer, [0, 0, waited, died])
 
 
 class GroupScriptTests(ScriptTestCase):
@@ -764,7 +851,7 @@ class DeadHostScriptTests(ScriptTestCase):
         pairs = zip(everything[::2], everything[1::2], strict=True)
         of_work = sorted(number.decode() for number, what in pairs if what == b"work ")
         self.run_script(scripts.FINISH, "two", of_work[0])
-        back, lost = self.run_script(scripts.RECLAIM, "two", 0, of_work[1], "work ")
+        back, lost = self.reclaim("two", (of_work[1], "work "))
         self.assertEqual((back, sorted(lost)), ([b"work"], [b"http.request", b"websocket.receive"]))
         self.assertEqual(self.pop(number=9), [b"f"])
         self.run_script(scripts.BEAT, "two", 2 * SECOND, 20 * SECOND)
@@ -845,13 +932,13 @@ class BooksScriptTests(ScriptTestCase):
         self.assertGreater(int(self.books[0]), int(last[0]))
         self.assertGreater(self.books[1], last[1])
         told = [
-            self.run_script(scripts.EMPTIED, *books, "one", 0, what)
+            self.run_script(scripts.EMPTIED, *books, "one", 0, 0, what)
             for books, what in ((first, ""), (last, MINUTE), (first, ""))
         ]
         self.assertEqual(told, [[0, 0, 1, 0], [0, 0, 2, 0], [0, 0, 2, 0]])
         self.age()
-        self.assertEqual(self.run_script(scripts.EMPTIED, *first, "one", 0, SECOND), [1, 1, 2, 0])
-        self.assertEqual(self.run_script(scripts.EMPTIED, *last, "one", 0, SECOND), [0, 1, 2, 0])
+        self.assertEqual(self.run_script(scripts.EMPTIED, *first, "one", 0, 0, SECOND), [1, 1, 2, 0])
+        self.assertEqual(self.run_script(scripts.EMPTIED, *last, "one", 0, 0, SECOND), [0, 1, 2, 0])
 
     def test_held(self) -> None:
         """The books tell how many messages are held; those that no host tells of when Redis was emptied are lost."""
@@ -867,26 +954,26 @@ class BooksScriptTests(ScriptTestCase):
         self.assertEqual(self.books[2:], [4, 3])
         self.finish("three", "")
         self.assertEqual(self.books[2:], [4, 2])
-        self.run_script(scripts.RECLAIM, "one", 0, max(self.held("one").values()), "work ")
+        self.reclaim("one", (max(self.held("one").values()), "work "))
         self.assertEqual(self.books[2:], [5, 1])
         self.take(host="two", number=2)
         before = self.books
         self.command("DEL", *self.command("KEYS", f"{self.prefix}*"))
-        self.run_script(scripts.RECLAIM, "two", 1, "8", "work ", "9", "work ")
+        self.reclaim("two", ("8", "work "), ("9", "work "), emptied=1)
         self.assertEqual(self.books[2:], [0, 2])
         self.age()
         for _ in range(2):
-            self.run_script(scripts.EMPTIED, *before, "two", 2, "")
-        self.assertEqual(self.run_script(scripts.EMPTIED, *before, "three", 0, SECOND), [1, 1, 3, 1])
+            self.run_script(scripts.EMPTIED, *before, "two", 2, 0, "")
+        self.assertEqual(self.run_script(scripts.EMPTIED, *before, "three", 0, 0, SECOND), [1, 1, 3, 1])
 
     def test_counted_before_it_was_emptied_again(self) -> None:
         """Hosts tell a Redis that was emptied again what has been counted; it is not counted again."""
         self.push("a")
         books = self.books
-        self.run_script(scripts.EMPTIED, *books, "one", 0, "")
-        self.run_script(scripts.EMPTIED, *books, "one", 0, "counted")
+        self.run_script(scripts.EMPTIED, *books, "one", 0, 0, "")
+        self.run_script(scripts.EMPTIED, *books, "one", 0, 0, "counted")
         self.age()
-        self.assertEqual(self.run_script(scripts.EMPTIED, *books, "one", 0, SECOND), [0, 1, 1, 0])
+        self.assertEqual(self.run_script(scripts.EMPTIED, *books, "one", 0, 0, SECOND), [0, 1, 1, 0])
 
     def test_silent(self) -> None:
         """A sign of life tells which hosts give none."""

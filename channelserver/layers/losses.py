@@ -89,6 +89,8 @@ class DropCounter(ThrottledLog):
         self.all_totals: Callable[[], dict[str, int]] = self.totals
         #: Called before that: counts here what other processes have lost. Default: no-op.
         self.collect: Callable[[], object] = lambda: None
+        #: Called with the number of messages that wait in this process, and are lost if it is killed. Default: no-op.
+        self.note_unsent: Callable[[int], object] = lambda number: None
 
     def record(self, reason: Reason, name: str, number: int = 1, hint: str = "") -> None:
         """Count `number` messages as lost.

@@ -12,11 +12,12 @@ import os
 import time
 from collections.abc import Callable
 
-from channelserver.layers.losses import REASONS, named
+from channelserver.layers.losses import INDEX, REASONS, Reason, named
 
 #: How many numbers a process has: its connections; when its reactor last ran, in ms of the monotonic clock (0: it has
-#: not yet), which all processes share; why it should be replaced; and its losses.
-_NUMBERS = 3 + len(REASONS)
+#: not yet), which all processes share; why it should be replaced; how many messages would be lost with it because they
+#: wait in it for Redis; and its losses.
+_NUMBERS = 4 + len(REASONS)
 #: Why a process should be replaced, by the number that it writes.
 WISHES = ("", "worker threads hung", "max requests", "all threads for jobs are lost to overdue jobs")
 #: Bytes of a number, and of a process.
@@ -48,7 +49,8 @@ class Shares:
         memory = memoryview(mmap.mmap(descriptor, processes * BYTES)).cast("Q")
         self._counts, self._beats = memory[:processes], memory[processes : 2 * processes]
         self._wishes = memory[2 * processes : 3 * processes]
-        self._losses = [memory[3 * processes + index :: processes] for index in range(processes)]
+        self._unsent = memory[3 * processes : 4 * processes]
+        self._losses = [memory[4 * processes + index :: processes] for index in range(processes)]
 
     @classmethod
     def make(cls, processes: int, now: Callable[[], float] = time.monotonic) -> Shares:
@@ -64,10 +66,18 @@ class Shares:
         """Set the number of connections of this process."""
         self._counts[self.number - 1] = connections
 
-    def gone(self, number: int) -> None:
-        """Note that a process is not running."""
-        self._counts[number - 1] = _ABSENT
-        self._beats[number - 1] = self._wishes[number - 1] = 0
+    def note_unsent(self, number: int) -> None:
+        """Set how many messages would be lost with this process."""
+        self._unsent[self.number - 1] = number
+
+    def gone(self, number: int) -> int:
+        """Note that a process is not running; count and return the messages that are lost with it."""
+        index = number - 1
+        self._counts[index] = _ABSENT
+        unsent = self._unsent[index]
+        self._beats[index] = self._wishes[index] = self._unsent[index] = 0
+        self._losses[index][INDEX[Reason.UNSENT.value]] += unsent
+        return unsent
 
     @property
     def losses(self) -> memoryview[int]:

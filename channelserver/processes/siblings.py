@@ -412,7 +412,11 @@ class Sibling:
         if link is not None:
             link.hang_up()
         siblings = self._siblings
-        siblings.shares.gone(self.number)
+        if unsent := siblings.shares.gone(self.number):
+            _log.warn(
+                "{unsent} message(s) lost: unsent; they waited for Redis in process {number}, which has ended",
+                unsent=unsent, number=self.number,
+            )  # fmt: skip
         if self._discarded:
             return
         why, self._reason = self._reason, "ended"

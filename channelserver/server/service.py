@@ -145,6 +145,7 @@ class ServerService(service.Service):
         drops = self._site.layer.drops
         drops.keep_in(shares.losses, {})
         drops.all_totals = shares.lost
+        drops.note_unsent = shares.note_unsent
         self._listener = SharedListening(self._reactor, shares, descriptors)
 
     def descriptors(self) -> list[int]:

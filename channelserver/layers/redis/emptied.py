@@ -3,8 +3,9 @@
 Runs in the thread of the reactor; owns what this host knew of the Redis before.
 
 The host that made the last change of a queue knows how many messages waited, and how many hosts held. So each host
-tells Redis what it knew of the former books, and how many of these messages it has; later, the first one that asks
-counts what the best of them knew. If Redis is emptied again meanwhile, they tell it again.
+tells Redis what it knew of the former books, how many of these messages it has, and how many it puts back, because it
+has copies of them (:mod:`.copies`); later, the first one that asks counts what the best of them knew. If Redis is
+emptied again meanwhile, they tell it again.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from channelserver.layers.redis import scripts
 from channelserver.layers.redis.shard import Books, Shard
 
 #: Seconds until all hosts have told what they knew; and for which they tell it again.
-TOLD, KNOWN = 3.0, 60.0
+TOLD, KNOWN = 5.0, 60.0
 
 
 class _Former:
     """The former books of a server."""
 
-    def __init__(self, shard: Shard, books: Books, held: int, since: float) -> None:
+    def __init__(self, shard: Shard, books: Books, held: int, back: int, since: float) -> None:
         self.shard = shard
         self.books = books
         self.held = held
+        self.back = back
         self.since = since
         self.counted = False
 
@@ -47,13 +49,14 @@ class Emptied:
         self._drops = drops
         self._former: list[_Former] = []
 
-    def tell(self, shard: Shard, books: Books, held: int) -> None:
+    def tell(self, shard: Shard, books: Books, held: int, back: int) -> None:
         """Tell the other hosts what this one knew of a server that has been emptied.
 
         :param held: how many messages this host has that it held for it.
+        :param back: how many it puts back, at most; see :meth:`put_back`.
         """
         now = self._reactor.seconds()
-        former = _Former(shard, books, held, now)
+        former = _Former(shard, books, held, back, now)
         self._former = [one for one in self._former if one.since > now - KNOWN] + [former]
         for one in self._former:
             if one.shard is shard:
@@ -61,8 +64,15 @@ class Emptied:
         if self.asks:
             self._reactor.callLater(TOLD, self._ask, former)
 
+    def put_back(self, shard: Shard, epoch: int, number: int) -> None:
+        """Tell the other hosts how many messages of former books this one puts back."""
+        for one in self._former:
+            if one.shard is shard and one.books.epoch == epoch:
+                one.back = number
+                self._run(one, "").addErrback(lambda failure: None)
+
     def _run(self, former: _Former, what: str | int) -> Any:
-        return former.shard.run(scripts.EMPTIED, *former.books, self._name, former.held, what)
+        return former.shard.run(scripts.EMPTIED, *former.books, self._name, former.held, former.back, what)
 
     def _ask(self, former: _Former) -> None:
         def again(_: Failure | None = None) -> None:

@@ -16,15 +16,16 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from channelserver.layers.chains import UNORDERED
 from channelserver.layers.losses import DropCounter, Reason
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import MAX_IN_HAND
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.errors import DeliveryUnknown
-from channelserver.layers.redis.letters import from_queue, to_queue
+from channelserver.layers.redis.letters import copy_of, from_queue, mark_copied, to_queue
 from channelserver.layers.redis.seal import DAY, ReplayError, Sealer, SealError
 from channelserver.layers.redis.shard import Shard
-from channelserver.layers.redis.work import Fetched, FetchedQueues
+from channelserver.layers.redis.work import Claim, Fetched, FetchedQueues
 
 logger = logging.getLogger("channelserver.layers.redis")
 
@@ -51,6 +52,7 @@ class Fetcher:
 
     :param threads: how many messages this process may hold, besides those that occupy no thread.
     :param requeued: returns the channels whose messages go to another worker if this process dies with them.
+    :param lifetime: milliseconds for which such a message waits.
     :param soon: ``soon(function)`` runs it in the next turn of the reactor.
     """
 
@@ -64,6 +66,7 @@ class Fetcher:
         sealer: Sealer,
         drops: DropCounter,
         requeued: Callable[[], frozenset[str]],
+        lifetime: int,
         soon: Callable[[Callable[[], object]], object],
     ) -> None:
         self._host = host
@@ -73,6 +76,7 @@ class Fetcher:
         self._sealer = sealer
         self._drops = drops
         self._requeued = requeued
+        self._lifetime = lifetime
         self._soon = soon
         self._outstanding: set[Fetched] = set()
         self._released: set[Fetched] = set()  # those of them that occupy no thread
@@ -90,11 +94,13 @@ class Fetcher:
         :param emptied: the server has forgotten what this process holds.
         """
         self.report()  # what has been consumed must not come again
-        held = [word for where, *claim in (one.claim for one in self._outstanding) if where is shard for word in claim]
+        held: list[str | bytes] = []
+        for claim in (one.claim for one in self._outstanding if one.claim.shard is shard):
+            held += (claim.id, claim.what, *((claim.name, claim.data) if emptied else ("", "")))
         if emptied:  # before the server could tell how many messages were in the answer
             hint = "the answer was lost, and then Redis was emptied; it had so many messages at most"
             self._drops.record(Reason.UNKNOWN, "any channel", self._unanswered.pop(shard, 0), hint)
-        reclaimed = shard.change(scripts.RECLAIM, self._host, int(emptied), *held)
+        reclaimed = shard.reclaim(emptied, self._lifetime, held)
         reclaimed.addCallbacks(self._not_arrived, lambda failure: None, callbackArgs=(shard,))
         self.ready(shard)
 
@@ -117,6 +123,11 @@ class Fetcher:
             self._promising.append(shard)
         self.report()  # first: RECLAIM and FINISH must come before the next message of the same lane
         self._go()
+
+    @property
+    def requeued(self) -> frozenset[str]:
+        """The channels that this process serves whose messages go to another worker if a process dies with them."""
+        return self._requeued().intersection(self._channels)
 
     def search(self, shard: Shard, prefix: str) -> None:
         """Look on a server for work that no host was woken for. Usually there is none, which takes one command.
@@ -177,21 +188,24 @@ class Fetcher:
         channel = name.decode()
         lane = reply.decode()
         queue = local_prefix(channel)
-        queue = f"+{queue}" if queue in self._requeued() else queue
-        claim = shard, number.decode(), f"{queue} {lane}"
+        requeued = queue in self._requeued()
+        queue = f"+{queue}" if requeued else queue
+        claim = Claim(shard, number.decode(), f"{queue} {lane}", copy_of(data))
         if channel in self._queues.chains.unordered and lane.startswith(channel + " "):
-            claim = shard, claim[1], f"{queue} "
-            self._finish(shard, f"~{claim[1]}")  # the next one need not wait for this one
+            claim = claim._replace(what=f"{queue} ")
+            self._finish(shard, f"~{claim.id}")  # the next one need not wait for this one
         try:
             content = from_queue(self._sealer, channel, data)
         except SealError as error:
             record_refused(self._drops, channel, error)
-            self._finish(shard, claim[1])
+            self._finish(shard, claim.end)
             return
-        if self._sealer.encrypts and local_prefix(channel) in self._requeued():
-            # What another worker may get at any time must be sealed for longer.
-            again = to_queue(self._sealer, channel, content, DAY)
-            shard.run(scripts.KEEP, self._host, claim[1], again).addErrback(lambda failure: None)
+        if requeued:
+            if self._sealer.encrypts:  # what another worker may get at any time must be sealed for longer
+                data = mark_copied(to_queue(self._sealer, channel, content, DAY), claim.copy)
+                shard.run(scripts.KEEP, self._host, claim.id, data).addErrback(lambda failure: None)
+            if channel not in UNORDERED:
+                claim = claim._replace(name=channel, data=data)
         # Counted before it can be finished.
         delivery = self._queues.put_fetched(channel, content, int(left) / 1000, claim)
         self._outstanding.add(delivery)
@@ -216,7 +230,7 @@ class Fetcher:
     def done(self, delivery: Fetched) -> None:
         self._outstanding.discard(delivery)
         self._released.discard(delivery)
-        self._finish(*delivery.claim[:2])
+        self._finish(delivery.claim.shard, delivery.claim.end)
         self._go()
 
     def _finish(self, shard: Shard, number: str) -> None:
@@ -244,7 +258,7 @@ class Fetcher:
 
     def held(self, shard: Shard) -> int:
         """Return how many messages the server holds for this host."""
-        outstanding = sum(one.claim[0] is shard for one in self._outstanding)
+        outstanding = sum(one.claim.shard is shard for one in self._outstanding)
         return outstanding + _whole(self._finished.get(shard, [])) + self._reported[shard]
 
 

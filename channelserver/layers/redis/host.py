@@ -7,8 +7,9 @@ A host has a name, the random token in the names of its reply channels, and one 
 messages. A message begins with a letter: ``s`` something sealed, whose place has its kind (``r`` a reply, ``w`` a reply
 whose sender waits for room, ``k`` the answer to that, ``a`` and ``d`` the beginning and end of a membership; or it is a
 message to a group); ``w`` and a channel: there is work; ``f`` and a reply channel: no answer will come, because the
-host of the worker is dead. All hosts hear ``e``, the name of a host and a message to a group, as in ``s``: soon after
-Redis was emptied, it does not know which hosts have members.
+host of the worker is dead; ``c`` and a number: the message of which this host has a copy has ended. All hosts hear
+``e``, the name of a host and a message to a group, as in ``s``: soon after Redis was emptied, it does not know which
+hosts have members; and ``x``: somebody empties the layer, so copies are not put back.
 """
 
 from __future__ import annotations
@@ -26,16 +27,18 @@ from channelserver.layers.base import FAILED, SESSION, ChannelFull, MessageTooLa
 from channelserver.layers.chains import UNORDERED
 from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
+from channelserver.layers.local import SERVER_CHANNELS
 from channelserver.layers.losses import MOST_REQUEUES, DropCounter, Reason
 from channelserver.layers.names import local_prefix
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import Address
+from channelserver.layers.redis.copies import Copies, Parcel
 from channelserver.layers.redis.emptied import Emptied
 from channelserver.layers.redis.fetcher import Fetcher, lane_of, record_expired, record_refused
 from channelserver.layers.redis.letters import from_host, membership, to_host, to_queue
 from channelserver.layers.redis.ring import Ring
 from channelserver.layers.redis.seal import DAY, Sealer, SealError
-from channelserver.layers.redis.shard import ANSWER_SECONDS, Books, Shard
+from channelserver.layers.redis.shard import ANSWER_SECONDS, Books, Shard, next_number
 from channelserver.layers.redis.work import FetchedQueues
 from channelserver.layers.throttled_log import ThrottledLog
 
@@ -58,6 +61,10 @@ RETRY_SECONDS = 2.0
 RENEWALS = 3
 #: Members in one command when Redis has lost its data.
 BATCH = 500
+#: What tells that a message was put in, and that its sender is to keep a copy; see ``push.lua``.
+COPIED = 2
+#: Channels of whose messages no copies are kept.
+OF_SERVER = frozenset(SERVER_CHANNELS)
 
 _token = re.compile(r"(?:http\.response|websocket\.send)\.([A-Za-z0-9_\-]+)!").match
 
@@ -118,13 +125,18 @@ class Host:
         self._looks = 0
         self._looked = reactor.seconds()
         self._former = Emptied(name, reactor, member, layer.drops)
+        self.copies = Copies(
+            name, reactor, lambda: layer.requeued, self.put, self._server_of_parcel,
+            lambda parcel: to_queue(layer.sealer, parcel.channel, parcel.content, layer.expiry), layer.drops,
+            self._former.put_back,
+        )  # fmt: skip
         # Memberships end in Redis; those of open connections are renewed in time.
         self._renew_every = max(1, int(layer.group_expiry / RENEWALS / BEAT))
         self._closed = False
         self._waits: dict[int, Callable[[bool], object]] = {}
         self._number = 0
         self._wakers: set[Callable[[], object]] = set()
-        self._later: dict[str, list[tuple[float, bytes, str]]] = {}
+        self._later: dict[str, list[tuple[float, Parcel]]] = {}
 
     def start(self) -> None:
         for shard in self.shards:
@@ -155,6 +167,8 @@ class Host:
     def _end(self, _: object) -> None:
         for shard in self.shards:
             shard.close()
+        for channel, number in self.copies.unsent().items():
+            self.layer.drops.record(Reason.NO_REDIS, channel, number, "the server ended before Redis was back")
 
     def problem(self) -> str:
         """Return what is wrong with the servers; empty: nothing. Any thread."""
@@ -199,13 +213,17 @@ class Host:
                         self._send_all(shard)
                     if self._looks % SWEEP_EVERY == 0:
                         self._sweep(shard)
-                if self.fetcher is not None and self._looks % SEARCH_EVERY == 0:
-                    self.fetcher.search(shard, self.layer.prefix)
+                self.copies.beat(shard, self.member)
+                if self._looks % SEARCH_EVERY == 0:
+                    self.copies.look(shard)
+                    if self.fetcher is not None:
+                        self.fetcher.search(shard, self.layer.prefix)
             except Exception:
                 logger.exception("error in the heartbeat to Redis %s", shard.address)
 
     def _beat(self, shard: Shard, first: bool = False) -> None:
-        alive = shard.change(scripts.BEAT, self.name, int(SILENCE * 1000), int(LIFETIME * 1000))
+        requeued = [] if self.fetcher is None else self.fetcher.requeued - OF_SERVER
+        alive = shard.change(scripts.BEAT, self.name, int(SILENCE * 1000), int(LIFETIME * 1000), *requeued)
         alive.addCallbacks(self._beaten, _ignore, callbackArgs=(shard, first))
 
     def _beaten(self, answer: list[Any], shard: Shard, first: bool) -> None:
@@ -241,11 +259,10 @@ class Host:
 
     def _emptied(self, shard: Shard, old: Books, new: Books) -> None:
         """Redis has lost what it knew: tell it again, and count what waited in it."""
-        ago = max(0.0, shard.now() - self.layer.time_offset - new.epoch / 1000) / 1000
         if self.member:
             logger.warning(
-                "Redis %s was emptied %.1f s ago: lost are messages that waited in it, and memberships of channels "
-                "that are no connections", shard.address, ago,
+                "Redis %s was emptied %.1f s ago: lost are messages that waited in it, but not those with requeue, and "
+                "memberships of channels that are no connections", shard.address, shard.since(new.epoch),
             )  # fmt: skip
             self.layer.drops.add(Reason.GAP)
             self._send_all(shard)
@@ -253,12 +270,13 @@ class Host:
         if self.fetcher is not None:
             held = self.fetcher.held(shard)
             self.fetcher.connected(shard, emptied=True)
-        self._former.tell(shard, old, held)
+        self._former.tell(shard, old, held, self.copies.emptied(shard, old.epoch))
 
     def _ready(self, shard: Shard) -> None:
         if self.member:
             self._beat(shard, first=True)
         self._send_all(shard)
+        self.copies.connected(shard)  # before it is reported that those have been consumed that sent them
         if self.fetcher is not None:
             self.fetcher.connected(shard)
 
@@ -277,6 +295,7 @@ class Host:
                 shard.address, seconds,
             )  # fmt: skip
             self.layer.drops.add(Reason.GAP)
+        self.copies.look(shard)  # it may have missed that some have ended
         if self.fetcher is not None:
             self.fetcher.ready(shard)
 
@@ -288,7 +307,7 @@ class Host:
         self._former.asks = True
         fetcher = self.fetcher = Fetcher(
             self.name, self.shards, layer.queues, channels, threads, layer.sealer, layer.drops,
-            lambda: layer.requeued, lambda function: self.reactor.callLater(0, function),
+            lambda: layer.requeued, int(layer.expiry * 1000), lambda function: self.reactor.callLater(0, function),
         )  # fmt: skip
         layer.queues.on_done = lambda delivery: self.bridge.post(fetcher.done, delivery)
         layer.queues.on_release = lambda delivery: self.bridge.post(fetcher.release, delivery)
@@ -327,52 +346,55 @@ class Host:
         """
         reply = content.get("reply_channel")
         data = to_queue(self.layer.sealer, channel, content, DAY if urgent else self.layer.expiry)
-        await self.push_sealed(channel, data, reply if isinstance(reply, str) else "", urgent)
+        await self.put(Parcel(channel, content, data, reply if isinstance(reply, str) else "", urgent))
 
-    async def push_sealed(
-        self, channel: str, data: bytes, reply: str = "", urgent: bool = False, token: str = ""
-    ) -> None:
-        """Like :meth:`push`, for a sealed message.
+    async def put(self, parcel: Parcel) -> bool:
+        """Put a sealed message into its channel; return whether its sender is to keep a copy.
 
-        :param reply: its reply channel.
-        :param token: another message with the same one does nothing.
+        :raises ChannelFull: it is full, or Redis refuses it.
         """
-        layer = self.layer
+        layer, channel, reply = self.layer, parcel.channel, parcel.reply
         queue = local_prefix(channel)
-        capacity = 10**9 if urgent else layer.get_capacity(queue)
-        lifetime = int((DAY if urgent else layer.expiry) * 1000)
+        free = parcel.urgent or parcel.again
+        capacity = 10**9 if free else layer.get_capacity(queue)
+        lifetime = int((DAY if parcel.urgent else layer.expiry) * 1000)
+        script = scripts.PUSH
+        words: tuple[Any, ...] = queue, capacity, lifetime, "p", channel
         if reply and channel in layer.ordered:
-            limit = -1 if urgent else layer.lane_limit
-            answer = self._shard(reply).put(scripts.PUSH_LANE, token, channel, capacity, lifetime, reply, limit, data)
+            script, words = scripts.PUSH_LANE, (channel, capacity, lifetime, reply, -1 if free else layer.lane_limit)
         elif reply and channel in UNORDERED:
-            answer = self._shard(reply).put(scripts.PUSH, token, queue, capacity, lifetime, "t", reply, data)
+            words = queue, capacity, lifetime, "t", reply
         elif reply and "?" not in channel and "!" not in channel:
             lane = lane_of(channel, reply)
-            answer = self._shard(queue).put(scripts.PUSH_LANE, token, channel, capacity, lifetime, lane, capacity, data)
-        else:
-            answer = self._shard(queue).put(scripts.PUSH, token, queue, capacity, lifetime, "p", channel, data)
-        done, gone = await answer
+            script, words = scripts.PUSH_LANE, (channel, capacity, lifetime, lane, -1 if free else capacity)
+        parcel.number = parcel.number if parcel.copied else next_number()
+        shard = self._server_of_parcel(parcel)
+        done, gone = await shard.put(script, parcel.number, parcel.token, int(parcel.copied), *words, parcel.data)
         if gone:
             layer.drops.record(Reason.EXPIRED, queue, gone, "no consumer took it in time")
         if not done:
             raise ChannelFull(
                 f"channel {queue!r} is full: {capacity} messages wait in Redis, or in the lane of one socket"
             )
+        return bool(done == COPIED)
 
-    def push_patiently(self, channel: str, data: bytes, reply: str) -> None:
-        """Like :meth:`push_sealed`, without waiting: tried again for two seconds, then counted as lost."""
-        ends = self.reactor.seconds() + RETRY_SECONDS
-        waiting = self._later.setdefault(channel, [])
-        waiting.append((ends, data, reply))
+    def _server_of_parcel(self, parcel: Parcel) -> Shard:
+        of_reply = parcel.reply and (parcel.channel in self.layer.ordered or parcel.channel in UNORDERED)
+        return self._shard(parcel.reply if of_reply else local_prefix(parcel.channel))
+
+    def push_patiently(self, parcel: Parcel) -> None:
+        """Send without waiting: tried again for two seconds, then counted as lost."""
+        waiting = self._later.setdefault(parcel.channel, [])
+        waiting.append((self.reactor.seconds() + RETRY_SECONDS, parcel))
         if len(waiting) == 1:
-            defer.ensureDeferred(self._push_waiting(channel))
+            defer.ensureDeferred(self._push_waiting(parcel.channel))
 
     async def _push_waiting(self, channel: str) -> None:
         waiting = self._later[channel]
         while waiting:
-            ends, data, reply = waiting[0]
+            ends, parcel = waiting[0]
             try:
-                await self.push_sealed(channel, data, reply)
+                await self.copies.send(parcel)
             except ChannelFull as error:
                 if error.retry and self.reactor.seconds() < ends:
                     await task.deferLater(self.reactor, 0.2)
@@ -503,6 +525,10 @@ class Host:
                     self._act(*from_host(self.layer.sealer, self.name, sealed))
             elif kind == b"w":
                 self._woken(rest.decode())
+            elif kind == b"c" and rest.isdigit():
+                self.copies.over(int(rest))
+            elif kind == b"x":
+                self.copies.flush()
             elif kind == b"f":
                 channel = rest.decode()
                 outlet = self.layer.outlet_of(channel)

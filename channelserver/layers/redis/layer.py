@@ -30,6 +30,7 @@ from channelserver.layers.names import check_channel_name, check_group_name, loc
 from channelserver.layers.redis import scripts
 from channelserver.layers.redis.address import read_hosts
 from channelserver.layers.redis.answer import Answer, Call, begin
+from channelserver.layers.redis.copies import Parcel
 from channelserver.layers.redis.errors import RedisUnavailable
 from channelserver.layers.redis.fetcher import record_refused
 from channelserver.layers.redis.host import Host, token_of
@@ -326,6 +327,7 @@ class RedisChannelLayer(LocalLayer):
 
         async def delete(host: Host) -> None:
             for shard in host.shards:
+                await shard.command("PUBLISH", f"{self.prefix}everyone", "x")
                 await shard.delete_all((f"{_escaped(self.prefix)}*", f"{_escaped(self.stats_prefix)}*"))
 
         self._ask(delete)
@@ -429,11 +431,13 @@ class RedisChannelLayer(LocalLayer):
         else:
             self._know_time()
             data = to_queue(self.sealer, channel, content, self.expiry)
-            reply = _reply_of(content)
-            if self._inside():
-                self._engine().push_patiently(channel, data, reply)
+            inside = self._inside()
+            patient = inside or late is not None
+            parcel = Parcel(channel, content, data, _reply_of(content), token=token, patient=patient)
+            if inside:
+                self._engine().push_patiently(parcel)
             else:
-                self._ask(lambda host: host.push_sealed(channel, data, reply, token=token), late=late)
+                self._ask(lambda host: host.copies.send(parcel), late=late)
 
     def session_stored(self, channel: str) -> None:
         if self.outlet_of(channel) is None and token_of(channel):

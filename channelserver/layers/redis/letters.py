@@ -5,15 +5,19 @@ Runs in any thread; owns nothing.
 A value in a queue is ``q`` and a message sealed for its channel; or ``g``, 5 digits of the length of a membership,
 that membership, and a message sealed for a group. A script puts the latter together: the message is sealed once,
 however many channels are members, and the membership, which was sealed when the channel joined, says that it belongs
-there.
+there. Before either may be ``k``, a host, and a number, each with a space behind it: the sender has a copy of the
+message (:mod:`.copies`).
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from channelserver.layers.content import Content
 from channelserver.layers.redis.seal import PUBLISHED, Sealer, SealError
+
+_copied = re.compile(rb"k([A-Za-z0-9_\-]+ [0-9]+) ").match
 
 
 def to_queue(sealer: Sealer, channel: str, content: Content, seconds: float) -> bytes:
@@ -42,12 +46,27 @@ def to_host(sealer: Sealer, host: str, kind: str, *items: Any) -> bytes:
     return b"s" + sealer.seal(("host", host, kind), *items)
 
 
+def copy_of(data: bytes) -> str:
+    """Return the host that has a copy of a message that was taken from a channel, a space, and the number of the copy;
+    empty: there is none.
+    """
+    found = _copied(data)
+    return found[1].decode() if found else ""
+
+
+def mark_copied(data: bytes, copy: str) -> bytes:
+    """Return a message for a channel, marked with its copy, if it has one; see :func:`copy_of`."""
+    return b"k%b %b" % (copy.encode(), data) if copy else data
+
+
 def from_queue(sealer: Sealer, channel: str, data: bytes) -> Content:
     """Return the content of a message that was taken from a channel.
 
     :raises SealError: it was altered, or is no message.
     :raises ReplayError: it was sealed for another place or time, or taken before.
     """
+    if found := _copied(data):
+        data = data[found.end() :]
     kind, data = data[:1], data[1:]
     if kind == b"q":
         _, items = sealer.unseal(data, ("queue", channel).__eq__)

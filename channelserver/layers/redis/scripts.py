@@ -20,6 +20,9 @@ Keys, after the prefix:
 ``sent:HOST``     string     number of a host's connection, space, number of the last message it has put in
 ``refused:HOST``  list       the numbers of its last messages for which there was no room
 ``once:TOKEN``    string     a message with this token has been put in
+``requeued``      sorted set channels of the application's whose messages may be consumed twice, to the time until which
+                             that is known
+``copies:HOST``   hash       the numbers of messages that wait or are held, and of which a host has copies
 ``channels``      set        channels in which messages may wait
 ``books``         hash       when Redis was first used since it was last emptied (``epoch``), the number of the last
                              change of a queue (``serial``; also the source of ids), how many messages wait
@@ -73,6 +76,7 @@ BEAT = _script("beat")
 EMPTIED = _script("emptied")
 SWEEP = _script("sweep")
 KEEP = _script("keep")
+MISSING = _script("missing")
 LEASE = _script("lease")
 RELEASE = _script("release")
 GREET = _script("greet")

@@ -31,8 +31,13 @@ ANSWER_SECONDS = 4.0
 PING_EVERY, TIME_EVERY = 2, 10
 
 
-#: The numbers of the connections of this process.
-_connections = itertools.count(1)
+#: The numbers of the connections of this process, and of the messages that it puts in.
+_connections, _numbers = itertools.count(1), itertools.count(1)
+
+
+def next_number() -> int:
+    """Return a number for a message, see :meth:`Shard.put`."""
+    return next(_numbers)
 
 
 class Books(NamedTuple):
@@ -79,7 +84,7 @@ class Shard:
         self.address = address
         self._reactor = reactor
         self._host = host
-        self._connection = self._sent = 0  # the numbers of the connection, and of the last message that was put in
+        self._connection = 0  # its number
         self._unsure: dict[int, defer.Deferred[list[Any]]] = {}  # messages of which nobody knows whether they arrived
         self._prefixes = prefixes
         self._ready = ready
@@ -124,6 +129,10 @@ class Shard:
         seconds: float = self._reactor.seconds()
         return (seconds + self._clock) * 1000 + self._offset()
 
+    def since(self, epoch: int) -> float:
+        """Return the seconds since some books were begun."""
+        return max(0.0, self.now() - self._offset() - epoch / 1000) / 1000
+
     def _synchronize(self, protocol: CommandProtocol) -> defer.Deferred[Any]:
         def answered(answer: list[bytes]) -> None:
             self._clock = int(answer[0]) + int(answer[1]) / 1e6 - self._reactor.seconds()
@@ -159,11 +168,12 @@ class Shard:
         """Run a script whose answer ends with the books; return a Deferred of the answer without them."""
         return self.run(script, *arguments).addCallback(self._booked)
 
-    def put(self, script: str, *arguments: Any) -> defer.Deferred[list[Any]]:
+    def put(self, script: str, number: int, *arguments: Any) -> defer.Deferred[list[Any]]:
         """Run a script that puts in a message; return a Deferred of its answer without the books. If the connection is
         lost, the next one asks whether the message has arrived.
+
+        :param number: of the message, from :func:`next_number`: higher than that of the last one.
         """
-        number = self._sent = self._sent + 1
         sent = self.change(script, self._host, self._connection, number, *arguments)
         sent.addErrback(self._lost, number)
         return sent
@@ -172,6 +182,10 @@ class Shard:
         """Take messages; see ``pop.lua``."""
         words = self._host, self._connection, wanted, int(waiting), int(holds), *channels
         return self.change(scripts.POP, *words)
+
+    def reclaim(self, emptied: bool, lifetime: int, held: Iterable[str | bytes]) -> defer.Deferred[list[Any]]:
+        """Tell what this process holds; see ``reclaim.lua``."""
+        return self.change(scripts.RECLAIM, self._host, self._connection, int(emptied), lifetime, *held)
 
     def _lost(self, failure: Failure, number: int) -> defer.Deferred[list[Any]]:
         if not failure.check(DeliveryUnknown) or self.commands.state == "closed":

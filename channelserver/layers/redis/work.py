@@ -6,13 +6,30 @@ Safe from any thread, as :mod:`channelserver.layers.queues`. Owns the waiting me
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from channelserver.layers.content import Content
 from channelserver.layers.queues import Callback, Delivery, WorkQueues
 from channelserver.layers.redis.shard import Shard
 
-#: Where Redis holds a message: the server, the message's id, and what ``held`` tells of it (see :mod:`.scripts`).
-Claim = tuple[Shard, str, str]
+
+class Claim(NamedTuple):
+    """Where Redis holds a message, and what it must be told again if it is emptied."""
+
+    shard: Shard
+    id: str
+    #: What ``held`` tells of it (see :mod:`.scripts`).
+    what: str
+    #: The host that has a copy, and its number there; empty: there is none.
+    copy: str = ""
+    #: Its name and the sealed message, if it goes to another worker when this process dies.
+    name: str = ""
+    data: bytes = b""
+
+    @property
+    def end(self) -> str:
+        """What tells Redis that it has been consumed (see ``finish.lua``)."""
+        return f"{self.id} {self.copy}" if self.copy else self.id
 
 
 class Fetched(Delivery):

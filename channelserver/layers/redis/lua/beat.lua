@@ -1,9 +1,11 @@
 -- A host gives a sign of life.
--- Arguments: host, milliseconds after which a host without one is silent, lifetime of a host in ms.
+-- Arguments: host, milliseconds after which a host without one is silent, lifetime of a host in ms, channels that it
+-- serves whose messages may be consumed twice...
 -- Returns 1 if Redis did not know the host; the silent hosts, and those that have been cut off for so long; and the
 -- books.
 local added = redis.call('ZADD', P .. 'hosts', string.format('%.0f', now), ARGV[2])
 redis.call('ZREM', P .. 'doubted', ARGV[2])
+for i = 5, #ARGV do redis.call('ZADD', P .. 'requeued', string.format('%.0f', now + 60000), ARGV[i]) end
 local silent = redis.call('ZRANGEBYSCORE', P .. 'hosts', '-inf', now - tonumber(ARGV[3]))
 for _, host in ipairs(redis.call('ZRANGEBYSCORE', P .. 'doubted', '-inf', now - tonumber(ARGV[4]))) do
   silent[#silent + 1] = host

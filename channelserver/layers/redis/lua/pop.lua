@@ -27,6 +27,7 @@ local function take(word)
       if left <= 0 then
         gone[channel] = (gone[channel] or 0) + 1
         dropped = dropped + 1
+        item_over(item)
         if lane then advance(lane) end
       else
         local name = name_of(item)
@@ -41,8 +42,9 @@ local function take(word)
           redis.call('HSET', P .. 'held:' .. host, number, word .. ' ' .. reply)
           redis.call('HSET', P .. 'kept:' .. host, number, item)
           if lane then redis.call('HSET', P .. 'busy', lane, number) end
-        elseif lane then
-          advance(lane)
+        else
+          item_over(item)
+          if lane then advance(lane) end
         end
         out[#out + 1] = name
         out[#out + 1] = string.format('%.0f', left)

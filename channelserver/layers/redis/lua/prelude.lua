@@ -57,6 +57,33 @@ local function is_known(token) return token ~= '' and redis.call('EXISTS', P .. 
 local function note_known(token, done)
   if token ~= '' and done == 1 then redis.call('SET', P .. 'once:' .. token, 1, 'PX', 600000) end
 end
+-- Whether the messages of a channel may be consumed twice, so that a sender keeps a copy of each one until that has
+-- ended: its hosts have told so lately, or the sender knows (`wanted`).
+local function is_copied(channel, wanted)
+  return wanted == '1' or tonumber(redis.call('ZSCORE', P .. 'requeued', channel) or '0') > now
+end
+local function mark_copied(copied, host, number, data)
+  return copied and 'k' .. host .. ' ' .. number .. ' ' .. data or data
+end
+-- What a script returns after it has put in a message, or has not; 2: its sender is to keep a copy.
+local function noted(copied, host, number, done)
+  if not copied or done == 0 then return done end
+  redis.call('HSET', P .. 'copies:' .. host, number, 1)
+  redis.call('PEXPIRE', P .. 'copies:' .. host, 86400000)
+  return 2
+end
+-- The host that has the copy, and the number that it knows it by; nothing: there is none.
+local function copy_of(data) return string.match(data, '^k(%S+) (%d+) ') end
+-- A message has ended, or is lost: its sender may forget it.
+local function over(host, number)
+  if host then
+    redis.call('HDEL', P .. 'copies:' .. host, number)
+    redis.call('PUBLISH', P .. 'host:' .. host, 'c' .. number)
+  end
+end
+local function item_over(item)
+  over(string.match(item, '^k(%S+) (%d+) ', 21 + tonumber(string.sub(item, 18, 20))))
+end
 local function token_of(name) return string.match(name, '%.([%w_%-]+)!') or '' end
 local function wake(channel)
   while true do
@@ -111,6 +138,7 @@ local function expire(channel)
       drop_token(channel)
       if first then
         redis.call('LPOP', P .. 'lane:' .. lane)
+        item_over(first)
         shrink(channel)
         count = count + 1
         advance(lane)
@@ -118,6 +146,7 @@ local function expire(channel)
     else
       if ends_of(item) > now then break end
       redis.call('LPOP', queue)
+      item_over(item)
       count = count + 1
     end
   end
@@ -262,6 +291,7 @@ local function forget_host(host, lifetime, most, doubted)
     else
       numbers[1] = numbers[1] + 1
       if twice then numbers[2] = numbers[2] + 1 end
+      if item then item_over(item) end
       drop(id, channel, lane)
     end
     if again or not doubted then

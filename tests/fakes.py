@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from channelserver.bridge import Bridge
 from channelserver.layers import InMemoryChannelLayer
-from channelserver.layers.queues import Delivery
+from channelserver.layers.waiting import Delivery
 from channelserver.server.common.access import AccessLog
 from channelserver.server.common.options import resolve
 from channelserver.server.http.connection import HTTPFactory

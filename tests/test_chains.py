@@ -6,7 +6,7 @@ import random
 import threading
 from typing import Any
 
-from channelserver.layers.queues import Delivery
+from channelserver.layers.waiting import Delivery
 from channelserver.processes.tickets import HandedOver
 from tests.test_layers_memory import QueueTestCase
 

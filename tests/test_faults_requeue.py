@@ -6,9 +6,9 @@ from threading import Event
 from typing import Any, ClassVar
 
 from channelserver.layers import ChannelFull, RedisChannelLayer
-from channelserver.layers.queues import Delivery
 from channelserver.layers.redis import copies, emptied, shard
 from channelserver.layers.redis.errors import RedisUnavailable
+from channelserver.layers.waiting import Delivery
 from tests.process import wait_until
 from tests.redis_server import Proxy
 from tests.test_faults_redis import FaultTestCase

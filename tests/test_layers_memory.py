@@ -11,11 +11,13 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver.layers import ChannelFull, InMemoryChannelLayer, conformance, queues
+from channelserver.layers import ChannelFull, InMemoryChannelLayer, conformance, room
 from channelserver.layers.groups import Groups
 from channelserver.layers.losses import DropCounter, Reason
 from channelserver.layers.past_counts import KEPT as PAST_KEPT
-from channelserver.layers.queues import LANE_BYTES, SWEPT_AT_ONCE, Delivery, WorkQueues
+from channelserver.layers.queues import WorkQueues
+from channelserver.layers.room import LANE_BYTES, SWEPT_AT_ONCE
+from channelserver.layers.waiting import Delivery
 from tests.fakes import PATIENCE, StrictTestCase
 
 CONNECT, RECEIVE, DISCONNECT = "websocket.connect", "websocket.receive", "websocket.disconnect"
@@ -672,7 +674,7 @@ class ByteTests(QueueTestCase):
 
     def test_last_messages(self) -> None:
         """While many disconnect messages wait, no new socket is let in: they would have no other limit."""
-        self.patch(queues, "MOST_LAST", 3)
+        self.patch(room, "MOST_LAST", 3)
         for number in range(4):
             self.assertEqual(number == 3, self.is_full(CONNECT, f"r!new{number}"))
             self.put(DISCONNECT, f"r!{number}", number, urgent=True)

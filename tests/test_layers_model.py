@@ -20,7 +20,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from channelserver.layers import ChannelFull, InMemoryChannelLayer
 from channelserver.layers.losses import DropCounter
 from channelserver.layers.names import local_prefix
-from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.queues import WorkQueues
+from channelserver.layers.waiting import Delivery
 
 SETTINGS = settings(
     deadline=None,

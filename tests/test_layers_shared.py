@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.layers.groups import Groups
-from channelserver.layers.queues import Delivery
+from channelserver.layers.waiting import Delivery
 from tests.fakes import StrictTestCase
 from tests.test_layers_memory import RECEIVE, FakeOutlet, QueueTestCase
 

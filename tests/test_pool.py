@@ -17,8 +17,9 @@ from typing import Any
 
 from channelserver.layers.costs import UNKNOWN
 from channelserver.layers.losses import DropCounter
-from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.queues import WorkQueues
 from channelserver.layers.throttled_log import ThrottledLog
+from channelserver.layers.waiting import Delivery
 from channelserver.workers import parking, threads, waking
 from channelserver.workers import pool as pool_module
 from channelserver.workers.pool import NOTED, WorkerPool

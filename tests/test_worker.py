@@ -12,7 +12,7 @@ from channelserver.channel import Channel, Group
 from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.layers.base import FAILED
-from channelserver.layers.queues import Delivery
+from channelserver.layers.waiting import Delivery
 from channelserver.message import Message
 from channelserver.routing import null_consumer, route
 from channelserver.signals import consumer_finished, consumer_started

@@ -277,7 +277,7 @@ class BaseChannelLayer:
         :param attachment: travels with the message to a consumer of the same process.
         :param urgent: ignore the capacity and never expire; for messages bounded by something else.
         :param client: whose message it is; None: its content or its reply channel tells.
-        :param size: bytes of its large values, see as ``queues.size_of()`` counts; None: not known.
+        :param size: bytes of its large values, as ``waiting.size_of()`` counts; None: not known.
         :raises ChannelFull: the channel is at its capacity.
         """
         raise NotImplementedError(f"{type(self).__name__}.submit")

@@ -22,7 +22,7 @@ UNORDERED = frozenset({"http.request", "http.disconnect"})
 
 
 class Item(Protocol):
-    """What chains use of a message (:class:`channelserver.layers.queues.Delivery`)."""
+    """What chains use of a message (:class:`channelserver.layers.waiting.Delivery`)."""
 
     channel: str
     content: dict[str, Any]

@@ -17,8 +17,9 @@ from channelserver.layers.content import Content
 from channelserver.layers.groups import Groups
 from channelserver.layers.losses import Reason
 from channelserver.layers.names import check_channel_name, local_prefix
-from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.queues import WorkQueues
 from channelserver.layers.turns import Client
+from channelserver.layers.waiting import Delivery
 
 #: Channels whose messages are consumed in order for each reply channel; see :mod:`channelserver.layers.queues`.
 ORDERED_CHANNELS = ("websocket.connect", "websocket.receive", "websocket.disconnect", SESSION_CHANNEL)

@@ -29,8 +29,8 @@ from channelserver.layers.base import FAILED, ChannelFull
 from channelserver.layers.content import Content
 from channelserver.layers.losses import BY_NAME, MOST_REQUEUES, Reason, named
 from channelserver.layers.names import local_prefix
-from channelserver.layers.queues import Delivery
 from channelserver.layers.turns import Client
+from channelserver.layers.waiting import Delivery
 from channelserver.processes.gatherer import Gatherer, Sibling
 from channelserver.processes.link import Link
 from channelserver.processes.remote_process import Gone, RemoteProcess

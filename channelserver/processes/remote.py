@@ -26,7 +26,7 @@ from channelserver.layers.content import Content
 from channelserver.layers.local import SERVER_CHANNELS
 from channelserver.layers.losses import Reason
 from channelserver.layers.names import check_channel_name, check_group_name
-from channelserver.layers.queues import Delivery
+from channelserver.layers.waiting import Delivery
 from channelserver.processes.connectors import Connector
 from channelserver.processes.figures import UNANSWERED, add_up
 from channelserver.processes.link import IReactor, Link, LinkLost, NoLink, ask, ask_within

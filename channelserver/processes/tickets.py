@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from channelserver.layers.content import Content
 from channelserver.layers.losses import REASONS
-from channelserver.layers.queues import MAX_IN_HAND, Delivery, Taker, WorkQueues
+from channelserver.layers.queues import MAX_IN_HAND, Taker, WorkQueues
+from channelserver.layers.waiting import Delivery
 from channelserver.processes.link import Link
 
 #: Bytes of an entry.

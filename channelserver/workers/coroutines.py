@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from channelserver.exceptions import ChannelSocketException, ConsumeLater
-from channelserver.layers.queues import Delivery
+from channelserver.layers.waiting import Delivery
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.workers.loop import EventLoop
 from channelserver.workers.outbox import Outbox

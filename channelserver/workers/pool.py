@@ -21,7 +21,8 @@ from contextvars import Context
 from functools import partial
 from typing import Any
 
-from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.queues import WorkQueues
+from channelserver.layers.waiting import Delivery
 from channelserver.workers.loop import adopt_thread
 from channelserver.workers.parking import PATIENCE
 from channelserver.workers.threads import RETRY_SECONDS, start_thread, thread_log

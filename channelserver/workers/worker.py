@@ -19,7 +19,8 @@ from channelserver.exceptions import BadClientMessage, ChannelSocketException, C
 from channelserver.layers.base import FAILED, SESSION_CHANNEL
 from channelserver.layers.content import copy_content
 from channelserver.layers.losses import Reason
-from channelserver.layers.queues import Delivery, WorkQueues
+from channelserver.layers.queues import WorkQueues
+from channelserver.layers.waiting import Delivery
 from channelserver.message import Message
 from channelserver.sessions import forget_channel_session, renew_channel_session
 from channelserver.signals import consumer_finished, consumer_started

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from channelserver.layers.queues import Delivery
 from channelserver.layers.turns import Client
+from channelserver.layers.waiting import Delivery
 
 #: A synchronous part of a coroutine; called with the thread it runs in.
 Call = Callable[["WorkerThread"], object]

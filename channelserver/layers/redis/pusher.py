@@ -19,9 +19,9 @@ from twisted.internet import defer, task
 from channelserver.layers.base import FAILED, ChannelFull, MessageTooLarge, NotSendable
 from channelserver.layers.content import Content
 from channelserver.layers.losses import Reason
-from channelserver.layers.queues import Delivery
 from channelserver.layers.redis.errors import DeliveryUnknown, RedisUnavailable
 from channelserver.layers.redis.host import Host
+from channelserver.layers.waiting import Delivery
 
 logger = logging.getLogger("channelserver.layers.redis")
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from channelserver.layers.content import Content
-from channelserver.layers.queues import Callback, Delivery, WorkQueues
+from channelserver.layers.queues import WorkQueues
 from channelserver.layers.redis.shard import Shard
+from channelserver.layers.waiting import Callback, Delivery
 
 
 class Claim(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from channelserver.layers.queues import SMALL, size_of
+from channelserver.layers.waiting import SMALL, size_of
 from channelserver.server.http.body import MemoryFile
 from channelserver.server.http.exchange import Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead

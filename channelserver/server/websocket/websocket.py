@@ -28,9 +28,9 @@ from twisted.logger import Logger
 from channelserver.layers.base import FAILED
 from channelserver.layers.content import Content
 from channelserver.layers.losses import Reason
-from channelserver.layers.queues import SMALL as SMALL_VALUE
 from channelserver.layers.reply import acceptance_fields, reason_of, refusal
 from channelserver.layers.turns import Client
+from channelserver.layers.waiting import SMALL as SMALL_VALUE
 from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
 from channelserver.server.common.continuations import BULK

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from channelserver.server.common.host_names import certificate_names, host_name
 from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import Settings, resolve
+from channelserver.server.edge.certificates import server_tls
 
 
 def options(**given: Any) -> Settings:
@@ -58,6 +59,12 @@ class ContradictionTests(SynchronousTestCase):
         """What belongs to --https needs it; a second redirect is none."""
         error = self.assertRaises(OptionError, options, https=["a.test"], redirect_http=True)
         self.assertIn("leave out --redirect-http", str(error))
+        error = self.assertRaises(OptionError, options, https=["a.test"], redirect_port=81)
+        self.assertIn("leave out --redirect-port", str(error))
+        error = self.assertRaises(OptionError, options, https=["a.test"], https_port=80)
+        self.assertIn("--https-port and --http-port are both 80; give one", str(error))
+        error = self.assertRaises(OptionError, server_tls, options(https=["a.test"], tls_key="x"))
+        self.assertIn("--tls-key needs --tls-cert", str(error))
         for name, value in {"email": "a@b", "acme_store": "x", "http_port": 80, "acme_profile": "x"}.items():
             error = self.assertRaises(OptionError, options, **{name: value})
             self.assertIn("needs --https", str(error))

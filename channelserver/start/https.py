@@ -108,15 +108,17 @@ def _order(values: Settings, served: Served, reactor: IReactor, vault: Vault | N
     eab = None
     if values.acme_eab_kid is not None and values.acme_eab_key is not None:
         eab = values.acme_eab_kid, values.acme_eab_key
-    authority = Authority(served.store, agent, reactor, time.time, values.email, eab, values.acme_profile)
+
+    def authority(store: Store, eab: tuple[str, str] | None = None) -> Authority:
+        return Authority(store, agent, reactor, time.time, values.email, eab, values.acme_profile)
+
     rehearsal = None
     if values.acme_directory == "letsencrypt":
-        staging = Store(str(served.store.folder), ACME_DIRECTORIES["staging"])
-        rehearsal = Authority(staging, agent, reactor, time.time, values.email, None, values.acme_profile)
+        rehearsal = authority(Store(str(served.store.folder), ACME_DIRECTORIES["staging"]))
     sharing = None
     if vault is not None:
         sharing = Sharing(vault, served.store, authority_of(directory_url(values)), reactor)
-    return Certificates(served, authority, rehearsal, reactor, reactor, time.time, sharing=sharing)
+    return Certificates(served, authority(served.store, eab), rehearsal, reactor, reactor, time.time, sharing=sharing)
 
 
 def _allow(reactor: IReactor) -> Callable[[str, str | None], Deferred[bool]] | None:

@@ -406,8 +406,11 @@ def _resolve_https(values: dict[str, Any], given: Mapping[str, Any]) -> None:
             if name in given and given[name] is not None:
                 raise OptionError(f"{BY_NAME[name].flag} needs --https, the names to get certificates for")
         return
-    if values["redirect_http"]:
-        raise OptionError("--https redirects plain HTTP by itself, on --http-port; leave out --redirect-http")
+    for name in ("redirect_http", "redirect_port"):
+        if given.get(name):
+            raise OptionError(f"--https redirects plain HTTP by itself, on --http-port; leave out {BY_NAME[name].flag}")
+    if values["https_port"] == values["http_port"] != 0:
+        raise OptionError(f"--https-port and --http-port are both {values['http_port']}; give one of them another port")
     if (values["acme_eab_kid"] is None) != (values["acme_eab_key"] is None):
         raise OptionError("--acme-eab-kid and --acme-eab-key belong together; give both")
     seen: dict[str, tuple[str, ...]] = {}

@@ -114,11 +114,12 @@ def server_tls(options: Settings, hosts: Sequence[str] = ()) -> ServerTLS | None
     """
     if options.tls_self_signed:
         return _self_signed_tls(options, hosts)
-    if not options.tls_cert and not options.https:
+    if not options.tls_cert:
         for name, flag in (("tls_key", "--tls-key"), ("redirect_http", "--redirect-http")):
             if getattr(options, name):
                 raise OptionError(f"{flag} needs --tls-cert, the certificate of the site")
-        return None
+        if not options.https:
+            return None
     keys = options.tls_key or (None,) * len(options.tls_cert)
     if len(keys) != len(options.tls_cert):
         raise OptionError(

@@ -437,7 +437,7 @@ class HTTP2Connection(Connection):
         self._flush()
 
     def _send(self, stream: Stream) -> bool:
-        """Send a stream's next frame; return whether there is more, and its window has room."""
+        """Send a stream's next frame, or frames; return whether there is more, and its window has room."""
         state, number = self._h2, stream.number
         if stream.fields is not None:
             fields, stream.fields = stream.fields, None
@@ -447,23 +447,27 @@ class HTTP2Connection(Connection):
                 self._stream_sent(stream)
                 return False
         if stream.waiting:
-            # The connection's window is part of this.
-            room = state.local_flow_control_window(number)
-            if room <= 0:
-                return state.outbound_flow_control_window <= 0
-            try:
-                data = stream.take(min(room, frames.MAX_FRAME_BYTES))
-            except OSError as error:
-                self.site.count_refusal("answer not stored", f"cannot be read: {error}", self.addresses()["client"])
-                self.break_off(stream)
-                return False
-            last = stream.ended and not stream.waiting
-            state.send_part(number, data, last)
-            self._frames.sent(len(data))
-            self._unflushed += len(data)
-            if last:
-                self._stream_sent(stream)
-                return False
+            while stream.waiting:
+                # The connection's window is part of this.
+                room = state.local_flow_control_window(number)
+                if room <= 0:
+                    return state.outbound_flow_control_window <= 0
+                try:
+                    data = stream.take(min(room, frames.MAX_FRAME_BYTES))
+                except OSError as error:
+                    text = f"cannot be read: {error}"
+                    self.site.count_refusal("answer not stored", text, self.addresses()["client"])
+                    self.break_off(stream)
+                    return False
+                last = stream.ended and not stream.waiting
+                state.send_part(number, data, last)
+                self._frames.sent(len(data))
+                self._unflushed += len(data)
+                if last:
+                    self._stream_sent(stream)
+                    return False
+                if self._work or self._unflushed >= FLUSH:  # else nobody else has anything to send
+                    break
             stream.make_room()
         elif stream.ended:
             state.end_stream(number)

@@ -8,13 +8,38 @@ from __future__ import annotations
 import functools
 import os
 import unittest
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
 
 import django
 from django.core.management import call_command
 from django.test import TestCase
+from twisted.trial._dist import disttrial
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 django.setup()
+
+
+def _keep_classes_together() -> None:
+    """Have ``trial -j`` give the tests of a class to one worker.
+
+    It gives each test to the next worker that is free, and so each worker would start the server of a class whose tests
+    share one. Where trial is built in another way than in Twisted 26, it goes on as it does.
+    """
+    runner: Any = disttrial.DistTrialRunner
+    iterate, drive = getattr(disttrial, "_iterateTests", None), getattr(runner, "_driveWorker", None)
+    if iterate is None or drive is None:
+        return
+
+    async def drive_worker(self: Any, result: Any, classes: Iterable[list[Any]], worker: Any) -> None:
+        await drive(self, result, (case for cases in classes for case in cases), worker)
+
+    disttrial._iterateTests = lambda suite: [list(cases) for _, cases in groupby(iterate(suite), type)]
+    runner._driveWorker = drive_worker
+
+
+_keep_classes_together()
 
 
 @functools.cache

@@ -29,6 +29,50 @@ from channelserver.packing.tree import PRIVATE
 from tests.packed import NOBODY, SECRETS, in_root, make_root, missing, missing_for_chroot, pack, packed_site, write_site
 from tests.process import TIMEOUT, free_port, wait_until
 
+#: What a program may do with modules that are not files any more.
+MODULES = """
+import importlib.metadata, importlib.resources, inspect, json, multiprocessing, os, pkgutil, subprocess, sys, traceback
+
+import django.contrib.auth
+from django.utils import translation
+from django.utils.translation import gettext, trans_real
+from twisted.plugin import IPlugin, getPlugins
+
+home = os.path.dirname(django.__file__)
+assert "/.cache/" in home or "/unpacked/" in home
+assert "def loads(" in inspect.getsource(json.loads)
+assert "class AbstractUser(" in inspect.getsource(django.contrib.auth.get_user_model().__mro__[1])
+try:
+    json.loads("{")
+except ValueError:
+    assert "return _default_decoder.decode(s)" in traceback.format_exc()
+assert json.__file__ == os.path.join(os.path.dirname(os.__file__), "json", "__init__.py")
+assert {"django", "json", "_ctypes", "chatsite", "typing_extensions"} <= {one.name for one in pkgutil.iter_modules()}
+names = {one.name: one.ispkg for one in pkgutil.walk_packages(django.contrib.auth.__path__, "auth.")}
+assert names["auth.management"] and not names["auth.models"], names
+assert importlib.resources.files("django.contrib.admin").joinpath("templates/admin/base.html").is_file()
+assert b"<html" in pkgutil.get_data("django.contrib.admin", "templates/admin/base.html")
+assert importlib.metadata.version("django") == django.__version__
+assert any(entry.name == "django-admin" for entry in importlib.metadata.entry_points(group="console_scripts"))
+for language, word in ("de", "Passwort"), ("pt-br", "Senha"), ("de-at", "Passwort"), ("en", "Password"):
+    with translation.override(language):
+        assert gettext("Password") == word and translation.check_for_language(language), language
+assert not trans_real.check_for_language("xx")
+assert "systemd" in {getattr(one, "prefix", "") for one in getPlugins(IPlugin)}
+with multiprocessing.get_context("spawn").Pool(1) as pool:
+    assert pool.map(os.path.basename, ["a/b"]) == ["b"]
+program = "import asyncio, email.message, encodings.idna, json, sqlite3; print(json.loads('7'))"
+for flags in [], ["-I"], ["-S"], ["-E"], ["-O"], ["-I", "-S"], ["-X", "pycache_prefix=/nowhere"]:
+    done = subprocess.run([sys.executable, *flags, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("7\\n", ""), (flags, done)
+for module, word in ("django", "collectstatic"), ("pydoc json.loads", "Deserialize"), ("twisted --help", "web"):
+    done = subprocess.run([sys.executable, "-m", *module.split()], capture_output=True, text=True)
+    assert word in done.stdout, (module, done)
+done = subprocess.run([sys.executable, "-c", "import json; json.loads('{')"], capture_output=True, text=True)
+assert "return _default_decoder.decode(s)" in done.stderr and "sitecustomize" not in done.stderr, done.stderr
+print("all well")
+"""
+
 
 class PackedTestCase(SynchronousTestCase):
     """Tests with the packed site."""
@@ -161,6 +205,10 @@ class ContentTests(PackedTestCase):
         for cure in ("set CHAT_HOSTS to", "run ./chat migrate"):
             self.assertIn(cure, done.stdout)
 
+    def test_modules(self) -> None:
+        """Modules and translations that lie in archives are as good as files."""
+        self.assertIn("all well", self.output("shell", "-c", MODULES))
+
     def test_units(self) -> None:
         """The printed units are valid."""
         if shutil.which("systemd-analyze") is None:
@@ -185,10 +233,11 @@ class PlaceTests(PackedTestCase):
     """Where the file unpacks."""
 
     def test_names_and_ways(self) -> None:
-        """Any name of a folder, a link, the path, another working directory."""
+        """Any name of a folder, a link, the path, another working directory, whose modules do not count."""
         odd = self.folder / "it's an odd 'place'"
         odd.mkdir()
         shutil.copy(self.packed, odd / "chat")
+        (odd / "json.py").write_text("raise AssertionError('this is not the site')\n")
         link = self.folder / "linked"
         link.symlink_to(odd / "chat")
         for command in ([str(odd / "chat")], [str(link)], ["./chat"], ["chat"]):

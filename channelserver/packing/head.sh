@@ -38,7 +38,7 @@ glibc_here() {
 
 unpack() {
     draft=$(mktemp -d "$1/.$name-$hash.$$.XXXXXX" 2>/dev/null) || return 1
-    message=$({ tail -c +"$skip" -- "$file" | gzip -dc | tar -xmf - -C "$draft"; } 2>&1)
+    message=$({ tail -c +"$skip" -- "$file" | gzip -dc | tar -xomf - -C "$draft"; } 2>&1)
     if [ $? -ne 0 ] || [ ! -f "$draft/.complete" ]; then
         rm -rf -- "$draft"
         case $message in
@@ -100,5 +100,5 @@ fi
 
 export PACKED_SITE="$folder" PACKED_FILE="$file"
 unset PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE
-exec "$folder/python/bin/python" -s -m channelserver.packing.launch "$@"
+exec "$folder/python/bin/python" -sP -m channelserver.packing.launch "$@"
 exit 1

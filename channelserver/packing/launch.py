@@ -219,7 +219,7 @@ def _unpack(packed: Path, arguments: Sequence[str], name: str) -> None:
         "#!/bin/sh\n"
         'here=$(readlink -f -- "$0")\nhere=${here%/bin/*}\n'
         'export PACKED_SITE="$here" PACKED_FILE="$here/bin/${0##*/}"\n'
-        'exec "$here/python/bin/python" -s -m channelserver.packing.launch "$@"\n'
+        'exec "$here/python/bin/python" -sP -m channelserver.packing.launch "$@"\n'
     )
     script.chmod(0o755)
     print(f"unpacked; run {script}")

@@ -25,6 +25,7 @@ from channelserver.packing import writes
 from channelserver.packing.archive import COMPLETE, archive, hash_of
 from channelserver.packing.data import VARIABLE
 from channelserver.packing.elf import needs
+from channelserver.packing.fold import fold
 from channelserver.packing.libraries import MissingLibraryError, binaries, glibc_of, libraries_of
 from channelserver.packing.tree import PackError, Tree
 
@@ -99,10 +100,15 @@ class Packer:
             glibc, loader, libraries = self._add_libraries(tree)
             about = self._about(moved, static, local_socket, glibc)
             (tree.folder / "about.json").write_text(json.dumps(about))
-            self._step("static files" if static else "a first start")
-            self._try(tree, static)
+            if static:
+                self._step("static files")
+                self._try(tree, "collectstatic", "--noinput", "-v", "0")
             self._step("bytecode")
+            self._find_plugins(tree)
             self._compile(tree)
+            fold(tree.library)
+            self._step("a first start")
+            self._try(tree, "check")
             about["hash"] = hash_of(tree.folder)
             (tree.folder / "about.json").write_text(json.dumps(about))
             (tree.folder / COMPLETE).touch()
@@ -251,24 +257,25 @@ class Packer:
             env=environment, cwd=data, capture_output=True, text=True, check=False,
         )  # fmt: skip
 
-    def _try(self, tree: Tree, static: bool) -> None:
-        """Run the copy for the first time: it shows what is missing, and collects the static files."""
+    def _try(self, tree: Tree, *command: str) -> None:
+        """Run a command of Django in the copy: it shows what is missing."""
         with tempfile.TemporaryDirectory(prefix="channelserver-data-") as data:
-            command = ["collectstatic", "--noinput", "-v", "0"] if static else ["check"]
             done = self._run(tree, "-m", "django", *command, data=data)
-            if done.returncode:
-                last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no reason given"]
-                hint = ""
-                if tree.left_out:
-                    hint = (
-                        f"; these files are left out, as the site may have needed: {', '.join(tree.left_out[:5])} "
-                        "(--include takes one in)"
-                    )
-                raise PackError(f"the packed copy does not start: {last[0]}{hint}")
-            plugins = (
-                "import twisted.plugins; from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))"
-            )
-            self._run(tree, "-c", plugins, data=data)
+        if done.returncode:
+            last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no reason given"]
+            hint = ""
+            if tree.left_out:
+                hint = (
+                    f"; these files are left out, as the site may have needed: {', '.join(tree.left_out[:5])} "
+                    "(--include takes one in)"
+                )
+            raise PackError(f"the packed copy does not start: {last[0]}{hint}")
+
+    def _find_plugins(self, tree: Tree) -> None:
+        """Have Twisted write its list of plugins, which it could not on the target."""
+        code = "import twisted.plugins; from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))"
+        with tempfile.TemporaryDirectory() as data:
+            self._run(tree, "-c", code, data=data)
 
     def _compile(self, tree: Tree) -> None:
         """Compile everything, so that nothing is compiled, or written, on the target.

@@ -27,8 +27,8 @@ _LIBRARY = {
 _ENVIRONMENT = {"pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"}
 #: Endings that nothing reads when a site runs.
 _ENDINGS = (".po", ".pyi", ".pyc", ".pyo", ".a")
-#: Packages whose tests are installed with them.
-_TESTED = re.compile(r"(twisted|autobahn|zope)(/.*)?/tests?$")
+#: Tests that are installed with their packages, and a compiler that nothing but a command of Autobahn's runs.
+_UNUSED = re.compile(r"(twisted|autobahn|zope)(/.*)?/tests?|autobahn/_flatc/bin")
 #: What never goes in, because it is the developer's: databases, keys, secrets, the history.
 PRIVATE = (
     *("*.sqlite3", "*.sqlite3-*", "*.db", "*.db-*", ".env", ".env.*", ".git", ".hg", ".svn", "*.pem", "*.key"),
@@ -181,7 +181,7 @@ class Tree:
         def unwanted(folder: str, names: list[str]) -> set[str]:
             relative = Path(folder).relative_to(top)
             found = {name for name in names if name == "__pycache__" or name.endswith(_ENDINGS)}
-            found |= {name for name in names if _TESTED.fullmatch(f"{relative.as_posix()}/{name}")}
+            found |= {name for name in names if _UNUSED.fullmatch(f"{relative.as_posix()}/{name}")}
             found |= self._other_languages(folder, names)
             found |= {name for name in names if any(fnmatch(name, pattern) for pattern in self._exclude)}
             return found

@@ -9,7 +9,7 @@ from twisted.internet import defer, task
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.acme.challenges import Tokens
-from channelserver.server.acme.on_demand import NO_SECONDS, REMEMBERED, OnDemand
+from channelserver.server.acme.on_demand import NO_SECONDS, REMEMBERED, WAITING, OnDemand
 from channelserver.server.acme.served import Served
 from channelserver.server.tls.contexts import Contexts
 from tests.test_acme_server import AcmeTestCase
@@ -78,6 +78,19 @@ class DecisionTests(SynchronousTestCase):
         self.orders[0][1].callback(True)  # late, but there
         self.assertEqual(len(self.orders), 1)
 
+    def test_long_order(self) -> None:
+        """While an order takes minutes, handshakes that have given up take no place of others."""
+        self.ask("a.test")
+        self.questions[0][2].callback(True)
+        for _ in range(10):
+            for _ in range(WAITING // 4):
+                self.ask("a.test")
+            self.clock.advance(11)
+        answer = self.ask("a.test")
+        self.assertEqual(answer, [])
+        self.orders[0][1].callback(True)
+        self.assertEqual(answer, [True])
+
     def test_error(self) -> None:
         """A function that raises says no, and the log has the traceback."""
         answers = self.ask("a.test")
@@ -98,6 +111,10 @@ class DecisionTests(SynchronousTestCase):
             if self.questions and not self.questions[-1][2].called:
                 self.questions[-1][2].callback(False)
         self.assertEqual(len(self.questions), 10)
+        for number in range(20):  # half of an address of IPv6 is the client's to choose
+            self.ask(f"v{number}.test", f"2001:db8:1::{number}")
+            self.questions[-1][2].called or self.questions[-1][2].callback(False)
+        self.assertEqual(len(self.questions), 20)
         for number in range(2 * REMEMBERED):
             self.ask(f"m{number}.test", f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
             self.questions[-1][2].callback(False)

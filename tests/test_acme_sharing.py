@@ -172,7 +172,10 @@ class SharingTests(ServiceTestCase):
         yield self.both([host], 60, 2)
         self.assertEqual(host.certificates[0].state, "valid")
         self.assertEqual(self.pebble.count("Issued certificate serial"), 1)
-        # Twisted's timer of a connection that was cut off before it was made.
+
+    @defer.inlineCallbacks
+    def timers(self) -> Any:
+        """Wait for Twisted's timer of a connection that was cut off before it was made."""
         while any(call.getTime() - reactor.seconds() < 0.3 for call in reactor.getDelayedCalls()):
             yield task.deferLater(reactor, 0.01)
 
@@ -181,6 +184,7 @@ class SharingTests(ServiceTestCase):
         """Start a host, and return it in the midst of an order: the authority waits for the answer to a challenge."""
         self.answering = False
         host = self.host(1)
+        self.addCleanup(self.timers)
         while not self.tokens.open or not host.certificates[0].order:
             yield task.deferLater(reactor, 0.01)
         self.assertTrue(host.certificates[0].working)

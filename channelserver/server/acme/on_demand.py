@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from channelserver.layers.turns import address_key
 from channelserver.server.common.bucket import Bucket
 from channelserver.server.common.host_names import host_name
 from channelserver.server.tls.contexts import Contexts
@@ -77,15 +78,21 @@ class OnDemand:
                 return False
         except ValueError:
             return False
-        bucket = self._buckets.get(peer or "")
+        address = address_key(peer or "")
+        bucket = self._buckets.get(address)
         if bucket is None:
-            bucket = _remember(self._buckets, peer or "", Bucket(A_BURST, A_MINUTE / 60, now))
+            bucket = _remember(self._buckets, address, Bucket(A_BURST, A_MINUTE / 60, now))
         return self._questions < QUESTIONS and bucket.take(now)
 
     def _wait(self, waiting: list[Deferred[bool]]) -> Deferred[bool]:
         answer: Deferred[bool] = Deferred()
         waiting.append(answer)
-        return answer.addTimeout(HANDSHAKE_SECONDS, self._clock)
+
+        def ended(result: bool | Failure) -> bool | Failure:
+            waiting.remove(answer)
+            return result
+
+        return answer.addTimeout(HANDSHAKE_SECONDS, self._clock).addBoth(ended)
 
     async def _decide(self, name: str, peer: str | None) -> bool:
         if not await self._ask(name, peer).addTimeout(ALLOW_SECONDS, self._clock):
@@ -114,7 +121,7 @@ class OnDemand:
         return False
 
     def _decided(self, found: bool, name: str) -> None:
-        for answer in self._waiting.pop(name):
+        for answer in list(self._waiting.pop(name)):
             if not answer.called:
                 answer.callback(found)
 

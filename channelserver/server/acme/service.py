@@ -302,11 +302,11 @@ class Certificates(service.Service):
     async def _renew_for_all(self, certificate: Certificate, sharing: Sharing) -> None:
         """Renew a certificate, unless another host is on it, or has done so."""
         try:
-            held = await sharing.hold(certificate)
+            await sharing.hold(certificate)
             await sharing.learn(certificate)
             if self._load(certificate):
                 self._renewed(certificate, "another host has ordered it")
-            if not held:
+            if not sharing.holds(certificate):
                 certificate.postpone(_until_others(certificate))
             elif certificate.due()[0] <= self._now():
                 order = Deferred.fromCoroutine(self._renew(certificate))

@@ -60,12 +60,12 @@ class Sharing:
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
-    async def hold(self, certificate: Certificate) -> bool:
-        """Become the host that orders a certificate; return whether no other is.
+    async def hold(self, certificate: Certificate) -> None:
+        """Become the host that orders a certificate, if no other is (:meth:`holds`).
 
         :raises ChannelFull: the others cannot be reached.
         """
-        return await self._hold(self._name(certificate))
+        await self._hold(self._name(certificate))
 
     async def _hold(self, name: str) -> bool:
         await self._vault.ready()

@@ -629,7 +629,8 @@ class ChunkedBodyTests(SynchronousTestCase):
 
     def test_length_of_trailers(self) -> None:
         """RFC 6585 section 5: trailers without end are answered with 431, however they come."""
-        self.assertBody(b"0\r\n" + b"X: y\r\n" * 1000 + b"\r\n", b"")
+        self.assertBody(b"0\r\n" + b"X: y\r\n" * MAX_FIELDS + b"\r\n", b"")
+        self.assertRefused(b"0\r\n" + b"X: y\r\n" * (MAX_FIELDS + 1) + b"\r\n", status=431)
         self.assertRefused(b"0\r\n" + b"X: " + b"y" * 9000 + b"\r\n\r\n", status=431)
         self.assertRefused(b"0\r\n" + b"X: y\r\n" * 2000 + b"\r\n", status=431)
 

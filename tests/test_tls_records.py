@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Connection
 from twisted.protocols.tls import TLSMemoryBIOFactory
@@ -16,7 +17,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from channelserver.server.common.reactor import Reactor
-from channelserver.server.common.records import FIRST_PIECE, GROWN_BYTES, PIECE, RECORD, QuickTLS, clock_for_writes
+from channelserver.server.common.records import (
+    FIRST_PIECE,
+    GROWN_BYTES,
+    PIECE,
+    RECORD,
+    RECORDS,
+    QuickTLS,
+    clock_for_writes,
+)
+from channelserver.server.common.sending import unsent
 from channelserver.server.tls.contexts import Contexts
 
 
@@ -133,6 +143,40 @@ class RecordTests(TestCase):
         self.client.sendall(data)
         self.send()
         self.assertEqual(written[0], FIRST_PIECE)
+
+    def test_many_records(self) -> None:
+        """Of many small records some are decrypted at a time. Meanwhile nothing more is read, and the rest counts."""
+        later: list[Any] = []
+        self.tls.later = later.append  # type: ignore[method-assign]
+        data = os.urandom(1000)
+        for begin in range(len(data)):
+            self.client.sendall(data[begin : begin + 1])
+        self.send()
+        self.assertEqual(self.protocol.pieces, [data[:RECORDS]])
+        self.assertGreater(unsent(self.tls), 1000)
+        self.tls.resumeProducing()
+        self.assertNotIn(self.transport, self.reactor.getReaders())
+        self.tls.pauseProducing()
+        while later:
+            later.pop()()
+        self.assertEqual(b"".join(self.protocol.pieces), data)
+        self.assertEqual(max(map(len, self.protocol.pieces)), RECORDS)
+        self.assertEqual(unsent(self.tls), 0)
+        self.assertNotIn(self.transport, self.reactor.getReaders())
+        self.tls.resumeProducing()
+        self.assertIn(self.transport, self.reactor.getReaders())
+
+    def test_many_records_of_a_lost_client(self) -> None:
+        """What has not been decrypted when the connection is lost is dropped."""
+        later: list[Any] = []
+        self.tls.later = later.append  # type: ignore[method-assign]
+        for _ in range(1000):
+            self.client.sendall(b"x")
+        self.send()
+        self.transport.connectionLost(Failure(ConnectionLost()))
+        before = len(self.protocol.pieces)
+        later.pop()()
+        self.assertEqual((len(self.protocol.pieces), later, unsent(self.tls)), (before, [], 0))
 
     def test_written_at_the_end_of_the_turn(self) -> None:
         """Small writes go out together, in order, in the turn in which they were made."""

@@ -80,6 +80,14 @@ class Connection:
             await self._flush()
         await asyncio.sleep(0)
 
+    async def send_records(self, data: bytes) -> None:
+        """Send each byte in a TLS record of its own."""
+        assert self._tls is not None
+        for begin in range(len(data)):
+            self._tls.write(data[begin : begin + 1])
+        await self._flush()
+        await asyncio.sleep(0)
+
     async def receive(self) -> bytes:
         """Return the next bytes.
 

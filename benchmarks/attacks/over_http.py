@@ -81,6 +81,14 @@ async def tls_handshakes(visitor: Visitor) -> None:
         visitor.close()
 
 
+@attack("tls-records", "TLS: records of a byte of a body", clients=50)
+async def tls_records(visitor: Visitor) -> None:
+    connection = await visitor.tls()
+    await connection.send(post("/upload/", "Content-Length: 10000000\r\n"))
+    while True:
+        await connection.send_records(b"x" * 500)
+
+
 @attack("idle", "connections that send nothing", clients=1000)
 async def idle(visitor: Visitor) -> None:
     connection = await visitor.plain()
@@ -142,6 +150,15 @@ async def trailers(visitor: Visitor) -> None:
     await connection.send(post("/upload/", "Transfer-Encoding: chunked\r\n") + b"0\r\n")
     while True:
         await connection.send(b"a: b\r\n" * 1000)
+
+
+@attack("slow-trailers", "HTTP/1.1: 6 KB of trailers, then a byte a second", clients=1000)
+async def slow_trailers(visitor: Visitor) -> None:
+    connection = await visitor.plain()
+    await connection.send(post("/upload/", "Transfer-Encoding: chunked\r\n") + b"0\r\n" + b"a: b\r\n" * 1000)
+    while True:
+        await connection.send(b"a")
+        await asyncio.sleep(1)
 
 
 @attack("header-names", "HTTP/1.1: requests with a header name of 31 KB, each another", clients=3)

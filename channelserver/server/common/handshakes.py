@@ -8,6 +8,7 @@ millisecond or more, and thousands can begin at the same moment.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import ITransport
@@ -34,6 +35,7 @@ class PacedHandshake(QuickTLS):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
         self.handshake_done()
+        self.undecrypted = b""
         self.disconnecting = False  # or Twisted shuts down what it has just let go
         self.unregisterProducer()
 
@@ -51,6 +53,12 @@ class PacedHandshake(QuickTLS):
         if account is not None:
             account.base += size
             account.enter(size)
+
+    def later(self, function: Callable[[], object]) -> None:
+        account = getattr(self.wrappedProtocol, "account", None)
+        if account is not None:
+            account.weigh()
+        self.factory.continuations.add(getattr(self.wrappedProtocol, "peer", None), function)
 
     def _put_off(self, data: bytes) -> None:
         self._early.append(data)

@@ -29,11 +29,13 @@ RECORD = 16 * 1024
 FIRST_PIECE, PIECE = 8 * 1024, RECORD + 512
 #: Bytes by which the buffer is larger then.
 GROWN_BYTES = 12 * 1024
+#: Records that are decrypted at a time: thousands of a byte each fit into what one read brings, 30 ms of work.
+RECORDS = 64
 
 #: Names of Twisted that are used here and may change.
 _PRIVATE = (
-    "_aborted", "_bufferedWrite", "_flushSendBIO", "_handshakeDone", "_lostTLSConnection", "_shutdownTLS",
-    "_tlsShutdownFinished", "_write",
+    "_aborted", "_bufferedWrite", "_flushReceiveBIO", "_flushSendBIO", "_handshakeDone",
+    "_lostTLSConnection", "_shutdownTLS", "_tlsShutdownFinished", "_write",
 )  # fmt: skip
 _KNOWN = all(hasattr(TLSMemoryBIOProtocol, name) for name in _PRIVATE)
 if not _KNOWN:
@@ -49,6 +51,10 @@ class QuickTLS(BufferingTLSTransport):
     _appSendBuffer: list[bytes]
     _direct: Any = None
     _grown = False
+    #: Read, but not yet decrypted: there were too many records for one turn of the reactor.
+    undecrypted = b""
+    _continues = False  # _decrypt_more() is going to be called
+    _wanted = True  # the protocol wants to read
 
     def makeConnection(self, transport: Any) -> None:
         if _KNOWN:
@@ -58,26 +64,66 @@ class QuickTLS(BufferingTLSTransport):
     def grew(self, size: int) -> None:
         """The connection has so many bytes more in buffers from now on."""
 
+    def later(self, function: Callable[[], object]) -> None:
+        """Call a function in a later turn of the reactor."""
+        raise NotImplementedError
+
+    def pauseProducing(self) -> None:
+        """The protocol wants to read no more for now."""
+        self._wanted = False
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The protocol wants to read on."""
+        self._wanted = True
+        if not self._continues:
+            self.transport.resumeProducing()
+
     def dataReceived(self, data: bytes) -> None:
+        if self._continues:  # read before reading was paused
+            self.undecrypted += data
+        else:
+            self._decrypt(data)
+
+    def _decrypt_more(self) -> None:
+        self._continues = False
+        data, self.undecrypted = self.undecrypted, b""
+        if self.connected and not self._lostTLSConnection:
+            self._decrypt(data, True)
+            if not self._continues and self._wanted and self.connected:
+                self.transport.resumeProducing()
+
+    def _decrypt(self, data: bytes, pending: bool = False) -> None:
+        """Decrypt what was read, and pass it on.
+
+        :param pending: OpenSSL has more records.
+        """
         received: list[bytes] = []
-        over = False
+        over = many = False
         failure: Failure | None = None
         position = 0
-        while position < len(data) and self.connected and not over:
+        while (pending or position < len(data)) and self.connected and not over and not many:
             quick = _KNOWN and self._handshakeDone and not self._appSendBuffer and not self._lostTLSConnection
             size = PIECE if quick else FIRST_PIECE
             piece = data[position : position + size] if len(data) > size else data
             position += size
             if not quick:
-                super().dataReceived(piece)
+                if piece:
+                    super().dataReceived(piece)
+                else:
+                    self._flushReceiveBIO()
+                pending = False
                 continue
             if len(piece) > FIRST_PIECE and not self._grown:
                 self._grown = True
                 self.grew(GROWN_BYTES)
-            self._tlsConnection.bio_write(piece)
+            if piece:
+                self._tlsConnection.bio_write(piece)
+            pending = False
             try:
-                while True:
+                while len(received) < RECORDS:
                     received.append(self._tlsConnection.recv(RECORD))
+                many = True
             except WantReadError:
                 pass
             except ZeroReturnError:
@@ -92,6 +138,10 @@ class QuickTLS(BufferingTLSTransport):
             self._tlsShutdownFinished(failure)
         elif _KNOWN:
             self._flushSendBIO()  # such as the answer to a new key
+        if many and self.connected and not self._lostTLSConnection:
+            self._continues, self.undecrypted = True, data[position:]
+            self.transport.pauseProducing()
+            self.later(self._decrypt_more)
 
     def _write(self, data: bytes) -> None:
         if self._direct is None or not self._direct.connected:

@@ -105,13 +105,17 @@ def send_file(transport: tcp.Connection, file: int, offset: int, size: int) -> i
 
 
 def unsent(transport: Transport) -> int:
-    """Return how many bytes wait in a transport, those it has sent and not yet dropped included."""
+    """Return how many bytes wait in a transport, those it has sent and not yet dropped included, and those that it has
+    received and not yet decrypted.
+    """
+    received = 0
     while hasattr(transport, "transport"):  # TLS
+        received += len(getattr(transport, "undecrypted", b""))
         transport = transport.transport
     if not (_KNOWN and isinstance(transport, FileDescriptor)):
-        return 0
+        return received
     pieces = len(getattr(transport, "_tempDataBuffer", ()))
-    return len(transport.dataBuffer) + transport._tempDataLen + pieces * OBJECT_BYTES
+    return received + len(transport.dataBuffer) + transport._tempDataLen + pieces * OBJECT_BYTES
 
 
 def limit_unsent(transport: Transport) -> None:

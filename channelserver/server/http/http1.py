@@ -328,13 +328,13 @@ class LengthBody:
 class ChunkedBody:
     """A body in chunks (RFC 9112 section 7.1)."""
 
-    __slots__ = ("_buffer", "_extensions", "_left", "_state", "_trailers")
+    __slots__ = ("_buffer", "_extensions", "_fields", "_left", "_state", "_trailers")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._left = 0
         self._state = "size"
-        self._extensions = self._trailers = 0
+        self._extensions = self._trailers = self._fields = 0
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes | None]:
         """See :meth:`LengthBody.feed`.
@@ -399,7 +399,8 @@ class ChunkedBody:
     def _read_trailer(self, line: bytes) -> None:
         """Check a trailer field; trailers are not passed on."""
         self._trailers += len(line) + 2
-        if self._trailers > _MAX_TRAILERS:
+        self._fields += 1
+        if self._trailers > _MAX_TRAILERS or self._fields > MAX_FIELDS:
             raise BadRequest("trailers too long", 431)
         match = _field(line)
         if match is None:

@@ -30,6 +30,7 @@ from channelserver.jobs.marks import options_of
 
 #: What a project without the tables has to do.
 NOT_INSTALLED = 'add "channelserver.jobs" to INSTALLED_APPS and run manage.py migrate'
+_encode = json.JSONEncoder(allow_nan=False).encode
 #: The longest time for which ended jobs can be kept.
 MOST_DAYS = 36_500
 #: How often a unique job is stored that another one hinders which is gone then.
@@ -120,7 +121,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
 
         options = options_of(task.func)
         try:
-            json.dumps([args, kwargs], allow_nan=False)
+            _encode([args, kwargs])
         except ValueError as error:
             raise ValueError(f"the arguments of {task.module_path} are no JSON: {error}") from None
         now = timezone.now()

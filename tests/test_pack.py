@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -25,7 +26,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.sync.client import connect
 
 from channelserver.packing import elf, writes
-from channelserver.packing.tree import PRIVATE
+from channelserver.packing.tree import PRIVATE, needs_setuptools
 from tests.packed import NOBODY, SECRETS, in_root, make_root, missing, missing_for_chroot, pack, packed_site, write_site
 from tests.process import TIMEOUT, free_port, wait_until
 
@@ -627,6 +628,16 @@ class PartsTests(SynchronousTestCase):
                 (["CHANNELSERVER", "local_socket"], "s.sock"),
             ],
         )
+
+    def test_setuptools(self) -> None:
+        """setuptools goes in if a package needs it to run; that another needs it to be developed is no reason."""
+        before = needs_setuptools()
+        for line, needed in (('setuptools>=70; extra == "dev"', before), ("Setuptools >=70", True)):
+            metadata = Path(self.mktemp()).absolute() / "old-1.dist-info" / "METADATA"
+            metadata.parent.mkdir(parents=True)
+            metadata.write_text(f"Metadata-Version: 2.1\nName: old\nVersion: 1\nRequires-Dist: {line}\n")
+            self.patch(sys, "path", [*sys.path, str(metadata.parent.parent)])
+            self.assertEqual(needs_setuptools(), needed)
 
     def test_private_files(self) -> None:
         """The list of what is the developer's has what it must have."""

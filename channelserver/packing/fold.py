@@ -52,6 +52,7 @@ def fold(library: Path) -> None:
             while parent not in index:
                 index[parent] = {}
                 parent = parent.rpartition("/")[0]
+            package = source.name == "__init__.py"
             if folder.startswith("site-packages"):
                 where = (1, code.tell(), len(data))
                 code.write(data)
@@ -59,14 +60,19 @@ def fold(library: Path) -> None:
                 info = zipfile.ZipInfo(source.relative_to(library).with_suffix(".pyc").as_posix())
                 archive.writestr(info, data)
                 where = (0, info.header_offset + len(info.FileHeader()), len(data))
-            index[folder][source.stem] = (*where, *place)
+            name = source.parent.name if package else source.stem
+            index[folder.rpartition("/")[0] if package else folder][name] = (package, *where, *place)
             compiled.unlink()
             if folder or source.name != "os.py":  # by which Python finds its home
                 source.unlink()
     for path in translations:
         path.unlink()
-    catalogs = {_relative(path, library): place for path, place in zip(translations, places[len(found) :], strict=True)}
-    (library.parent / INDEX).write_bytes(marshal.dumps((index, catalogs), 2))  # later formats depend on other objects
+    catalogs: dict[str, dict[str, tuple[int, ...]]] = {}
+    for path, place in zip(translations, places[len(found) :], strict=True):
+        catalogs.setdefault(path.parts[-3], {})[_relative(path, library)] = place
+    # A process needs few of the inner tables. Later formats of marshal depend on what else refers to an object.
+    tables = [{key: marshal.dumps(table, 2) for key, table in one.items()} for one in (index, catalogs)]
+    (library.parent / INDEX).write_bytes(marshal.dumps(tables, 2))
     for emptied, _, _ in os.walk(library, topdown=False):
         if not os.listdir(emptied):
             os.rmdir(emptied)

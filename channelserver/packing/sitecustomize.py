@@ -36,10 +36,11 @@ LOADERS = (
     (SourcelessFileLoader, BYTECODE_SUFFIXES),
 )
 BYTECODE = f".{sys.implementation.cache_tag}.pyc"
-#: Modules by folder and name: file, offset and size of the bytecode, then the place of the source.
-INDEX: dict[str, dict[str, tuple[int, ...]]] = {}
-#: Translations by path: offset and size of the block, start and length in it.
-CATALOGS: dict[str, tuple[int, ...]] = {}
+#: For each folder, in the format of marshal, its modules: whether it is a package; file, offset, size of the bytecode;
+#: the place of the source.
+INDEX: dict[str, bytes] = {}
+#: For each language, in the format of marshal, the places of its translations.
+CATALOGS: dict[str, bytes] = {}
 
 
 def read(path: str, offset: int, size: int) -> bytes:
@@ -52,37 +53,46 @@ def read(path: str, offset: int, size: int) -> bytes:
 
 
 def text(place: tuple[int, ...]) -> bytes:
-    """Return a source or a translation."""
+    """Return a source or a translation.
+
+    :param place: offset and size of its block, start and length in it.
+    """
     import zlib
 
     offset, size, start, length = place
     return zlib.decompress(read(TEXTS, offset, size))[start : start + length]
 
 
+def catalog(path: str) -> tuple[int, ...] | None:
+    """Return the place of a translation, None if it is a file."""
+    language = path.rsplit("/", 3)[-3:][0]
+    table = CATALOGS.get(language) if path.startswith(LIBRARY) else None
+    return None if table is None else marshal.loads(table).get(path[len(LIBRARY) + 1 :])
+
+
 def exists(path: str) -> bool:
     """``os.path.exists`` for ``gettext``."""
-    return path in CATALOGS or os.path.exists(path)
+    return catalog(path) is not None or os.path.exists(path)
 
 
 def open_catalog(path: str, mode: str) -> io.IOBase:
     """``open`` for ``gettext``."""
-    place = CATALOGS.get(path)
+    place = catalog(path)
     return open(path, mode) if place is None else io.BytesIO(text(place))  # type: ignore[return-value]
 
 
 class Loader(SourceFileLoader):
-    """Loads a module from the archives; files that are in none from the disk."""
+    """Loads a module from the archives; its data files from the disk."""
+
+    def __init__(self, fullname: str, path: str, entry: tuple[int, ...]) -> None:
+        super().__init__(fullname, path)
+        self.entry = entry
 
     def get_data(self, path: str) -> bytes:
-        folder, _, name = path.rpartition("/")
-        if name.endswith(".py"):
-            entry = INDEX.get(folder, {}).get(name[:-3])
-            if entry is not None:
-                return text(entry[3:])
-        elif name.endswith(BYTECODE):
-            entry = INDEX.get(folder.removesuffix("/__pycache__"), {}).get(name[: -len(BYTECODE)])
-            if entry is not None:
-                return read(FILES[entry[0]], *entry[1:3])
+        if path == self.path:
+            return text(self.entry[4:])
+        if path.endswith(f"/{os.path.basename(self.path)[:-3]}{BYTECODE}"):
+            return read(FILES[self.entry[1]], *self.entry[2:4])
         return super().get_data(path)
 
     def path_stats(self, path: str) -> dict[str, int]:
@@ -105,14 +115,18 @@ class Gettext(Loader):
 class Finder(FileFinder):
     """Finds modules of one folder in the archives, else on the disk."""
 
+    def __init__(self, path: str) -> None:
+        super().__init__(path, *LOADERS)
+        self.names: dict[str, tuple[int, ...]] = marshal.loads(INDEX[path])
+
     def find_spec(self, fullname: str, target: object = None) -> ModuleSpec | None:
         tail = fullname.rpartition(".")[2]
         folder = f"{self.path}/{tail}"
-        package = "__init__" in INDEX.get(folder, ())
-        if package or tail in INDEX[self.path]:
-            path = f"{folder}/__init__.py" if package else f"{folder}.py"
-            loader = (Gettext if fullname == "gettext" else Loader)(fullname, path)
-            spec = ModuleSpec(fullname, loader, origin=path, is_package=package)
+        entry = self.names.get(tail)
+        if entry is not None:
+            path = f"{folder}/__init__.py" if entry[0] else f"{folder}.py"
+            loader = (Gettext if fullname == "gettext" else Loader)(fullname, path, entry)
+            spec = ModuleSpec(fullname, loader, origin=path, is_package=bool(entry[0]))
             spec.has_location = True
         else:
             found = super().find_spec(fullname, target)  # type: ignore[arg-type]
@@ -128,18 +142,14 @@ def find(path: str) -> Finder:
     """Return the finder of a folder: a hook of Python's path."""
     if path not in INDEX:
         raise ImportError
-    return Finder(path, *LOADERS)
+    return Finder(path)
 
 
 def modules(finder: Finder, prefix: str = "") -> list[tuple[str, bool]]:
     """Return the modules of a folder, for :func:`pkgutil.iter_modules`."""
     import pkgutil
 
-    found = {prefix + name: False for name in INDEX[finder.path] if name != "__init__"}
-    start = len(finder.path) + 1
-    for folder, names in INDEX.items():
-        if folder.startswith(finder.path + "/") and "/" not in folder[start:] and "__init__" in names:
-            found[prefix + folder[start:]] = True
+    found = {prefix + name: bool(entry[0]) for name, entry in finder.names.items()}
     if os.path.isdir(finder.path):
         found |= pkgutil.iter_importer_modules(FileFinder(finder.path, *LOADERS), prefix)  # type: ignore[attr-defined]
     return sorted(found.items())
@@ -156,7 +166,7 @@ if os.path.exists(os.path.join(HOME, "modules.index")):  # else the site is bein
     with open(os.path.join(HOME, "modules.index"), "rb") as stream:
         folders, catalogs = marshal.load(stream)
     INDEX.update((f"{LIBRARY}/{path}".rstrip("/"), names) for path, names in folders.items())
-    CATALOGS.update((f"{LIBRARY}/{path}", place) for path, place in catalogs.items())
+    CATALOGS.update(catalogs)
     sys.path_hooks.insert(0, find)
     sys.path_importer_cache.clear()
     if FILES[0] in sys.path:

@@ -5,6 +5,7 @@ Copies into a folder; owns that folder.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.resources
 import os
 import re
@@ -23,8 +24,9 @@ _LIBRARY = {
     *("test", "idlelib", "tkinter", "turtledemo", "turtle.py", "ensurepip", "lib2to3", "pydoc_data", "site-packages"),
     *("__pycache__", "__phello__", "sitecustomize.py", "usercustomize.py"),
 }
-#: Parts of the environment that serve to install it.
-_ENVIRONMENT = {"pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"}
+#: Parts of the environment that serve to install it; those of setuptools are for some packages to run, too.
+_INSTALLERS = {"pip", "wheel", "distutils-precedence.pth"}
+_SETUPTOOLS = {"setuptools", "pkg_resources", "_distutils_hack"}
 #: Endings that nothing reads when a site runs.
 _ENDINGS = (".po", ".pyi", ".pyc", ".pyo", ".a")
 #: Tests that are installed with their packages, and a compiler that nothing but a command of Autobahn's runs.
@@ -135,8 +137,9 @@ class Tree:
             path.unlink()
 
     def _add_packages(self, folder: Path) -> None:
+        unwanted = _INSTALLERS if needs_setuptools() else _INSTALLERS | _SETUPTOOLS
         for path in sorted(folder.iterdir()):
-            if path.name in _ENVIRONMENT or path.name.startswith(("__editable__", "__pycache__")):
+            if path.name in unwanted or path.name.startswith(("__editable__", "__pycache__")):
                 continue
             if not (self.packages / path.name).exists():  # else it comes earlier on Python's path
                 self._copy(path, self.packages / path.name)
@@ -226,6 +229,15 @@ class Tree:
 
         shutil.copytree(project, self.site, ignore=unwanted, dirs_exist_ok=True)
         self.left_out.sort()
+
+
+def needs_setuptools() -> bool:
+    """Whether an installed package says that it needs setuptools, mostly for ``pkg_resources``."""
+    return any(
+        re.match(r"setuptools\b", line, re.IGNORECASE) and "extra" not in line
+        for distribution in importlib.metadata.distributions()
+        for line in distribution.requires or ()
+    )
 
 
 def _site_folders() -> list[Path]:

@@ -221,6 +221,17 @@ class OutageTests(RequeueTestCase):
         self.sender.close()
         self.assertEqual(self.lost(self.sender).get("no Redis"), 2)
 
+    def test_what_breaks_the_connection(self) -> None:
+        """A message that Redis answers by closing the connection is given up, and counted; the next ones arrive."""
+        self.patch(copies, "TRIES", 2)
+        self.server.command("CONFIG", "SET", "proto-max-bulk-len", "1mb")
+        host = self.sender._engine()
+        for number, size in ((1, 0), (2, 2**21), (3, 0)):
+            host.bridge.post(self.sender.dispatch_unasked, "a", {"number": number, "text": "x" * size})
+        wait_until(lambda: self.waiting() == 2, "the others")
+        wait_until(lambda: self.kept() == 2, "the end of the copy")
+        self.assertEqual(self.lost(self.sender).get("unknown"), 1)
+
     def test_sender_without_routes(self) -> None:
         """A process that knows no routes learns of Redis which messages to keep."""
         self.sender.requeued = frozenset()

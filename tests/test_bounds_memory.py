@@ -71,6 +71,7 @@ class BoundsTestCase(ServerTestCase):
             client.send("begin")  # the event loop
             client.recv()
         self.honest.request("/page/100000")
+        wait_until(lambda: self.honest.request("/masker").body == b"True")
         self.turns()
 
     def turns(self) -> None:

@@ -7,6 +7,7 @@ from twisted.internet.tcp import Server
 
 from channelserver import EventStream, Group
 from channelserver.server.http.base import Connection
+from channelserver.server.websocket import frames
 
 
 def page(request, size):
@@ -36,6 +37,11 @@ def kept(request):
     return JsonResponse({kind.__name__: sum(issubclass(each, kind) for each in kinds) for kind in (Connection, Server)})
 
 
+def masker(request):
+    """Whether what unmasks large frames has been imported."""
+    return HttpResponse(str(frames._make_masker is not None))
+
+
 urlpatterns = [
     path("", small),
     path("page/<int:size>", page),
@@ -43,4 +49,5 @@ urlpatterns = [
     path("events", events),
     path("feed/<int:size>", feed),
     path("kept", kept),
+    path("masker", masker),
 ]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.exceptions import ConnectionClosedError
 
-from channelserver.server.websocket import deflate
+from channelserver.server.websocket import deflate, frames
 from channelserver.server.websocket.deflate import Deflated, DeflateReader, negotiate, parse_extensions
 from channelserver.server.websocket.frames import (
     FIN,
@@ -26,7 +26,7 @@ from channelserver.server.websocket.frames import (
     encode_frame,
 )
 from tests.fakes import Client, StrictTestCase, mask_frame
-from tests.process import TIMEOUT, ServerTestCase
+from tests.process import TIMEOUT, ServerTestCase, wait_until
 from tests.test_websocket import handshake
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
@@ -265,7 +265,8 @@ class ReaderTests(SynchronousTestCase):
         bomb += compressor.flush(zlib.Z_SYNC_FLUSH)[:-4]
         self.assertLess(len(bomb), LIMIT)
         data = client_frame(0xC2, bomb)
-        read(client_frame(0x82, bytes(4096)))  # the first large frame has the masker imported
+        read(client_frame(0x82, bytes(4096)))
+        wait_until(lambda: frames._make_masker is not None, "the masker, which the first large frame has imported")
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         self.refused(CloseCode.MESSAGE_TOO_BIG, data)

@@ -439,6 +439,14 @@ class ManyTests(KillLoop):
         self.enqueue(server, "effect", "other")
         wait_until(lambda: self.effects()["other"], "the job that another process takes")
 
+    def test_limited(self) -> None:
+        """When all jobs of a limited task have ended, the next ones begin at once; nobody has to look."""
+        os.environ["NEVER_LOOKING"] = "1"
+        self.addCleanup(os.environ.pop, "NEVER_LOOKING")
+        self.enqueue(self.start("--job-threads", "3"), "two", "limited", n=40)
+        self.wait_until_done(40)
+        self.assertEqual((self.effects()["limited"], self.effects()["third"]), (40, 0))
+
     def test_lost_in_worker(self) -> None:
         """A worker process whose threads for jobs are all lost for long stops, too; one gives its jobs back."""
         server = self.start("--job-threads", "0")

@@ -59,12 +59,13 @@ class RecordTests(TestCase):
 
     def setUp(self) -> None:
         """Shake hands."""
-        self.reactor = Reactor()
-        self.addCleanup(self.reactor.removeAll)
         self.ours, theirs = socket.socketpair()
         self.ours.setblocking(False)
         theirs.setblocking(False)
         self.addCleanup(self.ours.close)
+        self.addCleanup(theirs.close)
+        self.reactor = Reactor()
+        self.addCleanup(self.reactor.removeAll)
         contexts = OneContext([b"http/1.1"])
         contexts.expect(["localhost"])
         self.protocol = Received()

@@ -323,7 +323,7 @@ class Claimer:
                 self._start(job)
             if len(jobs) >= count + ahead > 0:
                 self._ready = True  # there may be more
-            if not jobs:
+            if not jobs and not self._ready:  # else an end has made room under a limit
                 return
 
     def _claim(self, count: int, ahead: int) -> list[Job]:

@@ -126,7 +126,7 @@ class EmptiedTests(FaultTestCase):
 
     def test_waiting_messages_are_counted_once(self) -> None:
         """They are counted by one host, however many there are, as the last change had left them."""
-        self.patch(emptied, "TOLD", 1.5)
+        self.patch(emptied, "REPORT_SECONDS", 1.5)
         for number in range(12):
             (self.first if number % 2 else self.second).send("a", {"number": number})
         for number in range(2):

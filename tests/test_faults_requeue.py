@@ -48,7 +48,7 @@ class RequeueTestCase(FaultTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.patch(copies, "REPORTED", 1.5)
-        self.patch(emptied, "TOLD", 3.0)
+        self.patch(emptied, "REPORT_SECONDS", 3.0)
         self.server = self.redis()
         self.sender = self.layer(self.way(), **self.parameters)
         self.sender.requeued = frozenset({"a"})

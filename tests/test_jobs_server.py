@@ -421,7 +421,7 @@ class ManyTests(KillLoop):
         self.assertGreaterEqual(len(list(self.folder.glob("queries-*.txt"))), 3)
 
     def test_woken(self) -> None:
-        """A server that never looks of its own accord runs what a shell or a cron process enqueues, at the commit."""
+        """A shell or a cron process wakes the server at the commit: it need not look by itself."""
         os.environ["NEVER_LOOKING"] = "1"
         self.addCleanup(os.environ.pop, "NEVER_LOOKING")
         server = self.start("--job-threads", "1")

@@ -18,7 +18,7 @@ NOTIFY_CHANNEL = "channelserver_jobs"
 SILENT_SECONDS = 30.0
 #: Seconds for which a server must have been without its lock: it may be connecting again.
 UNLOCKED_SECONDS = 2.0
-#: Seconds that a claimer waits for a row which somebody else has locked; it must go on saying that it is alive.
+#: Seconds that a claimer waits for a locked row. With a longer wait, other servers would take this one for dead.
 LOCK_SECONDS = 10
 
 

@@ -278,7 +278,12 @@ class Copies:
             defer.ensureDeferred(self._put_waiting(shard))
 
     async def _put_waiting(self, shard: Shard) -> None:
-        waiting = self._waiting[shard]
+        try:
+            await self._put_all(shard, self._waiting[shard])
+        finally:
+            self._putting.discard(shard)
+
+    async def _put_all(self, shard: Shard, waiting: deque[Parcel]) -> None:
         while waiting and shard.is_up:
             parcel = waiting.popleft()
             if self._kept.pop(parcel.number, None) is not parcel:
@@ -302,4 +307,3 @@ class Copies:
             else:
                 self._arrived(parcel)
             self._note_waiting()
-        self._putting.discard(shard)

@@ -20,7 +20,7 @@ from channelserver.layers.redis import scripts
 from channelserver.layers.redis.shard import Books, Shard
 
 #: Seconds until all hosts have told what they knew; and for which they tell it again.
-TOLD, KNOWN = 5.0, 60.0
+REPORT_SECONDS, KNOWN = 5.0, 60.0
 
 
 class _Former:
@@ -62,7 +62,7 @@ class Emptied:
             if one.shard is shard:
                 self._run(one, "counted" if one.counted else "").addErrback(lambda failure: None)
         if self.asks:
-            self._reactor.callLater(TOLD, self._ask, former)
+            self._reactor.callLater(REPORT_SECONDS, self._ask, former)
 
     def put_back(self, shard: Shard, epoch: int, number: int) -> None:
         """Tell the other hosts how many messages of former books this one puts back."""
@@ -77,7 +77,7 @@ class Emptied:
     def _ask(self, former: _Former) -> None:
         def again(_: Failure | None = None) -> None:
             if former.shard.commands.state != "closed":
-                self._reactor.callLater(TOLD, self._ask, former)
+                self._reactor.callLater(REPORT_SECONDS, self._ask, former)
 
         def told(answer: list[int]) -> None:
             own, counted, waiting, died = answer
@@ -89,4 +89,4 @@ class Emptied:
             elif not counted:
                 again()  # emptied again: the others have to tell it again
 
-        self._run(former, int(TOLD * 1000)).addCallbacks(told, again)
+        self._run(former, int(REPORT_SECONDS * 1000)).addCallbacks(told, again)

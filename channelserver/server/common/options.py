@@ -441,9 +441,9 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Return a sentence for each variable ``CHANNELSERVER_…`` that looks like a misspelt option."""
     known = {variable for option in OPTIONS for variable in option.variables}
     found = []
-    for variable in sorted(environment):
+    for variable in sorted(name for name in environment if name.startswith("CHANNELSERVER_") and name not in known):
         near = closest(variable.removeprefix("CHANNELSERVER_").lower())
-        if variable.startswith("CHANNELSERVER_") and variable not in known and near:
+        if near:
             near = f"CHANNELSERVER_{near.upper()}"
             found.append(f"the environment variable {variable} sets no option; did you mean {near}?")
     return found

@@ -281,7 +281,6 @@ class SilentNetworkTests(FaultTestCase):
         self.server = self.redis()
         self.proxy = Proxy(self.server.port)
         self.addCleanup(self.proxy.close)
-        self.patch(shard, "ANSWER_SECONDS", 1.0)
 
     def check(self, **directions: bool) -> None:
         """Let the connections carry nothing; see that the log tells how long that was so."""
@@ -289,9 +288,11 @@ class SilentNetworkTests(FaultTestCase):
         other = self.layer(self.server.url)
         layer.group_add("g", channel)
         wait_until(lambda: other.group_channels("g") == [channel], "the member")
+        quick = self.patch(shard, "ANSWER_SECONDS", 1.0)
         self.proxy.swallow(**directions)
         began = time.time()
         wait_until(lambda: self.logged("no subscription"), "the gap")
+        quick.restore()  # what is asked now may take a busy machine longer
         (given_up,) = self.logged(r"has not answered .*\(subscription\)")
         (gap,) = self.logged("no subscription")
         told = re.search("for ([0-9.]+) s", gap.getMessage())
@@ -365,16 +366,18 @@ class InTransitTests(FaultTestCase):
 
     def test_message_is_lost(self) -> None:
         """A message that has not arrived does not come later: its sender learns it, or it counts."""
-        self.patch(shard, "ANSWER_SECONDS", 0.5)
         self.until_sent(self.first, "other")
+        quick = self.patch(shard, "ANSWER_SECONDS", 0.5)
         self.proxy.swallow(back=False)
         with self.assertRaisesRegex(RedisUnavailable, "it did not arrive|cannot be reached"):
             self.first.send("a", {"number": 1})
         self.until_sent(self.first, "other")
         self.proxy.swallow(back=False)
-        self.patch(Answer, "result", lambda answer, seconds: Future.result(answer, 0.1))
+        impatient = self.patch(Answer, "result", lambda answer, seconds: Future.result(answer, 0.1))
         self.first.dispatch_unasked("a", {"number": 2})  # which does not wait for ever
         wait_until(lambda: self.lost(self.first).get("no Redis") == 1, "the count")
+        impatient.restore()  # the other layer connects only now, which takes a busy machine longer
+        quick.restore()
         self.assertEqual(self.waiting(), [])
         self.assertEqual(self.lost(self.first).get("unknown"), None)
 

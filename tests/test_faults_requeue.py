@@ -9,7 +9,7 @@ from channelserver.layers import ChannelFull, RedisChannelLayer
 from channelserver.layers.redis import copies, emptied, shard
 from channelserver.layers.redis.errors import RedisUnavailable
 from channelserver.layers.waiting import Delivery
-from tests.process import wait_until
+from tests.process import TIMEOUT, wait_until
 from tests.redis_server import Proxy
 from tests.test_faults_redis import FaultTestCase
 
@@ -26,7 +26,7 @@ class Consumer:
         layer.requeued = frozenset({"a"})
         served = Event()
         layer._engine().bridge.post(lambda: (layer.serve(["a"], threads), served.set()))
-        assert served.wait(10)
+        assert served.wait(TIMEOUT)
 
     def numbers(self) -> list[int]:
         """Take what has come, and return all that has ever come."""

@@ -17,6 +17,8 @@ from django.core.management import call_command
 from django.test import TestCase
 from twisted.trial._dist import disttrial
 
+from tests.durations import note_if_asked
+
 os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 django.setup()
 
@@ -40,6 +42,7 @@ def _keep_classes_together() -> None:
 
 
 _keep_classes_together()
+note_if_asked()
 
 
 @functools.cache

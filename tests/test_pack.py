@@ -101,6 +101,10 @@ class PackedTestCase(SynchronousTestCase):
         subprocess.run(["chmod", "-R", "u+w", str(self.folder)], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def unpack_once(self) -> None:
+        """Let the file unpack into a folder that it shares with other tests, to which the place is nothing either."""
+        self.environment["PACKED_DIR"] = str(self.packed.parent / "unpacked")
+
     def command(self, *arguments: str) -> list[str]:
         return [str(self.file), *arguments]
 
@@ -164,7 +168,7 @@ class ContentTests(PackedTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.environment["PACKED_DIR"] = str(self.packed.parent / "unpacked")
+        self.unpack_once()
 
     def test_developers_files(self) -> None:
         """Nothing of the developer's is in the archive, and the report says so."""
@@ -396,6 +400,7 @@ class PlaceTests(PackedTestCase):
 
     def test_environment_file(self) -> None:
         """``chat.env`` is read; a wrong line is named; the environment comes first."""
+        self.unpack_once()
         env = self.site / "chat.env"
         env.write_text('# a comment\nCHAT_HOSTS="example.org"\nexport CHAT_DEBUG=1\n')
         code = "from django.conf import settings; print(settings.ALLOWED_HOSTS[-1], settings.DEBUG)"

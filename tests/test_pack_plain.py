@@ -143,6 +143,7 @@ class PlainTests(PlainTestCase):
 
     def test_signals(self) -> None:
         """SIGHUP does not end the server, SIGINT ends it with 0, a second SIGTERM at once."""
+        self.unpack_once()
         process, address = self.serve("--migrate")
         process.send_signal(signal.SIGHUP)
         self.assertEqual(requests.get(f"http://{address}/late/", timeout=TIMEOUT).status_code, 200)
@@ -155,6 +156,7 @@ class PlainTests(PlainTestCase):
 
     def test_work_and_send(self) -> None:
         """``work`` and ``send`` find the server by the socket in the data folder."""
+        self.unpack_once()
         _, address = self.serve("--migrate", "--threads", "0", page=None)
         wait_until((self.site / "plain-data" / "channelserver.sock").is_socket, "the local socket")
         worker = subprocess.Popen(
@@ -170,6 +172,7 @@ class PlainTests(PlainTestCase):
 
     def test_commands(self) -> None:
         """Commands of an application are listed, and run."""
+        self.unpack_once()
         self.assertIn("greet", self.output("help", "--commands"))
         self.assertIn("hello from an editable package", self.output("greet"))
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress as suppress_errors
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from typing import Any
 from unittest import mock
 from zoneinfo import ZoneInfo
 
+from asgiref.sync import async_to_sync, sync_to_async
 from cronsim import CronSim
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
@@ -53,8 +55,10 @@ from channelserver.jobs.compat import (
     IN_DJANGO,
     InvalidTask,
     TaskResultDoesNotExist,
+    TaskResultMismatch,
     task,
     task_backends,
+    task_enqueued,
     task_finished,
     task_started,
 )
@@ -84,6 +88,19 @@ def add(a: int, b: int) -> int:
 def failing(text: str) -> None:
     """A task that fails, and is tried again."""
     raise ValueError(text)
+
+
+@task(takes_context=True)
+@job(retries=3)
+def failing_by_number(context: Any) -> None:
+    """A task that fails, and says in which try."""
+    raise ValueError(f"try {context.attempt}")
+
+
+@task
+def interrupted() -> None:
+    """A task during which somebody presses Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 @task
@@ -399,6 +416,8 @@ class BackendTests(DatabaseTestCase):
         self.assertEqual(ran, result)
         self.assertEqual(add.get_result(result.id), result)
         self.assertEqual(run_jobs(), [])
+        other = add.using(priority=-5, queue_name="other", run_after=self.later).enqueue(1, 2)
+        self.assertEqual(add.get_result(other.id), other)
 
     def test_unknown_result(self) -> None:
         """There is an error for what does not exist."""
@@ -417,11 +436,9 @@ class BackendTests(DatabaseTestCase):
     def test_retries(self) -> None:
         """A job is run again as often as it says; all errors are kept; a task that says nothing is not."""
         result = failing.enqueue("bad")
-        with mock.patch("channelserver.jobs.marks.random.random", return_value=0.0):
-            run_jobs()
+        run_jobs()
         row = Job.objects.get()
         self.assertEqual((row.state, row.failures), (State.WAITING, 1))
-        self.assertAlmostEqual((row.run_at - timezone.now()).total_seconds(), FIRST_RETRY * (1 + JITTER), delta=5)
         result.refresh()
         self.assertEqual(result.status, "READY")
         self.assertEqual(run_jobs(), [])
@@ -436,6 +453,69 @@ class BackendTests(DatabaseTestCase):
             run_jobs(until=self.later)
         plain.refresh()
         self.assertEqual((plain.status, plain.attempts), ("FAILED", 1))
+
+    def test_times_of_retries(self) -> None:
+        """A retry waits for its pause, and never longer than its chance allows; each try leaves its traces."""
+        result = failing_by_number.enqueue()
+        due: datetime | None = None
+        for number in range(1, 5):
+            before = timezone.now()
+            with mock.patch("channelserver.jobs.testing._OWNER", f"server-{number}"):
+                (ran,) = run_jobs(until=due)
+            after = timezone.now()
+            result.refresh()
+            self.assertEqual((ran.id, ran.errors), (result.id, result.errors))
+            self.assertEqual(result.worker_ids, [f"server-{n}" for n in range(1, number + 1)])
+            self.assertEqual(result.attempts, number)
+            self.assertEqual(
+                [error.traceback.splitlines()[-1] for error in result.errors],
+                [f"ValueError: try {n}" for n in range(1, number + 1)],
+            )
+            if due is None:
+                first = result.started_at
+                self.assertTrue(before <= first == result.last_attempted_at <= after)
+            else:
+                self.assertEqual((result.started_at, result.last_attempted_at), (first, due))
+            if number == 4:
+                break
+            self.assertEqual((result.status, result.finished_at), ("READY", None))
+            due = Job.objects.get().run_at
+            pause = timedelta(seconds=FIRST_RETRY * 2 ** (number - 1))
+            self.assertTrue(before + pause <= due <= after + pause * (1 + JITTER))
+            self.assertEqual(run_jobs(until=due - timedelta(microseconds=1)), [])
+        self.assertEqual(result.status, "FAILED")
+        self.assertTrue(before <= result.finished_at <= after)
+        self.assertEqual(list(JobError.objects.values_list("attempt", flat=True)), [1, 2, 3, 4])
+
+    def test_asynchronous_calls(self) -> None:
+        """A coroutine can enqueue, ask for a result, and refresh it."""
+
+        async def calls() -> None:
+            result = await add.aenqueue(1, b=2)
+            self.assertEqual(await add.aget_result(result.id), result)
+            self.assertEqual(len(await sync_to_async(run_jobs)()), 1)
+            self.assertEqual(result.status, "READY")
+            await result.arefresh()
+            self.assertEqual((result.status, result.return_value), ("SUCCESSFUL", 3))
+            for wrong in ("0" * 32, "no such job"):
+                with self.assertRaises(TaskResultDoesNotExist):
+                    await add.aget_result(wrong)
+            with self.assertRaises(TaskResultMismatch):
+                await slowly.aget_result(result.id)
+
+        async_to_sync(calls)()
+
+    def test_interrupted(self) -> None:
+        """Ctrl-C ends the tests, though a job is running; in a thread for jobs, the exception is the job's failure."""
+        interrupted.enqueue()
+        self.assertRaises(KeyboardInterrupt, run_jobs)
+        running = Running(Job.objects.get(), "default", lambda *_: None)
+        with ThreadPoolExecutor(1) as thread, self.assertLogs(LOGGER, "ERROR"):
+            ended = thread.submit(run, running)
+            self.assertIsNone(ended.exception())
+            outcome = ended.result()
+        assert outcome is not None
+        self.assertEqual(outcome.state, State.DEAD)
 
     def test_errors_that_end_a_job(self) -> None:
         """``give_up_on`` and ``retry_on`` decide which errors do."""
@@ -463,18 +543,32 @@ class BackendTests(DatabaseTestCase):
 
     def test_signals(self) -> None:
         """Django's signals are sent, those of the end once, when there is no further try."""
-        seen: list[tuple[str, str]] = []
+        seen: list[tuple[str, str, int, int]] = []
+        names = {task_enqueued: "enqueued", task_started: "started", task_finished: "finished"}
 
         def note(signal: Any, sender: Any, task_result: Any, **_: Any) -> None:
             self.assertIs(sender, JobBackend)
-            seen.append(("started" if signal is task_started else "finished", task_result.status))
+            seen.append((names[signal], task_result.status, task_result.attempts, len(task_result.errors)))
+            ids.add(task_result.id)
+            self.assertEqual(task_result.finished_at is not None, signal is task_finished)
 
-        for signal in (task_started, task_finished):
+        ids: set[str] = set()
+        for signal in names:
             signal.connect(note)
             self.addCleanup(signal.disconnect, note)
-        failing.enqueue("x")
+        result = failing.enqueue("x")
         run_jobs(until=self.later)
-        self.assertEqual(seen, [("started", "RUNNING")] * 3 + [("finished", "FAILED")])
+        self.assertEqual(seen, [
+            ("enqueued", "READY", 0, 0), *(("started", "RUNNING", number, number - 1) for number in (1, 2, 3)),
+            ("finished", "FAILED", 3, 3),
+        ])  # fmt: skip
+        self.assertEqual(ids, {result.id})
+        seen.clear()
+        add.enqueue(1, 1)
+        run_jobs()
+        self.assertEqual(
+            seen, [("enqueued", "READY", 0, 0), ("started", "RUNNING", 1, 0), ("finished", "SUCCESSFUL", 1, 0)]
+        )
 
     def test_unique(self) -> None:
         """A second job with the same key is the first one, until that has ended."""

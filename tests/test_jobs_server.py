@@ -155,6 +155,7 @@ class OneServerTests(JobsTestCase):
         server = self.start()
         ids = {name: self.enqueue(server, name, name, *more)[0] for name, more in (
             ("effect", ()), ("waiting", (0.01,)), ("failing", ()), ("late", ()), ("looping", ()), ("first_time", ()),
+            ("remembering", ()),
         )}  # fmt: skip
         self.manage("shell", "-c", "from work.tasks import effect; effect.enqueue('shell')")
         wait_until(lambda: self.effects()["shell"], "the job of another process")
@@ -165,9 +166,16 @@ class OneServerTests(JobsTestCase):
             {
                 "effect": ("SUCCESSFUL", 1), "waiting": ("SUCCESSFUL", 1), "failing": ("FAILED", 3),
                 "late": ("FAILED", 1), "looping": ("SUCCESSFUL", 1), "first_time": ("FAILED", 3),
+                "remembering": ("SUCCESSFUL", 2),
             },
         )  # fmt: skip
-        self.assertEqual(self.effects()["first_time-once"], 1)
+        tries = [float(line) for line in (self.folder / "tries.txt").read_text().splitlines()]
+        first, second, third = tries
+        self.assertGreaterEqual(second - first, 0.3)
+        self.assertGreaterEqual(third - second, 0.6)
+        self.assertEqual(found["failing"]["errors"], ["builtins.ValueError"] * 3)
+        self.assertEqual((len(found["failing"]["workers"]), len(set(found["failing"]["workers"]))), (3, 1))
+        self.assertEqual((self.effects()["first_time-once"], self.effects()["remembering-1"]), (1, 1))
         self.assertEqual(found["late"]["errors"], ["builtins.TimeoutError"])
         self.assertRegex(server.output, "is overdue")
         figures = server.get("/-/health").json()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.start import application  # noqa: F401  (a server imports it)
 from tests.certificates import write_pair
 from tests.process import ROOT, TIMEOUT
 
@@ -98,6 +101,19 @@ reactor.run()
 """
 
 
+class Pickled(NamedTuple):
+    """Something with methods."""
+
+    number: int
+
+    @classmethod
+    def make(cls) -> int:
+        return 3
+
+    def get(self) -> int:
+        return self.number
+
+
 class ImportTests(SynchronousTestCase):
     """The modules that are loaded before the options are read."""
 
@@ -111,6 +127,14 @@ class ImportTests(SynchronousTestCase):
             ).stdout.split()
             self.assertIn("channelserver.start.application", loaded)
             self.assertEqual(LATE.intersection(loaded), set(), module)
+
+    def test_pickling(self) -> None:
+        """The server leaves pickling as Python has it: Twisted pickles class methods in a way that cannot be loaded."""
+        self.assertIn("twisted.persisted.styles", sys.modules)
+        for method in (Pickled.make, Pickled(3).get):
+            data = pickle.dumps(method)
+            self.assertNotIn(b"twisted", data)
+            self.assertEqual(pickle.loads(data)(), 3)
 
     def test_tls_of_twisted(self) -> None:
         """Code of the project can use TLS in the reactor as ever, although the reactor was imported without it."""

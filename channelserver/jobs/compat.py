@@ -44,5 +44,6 @@ task_enqueued: Any = _signals.task_enqueued
 task_started: Any = _signals.task_started
 task_finished: Any = _signals.task_finished
 TaskResultDoesNotExist: Any = _errors.TaskResultDoesNotExist
+TaskResultMismatch: Any = _errors.TaskResultMismatch
 InvalidTask: Any = _errors.InvalidTask if IN_DJANGO else _errors.InvalidTaskError
 normalize_json: Any = importlib.import_module("django.utils.json" if IN_DJANGO else f"{_name}.utils").normalize_json

@@ -31,16 +31,20 @@ def _task(path: str, priority: int, queue: str, backend: str) -> Any:
     return found.using(priority=priority, queue_name=queue, backend=backend)
 
 
+def errors_of(job: Job) -> list[Any]:
+    """Return the errors of all attempts of a row, the first one first."""
+    rows = job.errors.all()  # type: ignore[attr-defined]
+    return [TaskError(exception_class_path=row.exception_class, traceback=row.traceback) for row in rows]
+
+
 def result_of(job: Job, task: Any = None, errors: Any = None) -> Any:
     """Return a row as a ``TaskResult``.
 
     :param task: its task, if that is known.
-    :param errors: its rows of errors, if they are known.
+    :param errors: its errors, if they are known.
     :raises ImportError: there is no such task any more.
     """
-    if errors is None:
-        errors = job.errors.all()  # type: ignore[attr-defined]
-    shown = [TaskError(exception_class_path=row.exception_class, traceback=row.traceback) for row in errors]
+    shown = errors_of(job) if errors is None else errors
     if job.state == State.CANCELLED and not shown:
         shown.append(TaskError(exception_class_path="channelserver.jobs.marks.Cancel", traceback="cancelled\n"))
     result = TaskResult(

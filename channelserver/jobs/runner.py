@@ -1,7 +1,7 @@
 """Runs one attempt of a job, and says how it ended.
 
-:func:`run` runs in a job's thread, :func:`arun` on the event loop; neither raises. Owns the context variable that names
-the running job.
+:func:`run` runs in a job's thread, :func:`arun` on the event loop; neither raises there. Owns the context variable that
+names the running job.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,7 +39,7 @@ from channelserver.jobs.ends import LostLeaseError, Outcome, end, path_of, text_
 from channelserver.jobs.marks import Cancel, JobOptions, Retry, options_of
 from channelserver.jobs.models import DELAYED, DELAYED_GROUP, Job, State
 from channelserver.jobs.presence import Presence
-from channelserver.jobs.results import result_of, task_of
+from channelserver.jobs.results import errors_of, result_of, task_of
 from channelserver.jobs.store import writing
 from channelserver.workers.outbox import Outbox
 
@@ -158,7 +159,11 @@ class _Attempt:
         return args, self.job.args["kwargs"]
 
     def started(self) -> None:
+        """Send Django's signal; its receivers, and the task, see the errors of earlier attempts."""
         if self.result is not None:
+            if self.job.attempt > 1:
+                with suppress(DatabaseProblem):  # an attempt must not fail for want of them
+                    self.result.errors.extend(errors_of(self.job))
             task_started.send(sender=_sender(self.job.backend), task_result=self.result)
 
     def done(self, value: Any) -> Outcome:
@@ -216,6 +221,7 @@ def cancelled(job: Job, error: BaseException) -> Outcome:
 def run(running: Running) -> Outcome | None:
     """Run an attempt in this thread.
 
+    :raises KeyboardInterrupt: in the main thread, where only tests run jobs.
     :returns: what is left to store; None: it was stored in the job's own transaction.
     """
     token = _running.set(running)
@@ -237,6 +243,8 @@ def run(running: Running) -> Outcome | None:
     except LostLeaseError:
         raise
     except BaseException as error:  # also SystemExit: a task must not end the thread
+        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            raise  # somebody wants the tests to end that run this job
         try:
             return _announced_error(running, attempt, error)
         except BaseException as second:

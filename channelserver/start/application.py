@@ -5,6 +5,7 @@ Runs before the reactor, in the main thread.
 
 from __future__ import annotations
 
+import copyreg
 import os
 import random
 from collections.abc import Callable
@@ -54,6 +55,20 @@ _LOCAL_HOSTS = [".localhost", "127.0.0.1", "[::1]"]
 
 #: Errors at the start whose text is one sentence for the user.
 START_ERRORS = (StartError, OptionError, InvalidChannelLayerError, ListenError)
+
+
+def _pickle_as_ever() -> None:
+    """Undo how ``twisted.application`` changes pickling in the whole process (``twisted.persisted.styles``).
+
+    A class method that was pickled so cannot be loaded, and Django 6.1 pickles a task by one. What a site puts into a
+    cache must be the same under every server.
+    """
+    for kind, reduce in list(copyreg.dispatch_table.items()):
+        if getattr(reduce, "__module__", None) == "twisted.persisted.styles":
+            del copyreg.dispatch_table[kind]
+
+
+_pickle_as_ever()
 
 
 def one_listener(bind: str, port: int, **values: Any) -> Settings:

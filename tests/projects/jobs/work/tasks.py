@@ -33,9 +33,10 @@ def row(key):
 
 
 @task
-@job(retries=2, backoff=0)
+@job(retries=2, backoff=[0.3, 0.6])
 def failing(key):
-    note(key)
+    with open("tries.txt", "a") as stream:
+        print(time.time(), file=stream)
     raise ValueError(key)
 
 
@@ -58,6 +59,14 @@ async def waiting(key, seconds):
 @job(retries=0, timeout=0.2)
 async def late(key):
     await asyncio.sleep(600)
+
+
+@task(takes_context=True)
+@job(retries=1, backoff=0)
+async def remembering(context, key):
+    if context.attempt == 1:
+        raise ValueError(key)
+    note(f"{key}-{len(context.task_result.errors)}")
 
 
 @task(takes_context=True)

@@ -31,6 +31,13 @@ class State(models.TextChoices):
 
 #: The states in which nothing more happens to a job.
 ENDED = (State.DONE, State.DEAD, State.CANCELLED)
+#: The order of the jobs of each state in lists.
+ORDERS = {
+    State.WAITING: ("run_at", "id"),
+    State.READY: ("-priority", "id"),
+    State.RUNNING: ("-last_attempted_at", "-id"),
+    **dict.fromkeys(ENDED, ("-finished_at", "-id")),
+}
 #: What stands before a channel's name in the place of a task's path, for a durable message; no module is named so.
 CHANNEL = "channel:"
 #: The same for a delayed message to a channel, and to a group.
@@ -96,13 +103,12 @@ class Job(models.Model):
             # Each of rows in one state, so that no question takes longer the more jobs have ended, or wait. One that
             # begins with the state would be preferred by SQLite, which would then sort all ready jobs for each claim.
             models.Index(fields=["-priority", "id"], condition=Q(state="ready"), name="csjobs_ready"),
-            models.Index(fields=["run_at"], condition=Q(state="waiting"), name="csjobs_waiting"),
+            models.Index(fields=["run_at", "id"], condition=Q(state="waiting"), name="csjobs_waiting"),
             models.Index(fields=["owner", "concurrency_key"], condition=Q(state="running"), name="csjobs_running"),
-            models.Index(fields=["-id"], condition=Q(state="dead"), name="csjobs_dead"),
-            models.Index(fields=["-id"], condition=Q(state="cancelled"), name="csjobs_cancelled"),
-            models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="csjobs_ended"),
+            models.Index(
+                fields=["state", "finished_at", "id"], condition=Q(finished_at__isnull=False), name="csjobs_ended"
+            ),
         )
-
         constraints = (
             # Of the rows that have a key, so that others do not pay for it.
             models.UniqueConstraint(fields=["unique_key"], condition=Q(unique_key__isnull=False), name="csjobs_unique"),
@@ -110,6 +116,17 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} {self.id}"
+
+
+def listed(jobs: Any, state: str) -> Any:
+    """Return the jobs of a state for people to read, those first that come next or came last.
+
+    The order is the one of an index, so a list takes as long however many jobs there are.
+
+    :param jobs: a query set.
+    """
+    found = jobs.filter(state=state).order_by(*ORDERS[state])
+    return found.filter(finished_at__isnull=False) if state in ENDED else found  # else SQLite would not use its index
 
 
 class JobError(models.Model):

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import Count, Min, Q, TextField, Value
+from django.db.models import Count, Min, TextField, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -316,10 +316,11 @@ def _update(using: str, jobs: Any, states: tuple[State, ...], values: dict[str, 
 
 def prune(using: str, done_before: datetime, dead_before: datetime) -> int:
     """Delete up to :data:`PRUNE_ROWS` ended jobs, and used keys of the same age; return how many jobs."""
-    old = Q(state__in=(State.DONE, State.CANCELLED), finished_at__lt=done_before)
-    old |= Q(state=State.DEAD, finished_at__lt=dead_before)
     jobs = Job.objects.using(using)
-    ids = list(jobs.filter(old).order_by().values_list("pk", flat=True)[:PRUNE_ROWS])
+    ids: list[str] = []
+    for state, before in ((State.DONE, done_before), (State.CANCELLED, done_before), (State.DEAD, dead_before)):
+        old = jobs.filter(state=state, finished_at__lt=before).order_by("finished_at").values_list("pk", flat=True)
+        ids += old[: PRUNE_ROWS - len(ids)]
     if ids:
         errors = JobError.objects.using(using).filter(job_id__in=ids)
         with writing(using):  # two statements: Django's delete() would read all rows while it holds the lock

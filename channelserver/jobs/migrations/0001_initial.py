@@ -117,16 +117,18 @@ class Migration(migrations.Migration):
                     models.Index(
                         condition=models.Q(("state", "ready")), fields=["-priority", "id"], name="csjobs_ready"
                     ),
-                    models.Index(condition=models.Q(("state", "waiting")), fields=["run_at"], name="csjobs_waiting"),
+                    models.Index(
+                        condition=models.Q(("state", "waiting")), fields=["run_at", "id"], name="csjobs_waiting"
+                    ),
                     models.Index(
                         condition=models.Q(("state", "running")),
                         fields=["owner", "concurrency_key"],
                         name="csjobs_running",
                     ),
-                    models.Index(condition=models.Q(("state", "dead")), fields=["-id"], name="csjobs_dead"),
-                    models.Index(condition=models.Q(("state", "cancelled")), fields=["-id"], name="csjobs_cancelled"),
                     models.Index(
-                        condition=models.Q(("finished_at__isnull", False)), fields=["finished_at"], name="csjobs_ended"
+                        condition=models.Q(("finished_at__isnull", False)),
+                        fields=["state", "finished_at", "id"],
+                        name="csjobs_ended",
                     ),
                 ],
                 "constraints": [

@@ -17,7 +17,7 @@ from django.utils import timezone
 from channelserver.jobs import store
 from channelserver.jobs.backend import MOST_DAYS, NOT_INSTALLED, JobBackend
 from channelserver.jobs.compat import task_backends
-from channelserver.jobs.models import Job, JobQueue, State
+from channelserver.jobs.models import Job, JobQueue, State, listed
 from channelserver.jobs.wake import announce_change
 
 
@@ -90,7 +90,7 @@ class Command(BaseCommand):
                 raise CommandError(f"there is no job {missing[0]!r}; manage.py jobs list shows the latest")
             jobs = jobs.filter(pk__in=ids)
         if options.get("state"):
-            jobs = jobs.filter(state=options["state"])
+            jobs = listed(jobs, options["state"])
         if options.get("task"):
             jobs = jobs.filter(task=options["task"])
         return jobs

@@ -149,6 +149,40 @@ class PipelineTests(ConnectionTestCase):
             message["headers"].append([b"x-d", b"e"])
             self.server.reply(message, status=200)
 
+    def test_same_request_again(self) -> None:
+        """A request that is the same as the one before is answered the same, whatever became of that one."""
+        client = self.connect()
+        for data in (get("/a?b", "X-A: b"), get("/", "X-A: b"), get("/a?b", "X-A: c")):
+            seen = []
+            for lead in (b"", b"", b"", b"\r\n", b"\r\n\r\n", b"\r\n", b"", b"\r\n\r\n\r\n", b""):
+                if lead:
+                    client.send(lead)
+                message = client.request(data)
+                headers = [pair.copy() for pair in message["headers"]]
+                seen.append((message["path"], message["query_string"], headers, message["client"]))
+                message["headers"].clear()
+                self.server.reply(message, status=200, content=b"x")
+            self.assertEqual(seen, [seen[0]] * len(seen))
+            self.assertEqual(seen[0][2][1][0], b"x-a")
+        for _ in range(3):
+            client.send(get("/1", "X-A: c") * 2)
+            for _ in range(2):
+                message = self.server.message("http.request")
+                self.assertEqual(message["path"], "/1")
+                self.server.reply(message, status=200)
+
+    def test_same_request_again_in_pieces(self) -> None:
+        """The same with a body, or in several pieces."""
+        client = self.connect()
+        for data in (get("/"), request("POST", "/", body=b"body"), chunked("/", b"body")):
+            for size in (len(data), len(data), len(data), 7, len(data), len(data) - 1, len(data)):
+                client.send(data[:size])
+                for place in range(size, len(data)):
+                    client.send(data[place : place + 1])
+                message = self.server.message("http.request")
+                self.assertEqual((message["path"], message["body"]), ("/", b"" if data == get("/") else b"body"))
+                self.server.reply(message, status=200)
+
     def test_memory(self) -> None:
         """A connection between two requests keeps the fields of the last one, unless they are large; a socket none."""
 

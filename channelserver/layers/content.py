@@ -34,7 +34,7 @@ def copy_content(content: object) -> Content:
 
 def size_of_reply(content: Content) -> int:
     """Return the approximate size of a reply, in bytes."""
-    data = content.get("text") or content.get("bytes") or content.get("content")
+    data = content.get("text") or content.get("content") or content.get("bytes")
     return len(data) if isinstance(data, (str, bytes)) else 0
 
 

@@ -100,8 +100,7 @@ class LocalLayer(BaseChannelLayer):
 
     def outlet_of(self, channel: str) -> Outlet | None:
         """Return the outlet of a connection's reply channel; None for any other channel. Any thread."""
-        mark = channel.find("!")
-        return self._outlets.get(channel[: mark + 1]) if mark > 0 else None
+        return self._outlets.get(channel[: channel.find("!") + 1])
 
     def _client_of(self, content: Content) -> Client:
         """Return the client of a message of the server's; it is in the message, or known by its connection."""

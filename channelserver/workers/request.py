@@ -128,15 +128,21 @@ def make_environ(message: Message) -> dict[str, Any]:
     path = content["path"]
     if isinstance(path, bytes):  # Channels 0.9, and tests
         path = path.decode("utf-8")
-    # The proxy may or may not have cut the mount point off.
-    root = (content.get("root_path") or "").rstrip("/")
+    root = content.get("root_path") or ""
+    inner = path
+    if root:  # the proxy may or may not have cut the mount point off
+        root = root.rstrip("/")
+        if path == root or path.startswith(root + "/"):
+            inner = path[len(root) :]
+    query = content.get("query_string")
+    query = _text(query) if query else ""
     server = content.get("server")
     client = content.get("client")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": content["method"].upper(),
         "SCRIPT_NAME": root,
-        "PATH_INFO": path[len(root) :] if root and (path == root or path.startswith(root + "/")) else path,
-        "QUERY_STRING": _text(content.get("query_string", b"")),
+        "PATH_INFO": inner,
+        "QUERY_STRING": query,
         "REMOTE_ADDR": client[0] if client else "",
         "SERVER_NAME": server[0] if server else "unknown",
         "SERVER_PORT": str(server[1]) if server else "0",
@@ -153,7 +159,6 @@ def make_environ(message: Message) -> dict[str, Any]:
     if client:
         environ["REMOTE_HOST"] = client[0]
         environ["REMOTE_PORT"] = int(client[1])
-    query = environ["QUERY_STRING"]
     target = _quote_short(path) if len(path) <= SHORT_PATH else _quote(path)
     environ["RAW_URI"] = f"{target}?{query}" if query else target
     headers = content.get("headers") or ()

@@ -242,7 +242,7 @@ class HTTPConnection(Connection):
         self._begun = False
         self._again = None
         self._head = head
-        self._addresses = own = self.addresses()
+        self._addresses = own = self._own or self.addresses()
         self._addresses = self._dispatcher.admit(head, own, self.peer)
         # RFC 9110 section 7.8: in HTTP/1.0, Upgrade means nothing.
         if b"upgrade" in head.fields and head.version == "1.1" and b"websocket" in head.tokens(b"upgrade"):
@@ -270,9 +270,10 @@ class HTTPConnection(Connection):
         if body_file is not None:
             self._read_at_a_time(0)
             self.account.weigh()  # from now on it counts as part of a message
-        if self._head.weight > SMALL:  # as with most browsers: weighing the connection would take longer
-            self._entered = self._head.weight
-            self.account.enter(self._entered)
+        weight = self._head.weight
+        if weight > SMALL:  # as with most browsers: weighing the connection would take longer
+            self._entered = weight
+            self.account.enter(weight)
         exchange = self._exchange = Exchange(self, self._head, self._addresses["client"])
         self._dispatcher.answer(exchange, body, body_file, self._addresses)
         if self._half_closed:
@@ -357,7 +358,7 @@ class HTTPConnection(Connection):
         self.set_deadline(self.site.options.keep_alive)
         if self._reader.buffer:
             self._continue()
-        else:
+        elif not self._producing:
             self.reading(True)
 
     def _pays(self) -> bool:

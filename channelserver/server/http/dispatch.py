@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import IO, Any
 
+from channelserver.layers.base import ChannelFull
 from channelserver.layers.waiting import SMALL, size_of
 from channelserver.server.http.body import MemoryFile
 from channelserver.server.http.exchange import Exchange
@@ -120,12 +121,16 @@ class Dispatcher:
         size = size_of(message) if len(body) > SMALL or len(exchange.head.target) > SMALL else 0
         if isinstance(body_file, MemoryFile):
             size += body_file.size
-        if site.submit("http.request", message, body_file, (client[0], client[1]) if client else None, size):
-            if size:
-                site.memory.submitted(size)
-            return True
-        exchange.fail(503, _BUSY)
-        return False
+        try:
+            site.layer.submit(
+                "http.request", message, body_file, False, (client[0], client[1]) if client else None, size
+            )
+        except ChannelFull:
+            exchange.fail(503, _BUSY)
+            return False
+        if size:
+            site.memory.submitted(size)
+        return True
 
     def refuse(self, exchange: Exchange, error: BadRequest) -> None:
         """Answer a request that breaks a rule or a limit; count and log it, unless the exchange is quiet."""

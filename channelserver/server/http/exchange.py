@@ -29,6 +29,8 @@ _log = Logger("channelserver.server.http")
 
 _REASONS = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
+#: Answers without a body (RFC 9110 sections 15.3.5, 15.4.5).
+BODILESS = frozenset({204, 304})
 #: Fields with names and values up to this many bytes each are cached. Cookies are usually longer.
 SHORT_VALUE = 48
 
@@ -129,7 +131,8 @@ class Exchange:
         self.head = head
         self.client = client
         self.state = "waiting"
-        self.began = wire.site.wheel.now()
+        site = wire.site
+        self.began = site.wheel.now()
         self.status = 0
         self.size = 0
         #: Not for the access log.
@@ -143,7 +146,7 @@ class Exchange:
         self._unsent = 0
         self._chunked = False
         self._left: int | None = None
-        self.name = wire.site.replies.add(wire.site.replies.http_prefix, self)
+        self.name = site.replies.add(site.replies.http_prefix, self)
 
     # -- the request ---------------------------------------------------------------------------------------------------
 
@@ -278,20 +281,20 @@ class Exchange:
         head = self._head(status, content.get("headers") or (), body, more)
         self.state = "streaming"
         self.status = status
-        if self.head.method == "HEAD" or status in (204, 304):
+        if self.head.method == "HEAD" or status in BODILESS:
             self.wire.write(head)
             self._end(reusable=True)  # further parts are dropped
             return
-        if not more and len(body) > PIECE:
+        if not more:
+            if len(body) <= PIECE:
+                self.size = len(body)
+                self.wire.write(head + body)
+                self._end(reusable=True)
+                return
             self.wire.site.replies.remove(self.name)  # the answer is complete: nothing may come between its pieces
             self.source = whole = WholeBody(self, body)
             self._wait_whole(whole)
             whole.begin(head)
-            return
-        if not more:
-            self.size = len(body)
-            self.wire.write(head + body)
-            self._end(reusable=self.head.keep_alive)
             return
         if FILE in content:
             file.begin(head)
@@ -312,10 +315,13 @@ class Exchange:
     def _head(self, status: int, headers: Any, body: bytes, more: bool) -> bytes:
         """Return what goes out before the body."""
         head = self.head
-        lines = [_status_line(status)]
         fields, length = self._fields(headers)
-        lines.extend([line for _, _, line in fields])
-        self._frame(lines, status, self._length(status, length, body, more))
+        lines = [_status_line(status), *[line for _, _, line in fields]]
+        if more or status in BODILESS or head.method == "HEAD" or (length is not None and length != len(body)):
+            self._frame(lines, status, self._length(status, length, body, more))
+        else:  # as a rule
+            self._left = len(body)
+            lines.append(b"Content-Length: %d\r\n" % self._left)
         if self.wire.site.draining:
             head.keep_alive = False
         if not head.keep_alive:
@@ -340,8 +346,8 @@ class Exchange:
                 raise ResponseError(f"a header must be a pair of name and value, not {pair!r}") from None
             if type(name) is not bytes or type(value) is not bytes:
                 name, value = _bytes(name), _bytes(value)
-            short = len(value) <= SHORT_VALUE and len(name) <= SHORT_VALUE
-            kind, field = _read_short_field(name, value) if short else _read_field(name, value)
+            read = _read_short_field if len(value) <= SHORT_VALUE and len(name) <= SHORT_VALUE else _read_field
+            kind, field = read(name, value)
             if not kind:
                 fields.append(field)
             elif kind == "date":
@@ -386,7 +392,7 @@ class Exchange:
         if length is not None:
             lines.append(b"Content-Length: %d\r\n" % length)
             self._left = length
-        elif status in (204, 304) or self.head.method == "HEAD":
+        elif status in BODILESS or self.head.method == "HEAD":
             return
         elif self.head.version == "1.1":
             lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -439,8 +445,8 @@ class Exchange:
             self.wire.exchange_done(self, reusable and self.head.keep_alive)
 
     def _log_access(self, complete: bool) -> None:
-        if not self.quiet:
-            site = self.wire.site
+        site = self.wire.site
+        if not self.quiet and site.access_log.wanted:
             site.access_log.http(self, site.wheel.now() - self.began, complete)
 
     def _forget(self) -> None:
@@ -456,15 +462,18 @@ class Exchange:
 
 def copy_addresses(addresses: dict[str, Any]) -> dict[str, Any]:
     """Return ``client``, ``server`` and ``scheme`` of a connection, for one message to keep."""
-    copy = addresses.copy()
-    client, server = copy["client"], copy["server"]
-    copy["client"] = client and client.copy()
-    copy["server"] = server and server.copy()
-    return copy
+    client, server = addresses["client"], addresses["server"]
+    return {
+        "client": client and client.copy(),
+        "server": server and server.copy(),
+        "scheme": addresses["scheme"],
+    }
 
 
 def _body(content: Content) -> bytes:
     body = content.get("content")
+    if type(body) is bytes:
+        return body
     if body is None:
         return b""
     if isinstance(body, str):

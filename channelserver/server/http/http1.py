@@ -74,7 +74,7 @@ class FieldSection:
     :raises BadRequest: a field breaks a rule.
     """
 
-    __slots__ = ("expects_continue", "fields", "headers", "keep_alive", "length", "text", "version")
+    __slots__ = ("expects_continue", "fields", "headers", "keep_alive", "length", "text", "version", "weight")
 
     def __init__(self, text: bytes, version: str, max_fields: int) -> None:
         self.text = text
@@ -88,6 +88,8 @@ class FieldSection:
         self._read_host()
         self._read_framing()
         self._read_connection()
+        #: About how many bytes of memory it takes, with the message that is made of it.
+        self.weight = 3 * len(text) + FIELD_BYTES * len(self.headers)
 
     def _read_lines(self, lines: list[bytes], max_fields: int) -> None:
         if len(lines) > max_fields:
@@ -207,8 +209,9 @@ class RequestHead:
     @property
     def weight(self) -> int:
         """About how many bytes of memory it takes, with the message that is made of it."""
-        text = len(self.section.text) if self.section is not None else 0
-        return 3 * text + 4 * len(self.target) + FIELD_BYTES * len(self.headers)
+        section = self.section
+        fields = section.weight if section is not None else FIELD_BYTES * len(self.headers)
+        return fields + 4 * len(self.target)
 
     def tokens(self, name: bytes) -> set[bytes]:
         """Return the comma-separated values of all fields `name`, in lower case."""

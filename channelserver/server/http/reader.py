@@ -16,6 +16,8 @@ from channelserver.server.http.http1 import BadRequest, FieldSection, RequestHea
 #: Fields of a request which are kept for the next request on the connection: how many, and how many bytes in all. That
 #: may be 10 KiB of memory; an idle connection must stay small.
 KEPT_FIELDS, KEPT_BYTES = 32, 2048
+#: Bytes of a request up to which it is kept, so that the same one is not read again.
+REPEATED_BYTES = 1024
 #: Empty lines that are skipped before a request.
 MAX_EMPTY_LINES = 4
 #: Bytes of a chunked body that are read at a time; if most of them are heads of chunks, hundreds, no more are read
@@ -31,7 +33,7 @@ class RequestReader:
     :param options: limits and timeouts.
     """
 
-    __slots__ = ("_empty_lines", "_options", "_searched", "_section", "body", "buffer")
+    __slots__ = ("_empty_lines", "_latest", "_options", "_searched", "_section", "body", "buffer")
 
     def __init__(self, options: Settings) -> None:
         self._options = options
@@ -39,6 +41,7 @@ class RequestReader:
         self.buffer = b""
         self._searched = self._empty_lines = 0
         self._section: FieldSection | None = None  # of the latest head
+        self._latest: tuple[bytes, RequestHead] | None = None  # a request without a body, and its head
         #: The body that is coming.
         self.body: FramedBody | None = None
 
@@ -47,8 +50,12 @@ class RequestReader:
 
         :raises BadRequest: it breaks a rule or a limit.
         """
+        buffer, latest = self.buffer, self._latest
+        if latest is not None and buffer == latest[0]:
+            self.buffer = b""
+            self._searched = self._empty_lines = 0
+            return latest[1].again()
         options = self._options
-        buffer = self.buffer
         while buffer[:2] == b"\r\n":  # RFC 9112 section 2.2: an empty line before a request is skipped
             self._empty_lines += 1
             if self._empty_lines > MAX_EMPTY_LINES:
@@ -74,6 +81,9 @@ class RequestReader:
         if section is not self._section and section is not None:
             small = len(section.text) <= KEPT_BYTES and len(section.headers) <= KEPT_FIELDS
             self._section = section if small else None
+            self._latest = None
+        elif not self.buffer and len(buffer) <= REPEATED_BYTES and head.length == 0:
+            self._latest = buffer, head.again()
         return head
 
     def begin_body(self, head: RequestHead, now: float, memory: ClientMemory) -> None:
@@ -114,7 +124,7 @@ class RequestReader:
     def close(self) -> None:
         """Forget what has been read; nothing more will be."""
         self.buffer = b""
-        self._section = None
+        self._section = self._latest = None
         body, self.body = self.body, None
         if body is not None:
             body.close()

@@ -163,10 +163,10 @@ def make_environ(message: Message) -> dict[str, Any]:
     environ["RAW_URI"] = f"{target}?{query}" if query else target
     headers = content.get("headers") or ()
     for name, value in headers.items() if isinstance(headers, dict) else headers:
-        if isinstance(name, str):
-            name = name.encode("ascii")
         key = _meta_names.get(name)
         if key is None:
+            if isinstance(name, str):
+                name = name.encode("ascii")
             if b"_" in name:  # would be taken for the same name with "-" (CVE-2015-0219)
                 continue
             key = _PLAIN_NAMES.get(name) or "HTTP_" + name.decode("ascii").upper().replace("-", "_")

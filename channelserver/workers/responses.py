@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable
 from contextlib import aclosing
 from contextvars import copy_context
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -29,8 +30,18 @@ from channelserver.workers.wrapped import WrappedResponse
 
 logger = logging.getLogger("channelserver.handler")
 
+#: Values of fields up to this many characters are cached.
+SHORT_VALUE = 48
 #: Key of an ASGI event whose body the reactor sends: what :func:`body_for_reactor` has returned, and the response.
 BODY = "channelserver.body"
+
+
+def _encode(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.encode("ascii"), value.encode("latin-1")
+
+
+#: The answers of a site repeat the same few fields.
+_encode_short = lru_cache(1000)(_encode)
 
 
 def encode_head(response: Any) -> dict[str, Any]:
@@ -43,9 +54,9 @@ def encode_head(response: Any) -> dict[str, Any]:
         fields = response.headers._store.values()
     else:
         fields = response.items()
-    headers = [[name.encode("ascii"), value.encode("latin-1")] for name, value in fields]
+    headers = [(_encode_short if len(value) <= SHORT_VALUE else _encode)(name, value) for name, value in fields]
     if response.cookies:
-        headers += [[b"Set-Cookie", cookie.OutputString().encode("ascii")] for cookie in response.cookies.values()]
+        headers += [(b"Set-Cookie", cookie.OutputString().encode("ascii")) for cookie in response.cookies.values()]
     return {"status": response.status_code, "headers": headers}
 
 

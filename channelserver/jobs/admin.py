@@ -67,8 +67,9 @@ class _StateFilter(admin.ChoicesFieldListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         state = _state_of(request)
-        found: QuerySet[Any] = listed(queryset, state) if state in ORDERS else super().queryset(request, queryset)
-        return found.order_by()
+        found: Any = listed(queryset, state) if state in ORDERS else super().queryset(request, queryset)
+        ordered: QuerySet[Any] = found.order_by()
+        return ordered
 
 
 class _JobList(ChangeList):
@@ -104,7 +105,7 @@ class JobAdmin(_ReadOnly):
 
     def get_ordering(self, request: HttpRequest) -> Any:
         """The order of a state's index; of all jobs, the latest first."""
-        return ORDERS.get(_state_of(request), ("-id",))  # type: ignore[call-overload]
+        return ORDERS.get(_state_of(request), ("-id",))
 
     def get_sortable_by(self, request: HttpRequest) -> Any:
         """No order but those of indexes."""

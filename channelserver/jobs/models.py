@@ -32,7 +32,7 @@ class State(models.TextChoices):
 #: The states in which nothing more happens to a job.
 ENDED = (State.DONE, State.DEAD, State.CANCELLED)
 #: The order of the jobs of each state in lists.
-ORDERS = {
+ORDERS: dict[str, tuple[str, str]] = {
     State.WAITING: ("run_at", "id"),
     State.READY: ("-priority", "id"),
     State.RUNNING: ("-last_attempted_at", "-id"),

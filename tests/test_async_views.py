@@ -166,7 +166,8 @@ class WaitingTests(ServerTestCase):
     def test_all_threads_asleep(self) -> None:
         """A coroutine is answered although every thread sleeps."""
         server = self.start("--threads", "2")
-        self.ask(server, *["/sleep/?s=5"] * 6)
+        self.ask(server, *["/sleep/"] * 6)
+        self.addCleanup((server.folder / "go-on").touch)
         busy = f"http://127.0.0.1:{server.port}/-/health"
         wait_until(lambda: self._health(busy)["busy"] == 2, "busy threads")
         self.assertEqual(server.get("/where/").text, "event-loop")

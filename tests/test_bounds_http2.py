@@ -12,6 +12,8 @@ import resource
 import struct
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -445,19 +447,23 @@ class UnreadTests(BoundsTestCase):
     def test_http1(self) -> None:
         """Over HTTP/1.1, too: a client that reads a few bytes now and then is cut off."""
         server = self.start("--http-timeout", "2")
-        for path in ("/large?number=1", "/file", "/parts"):
-            with Raw(server.port, receive_buffer=4096) as client:
-                client.send(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
-                ends = time.monotonic() + TIMEOUT
-                while True:
-                    self.assertLess(time.monotonic(), ends)
-                    try:
-                        if not client.socket.recv(100):
-                            break
-                    except ConnectionResetError:
-                        break
-                    time.sleep(0.1)
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(partial(self.read_slowly, server), ("/large?number=1", "/file", "/parts")))
         self.assertNotIn("Traceback", server.output)
+
+    def read_slowly(self, server: Server, path: str) -> None:
+        """Read an answer in that way, until the server ends the connection."""
+        with Raw(server.port, receive_buffer=4096) as client:
+            client.send(b"GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode())
+            ends = time.monotonic() + TIMEOUT
+            while True:
+                self.assertLess(time.monotonic(), ends)
+                try:
+                    if not client.socket.recv(100):
+                        break
+                except ConnectionResetError:
+                    break
+                time.sleep(0.1)
 
 
 class OddFrameTests(StrictTestCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import resource
@@ -122,6 +123,7 @@ class LogTests(ServerTestCase):
         process, url = self.begin(writing)
         os.close(writing)
         self.ask(url, 1000, "/" + "x" * 2000)
+        fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, 1 << 20)  # what fits into it, the server writes once a second
         text, asked = b"", False
         ends = time.monotonic() + TIMEOUT
         while b"/the-last" not in text:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
 import time
 from typing import Any
 
 from channelserver.server.common.options import resolve
 from channelserver.start.check_https import of_https, server_runs
+from tests import preloaded
 from tests.pebble import Pebble
 from tests.process import TIMEOUT, free_port
 from tests.test_acme_server import AcmeTestCase
@@ -26,9 +26,7 @@ class HTTPSCheckTests(AcmeTestCase):
             "--acme-directory", pebble.directory, "--acme-ca-file", pebble.ca_file, "--acme-store", str(self.store),
             "--https-port", str(self.https_port), "--http-port", str(self.http_port), *arguments,
         )  # fmt: skip
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT * 2
-        )
+        done = preloaded.run(command, self.folder, self.environment, TIMEOUT * 2)
         self.assertNotIn("Traceback", done.stdout + done.stderr)
         return done.returncode, done.stdout + done.stderr
 

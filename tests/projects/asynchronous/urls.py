@@ -38,7 +38,9 @@ def plain(request):
 
 
 def sleep(request):
-    time.sleep(float(request.GET["s"]))
+    """Hold the thread until the test wants it to go on."""
+    while not (HERE / "go-on").exists():
+        time.sleep(0.01)
     note("slept")
     return HttpResponse("slept")
 

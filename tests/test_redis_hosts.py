@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.python import log
 
+from tests import preloaded
 from tests.lab import RawClient
 from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
 from tests.redis_server import RedisServer
@@ -62,9 +63,7 @@ CHANNEL_LAYERS["default"] = {{
     def shell(self, code: str) -> str:
         """Run code in another process, which has no reactor."""
         command = [sys.executable, "manage.py", "shell", "-v", "0", "-c", code]
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT
-        )
+        done = preloaded.run(command, self.folder, self.environment, TIMEOUT)
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import ssl
-import subprocess
 import warnings
 from contextlib import closing
 from datetime import timedelta
@@ -21,6 +20,7 @@ from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import resolve
 from channelserver.server.edge.certificates import ServerTLS, server_tls
 from channelserver.server.edge.covered_names import uncovered
+from tests import preloaded
 from tests.certificates import DAY, certificate_pem, client_context, key_pem, make_key, write_pair
 from tests.http2_client import HTTP2Client
 from tests.process import TIMEOUT, Server, ServerTestCase, project
@@ -454,9 +454,9 @@ class GapTests(TLSTestCase):
 
     def test_check(self) -> None:
         """--check says so; it is no error, as a proxy may have a certificate of its own."""
-        done = subprocess.run(
+        done = preloaded.run(
             self.twistd("-s", "settings", "--tls-cert", self.certificate, "--tls-key", self.key, "--check"),
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT,
+            self.folder, self.environment, TIMEOUT,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertRegex(done.stdout, self.sentence)
@@ -481,9 +481,9 @@ class StartTests(TLSTestCase):
     def test_one_sentence(self) -> None:
         """With and without --check: exit code 1, one line, no traceback."""
         for extra in (["--check"], []):
-            done = subprocess.run(
+            done = preloaded.run(
                 self.twistd("-s", "settings", "--tls-cert", self.certificate, "--tls-key", "missing.pem", *extra),
-                cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT,
+                self.folder, self.environment, TIMEOUT,
             )  # fmt: skip
             self.assertEqual(done.returncode, 1)
             self.assertIn(
@@ -493,9 +493,9 @@ class StartTests(TLSTestCase):
 
     def test_check(self) -> None:
         """--check is content with good files."""
-        done = subprocess.run(
+        done = preloaded.run(
             self.twistd("-s", "settings", "--tls-cert", self.certificate, "--tls-key", self.key, "--check"),
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=TIMEOUT,
+            self.folder, self.environment, TIMEOUT,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
 

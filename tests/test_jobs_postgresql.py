@@ -141,6 +141,7 @@ class PostgreSQLTests(KillLoop):
         self.addCleanup(os.environ.pop, "TICKING")
         for name in "ab":
             self.host(name)
+        wait_until(lambda: self.rows("SELECT name, 1 FROM channelserver_jobs_schedule"), "the schedule")
         with psycopg.connect(f"host={self._database.folder} user=test dbname=postgres", autocommit=True) as connection:
             connection.execute(
                 "UPDATE channelserver_jobs_schedule SET catch_up = 'all', "

@@ -156,7 +156,7 @@ class EmptiedServersTests(RedisServerTestCase):
         """Messages to idle servers are consumed, although Redis has forgotten who is idle."""
         server = self.quick("--threads", "2")
         front = self.quick("--threads", "0")
-        wait_until(lambda: front.get("/body/").status_code == 200, "an answer")
+        self.wait_until_connected(front)
         for number in range(3):
             wait_until(lambda: self.redis.command("SCARD", "channelserver:idle:work") == b":1\r\n", "an idle server")
             self.redis.command("FLUSHDB")

@@ -462,6 +462,7 @@ class ServersTests(RedisServerTestCase):
         """Without Redis they answer 503 at once and keep their sockets; what comes meanwhile is consumed later."""
         front = self.start("--threads", "0")
         self.start("--threads", "2")
+        self.wait_until_connected(front)
         with self.sockets(front, 1) as (client,):
             say(client, "count 0")
             self.assertEqual(client.data(), "0 1")
@@ -482,7 +483,7 @@ class ServersTests(RedisServerTestCase):
         self.redis.command("ACL", "SETUSER", "front", "on", "nopass", "allkeys", "allchannels", "allcommands")
         self.way = f"redis://front:any@127.0.0.1:{self.redis.port}/0"
         front = self.start("--threads", "0")
-        wait_until(lambda: front.get("/body/").status_code == 200, "the front's connections to Redis")
+        self.wait_until_connected(front)
         with self.sockets(front, 1) as (client,):
             say(client, "count 0")
             self.assertEqual(client.data(), "0 1")
@@ -505,6 +506,7 @@ class ServersTests(RedisServerTestCase):
         front = self.start("--threads", "0")
         self.way = f"redis://127.0.0.1:{proxy.port}/0"
         self.start("--threads", "2")
+        self.wait_until_connected(front)
         with self.sockets(front, 1) as (client,):
             number = 0
             for limit in (5, 30, 60, 90, 120):

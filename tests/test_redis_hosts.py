@@ -73,6 +73,10 @@ CHANNEL_LAYERS["default"] = {{
         worker.wait_for("worker process")
         return worker
 
+    def wait_until_connected(self, front: Server) -> None:
+        """Wait until a server without threads is connected to Redis: before, it answers 503. Others must have begun."""
+        wait_until(lambda: front.get("/body/").status_code == 200, "the front's connections to Redis")
+
     def notes(self, name: str) -> list[str]:
         """Return what the consumers of all processes have noted, each process in its order."""
         lines: list[str] = []
@@ -185,6 +189,7 @@ class GroupTests(RedisServerTestCase):
         """A socket that joins and then sends to its group gets that itself, wherever its consumer runs."""
         front = self.start("--threads", "0")
         self.start("--threads", "2")
+        self.wait_until_connected(front)
         for _ in range(5):
             with self.sockets(front, 1, "/hello/") as (client,):
                 self.assertEqual(client.data(), "joined")
@@ -269,6 +274,7 @@ class InterfaceTests(RedisServerTestCase):
         """Requests are answered by a worker elsewhere: small, large and streamed ones."""
         front = self.start("--threads", "0")
         back = self.start("--threads", "2")
+        self.wait_until_connected(front)
         for size in (0, 1000, 100_000, 3_000_000):
             body = os.urandom(size)
             text = front.post("/body/", data=body).text
@@ -292,6 +298,7 @@ class InterfaceTests(RedisServerTestCase):
         """A client whose request was in the hands of a worker that died gets 502; the others are answered."""
         front = self.start("--threads", "0")
         first = self.worker(2)
+        self.wait_until_connected(front)
         began = time.monotonic()
         self.assertEqual(front.get("/die/").status_code, 502)
         log.msg(f"{self.id()}: 502 came after {time.monotonic() - began:.2f} s")
@@ -309,6 +316,7 @@ class InterfaceTests(RedisServerTestCase):
         front = self.start("--threads", "0")
         for _ in range(3):
             self.worker(2)
+        self.wait_until_connected(front)
         with self.sockets(front, 1) as (client,):
             for number in range(500):
                 say(client, f"count {number}")

@@ -158,7 +158,7 @@ def _claims() -> list[float]:
     for _ in range(200):
         nothing.enqueue(0)
         begins = time.perf_counter()
-        (job,) = store.claim("default", "me", 1, None, timezone.now())
+        (job,) = store.claim("default", "me", store.Room(1, 0, 10), None, timezone.now())
         times.append(1000 * (time.perf_counter() - begins))
         ends.end("default", ends.Outcome(job, State.DONE))
     return times

@@ -63,7 +63,7 @@ from channelserver.jobs.compat import (
     task_started,
 )
 from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, options_of, planned
-from channelserver.jobs.models import Job, JobError, JobQueue, JobServer, Schedule, State
+from channelserver.jobs.models import Job, JobError, JobQueue, JobServer, RunsOn, Schedule, State
 from channelserver.jobs.owners import Owners
 from channelserver.jobs.presence import Presence
 from channelserver.jobs.runner import Running, current, run
@@ -656,7 +656,7 @@ class BackendTests(DatabaseTestCase):
         """A job whose process has died waits for no thread: it must not be blamed for another death."""
         ids = [add.enqueue(number, 0).id for number in range(4)]
         Job.objects.filter(pk__in=ids[2:3]).update(deaths=1)
-        found = store.claim("default", "x", 1, None, timezone.now(), ahead=3)
+        found = store.claim("default", "x", store.Room(1, ahead=3), None, timezone.now())
         self.assertEqual([row.pk for row in found], [ids[0], ids[1], ids[3]])
 
     def test_cancelled_with_its_process(self) -> None:
@@ -809,8 +809,7 @@ class BackendTests(DatabaseTestCase):
     def test_indexes(self) -> None:
         """What a server asks again and again reads neither ended rows nor more ready ones than it takes."""
         now = timezone.now()
-        statement, parameters = store._selection("default", None)
-        asked: list[tuple[str, Any]] = [(statement, parameters)]
+        asked: list[tuple[str, Any]] = [store._selection("default", None, kind) for kind in RunsOn]
         with CaptureQueriesContext(connection) as queries:
             store.promote("default", now)
             store.look("default", None)

@@ -27,10 +27,11 @@ PLANS = """
     now = timezone.now()
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO channelserver_jobs_job (id, backend, queue, task, args, priority, run_at, state, attempt,"
-            " failures, deaths, owner, worker_ids, unique_key, concurrency_key, concurrency, cancel_requested, overdue,"
-            " created_at, finished_at) SELECT lpad(n::text, 32, '0'), 'default', 'default', 'work.tasks.effect',"
-            " '{}', 0, now(), CASE WHEN n % 1000 = 0 THEN 'running' WHEN n % 1000 < 4 THEN 'ready'"
+            "INSERT INTO channelserver_jobs_job (id, backend, queue, task, args, priority, runs_on, run_at, state,"
+            " attempt, failures, deaths, owner, worker_ids, unique_key, concurrency_key, concurrency,"
+            " cancel_requested, overdue, created_at, finished_at)"
+            " SELECT lpad(n::text, 32, '0'), 'default', 'default', 'work.tasks.effect',"
+            " '{}', 0, n % 2, now(), CASE WHEN n % 1000 = 0 THEN 'running' WHEN n % 1000 < 4 THEN 'ready'"
             " WHEN n % 1000 < 7 THEN 'waiting' WHEN n % 1000 < 500 THEN 'done' WHEN n % 1000 < 999 THEN 'dead'"
             " ELSE 'cancelled' END, 1, 0, 0, CASE WHEN n % 1000 = 0 THEN 'o' || n % 3 ELSE '' END, '', n::text, '', 0,"
             " false, false, now(),"
@@ -38,7 +39,7 @@ PLANS = """
         )
         cursor.execute("ANALYZE")
     with CaptureQueriesContext(connection) as queries:
-        store.claim("default", "me", 4, None, now, 60)
+        store.claim("default", "me", store.Room(4, 60, 40), None, now)
         store.promote("default", now)
         store.look("default", "me")
         ends.rescue("default", "o1", None, now)

@@ -58,11 +58,12 @@ LISTS = """
 
     with connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO channelserver_jobs_job (id, backend, queue, task, args, priority, run_at, state, attempt,"
-            " failures, deaths, owner, worker_ids, concurrency_key, concurrency, cancel_requested, overdue, created_at,"
-            " finished_at) WITH RECURSIVE numbers(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i < 29999)"
-            " SELECT substr('00000000000000000000000000' || (100000 + i), 1, 32), 'default', 'default', 'work.tasks.t',"
-            " '{}', i % 3, CURRENT_TIMESTAMP, CASE WHEN i < 10 THEN 'running' WHEN i < 10000 THEN 'done'"
+            "INSERT INTO channelserver_jobs_job (id, backend, queue, task, args, priority, runs_on, run_at, state,"
+            " attempt, failures, deaths, owner, worker_ids, concurrency_key, concurrency, cancel_requested, overdue,"
+            " created_at, finished_at) WITH RECURSIVE numbers(i) AS"
+            " (SELECT 0 UNION ALL SELECT i + 1 FROM numbers WHERE i < 29999) SELECT"
+            " substr('00000000000000000000000000' || (100000 + i), 1, 32), 'default', 'default', 'work.tasks.t',"
+            " '{}', i % 3, i % 2, CURRENT_TIMESTAMP, CASE WHEN i < 10 THEN 'running' WHEN i < 10000 THEN 'done'"
             " WHEN i < 15000 THEN 'dead' WHEN i < 20000 THEN 'waiting' WHEN i < 25000 THEN 'ready' ELSE 'cancelled'"
             " END, 1, 0, 0, CASE WHEN i < 10 THEN 'o' ELSE '' END, '', '', 0, FALSE, FALSE, CURRENT_TIMESTAMP,"
             " CASE WHEN i < 10 OR i >= 15000 AND i < 25000 THEN NULL ELSE CURRENT_TIMESTAMP END FROM numbers"
@@ -539,6 +540,28 @@ class ManyTests(KillLoop):
         self.enqueue(self.start("--job-threads", "3"), "two", "limited", n=40)
         self.wait_until_done(40)
         self.assertEqual((self.effects()["limited"], self.effects()["third"]), (40, 0))
+
+    def test_full_loop(self) -> None:
+        """Coroutines at their limit hold back no job for a thread; nobody has to look."""
+        os.environ["NEVER_LOOKING"] = "1"
+        self.addCleanup(os.environ.pop, "NEVER_LOOKING")
+        server = self.start("--job-threads", "1")
+        self.enqueue(server, "waiting", "loop", 600, n=11)
+        wait_until(lambda: self.effects()["loop-begins"] == 10, "the coroutines")
+        self.enqueue(server, "effect", "thread", n=3)
+        wait_until(lambda: self.effects()["thread"] == 3, "the jobs of the thread")
+        self.assertEqual(self.effects()["loop-begins"], 10)
+
+    def test_full_threads(self) -> None:
+        """Jobs that wait for a thread hold back no coroutine, however many they are."""
+        os.environ["NEVER_LOOKING"] = "1"
+        self.addCleanup(os.environ.pop, "NEVER_LOOKING")
+        server = self.start("--job-threads", "1")
+        self.enqueue(server, "sleeping", "thread", 600, n=30)
+        wait_until(lambda: self.effects()["thread-begins"], "the job of the thread")
+        self.enqueue(server, "waiting", "loop", 0, n=11)
+        wait_until(lambda: self.effects()["loop"] == 11, "the coroutines")
+        self.assertEqual(self.effects()["thread-begins"], 1)
 
     def test_lost_in_worker(self) -> None:
         """A worker process whose threads for jobs are all lost for long stops, too; one gives its jobs back."""

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any
 
 from django.apps import apps
@@ -117,7 +118,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
 
     def values_of(self, task: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the values of a job's row."""
-        from channelserver.jobs.models import State, new_id
+        from channelserver.jobs.models import RunsOn, State, new_id
 
         options = options_of(task.func)
         try:
@@ -139,6 +140,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
             "task": path,
             "args": {"args": args, "kwargs": kwargs},
             "priority": task.priority,
+            "runs_on": int(RunsOn.LOOP if iscoroutinefunction(task.func) else RunsOn.THREAD),
             "run_at": run_at,
             "created_at": now,
             "state": str(State.WAITING if run_at > now else State.READY),

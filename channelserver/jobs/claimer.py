@@ -31,10 +31,11 @@ from channelserver.jobs.delayed import take_over
 from channelserver.jobs.ends import Outcome
 from channelserver.jobs.listening import Bell, PostgreSQL
 from channelserver.jobs.local import claimers
-from channelserver.jobs.models import Job, JobServer, State
+from channelserver.jobs.models import Job, JobServer, RunsOn, State
 from channelserver.jobs.owners import AGAIN_SECONDS, Owners
 from channelserver.jobs.presence import Presence, folder_of, wake
 from channelserver.jobs.runner import Running, arun
+from channelserver.jobs.store import Room
 from channelserver.jobs.threads import STUCK_SECONDS, JobThreads
 from channelserver.jobs.wake import announce_change
 from channelserver.workers.threads import RETRY_SECONDS, NoThreadError, start_thread
@@ -92,7 +93,8 @@ class Claimer:
         self._leaving = threading.Event()  # no more jobs are started
         self._stopping = False
         self._when_idle: list[Callable[[], object]] | None = []  # None: the thread has ended
-        self._ready = True  # a job may be ready
+        self._ready = True  # a job may be ready: set by any thread
+        self._may_have: set[RunsOn] = set()  # those for which the table may have ready jobs
         self._next_look = 0.0
         self._next_prune = time.monotonic() + 60.0
         self._problem = ""
@@ -132,7 +134,8 @@ class Claimer:
     @property
     def is_full(self) -> bool:
         """Whether further jobs would wait here."""
-        return self._attempts.in_threads >= self._most or self._leaving.is_set()
+        most, attempts = self._most, self._attempts
+        return attempts.in_threads >= most or attempts.coroutines >= most * COROUTINES or self._leaving.is_set()
 
     @property
     def id(self) -> str:
@@ -303,41 +306,44 @@ class Claimer:
     def _store_and_claim(self) -> None:
         """Store how attempts ended, and take further jobs, in one transaction; if it fails, nothing has happened."""
         while True:
+            if self._ready:  # what is stored from now on sets it again
+                self._ready, self._may_have = False, set(RunsOn)
             ended = list(self._ends)
-            count, ahead = self._room(ended)
-            if not ended and not count:
+            room = self._room(ended)
+            if not ended and not room:
                 return
-            asked = bool(count) and self._ready
-            if asked:
-                self._ready = False  # what is stored from now on sets it again
-            claim: Callable[[], list[Job]] = partial(self._claim, count, ahead) if asked else list
-            try:
-                stored, jobs = ends.store_all(self.using, [outcome for _, outcome in ended], claim)
-            except BaseException:
-                self._ready = self._ready or asked
-                raise
+            claim: Callable[[], list[Job]] = partial(self._claim, room) if room else list
+            stored, jobs = ends.store_all(self.using, [outcome for _, outcome in ended], claim)
             for (running, outcome), was_ours in zip(ended, stored, strict=True):
                 self._ends.popleft()
                 self._forget(running, outcome, was_ours)
             for job in jobs:
                 self._start(job)
-            if len(jobs) >= count + ahead > 0:
-                self._ready = True  # there may be more
+            if room:
+                found = Counter(job.runs_on for job in jobs)
+                for kind, most in ((RunsOn.THREAD, room.threads), (RunsOn.LOOP, room.loop)):
+                    if found[kind] < most:  # else there may be more
+                        self._may_have.discard(kind)
             if not jobs and not self._ready:  # else an end has made room under a limit
                 return
 
-    def _claim(self, count: int, ahead: int) -> list[Job]:
+    def _claim(self, room: Room) -> list[Job]:
         assert self._presence is not None
-        return store.claim(self.using, self._presence.id, count, self._queues, timezone.now(), ahead)
+        return store.claim(self.using, self._presence.id, room, self._queues, timezone.now())
 
-    def _room(self, ended: list[tuple[Running, Outcome | None]]) -> tuple[int, int]:
-        """Return for how many jobs there are free threads, and how many more the threads will soon be ready for."""
-        if not self._ready or self._leaving.is_set() or self._attempts.coroutines >= self._most * COROUTINES:
-            return 0, 0
-        occupied = self._attempts.in_threads - sum(not running.is_coroutine for running, _ in ended)
+    def _room(self, ended: list[tuple[Running, Outcome | None]]) -> Room | None:
+        """Return for how many jobs there is room which may be ready: free threads, jobs that the threads will soon be
+        ready for, the event loop.
+        """
+        if not self._may_have or self._leaving.is_set():
+            return None
+        in_loop = sum(running.is_coroutine for running, _ in ended)
+        free = self._most - self._attempts.in_threads + len(ended) - in_loop
+        loop = self._most * COROUTINES - self._attempts.coroutines + in_loop
         ahead = self._threads.ahead()
-        free = self._most - occupied
-        return (max(0, free), max(0, ahead + min(0, free))) if free + ahead > 0 else (0, 0)
+        threads = max(0, free) if RunsOn.THREAD in self._may_have else 0
+        room = Room(threads, max(0, ahead + min(0, free)), max(0, loop) if RunsOn.LOOP in self._may_have else 0)
+        return room if room.threads or room.loop else None
 
     def _forget(self, running: Running, outcome: Outcome | None, was_ours: bool) -> None:
         """An attempt has ended, and that is stored."""
@@ -351,7 +357,7 @@ class Claimer:
         """Look into the tables; but of several idle processes of this machine only one does."""
         assert self._presence is not None and self._owners is not None
         self._next_look = now + LOOK_SECONDS
-        if not (self._ready or self._attempts.running or self._presence.is_first(3 * LOOK_SECONDS)):
+        if not (self._ready or self._may_have or self._attempts.running or self._presence.is_first(3 * LOOK_SECONDS)):
             return
         if not self._leaving.is_set():
             self._presence.touch()

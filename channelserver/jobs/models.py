@@ -29,12 +29,19 @@ class State(models.TextChoices):
     CANCELLED = "cancelled", "Cancelled"
 
 
+class RunsOn(models.IntegerChoices):
+    """What runs a job; each has room for so many."""
+
+    THREAD = 0, "Thread"
+    LOOP = 1, "Event loop"
+
+
 #: The states in which nothing more happens to a job.
 ENDED = (State.DONE, State.DEAD, State.CANCELLED)
 #: The order of the jobs of each state in lists.
 ORDERS: dict[str, tuple[str, str]] = {
     State.WAITING: ("run_at", "id"),
-    State.READY: ("-priority", "id"),
+    State.READY: ("runs_on", "-priority", "id"),
     State.RUNNING: ("-last_attempted_at", "-id"),
     **dict.fromkeys(ENDED, ("-finished_at", "-id")),
 }
@@ -77,6 +84,9 @@ class Job(models.Model):
     task: models.CharField[str, str] = models.CharField(max_length=512)
     args: models.JSONField[Any, Any] = models.JSONField(default=dict)
     priority: models.SmallIntegerField[int, int] = models.SmallIntegerField(default=0)
+    runs_on: models.SmallIntegerField[int, int] = models.SmallIntegerField(
+        choices=RunsOn.choices, default=RunsOn.THREAD, editable=False
+    )
     run_at: models.DateTimeField[Any, Any] = models.DateTimeField(default=timezone.now)
     state: models.CharField[str, str] = models.CharField(max_length=10, choices=State.choices, default=State.READY)
     attempt: models.IntegerField[int, int] = models.IntegerField(default=0)
@@ -102,7 +112,7 @@ class Job(models.Model):
         indexes = (
             # Each of rows in one state, so that no question takes longer the more jobs have ended, or wait. One that
             # begins with the state would be preferred by SQLite, which would then sort all ready jobs for each claim.
-            models.Index(fields=["-priority", "id"], condition=Q(state="ready"), name="csjobs_ready"),
+            models.Index(fields=["runs_on", "-priority", "id"], condition=Q(state="ready"), name="csjobs_ready"),
             models.Index(fields=["run_at", "id"], condition=Q(state="waiting"), name="csjobs_waiting"),
             models.Index(fields=["owner", "concurrency_key"], condition=Q(state="running"), name="csjobs_running"),
             models.Index(

@@ -19,7 +19,18 @@ from django.db.models import Count, Min, TextField, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from channelserver.jobs.models import ENDED, Job, JobError, JobOnce, JobQueue, JobServer, Schedule, State
+from channelserver.jobs.models import (
+    ENDED,
+    ORDERS,
+    Job,
+    JobError,
+    JobOnce,
+    JobQueue,
+    JobServer,
+    RunsOn,
+    Schedule,
+    State,
+)
 
 #: Rows that :func:`prune` deletes in one transaction.
 PRUNE_ROWS = 1000
@@ -92,42 +103,67 @@ def insert(using: str, values: dict[str, Any]) -> None:
         cursor.execute(statement, [*parameters, *defaults])
 
 
-def due(using: str, queues: Sequence[str] | None) -> Any:
+def due(using: str, queues: Sequence[str] | None, runs_on: RunsOn | None = None) -> Any:
     """Return the ready jobs that may be claimed, the first one first.
 
     :param queues: names of queues; None: all.
+    :param runs_on: only such jobs; None: all.
     """
     found = Job.objects.using(using).filter(state=State.READY)
+    if runs_on is not None:
+        found = found.filter(runs_on=runs_on)
     if queues is not None:
         found = found.filter(queue__in=queues)
     paused = JobQueue.objects.using(using).filter(paused=True).values("name")
     return found.exclude(queue__in=paused).order_by("-priority", "id")
 
 
-def claim(using: str, owner: str, count: int, queues: Sequence[str] | None, now: datetime, ahead: int = 0) -> list[Job]:
-    """Take ready jobs for `owner`.
+@dataclass(frozen=True)
+class Room:
+    """How many jobs a process can take."""
 
-    :param count: how many at most.
+    #: For free threads.
+    threads: int = 0
+    #: More that are going to wait for a thread. A job whose process has died is none of them: it would be blamed for
+    #: the death of a process in which it has not begun.
+    ahead: int = 0
+    #: For the event loop.
+    loop: int = 0
+
+
+def claim(using: str, owner: str, room: Room | int, queues: Sequence[str] | None, now: datetime) -> list[Job]:
+    """Take ready jobs for `owner`; those of threads and those of the event loop do not hold each other back.
+
+    :param room: how many at most; a number: whatever runs them.
     :param queues: names of queues; None: all.
-    :param ahead: how many more, which are going to wait for a thread. A job whose process has died is none of them: it
-        would be blamed for the death of a process in which it has not begun.
     """
+    names = None if queues is None else tuple(queues)
     with writing(using):
-        jobs = _ready(using, None if queues is None else tuple(queues), count + ahead)
-        if any(job.concurrency_key for job in jobs):
-            jobs = _within_limits(using, _due_locked(using, queues), jobs, count + ahead)
-        jobs = jobs[:count] + [job for job in jobs[count:] if not job.deaths]
-        if not jobs:
-            return []
-        at = connections[using].ops.adapt_datetimefield_value(now)
-        with connections[using].cursor() as cursor:
-            cursor.execute(
-                f"UPDATE \"{Job._meta.db_table}\" SET state = '{State.RUNNING.value}', owner = %s, "
-                "attempt = attempt + 1, worker_ids = worker_ids || %s, "
-                "started_at = COALESCE(started_at, %s), last_attempted_at = %s, "
-                f"cancel_requested = %s, overdue = %s WHERE id IN ({', '.join(['%s'] * len(jobs))})",
-                [owner, f"{owner} ", at, at, False, False, *(job.pk for job in jobs)],
-            )
+        if not isinstance(room, Room):
+            return _take(using, owner, _chosen(using, names, None, room), now)
+        jobs = []
+        if room.threads:
+            found = _chosen(using, names, RunsOn.THREAD, room.threads + room.ahead)
+            found = found[: room.threads] + [job for job in found[room.threads :] if not job.deaths]
+            jobs = _take(using, owner, found, now)
+        if room.loop:
+            jobs += _take(using, owner, _chosen(using, names, RunsOn.LOOP, room.loop), now)
+        return jobs
+
+
+def _take(using: str, owner: str, jobs: list[Job], now: datetime) -> list[Job]:
+    """Store that jobs run."""
+    if not jobs:
+        return []
+    at = connections[using].ops.adapt_datetimefield_value(now)
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"UPDATE \"{Job._meta.db_table}\" SET state = '{State.RUNNING.value}', owner = %s, "
+            "attempt = attempt + 1, worker_ids = worker_ids || %s, "
+            "started_at = COALESCE(started_at, %s), last_attempted_at = %s, "
+            f"cancel_requested = %s, overdue = %s WHERE id IN ({', '.join(['%s'] * len(jobs))})",
+            [owner, f"{owner} ", at, at, False, False, *(job.pk for job in jobs)],
+        )
     for job in jobs:
         job.state, job.owner, job.last_attempted_at = State.RUNNING, owner, now
         job.attempt += 1
@@ -136,9 +172,17 @@ def claim(using: str, owner: str, count: int, queues: Sequence[str] | None, now:
     return jobs
 
 
-def _due_locked(using: str, queues: Sequence[str] | None) -> Any:
+def _chosen(using: str, queues: tuple[str, ...] | None, runs_on: RunsOn | None, count: int) -> list[Job]:
+    """Return ready jobs that may run now, and lock them where the database can."""
+    jobs = _ready(using, queues, runs_on, count)
+    if any(job.concurrency_key for job in jobs):
+        jobs = _within_limits(using, _due_locked(using, queues, runs_on), jobs, count)
+    return jobs
+
+
+def _due_locked(using: str, queues: Sequence[str] | None, runs_on: RunsOn | None) -> Any:
     """As :func:`due`; where the database can lock rows, those that another server has locked are left out."""
-    ready = due(using, queues)
+    ready = due(using, queues, runs_on)
     if connections[using].features.has_select_for_update_skip_locked:
         ready = ready.select_for_update(skip_locked=True)
     return ready
@@ -149,14 +193,14 @@ _LIMIT = 987654321
 
 
 @lru_cache
-def _selection(using: str, queues: tuple[str, ...] | None) -> tuple[str, tuple[Any, ...]]:
+def _selection(using: str, queues: tuple[str, ...] | None, runs_on: RunsOn | None) -> tuple[str, tuple[Any, ...]]:
     """Return the statement that reads ready jobs, and its parameters; compiling it takes longer than running it."""
-    statement, parameters = _due_locked(using, queues)[:_LIMIT].query.get_compiler(using).as_sql()
+    statement, parameters = _due_locked(using, queues, runs_on)[:_LIMIT].query.get_compiler(using).as_sql()
     return statement, tuple(parameters)
 
 
-def _ready(using: str, queues: tuple[str, ...] | None, count: int) -> list[Job]:
-    statement, parameters = _selection(using, queues)
+def _ready(using: str, queues: tuple[str, ...] | None, runs_on: RunsOn | None, count: int) -> list[Job]:
+    statement, parameters = _selection(using, queues, runs_on)
     return list(Job.objects.using(using).raw(statement.replace(str(_LIMIT), str(count)), parameters))
 
 
@@ -229,7 +273,7 @@ def look(using: str, beat: str | None) -> Look:
     jobs = Job.objects.using(using).order_by()
     none = Value("", output_field=TextField())
     first = jobs.filter(state=State.WAITING).order_by("run_at").values_list(Value("w"), none, "run_at")[:1]
-    ready = jobs.filter(state=State.READY).order_by("-priority", "id").values_list(Value("r"), none, "run_at")[:1]
+    ready = jobs.filter(state=State.READY).order_by(*ORDERS[State.READY]).values_list(Value("r"), none, "run_at")[:1]
     owners = jobs.filter(state=State.RUNNING).values_list(Value("o"), "owner").annotate(Min("run_at"))
     plans = Schedule.objects.using(using).order_by("next_at").filter(enabled=True, next_at__isnull=False)
     parts = [first, ready, owners, plans.values_list(Value("s"), none, "next_at")[:1]]

@@ -77,6 +77,10 @@ class Migration(migrations.Migration):
                 ("task", models.CharField(max_length=512)),
                 ("args", models.JSONField(default=dict)),
                 ("priority", models.SmallIntegerField(default=0)),
+                (
+                    "runs_on",
+                    models.SmallIntegerField(choices=[(0, "Thread"), (1, "Event loop")], default=0, editable=False),
+                ),
                 ("run_at", models.DateTimeField(default=django.utils.timezone.now)),
                 (
                     "state",
@@ -115,7 +119,9 @@ class Migration(migrations.Migration):
                 "permissions": (("manage_job", "Can run jobs again and cancel them"),),
                 "indexes": [
                     models.Index(
-                        condition=models.Q(("state", "ready")), fields=["-priority", "id"], name="csjobs_ready"
+                        condition=models.Q(("state", "ready")),
+                        fields=["runs_on", "-priority", "id"],
+                        name="csjobs_ready",
                     ),
                     models.Index(
                         condition=models.Q(("state", "waiting")), fields=["run_at", "id"], name="csjobs_waiting"

@@ -120,6 +120,12 @@ class Replies:
     def remove(self, name: str) -> None:
         self._connections.pop(name, None)
 
+    def end(self, name: str) -> None:
+        """Remove a connection, and delete its channel session."""
+        self._connections.pop(name, None)
+        if self._sessions:
+            self.end_session(name)
+
     def end_session(self, name: str) -> None:
         """Delete the channel session of a connection that has closed, after its last message."""
         if self._sessions.pop(name, None) is not None:

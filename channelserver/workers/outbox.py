@@ -108,11 +108,15 @@ class Outbox:
 
         :param done: called with `arguments` when nothing is left to send, in the calling thread or the reactor's.
         """
+        if not (self._entries or self._at_end or self._flush):  # as a rule
+            if done is not None:
+                done(*arguments)
+            return
         if self._at_end:
             self.call_functions()
         earlier = self._flush
         waits = earlier is not None and not earlier.ended
-        if not waits and (not self._entries or _send_what_fits(self._entries)):  # as a rule
+        if not waits and _send_what_fits(self._entries):
             if done is not None:
                 done(*arguments)
             return

@@ -450,9 +450,7 @@ class Exchange:
             site.access_log.http(self, site.wheel.now() - self.began, complete)
 
     def _forget(self) -> None:
-        replies = self.wire.site.replies
-        replies.remove(self.name)
-        replies.end_session(self.name)
+        self.wire.site.replies.end(self.name)
         if self.flow is not None:
             self.flow.close()
         source, self.source = self.source, None

@@ -15,6 +15,7 @@ from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any
@@ -49,6 +50,7 @@ from channelserver.jobs import (
     schedules,
     store,
 )
+from channelserver.jobs.agenda import Clock
 from channelserver.jobs.attempts import Attempts
 from channelserver.jobs.claimer import Claimer
 from channelserver.jobs.compat import (
@@ -63,7 +65,7 @@ from channelserver.jobs.compat import (
     task_started,
 )
 from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, options_of, planned
-from channelserver.jobs.models import Job, JobError, JobQueue, JobServer, RunsOn, Schedule, State
+from channelserver.jobs.models import Job, JobError, JobOnce, JobQueue, JobServer, RunsOn, Schedule, State
 from channelserver.jobs.owners import Owners
 from channelserver.jobs.presence import Presence
 from channelserver.jobs.runner import Running, current, run
@@ -255,6 +257,40 @@ class ClaimerTests(SynchronousTestCase):
         self.assertTrue(second.is_first(15))
         second.close()
 
+    def test_folder_removed(self) -> None:
+        """If somebody removes the folder, a server that lives makes its files again: it is not taken for dead."""
+        folder = Path(self.mktemp())
+        presence = Presence(folder)
+        presence.began("a")
+        presence.began("b")
+        presence.ended("a")
+        self.assertFalse(presence.renew())
+        rmtree(folder)
+        script = (
+            "import sys\nfrom pathlib import Path\nfrom channelserver.jobs.presence import Presence, wake\n"
+            "folder = Path(sys.argv[1])\npresence = Presence(folder)\n"
+            "print(presence.is_dead(sys.argv[2]), *presence.under_way(sys.argv[2]))\npresence.close()\nwake(folder)"
+        )
+        self.assertTrue(presence.renew())
+        self.assertFalse(presence.renew())
+        command = [sys.executable, "-c", script, str(folder), presence.id]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        self.assertEqual(done.stdout, "False b\n")
+        assert presence.socket is not None
+        self.assertEqual(presence.socket.recv(8), b"!")
+        presence.close()
+        self.assertEqual(os.listdir(folder), [])
+
+    def test_clock_set_back(self) -> None:
+        """A clock that is set back is noticed once; one that is set forward, or a little back, never."""
+        times = iter([1000.0, 5000.0, 4990.0, 1000.0, 1000.0])
+        with (
+            mock.patch("channelserver.jobs.agenda.time.time", side_effect=lambda: next(times)),
+            mock.patch("channelserver.jobs.agenda.time.monotonic", return_value=7.0),
+        ):
+            clock = Clock()
+            self.assertEqual([clock.was_set_back() for _ in range(4)], [False, False, True, False])
+
     def test_too_many_files(self) -> None:
         """A process is not dead because its file cannot be opened."""
         presence = Presence(Path(self.mktemp()))
@@ -297,6 +333,21 @@ class ClaimerTests(SynchronousTestCase):
         begin = running.deadline or 0.0
         attempts.check_deadlines(begin + 1)
         self.assertEqual((running.is_late, running.deadline, attempts.lost_for()), (False, begin + 6, None))
+
+    def test_same_job_twice(self) -> None:
+        """A job that runs here twice, as its database is an older copy, stays known when the first run ends."""
+        attempts = Attempts("default", 2)
+        first, second = (
+            Running(Job(pk="a", task="channel:x", owner="x", attempt=number), "default", lambda *_: None)
+            for number in (1, 2)
+        )
+        attempts.add(first)
+        attempts.add(second)
+        with self.assertLogs("channelserver.jobs", "WARNING"):
+            attempts.forget(first, None, was_ours=False)
+        self.assertEqual(attempts.running, {"a": second})
+        attempts.forget(second, None, was_ours=True)
+        self.assertEqual((attempts.running, attempts.in_threads), ({}, 0))
 
     def test_no_room_for_threads(self) -> None:
         """Where the system has no room for a thread, a job waits for a moment, and has not spent a try."""
@@ -597,6 +648,16 @@ class BackendTests(DatabaseTestCase):
         Job.objects.update(unique_until=timezone.now())
         self.assertNotEqual(hourly.enqueue().id, first.id)
 
+    def test_kept_as_long_as_its_key(self) -> None:
+        """A job that has ended is not deleted while its key is wanted."""
+        first = hourly.enqueue()
+        run_jobs()
+        later = timezone.now() + timedelta(days=1)
+        self.assertEqual(store.prune("default", later, later), 0)
+        self.assertEqual(hourly.enqueue().id, first.id)
+        Job.objects.update(unique_until=timezone.now())
+        self.assertEqual(store.prune("default", later, later), 1)
+
     def test_concurrency(self) -> None:
         """No more jobs of a key are claimed than may run; others are not held up by them."""
         for number in range(5):
@@ -790,6 +851,42 @@ class BackendTests(DatabaseTestCase):
             self.assertEqual(len(run_jobs()), 2)
         self.assertEqual([found.task.func for found in jobs], [sends.func, add.func])
 
+    def test_taken_without_knowing_it(self) -> None:
+        """A commit that is not confirmed, or an older copy of the database: the jobs are given back, and not blamed."""
+        known, lost = add.enqueue(1, 1), add.enqueue(2, 2)
+        self.assertEqual(len(store.claim("default", "p1", 2, None, timezone.now())), 2)
+        other = add.enqueue(3, 3)
+        store.claim("default", "p2", 1, None, timezone.now())
+        self.assertEqual(ends.give_back("default", "p1", {known.id}), 1)
+        rows = {row.pk: (row.state, row.owner, row.attempt) for row in Job.objects.all()}
+        expected = {known.id: ("running", "p1", 1), lost.id: ("ready", "", 0), other.id: ("running", "p2", 1)}
+        self.assertEqual(rows, expected)
+
+    def test_cancelled_late(self) -> None:
+        """A job that somebody cancels between its failure and the store of it does not run again."""
+        for state in (State.WAITING, State.READY):
+            pk = add.enqueue(1, 1).id
+            (row,) = store.claim("default", "p", 1, None, timezone.now())
+            self.assertEqual(store.cancel("default", Job.objects.filter(pk=pk)), (0, 1))
+            outcome = ends.Outcome(row, state, error=OSError("x"), text="x", run_at=timezone.now())
+            self.assertEqual(ends.store_all("default", [outcome], list)[0], [True])
+            self.assertEqual(Job.objects.get(pk=pk).state, State.CANCELLED)
+            self.assertEqual(run_jobs(until=timezone.now() + timedelta(days=1)), [])
+            self.assertEqual(ends.store_all("default", [outcome], list)[0], [False])
+
+    def test_cancelled_as_it_begins(self) -> None:
+        """A job that begins while it is cancelled is asked to end."""
+        add.enqueue(1, 1)
+        jobs = Job.objects.all()
+
+        def update(*arguments: Any) -> int:
+            store.claim("default", "p", 1, None, timezone.now())
+            return 0
+
+        with mock.patch.object(store, "_update", side_effect=update):
+            self.assertEqual(store.cancel("default", jobs), (0, 1))
+        self.assertTrue(jobs.get().cancel_requested)
+
     def test_pause(self) -> None:
         """A paused queue starts nothing."""
         add.enqueue(1, 1)
@@ -858,6 +955,15 @@ class BackendTests(DatabaseTestCase):
             with self.assertRaises(RuntimeError) as caught:
                 once("other").__enter__()
             self.assertIn("atomic", str(caught.exception))
+
+    def test_keys_are_kept(self) -> None:
+        """The key of a job that may run again is not forgotten, however old; nor another one before dead jobs are."""
+        pk = add.enqueue(1, 1).id
+        now = timezone.now()
+        for key, days in ((pk, 90), ("young", 10), ("old", 40)):
+            JobOnce.objects.create(key=key, at=now - timedelta(days=days))
+        store.prune("default", now - timedelta(days=7), now - timedelta(days=30))
+        self.assertEqual(set(JobOnce.objects.values_list("pk", flat=True)), {pk, "young"})
 
     def test_durable_without_consumer(self) -> None:
         """A durable message for which no consumer is routed is kept, and tried again."""
@@ -1092,6 +1198,23 @@ class ScheduleTests(DatabaseTestCase):
         self.plan("0 * * * *", datetime(2040, 1, 1, tzinfo=UTC))
         schedules.store_planned("default", now=datetime(2026, 1, 1, tzinfo=UTC))
         self.assertEqual(Schedule.objects.get().next_at, datetime(2026, 1, 1, 1, tzinfo=UTC))
+
+    def test_clock_set_back_while_running(self) -> None:
+        """So does a server that notices it, also for those of the admin pages; a clock that differs changes none."""
+        now = datetime(2026, 1, 1, 11, 59, 59, tzinfo=UTC)
+        for name, cron, next_at in (
+            ("far", "0 * * * *", datetime(2040, 1, 1, tzinfo=UTC)),
+            ("fired", "0 * * * *", datetime(2026, 1, 1, 13, tzinfo=UTC)),
+            ("broken", "x", datetime(2040, 1, 1, tzinfo=UTC)),
+        ):
+            Schedule.objects.create(name=name, task="x", cron=cron, next_at=next_at)
+        schedules.set_back("default", now)
+        times = dict(Schedule.objects.values_list("name", "next_at"))
+        self.assertEqual((times["far"].hour, times["fired"].hour, times["broken"].year), (12, 13, 2040))
+        self.plan("0 * * * *", now)
+        Schedule.objects.filter(in_code=True).update(next_at=datetime(2026, 1, 1, 13, tzinfo=UTC))
+        schedules.store_planned("default", now=now)
+        self.assertEqual(Schedule.objects.get(in_code=True).next_at.hour, 13)
 
     def test_without_time_zones(self) -> None:
         """With ``USE_TZ = False``, each time fires once, and an hour that the clock shows twice ends."""

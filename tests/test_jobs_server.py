@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable
+from shutil import rmtree
 from typing import Any
 
 import requests
@@ -353,6 +354,24 @@ class OneServerTests(JobsTestCase):
         self.assertEqual(
             self.rows("SELECT 'tries', max(attempt) FROM channelserver_jobs_job WHERE state='ready'"), {"tries": 0}
         )
+
+    def test_unknown_claim(self) -> None:
+        """A job that the table gives to a server which does not run it, as in an older copy of the database, is run.
+        So it is when somebody has removed the folder of the locks.
+        """
+        server = self.start()
+        self.enqueue(server, "effect", "job")
+        self.wait_until_done(1)
+        rmtree(self.folder / "db.sqlite3-jobs")
+        connection = sqlite3.connect(self.folder / "db.sqlite3", timeout=30, isolation_level=None)
+        connection.execute("UPDATE channelserver_jobs_job SET state = 'running', owner = trim(worker_ids)")
+        connection.close()
+        wait_until(lambda: self.effects()["job"] == 2, "the second run")
+        self.wait_until_done(1)
+        self.assertEqual(self.rows("SELECT state, attempt FROM channelserver_jobs_job"), {"done": 1})
+        self.assertIn("1 job(s) that this process had taken without knowing it", server.output)
+        self.assertIn("the folder for locks was removed", server.output)
+        self.assertNotIn("Traceback", server.output)
 
     def test_locked(self) -> None:
         """While another program locks the database, jobs wait; nothing is lost, and the log is short."""

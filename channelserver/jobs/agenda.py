@@ -1,11 +1,15 @@
 """When a process has to do something for its jobs next, though nobody wakes it.
 
-Runs in any thread; owns the time of the next waiting job or schedule.
+Runs in any thread, :class:`Clock` in the claimer's; owns the time of the next waiting job or schedule.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+
+#: Seconds by which the clock must have gone back.
+BACK_SECONDS = 60.0
 
 
 class Agenda:
@@ -44,3 +48,15 @@ class Agenda:
             if self._announced is not None:
                 times = [*times, self._announced]
             self._next = min(times, default=None)
+
+
+class Clock:
+    """Notices that somebody has set the clock back: what was planned by it is now too late."""
+
+    def __init__(self) -> None:
+        self._ahead = time.time() - time.monotonic()
+
+    def was_set_back(self) -> bool:
+        """Whether it was, since the last call."""
+        before, self._ahead = self._ahead, time.time() - time.monotonic()
+        return self._ahead < before - BACK_SECONDS

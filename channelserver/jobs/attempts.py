@@ -59,7 +59,8 @@ class Attempts:
 
         :param was_ours: whether no other process had been given the job meanwhile.
         """
-        self.running.pop(running.job.pk, None)
+        if self.running.get(running.job.pk) is running:  # else it runs once more: the database is an older copy
+            del self.running[running.job.pk]
         if running.is_coroutine:
             self.coroutines -= 1
         else:

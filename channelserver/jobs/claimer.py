@@ -25,7 +25,7 @@ from django.db import connections
 from django.utils import timezone
 
 from channelserver.jobs import ends, schedules, store
-from channelserver.jobs.agenda import Agenda
+from channelserver.jobs.agenda import Agenda, Clock
 from channelserver.jobs.attempts import Attempts
 from channelserver.jobs.delayed import take_over
 from channelserver.jobs.ends import Outcome
@@ -96,6 +96,8 @@ class Claimer:
         self._ready = True  # a job may be ready: set by any thread
         self._may_have: set[RunsOn] = set()  # those for which the table may have ready jobs
         self._next_look = 0.0
+        self._trust_at = 0.0  # before, a server whose file is missing may be alive
+        self._clock = Clock()
         self._next_prune = time.monotonic() + 60.0
         self._problem = ""
         self._thread: threading.Thread | None = None
@@ -244,6 +246,7 @@ class Claimer:
             else:
                 logger.error("error in the thread that takes jobs; will be tried again", exc_info=error)
         self._take_back()  # what has not begun may be another server's by the time the database is there again
+        self._next_look, self._ready = 0.0, True  # it may have done what it did not confirm
         try:
             connections[self.using].close()
         except Exception:
@@ -357,6 +360,12 @@ class Claimer:
         """Look into the tables; but of several idle processes of this machine only one does."""
         assert self._presence is not None and self._owners is not None
         self._next_look = now + LOOK_SECONDS
+        if self._presence.renew():
+            logger.warning("the folder for locks was removed while the server ran; it is there again")
+            self._trust_at = now + 2 * LOOK_SECONDS  # until then the other servers do the same
+        if self._clock.was_set_back():
+            logger.warning("the clock was set back; the next times of schedules follow it")
+            schedules.set_back(self.using)
         if not (self._ready or self._may_have or self._attempts.running or self._presence.is_first(3 * LOOK_SECONDS)):
             return
         if not self._leaving.is_set():
@@ -370,8 +379,14 @@ class Claimer:
             if self.is_full:
                 wake(folder_of(connections[self.using]), but=self._presence.id)
         rescued = self.counters["rescued"]
-        if self._owners.rescue(found, now):
+        if now >= self._trust_at and self._owners.rescue(found, now):
             self._next_look = min(self._next_look, now + AGAIN_SECONDS)
+        if self._presence.id in found.owners:
+            count = ends.give_back(self.using, self._presence.id, self._attempts.running)
+            if count:
+                self.counters["returned"] += count
+                self._ready = True
+                logger.warning("%d job(s) that this process had taken without knowing it are run again", count)
         self._ready = self._ready or self.counters["rescued"] > rescued
         if self._attempts.running:
             self._attempts.take_cancellations()
@@ -382,9 +397,9 @@ class Claimer:
         promoted = store.promote(self.using, now)
         fired = schedules.fire(self.using, now)
         self.counters["scheduled"] += fired
-        if promoted or fired:
-            self._ready = True
         found = store.look(self.using, None)
+        if promoted or fired or found.ready:  # perhaps another server's doing, which has no thread free
+            self._ready = True
         times = [at.timestamp() for at in (found.next_at, found.next_schedule) if at is not None]
         if not (promoted or fired):  # another server has locked what is due
             times = [max(at, time.time() + PROBLEM_SECONDS) for at in times]

@@ -7,7 +7,7 @@ mine": what comes late from a process that was given up changes nothing.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -105,6 +105,7 @@ def end(using: str, outcome: Outcome) -> bool:
     job, state = outcome.job, outcome.state
     if outcome.is_plain:
         return end_plain(using, [outcome])
+    found = mine(using, job)
     values: dict[str, Any] = {"state": state, "owner": ""}
     if state in ENDED:
         values |= {"finished_at": outcome.finished_at or timezone.now(), "result": outcome.result}
@@ -117,8 +118,13 @@ def end(using: str, outcome: Outcome) -> bool:
     if outcome.refund:
         values["attempt"] = F("attempt") - 1
         values["worker_ids"] = job.worker_ids.removesuffix(f"{job.owner} ")
-    if not mine(using, job).update(**values):
-        return False
+    if state not in ENDED:
+        found = found.filter(cancel_requested=False)
+    if not found.update(**values):
+        if state in ENDED or not mine(using, job).exists():
+            return False
+        # Somebody has cancelled it since it ended: it does not run again.
+        return end(using, Outcome(job, State.CANCELLED, error=outcome.error, text=outcome.text))
     if outcome.error is not None:
         JobError.objects.using(using).create(
             job_id=job.pk,
@@ -155,6 +161,21 @@ def end_plain(using: str, outcomes: Sequence[Outcome]) -> bool:
             rows,
         )
         return bool(cursor.rowcount == len(rows))
+
+
+def give_back(using: str, owner: str, known: Collection[str]) -> int:
+    """Make the jobs ready that `owner` has taken without knowing it; return how many.
+
+    The connection broke while the transaction that took them was committed; or the database is an older copy.
+
+    :param known: the jobs that run there.
+    """
+    running = Job.objects.using(using).filter(state=State.RUNNING, owner=owner).order_by()
+    unknown = set(running.values_list("pk", flat=True)).difference(known)
+    if not unknown:
+        return 0
+    with writing(using):
+        return sum(end(using, Outcome(job, State.READY, refund=True)) for job in running.filter(pk__in=unknown))
 
 
 def rescue(using: str, owner: str, under_way: set[str] | None, now: datetime) -> tuple[int, list[str]]:

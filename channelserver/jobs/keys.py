@@ -23,7 +23,7 @@ def once(key: str | None = None) -> Iterator[bool]:
                 send_the_invoice()
 
     The key is stored before the block runs. So after a crash in the block the effect may not have happened, but it
-    never happens twice. Keys are kept as long as jobs that are done, 7 days by default.
+    never happens twice. Keys are kept as long as their job, and at least as long as dead jobs, 30 days by default.
 
     :param key: at most 255 characters; default: the identifier of the running job.
     :raises RuntimeError: no key is given and no job runs; or the transaction is open that the key must not belong to.

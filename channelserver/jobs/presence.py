@@ -72,18 +72,40 @@ class Presence:
         self.socket: socket.socket | None = None
         if folder is None:
             return
-        folder.parent.mkdir(mode=0o700, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if not _is_ours(folder):
-            raise PermissionError(f"the folder {str(folder)!r} belongs to another user, or others may write to it")
+        _make_folder(folder)
+        self._make_files(folder)
+
+    def _make_files(self, folder: Path) -> None:
         new = folder / (self.id + ".new")
-        self._lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with self._guard:
+            old, self._lock = self._lock, lock
+            for number, job in enumerate(self._slots):
+                os.pwrite(lock, job.ljust(_SLOT).encode(), number * _SLOT)
+        if old is not None:
+            os.close(old)
         new.rename(folder / (self.id + _LOCK))  # nobody finds it without its lock
+        if self.socket is not None:
+            self.socket.close()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.setblocking(False)
         with _short(folder) as short:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{short}/{self.id}{_WAKE}")
             self.socket.bind(f"{short}/{self.id}{_WAKE}")
+
+    def renew(self) -> bool:
+        """Make the files again if somebody has removed them; return whether that was so."""
+        if self._folder is None or self._lock is None:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            found = os.stat(self._folder / (self.id + _LOCK))
+            if os.path.samestat(found, os.fstat(self._lock)) and (self._folder / (self.id + _WAKE)).exists():
+                return False
+        _make_folder(self._folder)
+        self._make_files(self._folder)
+        return True
 
     def close(self) -> None:
         """Remove the files: this process runs no more jobs."""
@@ -222,6 +244,13 @@ def _short(folder: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}"
     finally:
         os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not _is_ours(folder):
+        raise PermissionError(f"the folder {str(folder)!r} belongs to another user, or others may write to it")
 
 
 def _is_ours(folder: Path) -> bool:

@@ -101,13 +101,31 @@ def store_planned(using: str, complete: bool = True, now: datetime | None = None
                 if not row.in_code:
                     logger.error("the schedule %r stands in the code, and in the admin pages; the latter is used", name)
                 continue
-            if (row.cron, row.tz) != (plan.cron, plan.tz) or row.next_at is None or row.next_at > next_at:
+            if (row.cron, row.tz) != (plan.cron, plan.tz) or row.next_at is None:
                 values["next_at"] = next_at  # type: ignore[assignment]
             if {key: getattr(row, key) for key in values} != values:
                 schedules.filter(pk=row.pk).update(**values)
         if complete:
             for row in rows.values():
                 row.delete(using=using)
+        set_back(using, now)
+
+
+def set_back(using: str, now: datetime | None = None) -> None:
+    """Bring schedules back that have gone far ahead, because the clock was wrong.
+
+    One whose next time is the second one from now stays: a server with a faster clock may have fired the first.
+    """
+    now = timezone.now() if now is None else now
+    for row in Schedule.objects.using(using).filter(next_at__gt=now):
+        try:
+            first = next_time(row.cron, row.tz, now)
+            second = next_time(row.cron, row.tz, first)
+        except Exception as error:  # it is turned off when it is due
+            logger.debug("schedule %r is broken: %s", row.name, error)
+            continue
+        if row.next_at > second:
+            Schedule.objects.using(using).filter(pk=row.pk, next_at=row.next_at).update(next_at=first)
 
 
 def _database_of(alias: str) -> Any:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import Count, Min, TextField, Value
+from django.db.models import Count, Exists, Min, OuterRef, Q, TextField, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -331,9 +331,12 @@ def cancel(using: str, jobs: Any) -> tuple[int, int]:
     :param jobs: a query set.
     :returns: how many were cancelled, and how many were asked.
     """
-    asked = jobs.filter(state=State.RUNNING).update(cancel_requested=True)
+    running = jobs.filter(state=State.RUNNING)
+    asked = running.update(cancel_requested=True)
     values = {"state": State.CANCELLED, "finished_at": timezone.now(), "unique_key": None}
-    return _update(using, jobs, (State.WAITING, State.READY), values), int(asked)
+    cancelled = _update(using, jobs, (State.WAITING, State.READY), values)
+    late = running.filter(cancel_requested=False).update(cancel_requested=True)  # these have begun meanwhile
+    return cancelled, int(asked + late)
 
 
 def retry(using: str, jobs: Any) -> int:
@@ -359,18 +362,23 @@ def _update(using: str, jobs: Any, states: tuple[State, ...], values: dict[str, 
 
 
 def prune(using: str, done_before: datetime, dead_before: datetime) -> int:
-    """Delete up to :data:`PRUNE_ROWS` ended jobs, and used keys of the same age; return how many jobs."""
+    """Delete up to :data:`PRUNE_ROWS` ended jobs, and used keys that no job may need; return how many jobs."""
     jobs = Job.objects.using(using)
+    # A job that has ended may still have its unique key: then it is kept for as long as the key.
+    free = jobs.filter(Q(unique_key__isnull=True) | Q(unique_until__isnull=True) | Q(unique_until__lte=timezone.now()))
     ids: list[str] = []
     for state, before in ((State.DONE, done_before), (State.CANCELLED, done_before), (State.DEAD, dead_before)):
-        old = jobs.filter(state=state, finished_at__lt=before).order_by("finished_at").values_list("pk", flat=True)
+        old = free.filter(state=state, finished_at__lt=before).order_by("finished_at").values_list("pk", flat=True)
         ids += old[: PRUNE_ROWS - len(ids)]
     if ids:
         errors = JobError.objects.using(using).filter(job_id__in=ids)
         with writing(using):  # two statements: Django's delete() would read all rows while it holds the lock
             errors._raw_delete(using)
             jobs.filter(pk__in=ids)._raw_delete(using)
-    keys = list(JobOnce.objects.using(using).filter(at__lt=done_before).values_list("pk", flat=True)[:PRUNE_ROWS])
+    # A job that is not deleted may run again, and then needs its keys.
+    used = JobOnce.objects.using(using).filter(at__lt=min(done_before, dead_before))
+    used = used.exclude(Exists(jobs.filter(pk=OuterRef("pk"))))
+    keys = list(used.values_list("pk", flat=True)[:PRUNE_ROWS])
     if keys:
         JobOnce.objects.using(using).filter(pk__in=keys).delete()
     return len(ids)

@@ -54,6 +54,31 @@ PLANS = """
             print("SLOW" if "Seq Scan on channelserver_jobs_job " in plan else "quick", query["sql"][:70], plan)
 """
 
+#: Prints whether another connection's notification is heard that comes with the answer to a query, one that comes by
+#: itself, and an own one.
+NOTIFIED = """
+    import select
+    import psycopg
+    from django.db import connection
+    from channelserver.jobs.listening import Bell, PostgreSQL
+    from channelserver.jobs.presence import Presence
+
+    listening = PostgreSQL(connection, "0123456789abcdef")
+    listening.prepare()
+    bell = Bell(Presence(None))
+    other = psycopg.connect(connection.connection.info.dsn, autocommit=True)
+    heard = []
+    for with_query in (True, False):
+        other.execute("NOTIFY channelserver_jobs")
+        select.select([listening.descriptor()], [], [], 30)
+        if with_query:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        heard += [bell.wait(0, listening), bell.wait(0, listening)]
+    listening.notify()
+    print("heard", *heard, bell.wait(0, listening))
+"""
+
 
 class PostgreSQLTests(KillLoop):
     """Servers that share nothing but the database: each has a folder of its own for temporary files."""
@@ -61,6 +86,7 @@ class PostgreSQLTests(KillLoop):
     files = project("jobs") | {
         "lists.py": LISTS,
         "plans.py": PLANS,
+        "notified.py": NOTIFIED,
         "work/urls_with_admin.py": "from django.contrib import admin\nfrom django.urls import include, path\n"
         "urlpatterns = [path('admin/', admin.site.urls), path('', include('urls'))]\n",
     }
@@ -135,6 +161,14 @@ class PostgreSQLTests(KillLoop):
         wait_until(lambda: first.get("/-/health").json().get("jobs_lost_lease"), "the refusal")
         result = self.result(second, pk)
         self.assertEqual((result["status"], result["attempts"]), ("SUCCESSFUL", 2))
+
+    def test_freed_place(self) -> None:
+        """A place that is freed on a host with no room wakes the others."""
+        self.check_freed_place(lambda: self.host("a", "--job-threads", "1"), lambda: self.host("b"))
+
+    def test_notified_meanwhile(self) -> None:
+        """A notification that comes while the claimer asks something wakes it, too; an own one does not."""
+        self.assertIn("heard True False True False False", self.manage("shell", "-c", "import notified"))
 
     def test_schedules(self) -> None:
         """Two hosts that fire the same schedules at the same moment make one job for each time."""

@@ -178,6 +178,28 @@ class JobsTestCase(ServerTestCase):
             self.assertLessEqual(int(queries), 4, query)
             self.assertLessEqual(int(work), most, query)
 
+    def check_freed_place(self, start: Callable[[], Server], start_other: Callable[[], object]) -> None:
+        """A process frees a place, and has no thread for the job that may run now: another process takes it.
+
+        :param start: starts a server with one thread for jobs.
+        :param start_other: starts another process.
+        """
+        os.environ["NEVER_LOOKING"] = "1"
+        self.addCleanup(os.environ.pop, "NEVER_LOOKING")
+        server = start()
+        self.enqueue(server, "sleeping", "long", 600)
+        self.enqueue(server, "holding", "held")
+        wait_until(lambda: self.effects()["long-begins"] + self.effects()["held-begins"] == 2, "both jobs")
+        start_other()
+        self.enqueue(server, "effect", "there")
+        wait_until(lambda: self.effects()["there"], "the other process")
+        self.enqueue(server, "single", "next")
+        self.enqueue(server, "effect", "after")
+        wait_until(lambda: self.effects()["after"], "the job that the other process takes, as it cannot take the next")
+        self.assertEqual(self.effects()["next"], 0)
+        (self.folder / "enough").touch()
+        wait_until(lambda: self.effects()["next"], "the job for which there is a place now")
+
     def rows(self, query: str = "SELECT state, count(*) FROM channelserver_jobs_job GROUP BY state") -> dict[Any, Any]:
         """Ask the database without Django."""
         connection = sqlite3.connect(self.folder / "db.sqlite3", timeout=30)
@@ -581,6 +603,24 @@ class ManyTests(KillLoop):
         self.enqueue(server, "waiting", "loop", 0, n=11)
         wait_until(lambda: self.effects()["loop"] == 11, "the coroutines")
         self.assertEqual(self.effects()["thread-begins"], 1)
+
+    def test_freed_place(self) -> None:
+        """A place that is freed in a process with no room wakes the others; nobody has to look."""
+        self.check_freed_place(
+            lambda: self.start("--job-threads", "1"),
+            lambda: self.run_process([*self.twistd()[:1], "manage.py", "runworker"]).wait_for("worker process"),
+        )
+
+    def test_backlog(self) -> None:
+        """Full processes, for which jobs wait, look once in five seconds: they do not wake each other."""
+        self.count_queries("django.db.backends.sqlite3")
+        server = self.start("--processes", "2", "--job-threads", "1")
+        self.enqueue(server, "sleeping", "long", 600, n=6)
+        wait_until(lambda: self.effects()["long-begins"] == 2, "both threads")
+        before = sum(path.stat().st_size for path in self.folder.glob("queries-*.txt"))
+        time.sleep(8)
+        after = sum(path.stat().st_size for path in self.folder.glob("queries-*.txt"))
+        self.assertLess((after - before) // len("query\n"), 30)
 
     def test_lost_in_worker(self) -> None:
         """A worker process whose threads for jobs are all lost for long stops, too; one gives its jobs back."""

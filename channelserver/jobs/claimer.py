@@ -98,6 +98,7 @@ class Claimer:
         self._next_look = 0.0
         self._trust_at = 0.0  # before, a server whose file is missing may be alive
         self._clock = Clock()
+        self._called = False  # another process has called since the last look
         self._next_prune = time.monotonic() + 60.0
         self._problem = ""
         self._thread: threading.Thread | None = None
@@ -213,8 +214,8 @@ class Claimer:
             except Exception as error:
                 seconds = self._failed(error)
             try:
-                if self._bell.wait(seconds, connections[self.using] if self._postgresql is not None else None):
-                    self._next_look, self._ready = 0.0, True
+                if self._bell.wait(seconds, self._postgresql):
+                    self._next_look, self._ready, self._called = 0.0, True, True
             except Exception as error:
                 self._bell.wait(self._failed(error))
         self._finish()
@@ -308,27 +309,44 @@ class Claimer:
 
     def _store_and_claim(self) -> None:
         """Store how attempts ended, and take further jobs, in one transaction; if it fails, nothing has happened."""
-        while True:
-            if self._ready:  # what is stored from now on sets it again
-                self._ready, self._may_have = False, set(RunsOn)
-            ended = list(self._ends)
-            room = self._room(ended)
-            if not ended and not room:
-                return
-            claim: Callable[[], list[Job]] = partial(self._claim, room) if room else list
-            stored, jobs = ends.store_all(self.using, [outcome for _, outcome in ended], claim)
-            for (running, outcome), was_ours in zip(ended, stored, strict=True):
-                self._ends.popleft()
-                self._forget(running, outcome, was_ours)
-            for job in jobs:
-                self._start(job)
-            if room:
-                found = Counter(job.runs_on for job in jobs)
-                for kind, most in ((RunsOn.THREAD, room.threads), (RunsOn.LOOP, room.loop)):
-                    if found[kind] < most:  # else there may be more
-                        self._may_have.discard(kind)
-            if not jobs and not self._ready:  # else an end has made room under a limit
-                return
+        places: Counter[str] = Counter()
+        while self._store_and_claim_once(places):
+            pass
+        if +places and (self.is_full or self._queues is not None):
+            self._call_others()  # what may run now may have to run elsewhere
+
+    def _store_and_claim_once(self, places: Counter[str]) -> bool:
+        """Return whether there may be more to do.
+
+        :param places: counts the places of limits that were freed here, and not taken again.
+        """
+        if self._ready:  # what is stored from now on sets it again
+            self._ready, self._may_have = False, set(RunsOn)
+        ended = list(self._ends)
+        room = self._room(ended)
+        if not ended and not room:
+            return False
+        claim: Callable[[], list[Job]] = partial(self._claim, room) if room else list
+        stored, jobs = ends.store_all(self.using, [outcome for _, outcome in ended], claim)
+        for (running, outcome), was_ours in zip(ended, stored, strict=True):
+            self._ends.popleft()
+            self._forget(running, outcome, was_ours)
+        places.update(running.job.concurrency_key for running, _ in ended if running.job.concurrency_key)
+        places.subtract(job.concurrency_key for job in jobs if job.concurrency_key)
+        for job in jobs:
+            self._start(job)
+        if room:
+            found = Counter(job.runs_on for job in jobs)
+            for kind, most in ((RunsOn.THREAD, room.threads), (RunsOn.LOOP, room.loop)):
+                if found[kind] < most:  # else there may be more
+                    self._may_have.discard(kind)
+        return bool(jobs) or self._ready  # an end has made room under a limit
+
+    def _call_others(self) -> None:
+        """Have other processes look: a job may be ready that cannot run here."""
+        if self._postgresql is not None:
+            self._postgresql.notify()
+        wake(folder_of(connections[self.using]), but=self.id)
 
     def _claim(self, room: Room) -> list[Job]:
         assert self._presence is not None
@@ -376,8 +394,9 @@ class Claimer:
         self._agenda.looked(times)
         if found.ready:
             self._ready = True
-            if self.is_full:
+            if self.is_full and not self._called:  # else full processes would call each other without end
                 wake(folder_of(connections[self.using]), but=self._presence.id)
+        self._called = False
         rescued = self.counters["rescued"]
         if now >= self._trust_at and self._owners.rescue(found, now):
             self._next_look = min(self._next_look, now + AGAIN_SECONDS)
@@ -387,7 +406,10 @@ class Claimer:
                 self.counters["returned"] += count
                 self._ready = True
                 logger.warning("%d job(s) that this process had taken without knowing it are run again", count)
-        self._ready = self._ready or self.counters["rescued"] > rescued
+        if self.counters["rescued"] > rescued:
+            self._ready = True
+            if self.is_full:
+                self._call_others()
         if self._attempts.running:
             self._attempts.take_cancellations()
 

@@ -42,64 +42,38 @@ class Bell:
                 if not self._closed:
                     os.eventfd_write(self._descriptor, 1)
 
-    def wait(self, seconds: float, connection: Any = None) -> bool:
+    def wait(self, seconds: float, postgresql: PostgreSQL | None = None) -> bool:
         """Wait; return whether another process has called.
 
-        :param connection: Django's, to a PostgreSQL that notifies; None: there is none.
+        :param postgresql: notifies; None: the database does not.
         """
+        called = postgresql is not None and postgresql.has_notified()
         sources = [self._descriptor]
         if self._presence.socket is not None:
             sources.append(self._presence.socket.fileno())
-        database = _descriptor_of(connection)
+        database = postgresql.descriptor() if postgresql is not None else None
         if database is not None:
             sources.append(database)
         poll = select.poll()
         for source in sources:
             poll.register(source, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll(max(0.0, seconds) * 1000)}
+        ready = {descriptor for descriptor, _ in poll.poll(0.0 if called else max(0.0, seconds) * 1000)}
         self._rung = False
         if self._descriptor in ready:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._descriptor)
-        called = False
         if self._presence.socket is not None and self._presence.socket.fileno() in ready:
             called = True
             with contextlib.suppress(OSError):
                 while self._presence.socket.recv(64):
                     pass
-        if database is not None and database in ready:
-            called = True
-            _take_notifications(connection)
+        if postgresql is not None and database in ready:
+            called = postgresql.take_notifications() or called
         return called
 
     def close(self) -> None:
         self._closed = True
         os.close(self._descriptor)
-
-
-def _descriptor_of(connection: Any) -> int | None:
-    raw = None if connection is None else connection.connection
-    if raw is None:
-        return None
-    try:
-        descriptor: int = raw.fileno()
-    except Exception:  # it is closed
-        return None
-    return descriptor
-
-
-def _take_notifications(connection: Any) -> None:
-    """Read what PostgreSQL has sent; raise Django's error if the connection is gone."""
-    raw = connection.connection
-    pgconn = getattr(raw, "pgconn", None)
-    with connection.wrap_database_errors:
-        if pgconn is None:  # psycopg2
-            raw.poll()
-            raw.notifies.clear()
-            return
-        pgconn.consume_input()
-        while pgconn.notifies() is not None:
-            pass
 
 
 def key_of(owner: str) -> int:
@@ -118,6 +92,7 @@ class PostgreSQL:
         self._owner = owner
         self._prepared: Any = None
         self._unlocked: dict[str, float] = {}
+        self._notified: list[Any] = []  # what came with the answer to a query
         #: Whether this connection has the lock. An earlier one may have it: PostgreSQL has not noticed its end.
         self.is_locked = False
 
@@ -130,11 +105,59 @@ class PostgreSQL:
         with self._connection.cursor() as cursor:
             if is_new:
                 self.is_locked = False
+                raw = self._connection.connection
+                if hasattr(raw, "add_notify_handler"):  # psycopg 3
+                    raw.add_notify_handler(self._notified.append)
                 cursor.execute(f"LISTEN {NOTIFY_CHANNEL}")
                 cursor.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
             cursor.execute("SELECT pg_try_advisory_lock(%s)", [key_of(self._owner)])
             self.is_locked = cursor.fetchone()[0]
         self._prepared = self._connection.connection
+
+    def descriptor(self) -> int | None:
+        """Return what becomes readable when PostgreSQL notifies; None: there is no connection."""
+        raw = self._connection.connection
+        if raw is None:
+            return None
+        try:
+            descriptor: int = raw.fileno()
+        except Exception:  # it is closed
+            return None
+        return descriptor
+
+    def has_notified(self) -> bool:
+        """Take the notifications that came with the answers to queries; return whether another process sent one."""
+        raw = self._connection.connection
+        if raw is None:
+            return False
+        notified, own = self._notified, raw.info.backend_pid
+        if not hasattr(raw, "add_notify_handler"):  # psycopg2
+            notified = raw.notifies
+        pids = {notification.pid for notification in notified}
+        notified.clear()
+        return bool(pids - {own})
+
+    def take_notifications(self) -> bool:
+        """Read what PostgreSQL has sent; return whether another process has.
+
+        :raises Error: Django's, if the connection is gone.
+        """
+        raw = self._connection.connection
+        pgconn = getattr(raw, "pgconn", None)
+        with self._connection.wrap_database_errors:
+            if pgconn is None:  # psycopg2
+                raw.poll()
+                return self.has_notified()
+            pgconn.consume_input()
+            pids = set()
+            while (notification := pgconn.notifies()) is not None:
+                pids.add(notification.be_pid)
+            return bool(pids - {pgconn.backend_pid})
+
+    def notify(self) -> None:
+        """Wake the claimers of all hosts; :class:`Bell` leaves out this one's own."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, '')", [NOTIFY_CHANNEL])
 
     def are_dead(self, owners: set[str], silent: dict[str, float], now: float) -> tuple[set[str], bool]:
         """Return which servers of other hosts have ended, and whether others may have and want a second look.

@@ -113,6 +113,21 @@ def two(key):
 
 
 @task
+@job(concurrency=("one", 1))
+async def holding(key):
+    """Hold a place until somebody says that it is enough."""
+    note(f"{key}-begins")
+    while not os.path.exists("enough"):
+        await asyncio.sleep(0.01)
+
+
+@task
+@job(concurrency=("one", 1))
+def single(key):
+    note(key)
+
+
+@task
 def short(key):
     note(key)
     time.sleep(0.02)

@@ -39,7 +39,7 @@ class RunsOn(models.IntegerChoices):
 #: The states in which nothing more happens to a job.
 ENDED = (State.DONE, State.DEAD, State.CANCELLED)
 #: The order of the jobs of each state in lists.
-ORDERS: dict[str, tuple[str, str]] = {
+ORDERS: dict[Any, tuple[str, ...]] = {
     State.WAITING: ("run_at", "id"),
     State.READY: ("runs_on", "-priority", "id"),
     State.RUNNING: ("-last_attempted_at", "-id"),

@@ -47,7 +47,7 @@ class OptionError(ValueError):
     """An option has a wrong value; the text names the option, the value and the cure."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)  # each method takes time at the start
 class Option:
     """One row of the table.
 

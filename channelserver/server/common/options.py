@@ -74,9 +74,13 @@ def option(default: Any, help: str, **details: Any) -> Any:
     return field(default=default, metadata={"help": help, **details})
 
 
-@dataclass
+@dataclass(init=False, repr=False, eq=False)  # each method takes time at the start
 class Settings:
-    """The values of all options."""
+    """The values of all options.
+
+    :param values: other ones than the defaults, by name.
+    :raises TypeError: there is no such option.
+    """
 
     settings: str | None = option(
         None,
@@ -319,6 +323,12 @@ class Settings:
     log_level: str = option("info", "what is less important is not logged", choices=LEVELS)
     #: Not an option: whether the default listener is wanted (:func:`resolve`).
     simple_listener: bool = False
+
+    def __init__(self, **values: Any) -> None:
+        for entry in fields(self):
+            setattr(self, entry.name, values.pop(entry.name, entry.default))
+        if values:
+            raise TypeError(f"there is no option {next(iter(values))!r}")
 
 
 def _rows() -> Iterator[Option]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any
 
@@ -48,15 +47,17 @@ _obfuscated = re.compile(r"(?:unknown|_[A-Za-z0-9._-]+)(?::(?:\d{1,5}|_[A-Za-z0-
 Client = list[Any] | None
 
 
-@dataclass(slots=True)
 class Claim:
     """What one source says; None where it says nothing."""
 
-    client: Client = None
-    client_known: bool = False  # although it may be None
-    scheme: str | None = None
-    host: bytes | None = None
-    port: int | None = None
+    __slots__ = ("client", "client_known", "scheme", "host", "port")
+
+    def __init__(self) -> None:
+        self.client: Client = None
+        self.client_known = False  # although it may be None
+        self.scheme: str | None = None
+        self.host: bytes | None = None
+        self.port: int | None = None
 
 
 class ProxyPolicy:

@@ -64,6 +64,8 @@ import json, sys
 with open({CONFIG}) as stream:
     config = json.load(stream)
 sys.path[:] = config["path"]
+from channelserver.server.common.collector import look_seldom
+look_seldom()
 from channelserver.start.sibling import main
 main(config)
 """

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from channelserver import __version__
+from channelserver.server.common.collector import look_seldom
 
 Arguments = list[str]
 
@@ -51,11 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def serve(arguments: Arguments) -> None:
     """Serve a Django site in the foreground."""
+    look_seldom()
     _serve(_options("serve", arguments))
 
 
 def demo(arguments: Arguments) -> None:
     """Serve the built-in chat site, stored in a temporary folder."""
+    look_seldom()
     _serve({**_options("demo", arguments), "demo": True})
 
 
@@ -73,6 +76,7 @@ def send(arguments: Arguments) -> None:
 
 def work(arguments: Arguments) -> None:
     """Run consumers in a process beside the server (manage.py runworker)."""
+    look_seldom()
     _manage("runworker", arguments, "work")
 
 

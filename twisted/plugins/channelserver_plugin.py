@@ -1,6 +1,7 @@
 """Makes ``twistd channelserver`` known. No ``__init__.py`` here: this adds one module to Twisted's own package."""
 
 import sys
+from typing import Any
 
 from twisted.application.service import ServiceMaker
 
@@ -21,6 +22,14 @@ class _ServiceMaker(ServiceMaker):
 
             refuse_misplaced(sys.argv[1 : sys.argv.index(self.tapname)])
         return self.text
+
+    @property
+    def options(self) -> Any:
+        """Twistd asks for the options of the command that it runs."""
+        from channelserver.server.common.collector import look_seldom
+
+        look_seldom()
+        return super().options
 
 
 channelserver = _ServiceMaker()

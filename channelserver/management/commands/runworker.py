@@ -28,6 +28,7 @@ from channelserver.processes import descriptors
 from channelserver.processes.connectors import SocketConnector
 from channelserver.processes.remote import RemoteLayer
 from channelserver.routing import Route
+from channelserver.server.common.collector import look_as_usual
 from channelserver.server.common.option import OptionError
 from channelserver.server.common.options import Settings, resolve
 from channelserver.server.common.reactor import install
@@ -158,6 +159,7 @@ class WorkerProcess:
         self._reactor.run()
 
     def _start(self) -> None:
+        look_as_usual()
         descriptors.sockets.watch(self._reactor)
         self.wrapper.channel_layer.open(self._reactor, self._bridge)
         self.pool.start()

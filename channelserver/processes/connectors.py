@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory
+from twisted.internet.interfaces import IConnector, IDelayedCall
+from twisted.internet.protocol import ClientFactory, Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -70,6 +70,41 @@ class Connector:
         raise NotImplementedError
 
 
+class _NewLink(Link):
+    """A connection that says when it is made.
+
+    :param made: called with it.
+    """
+
+    def __init__(self, made: Callable[[Link], object]) -> None:
+        super().__init__(refuse)
+        self._made = made
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self._made(self)
+
+
+class _Attempt(ClientFactory):
+    """One attempt to connect. Twisted's ``UNIXClientEndpoint`` does the same, in a module that imports OpenSSL.
+
+    :param made: called with the connection.
+    :param failed: called with the reason why there is none.
+    """
+
+    noisy = False
+
+    def __init__(self, made: Callable[[Link], object], failed: Callable[[Failure], object]) -> None:
+        self._made = made
+        self._failed = failed
+
+    def buildProtocol(self, address: object) -> Link:
+        return _NewLink(self._made)
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        self._failed(reason)
+
+
 class SocketConnector(Connector):
     """Connects to the server's local socket, and again whenever the server has restarted.
 
@@ -86,11 +121,7 @@ class SocketConnector(Connector):
         self._last_warning = ""
 
     def connect(self) -> None:
-        factory = Factory.forProtocol(lambda: Link(refuse))
-        factory.noisy = False
-        from twisted.internet.endpoints import UNIXClientEndpoint  # it imports OpenSSL
-
-        UNIXClientEndpoint(self.reactor, self._path).connect(factory).addCallbacks(self._connected, self._failed)
+        self.reactor.connectUNIX(self._path, _Attempt(self._connected, self._failed))
 
     def close(self) -> Deferred[None] | None:
         if self._retry is not None and self._retry.active():

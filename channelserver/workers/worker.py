@@ -22,7 +22,6 @@ from channelserver.layers.losses import Reason
 from channelserver.layers.queues import WorkQueues
 from channelserver.layers.waiting import Delivery
 from channelserver.message import Message
-from channelserver.sessions import forget_channel_session, renew_channel_session
 from channelserver.signals import consumer_finished, consumer_started
 from channelserver.utils import name_that_thing
 from channelserver.workers.django_cleanup import close_old_connections
@@ -221,7 +220,9 @@ class Worker:
             logger.error("no route for a message from 'http.request', path %r", message.get("path"))
             self.fail(message, 404)
         elif channel == SESSION_CHANNEL:
-            settle = renew_channel_session if message.get("open") else forget_channel_session
+            from channelserver import sessions  # a site whose consumers have no sessions does not need them
+
+            settle = sessions.renew_channel_session if message.get("open") else sessions.forget_channel_session
             _guarded(settle, message["reply_channel"])
         elif channel not in ("websocket.receive", "websocket.disconnect", "http.disconnect"):
             logger.error("no route matches a message from %r; dropped", channel)

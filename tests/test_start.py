@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -11,9 +12,10 @@ from typing import NamedTuple
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.server.common.collector import LOOKS, OBJECTS, look_as_usual, look_seldom
 from channelserver.start import application  # noqa: F401  (a server imports it)
 from tests.certificates import write_pair
-from tests.process import ROOT, TIMEOUT
+from tests.process import ROOT, TIMEOUT, Server, ServerTestCase
 
 #: A plain site needs none of these, and each takes time and memory.
 LATE = {
@@ -23,9 +25,13 @@ LATE = {
     "channelserver.layers.redis",
     "channelserver.server.edge.static",
     "channelserver.server.http2",
+    "channelserver.session_merge",
+    "channelserver.sessions",
     "channelserver.staticfiles",
     "cryptography",
+    "django.db.migrations.executor",
     "h2",
+    "twisted.internet.endpoints",
     "txredisapi",
     "whitenoise",
 }
@@ -114,6 +120,21 @@ class Pickled(NamedTuple):
         return self.number
 
 
+#: A worker process says what is loaded when it has begun to look for its server, and stops.
+WORK = """
+import os, signal, sys
+from channelserver.signals import worker_process_ready
+from channelserver.start.cli import main
+
+def ready(**_):
+    print("loaded", *sys.modules)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+worker_process_ready.connect(ready)
+main(["work", "--settings", "settings"])
+"""
+
+
 class ImportTests(SynchronousTestCase):
     """The modules that are loaded before the options are read."""
 
@@ -180,3 +201,75 @@ print(*sys.modules)
         ).stdout.split()
         self.assertIn("channelserver.start.check", loaded)
         self.assertNotIn("django.core.management.commands.makemigrations", loaded)
+
+
+class WorkTests(ServerTestCase):
+    """What a worker process loads."""
+
+    def test_late(self) -> None:
+        """A process that runs consumers for a server of this machine needs no TLS."""
+        lines = subprocess.run(
+            [sys.executable, "-c", WORK],
+            env=self.environment, cwd=self.folder, check=True, capture_output=True, text=True, timeout=TIMEOUT,
+        ).stdout.splitlines()  # fmt: skip
+        (loaded,) = (line.split() for line in lines if line.startswith("loaded "))
+        self.assertIn("channelserver.processes.connectors", loaded)
+        of_checks = {"django.db.migrations.executor"}  # Django's checks, which precede each of its commands
+        self.assertEqual(LATE.intersection(loaded) - of_checks, set())
+
+
+class CollectorTests(ServerTestCase):
+    """Python's garbage collector looks seldom at what the start makes, and never again afterwards."""
+
+    files = {
+        "urls.py": """
+            import gc
+
+            from django.conf import settings
+            from django.http import JsonResponse
+            from django.urls import path
+
+
+            def figures(request):
+                return JsonResponse([settings.THRESHOLD, gc.get_threshold(), gc.get_freeze_count()], safe=False)
+
+
+            urlpatterns = [path("", figures)]
+        """
+    }
+    extra_settings = "import gc\nTHRESHOLD = gc.get_threshold()\n"
+
+    def check(self, server: Server) -> None:
+        during, now, frozen = server.get("/").json()
+        self.assertEqual((tuple(during[:2]), tuple(now)), ((OBJECTS, LOOKS), gc.get_threshold()))
+        self.assertGreater(frozen, 1000)
+
+    def test_twistd(self) -> None:
+        """``twistd channelserver``."""
+        self.check(self.start())
+
+    def test_serve(self) -> None:
+        """``channelserver serve``."""
+        usual = ("--settings", "settings", "--port", "0", "--log-format", "text", "--health-figures", "127.0.0.0/8")
+        self.check(self.run_process(self.command("serve", *usual)).wait_until_up())
+
+    def test_threshold_of_the_project(self) -> None:
+        """What the project sets stays."""
+        with open(self.folder / "settings.py", "a") as stream:
+            stream.write("gc.set_threshold(5000, 20, 20)\n")
+        self.assertEqual(self.start().get("/").json()[1], [5000, 20, 20])
+
+
+class UsualCollectorTests(SynchronousTestCase):
+    """Where the collector looks seldom anyway, or never, nothing changes."""
+
+    def test_nothing(self) -> None:
+        """Thresholds and what is left alone are as before."""
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        frozen = gc.get_freeze_count()
+        for before in ((0, 10, 10), (OBJECTS, 10, 10)):
+            gc.set_threshold(*before)
+            look_seldom()
+            self.assertEqual(gc.get_threshold(), before)
+            look_as_usual()
+            self.assertEqual((gc.get_threshold(), gc.get_freeze_count()), (before, frozen))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from channelserver import sessions
 from channelserver.asgi import ChannelLayerWrapper
 from channelserver.channel import Channel, Group
 from channelserver.exceptions import ChannelSocketException, ConsumeLater, DenyConnection, WebsocketCloseException
@@ -67,7 +68,7 @@ class WorkerTestCase(StrictTestCase):
         self.patch(worker_module, "close_old_connections", lambda: self.course.append("close_old_connections"))
         #: The reply channels of which the worker has forgotten the session.
         self.forgotten: list[str] = []
-        self.patch(worker_module, "forget_channel_session", self.forgotten.append)
+        self.patch(sessions, "forget_channel_session", self.forgotten.append)
 
     def make(self, *routing: Any, **options: Any) -> Worker:
         """Return a worker with these routes."""
@@ -650,7 +651,7 @@ class UnroutedTests(WorkerTestCase):
 
     def test_session(self) -> None:
         """One of a closed socket is deleted, one of an open socket renewed; then the database connection is closed."""
-        self.patch(worker_module, "renew_channel_session", lambda name: self.course.append(f"renewed {name}"))
+        self.patch(sessions, "renew_channel_session", lambda name: self.course.append(f"renewed {name}"))
         self.consume(self.make(), "websocket.session", open=True)
         self.consume(self.make(), "websocket.session", open=False)
         self.assertEqual(self.forgotten, [SOCKET])
@@ -659,7 +660,7 @@ class UnroutedTests(WorkerTestCase):
 
     def test_session_that_cannot_be_renewed(self) -> None:
         """It is logged, and nothing else; above all, nobody is answered."""
-        self.patch(worker_module, "renew_channel_session", lambda name: 1 / 0)
+        self.patch(sessions, "renew_channel_session", lambda name: 1 / 0)
         self.consume(self.make(), "websocket.session", open=True)
         self.expect_logged("around a consumer")
         self.assertEqual(self.replies.sent, [])

@@ -1,4 +1,4 @@
-"""What the server says when it listens: four lines, the last of which comes when the checks have ended.
+"""What the server says when it listens: three lines.
 
 Runs in the reactor thread.
 """
@@ -17,17 +17,15 @@ from channelserver import __version__
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.server.common.options import Settings
 from channelserver.start.application import local_socket_of
-from channelserver.start.check import look_in_background
 from channelserver.start.jobs import runs_jobs, threads_for_jobs
 
 _log = Logger("channelserver")
 
 
-def announce(listeners: Sequence[str], values: Settings, found: list[str], shortcuts: str, foreground: bool) -> None:
-    """Log what serves, where, with what, and what is wrong.
+def announce(listeners: Sequence[str], values: Settings, shortcuts: str, foreground: bool) -> None:
+    """Log what serves, where and with what.
 
     :param listeners: the addresses.
-    :param found: what is wrong, as far as it is known.
     :param shortcuts: what is said of Django's shortcuts.
     :param foreground: whether there may be somebody to press Ctrl-C.
     """
@@ -39,7 +37,6 @@ def announce(listeners: Sequence[str], values: Settings, found: list[str], short
     parts += [_files(values), _socket(layer, values), shortcuts]
     for line in (f"{named}, DEBUG {debug}", f"listening on {', '.join(listeners)}{stop}", "; ".join(parts)):
         _log.info("{line}", line=line, banner=True)
-    look_in_background(found)
 
 
 def _workers(values: Settings) -> str:

@@ -220,7 +220,6 @@ def _unapplied(connection: Any) -> list[str]:
     :raises django.db.Error: the database cannot be used.
     """
     from django.db import DEFAULT_DB_ALIAS
-    from django.db.migrations.executor import MigrationExecutor
     from django.db.migrations.loader import MigrationLoader
     from django.db.migrations.recorder import MigrationRecorder
 
@@ -242,6 +241,8 @@ def _unapplied(connection: Any) -> list[str]:
             if config.label in applied:
                 doubtful.add(config.label)
     if doubtful:
+        from django.db.migrations.executor import MigrationExecutor  # seldom needed
+
         executor = MigrationExecutor(connection)
         plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
         doubtful -= {migration.app_label for migration, _ in plan}

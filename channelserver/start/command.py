@@ -25,7 +25,7 @@ from channelserver.server.service import ServerService
 from channelserver.start import project
 from channelserver.start.application import START_ERRORS, install_shortcuts, local_socket_of, make_server
 from channelserver.start.banner import announce
-from channelserver.start.check import look_before_start
+from channelserver.start.check import look_before_start, look_in_background
 from channelserver.start.demo import prepare
 from channelserver.start.hooks import connect_hooks
 from channelserver.start.log_stream import protect_standard_streams
@@ -36,6 +36,9 @@ from channelserver.start.reload import DRAIN_SECONDS, run_reactor, run_with_relo
 from channelserver.start.signals import other_signals, stop_on_signals
 
 _log = Logger("channelserver")
+
+#: Seconds from listening to the checks in the background: the first visitor, who may be waiting, comes before them.
+CALM = 0.25
 
 
 def serve(given: dict[str, Any]) -> None:
@@ -128,10 +131,12 @@ def make_service(given: dict[str, Any], daemon: bool = False, reactor_name: str 
         _log.warn("{obstacle}; see ulimit -n, or LimitNOFILE of systemd", obstacle=obstacle)
     shortcuts = install_shortcuts(values)
     found: list[str] = []
-    service = make_server(
-        values, reactor, access_log(values, daemon),
-        started=lambda lines: announce(lines, values, found, shortcuts, not daemon),
-    )  # fmt: skip
+
+    def started(lines: list[str]) -> None:
+        announce(lines, values, shortcuts, not daemon)
+        reactor.callLater(CALM, look_in_background, found)
+
+    service = make_server(values, reactor, access_log(values, daemon), started=started)
     found.extend(look_before_start(values))
     if values.processes > 1:
         config = sibling_config(values, daemon, reactor_name)

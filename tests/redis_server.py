@@ -221,9 +221,13 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # nobody listens there
+                client.close()
+                continue
             self._pairs += [client, server]
             for source, sink, limited in ((client, server, False), (server, client, True)):
                 threading.Thread(target=self._pump, args=(source, sink, limited), daemon=True).start()

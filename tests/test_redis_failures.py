@@ -113,8 +113,8 @@ class StoppedTests(FailureTestCase):
 
         wait_until(arrived, "a group send from elsewhere")
         wait_until(lambda: first.drops.totals().get("gap"), "the count of the gap")
-        self.assertEqual(wait_until(lambda: not first.problem(), "health"), True)
-        self.assertEqual(second.group_channels("g"), [channel])
+        wait_until(lambda: not first.problem(), "health")
+        wait_until(lambda: second.group_channels("g") == [channel], "the member's return")
         self.assertEqual(other.arrived, [])
 
     def test_emptied(self) -> None:

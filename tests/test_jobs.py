@@ -924,6 +924,18 @@ class BackendTests(DatabaseTestCase):
         for index in ("ready", "waiting", "running", "ended"):
             self.assertTrue(any(f"csjobs_{index}" in plan for plan in plans), index)
 
+    def test_full_key(self) -> None:
+        """Passing over the ready jobs of a full key reads the index alone, no rows: SQLite's program says so."""
+        ready = store.due("default", None, RunsOn.THREAD).exclude(concurrency_key__in=["full"])[:1]
+        statement, parameters = ready.query.sql_with_params()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT rootpage FROM sqlite_master WHERE name = 'csjobs_ready'")
+            (root,) = cursor.fetchone()
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            program = [row[1:4] for row in cursor.fetchall()]
+        (index,) = (first for name, first, second in program if name == "OpenRead" and second == root)
+        self.assertIn(("Column", index, 3), program)
+
     def test_prune(self) -> None:
         """Old jobs are deleted with their errors; waiting ones never."""
         add.enqueue(1, 1)

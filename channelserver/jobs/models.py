@@ -112,7 +112,12 @@ class Job(models.Model):
         indexes = (
             # Each of rows in one state, so that no question takes longer the more jobs have ended, or wait. One that
             # begins with the state would be preferred by SQLite, which would then sort all ready jobs for each claim.
-            models.Index(fields=["runs_on", "-priority", "id"], condition=Q(state="ready"), name="csjobs_ready"),
+            # The key: so that passing over the jobs of a full key reads no rows.
+            models.Index(
+                fields=["runs_on", "-priority", "id", "concurrency_key"],
+                condition=Q(state="ready"),
+                name="csjobs_ready",
+            ),
             models.Index(fields=["run_at", "id"], condition=Q(state="waiting"), name="csjobs_waiting"),
             models.Index(fields=["owner", "concurrency_key"], condition=Q(state="running"), name="csjobs_running"),
             models.Index(

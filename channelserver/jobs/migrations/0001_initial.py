@@ -120,7 +120,7 @@ class Migration(migrations.Migration):
                 "indexes": [
                     models.Index(
                         condition=models.Q(("state", "ready")),
-                        fields=["runs_on", "-priority", "id"],
+                        fields=["runs_on", "-priority", "id", "concurrency_key"],
                         name="csjobs_ready",
                     ),
                     models.Index(

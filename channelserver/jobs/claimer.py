@@ -50,6 +50,8 @@ PROBLEM_SECONDS = 1.0
 GATHER_SECONDS = 0.005
 #: Seconds between two prunings.
 PRUNE_SECONDS = 3600.0
+#: Seconds until the next one when there is more to delete.
+PRUNE_AGAIN_SECONDS = 0.25
 #: Coroutines that run at a time for each thread for jobs.
 COROUTINES = 10
 
@@ -443,7 +445,7 @@ class Claimer:
         self._next_prune = now + PRUNE_SECONDS
         time_now: datetime = timezone.now()
         if store.prune(self.using, time_now - self._keep_done, time_now - self._keep_dead) == store.PRUNE_ROWS:
-            self._next_prune = now + 1.0
+            self._next_prune = now + PRUNE_AGAIN_SECONDS
         assert self._owners is not None
         self._owners.forget()
 

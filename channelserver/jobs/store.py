@@ -32,8 +32,8 @@ from channelserver.jobs.models import (
     State,
 )
 
-#: Rows that :func:`prune` deletes in one transaction.
-PRUNE_ROWS = 1000
+#: Rows that :func:`prune` deletes in one transaction: nobody waits for its lock for long.
+PRUNE_ROWS = 250
 #: Rows that other functions change in one transaction, so that nobody waits for the lock for long.
 MANY_ROWS = 1000
 #: Candidates that a claim looks at where some are held back by their ``concurrency``.

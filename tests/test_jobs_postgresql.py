@@ -178,8 +178,8 @@ class PostgreSQLTests(KillLoop):
             self.host(name)
         wait_until(lambda: self.rows("SELECT name, 1 FROM channelserver_jobs_schedule"), "the schedule")
         with psycopg.connect(f"host={self._database.folder} user=test dbname=postgres", autocommit=True) as connection:
-            connection.execute(
-                "UPDATE channelserver_jobs_schedule SET catch_up = 'all', "
+            connection.execute(  # not "in_code": a host that is just beginning would make the row follow the code again
+                "UPDATE channelserver_jobs_schedule SET catch_up = 'all', in_code = false, "
                 "next_at = date_trunc('minute', now() - interval '50 min')"
             )
             connection.execute("NOTIFY channelserver_jobs")

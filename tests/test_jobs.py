@@ -24,6 +24,7 @@ from zoneinfo import ZoneInfo
 
 from asgiref.sync import async_to_sync, sync_to_async
 from cronsim import CronSim
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, IntegrityError, connection, transaction
@@ -31,7 +32,7 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from django.utils import timezone
 from twisted.trial.unittest import SynchronousTestCase
 
-from channelserver import Channel, Group, Message, channel_layers
+from channelserver import Channel, Group, Message, channel_layers, jobs
 from channelserver.asgi import ChannelLayerWrapper
 from channelserver.delay import keeping
 from channelserver.delay.consumers import Delays
@@ -71,6 +72,8 @@ from channelserver.jobs.presence import Presence
 from channelserver.jobs.runner import Running, current, run
 from channelserver.jobs.threads import JobThreads
 from channelserver.layers import InMemoryChannelLayer
+from channelserver.start.jobs import make_claimers
+from channelserver.start.project import StartError
 from channelserver.workers.threads import NoThreadError
 from tests import DatabaseTestCase
 
@@ -97,6 +100,23 @@ def failing(text: str) -> None:
 def failing_by_number(context: Any) -> None:
     """A task that fails, and says in which try."""
     raise ValueError(f"try {context.attempt}")
+
+
+class Speechless(Exception):
+    """An exception that cannot tell its text."""
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
+@task
+@job(retries=1)
+def speechless() -> None:
+    """A task that raises it."""
+    raise Speechless
+
+
+nameless = task(lambda: None)
 
 
 @task
@@ -639,6 +659,19 @@ class BackendTests(DatabaseTestCase):
             ends.rescue("default", f"p{number}", None, timezone.now())
         self.assertNotEqual(one.enqueue(1).id, first.id)
 
+    def test_unique_again(self) -> None:
+        """A unique job that is run again takes its key again, unless another one has it."""
+        first = one.enqueue(1)
+        store.cancel("default", Job.objects.all())
+        second = one.enqueue(1)
+        self.assertNotEqual(first.id, second.id)
+        output = StringIO()
+        call_command("jobs", "retry", first.id, stdout=output)
+        self.assertIn("0 will run again; 1 will not, for another job has their unique key", output.getvalue())
+        store.cancel("default", Job.objects.all())
+        self.assertEqual(store.retry("default", Job.objects.filter(pk=first.id)), 1)
+        self.assertEqual(one.enqueue(1).id, first.id)
+
     def test_unique_for_a_time(self) -> None:
         """With ``unique_for`` the key stays when the job has ended, until its time is over."""
         first = hourly.enqueue()
@@ -790,6 +823,23 @@ class BackendTests(DatabaseTestCase):
         with self.assertRaises(ImproperlyConfigured) as caught:
             JobBackend("default", {"OPTIONS": {"data_base": "default"}})
         self.assertIn("data_base", str(caught.exception))
+        with self.assertRaisesRegex(ImproperlyConfigured, "must be a list"):
+            JobBackend("default", {"QUEUES": "default"})
+
+    def test_tasks_that_no_server_finds(self) -> None:
+        """A task that cannot be imported is refused when it is enqueued, not in the server."""
+        self.assertRaisesRegex(InvalidTask, "decorate a function of a module", nameless.enqueue)
+        with mock.patch.object(add.func, "__module__", "__main__"):
+            self.assertRaisesRegex(InvalidTask, "__main__.add", add.using(priority=3).enqueue, 1, 1)
+        self.assertFalse(Job.objects.exists())
+
+    def test_errors_without_text(self) -> None:
+        """An exception whose ``__str__`` raises is an error as others are, and readable in the log."""
+        speechless.enqueue()
+        with self.assertLogs("channelserver.jobs", "WARNING") as logs:
+            run_jobs()
+        self.assertIn("failed (Speechless: its text cannot be made: LookupError); try 2", logs.records[0].getMessage())
+        self.assertEqual(Job.objects.get().state, State.WAITING)
 
     def test_arguments_that_are_no_json(self) -> None:
         """What no database takes as JSON is refused at once, with its name; a unique job is not tried for ever."""
@@ -1018,6 +1068,23 @@ class BackendTests(DatabaseTestCase):
         for days in ("7", -1, True, float("nan"), 1e9):
             with self.assertRaisesRegex(ImproperlyConfigured, "keep_done_days"):
                 JobBackend("default", {"OPTIONS": {"keep_done_days": days}})
+
+    def test_wrong_settings(self) -> None:
+        """Settings that are wrong from the root are a sentence when the project or the server starts."""
+        config = apps.get_app_config("channelserver_jobs")
+        for wrong in (["x"], {"default": "channelserver.jobs.JobBackend"}):
+            with override_settings(TASKS=wrong), self.assertRaisesRegex(ImproperlyConfigured, "dict of dicts"):
+                config.ready()
+        with mock.patch.object(apps, "is_installed", return_value=False):
+            for name in ("once", "run_jobs"):
+                with self.assertRaisesRegex(ImproperlyConfigured, f'{name} needs .* add "channelserver.jobs" to'):
+                    jobs.__getattr__(name)
+        with (
+            mock.patch("channelserver.start.jobs.runs_jobs", return_value=True),
+            mock.patch("channelserver.jobs.compat.task_backends", {}),
+        ):
+            with self.assertRaisesRegex(StartError, "TASKS.'default'. cannot be used: KeyError"):
+                make_claimers(2, None, lambda *_: None, Context)
 
 
 class DelayedTests(DatabaseTestCase):

@@ -9,6 +9,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps as registry  # "apps" is a module of this package
+from django.core.exceptions import ImproperlyConfigured
+
 if TYPE_CHECKING:
     from channelserver.jobs.backend import JobBackend as JobBackend
     from channelserver.jobs.keys import once as once
@@ -31,12 +34,20 @@ _PLACES = {
     "run_jobs": "testing",
 }
 
+#: Those that import the models.
+_WITH_TABLES = ("once", "captured_jobs", "run_jobs")
+
 __all__ = ["Cancel", "JobBackend", "Retry", "captured_jobs", "job", "once", "run_jobs", "schedule"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _WITH_TABLES and registry.apps_ready and not registry.is_installed(__name__):
+        raise ImproperlyConfigured(
+            f"{__name__}.{name} needs the tables of the jobs: "
+            f'add "{__name__}" to INSTALLED_APPS and run manage.py migrate'
+        )
     return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
 
 

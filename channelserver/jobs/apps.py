@@ -5,6 +5,7 @@ from typing import Any
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models.signals import post_delete, post_migrate, post_save
 
 #: The names of :class:`channelserver.jobs.JobBackend`.
@@ -26,7 +27,12 @@ class JobsConfig(AppConfig):
 
         if not IN_DJANGO and not apps.is_installed("django_tasks"):
             checks.register(_check_backends)  # else Django, or django-tasks, checks the backends
-        if any(values.get("BACKEND") in _BACKENDS for values in (getattr(settings, "TASKS", None) or {}).values()):
+        tasks = getattr(settings, "TASKS", None) or {}
+        if not (isinstance(tasks, dict) and all(isinstance(values, dict) for values in tasks.values())):
+            raise ImproperlyConfigured(
+                f'TASKS must be a dict of dicts, such as {{"default": {{"BACKEND": "{_BACKENDS[0]}"}}}}, not {tasks!r}'
+            )
+        if any(values.get("BACKEND") in _BACKENDS for values in tasks.values()):
             from channelserver.delay import keeping
             from channelserver.jobs.delayed import Jobs
 

@@ -6,6 +6,7 @@ Runs in any thread that may use the database; owns nothing.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,6 +22,7 @@ from django.utils import timezone
 from channelserver.jobs.compat import (
     BaseTaskBackend,
     InvalidTask,
+    Task,
     TaskResult,
     TaskResultDoesNotExist,
     TaskResultStatus,
@@ -38,6 +40,17 @@ MOST_DAYS = 36_500
 TRIES = 20
 #: The options of a backend, and their defaults.
 DEFAULTS: dict[str, Any] = {"database": "default", "keep_done_days": 7, "keep_dead_days": 30}
+
+
+def check_path(task: Any) -> None:
+    """:raises InvalidTask: the server could not import the task."""
+    function = task.func
+    found = getattr(sys.modules.get(function.__module__), function.__qualname__, None)
+    if function.__module__ == "__main__" or not isinstance(found, Task):
+        raise InvalidTask(
+            f"{task.module_path} is no task that the server can import: decorate a function of a module with @task, "
+            "for example in shop/tasks.py; not a lambda, a method, or what is typed into a shell"
+        )
 
 
 class JobBackend(BaseTaskBackend):  # type: ignore[misc]
@@ -67,6 +80,10 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
                 raise ImproperlyConfigured(
                     f"TASKS[{alias!r}]['OPTIONS'][{name!r}] must be a number of days, 0 to {MOST_DAYS}, not {days!r}"
                 )
+        if isinstance(params.get("QUEUES"), str):
+            raise ImproperlyConfigured(
+                f"TASKS[{alias!r}]['QUEUES'] must be a list, such as [{params['QUEUES']!r}], not {params['QUEUES']!r}"
+            )
         self._valid: Any = None
         #: Alias of the database of the jobs.
         self.database: str = values["database"]
@@ -85,6 +102,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
         """
         if task is not self._valid:  # a task does not change
             self.validate_task(task)
+            check_path(task)
             self._valid = task
         if not apps.is_installed("channelserver.jobs"):
             raise ImproperlyConfigured(f"tasks cannot be enqueued: {NOT_INSTALLED}")

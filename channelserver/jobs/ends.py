@@ -91,7 +91,8 @@ def _end_somehow(using: str, outcome: Outcome) -> bool:
         with transaction.atomic(using=using):
             return end(using, outcome)
     except _UNSTORABLE as error:
-        failed = Outcome(outcome.job, State.DEAD, error=error, text=text_of(error), failed=True)
+        text = f"{text_of(error)}\nThe job has run, but its result is nothing that the database can keep as JSON.\n"
+        failed = Outcome(outcome.job, State.DEAD, error=error, text=text, failed=True)
         return end(using, failed)
 
 
@@ -207,6 +208,14 @@ def rescue(using: str, owner: str, under_way: set[str] | None, now: datetime) ->
 
 def path_of(value: Any) -> str:
     return f"{value.__module__}.{value.__qualname__}"
+
+
+def words_of(error: BaseException) -> str:
+    """Return the text of an error, also of one that cannot tell it."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"its text cannot be made: {type(second).__name__}"
 
 
 def text_of(error: BaseException) -> str:

@@ -17,6 +17,8 @@ from inspect import iscoroutinefunction, signature
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
+from django.utils.module_loading import import_string
+
 #: Seconds before the first retry, doubled for each further one; and the most.
 FIRST_RETRY, LONGEST_RETRY = 15.0, 3600.0
 #: By how much a pause may be longer, so that jobs which failed together do not come back together.
@@ -220,6 +222,14 @@ _DEFAULT = JobOptions()
 def options_of(function: Any) -> JobOptions:
     """Return what :func:`job` was given for a task's function; without it, the job is not run again."""
     return getattr(function, _MARK, _DEFAULT)
+
+
+def options_at(path: str) -> JobOptions:
+    """As :func:`options_of`, for the path of a task; as without :func:`job` where there is no task."""
+    try:
+        return options_of(getattr(import_string(path), "func", None))
+    except Exception:
+        return _DEFAULT
 
 
 # -- schedules ---------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ from channelserver.jobs.compat import (
     task_started,
 )
 from channelserver.jobs.delayed import PAUSE, send
-from channelserver.jobs.ends import LostLeaseError, Outcome, end, path_of, text_of
+from channelserver.jobs.ends import LostLeaseError, Outcome, end, path_of, text_of, words_of
 from channelserver.jobs.marks import Cancel, JobOptions, Retry, options_of
 from channelserver.jobs.models import DELAYED, DELAYED_GROUP, Job, State
 from channelserver.jobs.presence import Presence
@@ -206,7 +206,7 @@ def failed(job: Job, options: JobOptions, error: BaseException, now: datetime | 
         if not isinstance(error, Retry):
             logger.warning(
                 "job %s of %s failed (%s: %s); try %d of %d in %.0f s",
-                job.pk, job.task, type(error).__name__, error, failures + 1, options.retries + 1, seconds,
+                job.pk, job.task, type(error).__name__, words_of(error), failures + 1, options.retries + 1, seconds,
             )  # fmt: skip
         run_at = now + timedelta(seconds=seconds)
         return Outcome(job, State.WAITING, error=error, text=text, run_at=run_at, failed=True)

@@ -14,11 +14,12 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
 from django.db.models import Count, Exists, Min, OuterRef, Q, TextField, Value
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from channelserver.jobs.marks import options_at
 from channelserver.jobs.models import (
     ENDED,
     ORDERS,
@@ -340,9 +341,32 @@ def cancel(using: str, jobs: Any) -> tuple[int, int]:
 
 
 def retry(using: str, jobs: Any) -> int:
-    """Make jobs that have ended, or wait for a retry, ready now; return how many."""
+    """Make jobs that have ended, or wait for a retry, ready now; return how many.
+
+    A unique job takes its key again; it does not run if another job has that now.
+    """
     values = {"state": State.READY, "run_at": timezone.now(), "finished_at": None, "failures": 0, "deaths": 0}
-    return _update(using, jobs, (*ENDED, State.WAITING), values)
+    count = 0
+    ended = jobs.filter(state__in=ENDED).order_by()
+    for path in ended.values_list("task", flat=True).distinct():
+        if options_at(path).unique:
+            keyless = ended.filter(task=path, unique_key=None)
+            for pk in list(keyless.order_by("pk").values_list("pk", flat=True)):
+                count += _retry_unique(using, keyless.filter(pk=pk), values)
+            jobs = jobs.exclude(task=path, unique_key=None)
+    return count + _update(using, jobs, (*ENDED, State.WAITING), values)
+
+
+def _retry_unique(using: str, one: Any, values: dict[str, Any]) -> int:
+    job = one.first()
+    if job is None:
+        return 0
+    try:
+        key = options_at(job.task).unique_key(job.task, job.args["args"], job.args["kwargs"])
+        with writing(using, savepoint=True):
+            return int(one.update(**values, unique_key=key))
+    except IntegrityError:  # another job has the key
+        return 0
 
 
 def run_now(using: str, jobs: Any) -> int:

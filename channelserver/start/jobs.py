@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.conf import settings
 
+from channelserver.start.project import StartError, describe
 from channelserver.workers.loop import event_loop
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def make_claimers(
     :param job_threads: the option; 0: this process runs no jobs.
     :param call_later: ``call_later(seconds, function)`` runs a function in the reactor thread.
     :param context: returns the context for a job.
+    :raises StartError: the setting ``TASKS`` is wrong.
     """
     count = threads_for_jobs(threads, job_threads)
     if not count or not runs_jobs():
@@ -47,7 +49,13 @@ def make_claimers(
 
     found: dict[str, list[Any]] = {}
     for alias in settings.TASKS:
-        backend = task_backends[alias]
+        try:
+            backend = task_backends[alias]
+        except Exception as error:
+            text = describe(error)
+            raise StartError(
+                text if text.startswith("TASKS[") else f"TASKS[{alias!r}] cannot be used: {text}"
+            ) from error
         if isinstance(backend, JobBackend):
             found.setdefault(backend.database, []).append(backend)
     claimers = []

@@ -17,7 +17,7 @@ from django.utils import timezone
 from channelserver.jobs import store
 from channelserver.jobs.backend import MOST_DAYS, NOT_INSTALLED, JobBackend
 from channelserver.jobs.compat import task_backends
-from channelserver.jobs.models import Job, JobQueue, State, listed
+from channelserver.jobs.models import ENDED, Job, JobQueue, State, listed
 from channelserver.jobs.wake import announce_change
 
 
@@ -111,9 +111,12 @@ class Command(BaseCommand):
             self.stdout.write(line + (f"  {error.exception_class}" if error is not None else ""))
 
     def _retry(self, options: dict[str, Any]) -> None:
-        count = store.retry(self.using, self._some(options))
+        some = self._some(options)
+        asked = some.filter(state__in=(*ENDED, State.WAITING)).count()
+        count = store.retry(self.using, some)
         announce_change(self.using)
-        self.stdout.write(f"{count} will run again")
+        hint = f"; {asked - count} will not, for another job has their unique key" if count < asked else ""
+        self.stdout.write(f"{count} will run again{hint}")
 
     def _cancel(self, options: dict[str, Any]) -> None:
         cancelled, asked = store.cancel(self.using, self._some(options))

@@ -32,7 +32,6 @@ from channelserver.processes.local import LocalFactory
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
 from channelserver.server.common.activation import systemd_endpoint
-from channelserver.server.common.collector import look_as_usual
 from channelserver.server.common.endpoint import Endpoint
 from channelserver.server.common.listening import BACKLOG, SharedListening, limit_accepting, watch_accepting
 from channelserver.server.common.machine import give_memory_back
@@ -303,7 +302,6 @@ class ServerService(service.Service):
         """Start the worker threads: after the process has become a daemon, for threads do not survive that."""
         super().startService()
         give_memory_back()
-        look_as_usual()
         self.before_start()
         self._site.start()
         descriptors.sockets.watch(self._reactor, self)

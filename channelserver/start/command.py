@@ -18,6 +18,7 @@ from channelserver.asgi import channel_layers
 from channelserver.processes.descriptors import close_on_exec
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import Siblings
+from channelserver.server.common.collector import look_as_usual
 from channelserver.server.common.limits import raise_descriptor_limit
 from channelserver.server.common.options import BY_NAME, Settings, read_environment, resolve, unknown_variables
 from channelserver.server.common.reactor import install
@@ -37,7 +38,7 @@ from channelserver.start.signals import other_signals, stop_on_signals
 
 _log = Logger("channelserver")
 
-#: Seconds from listening to the checks in the background: the first visitor, who may be waiting, comes before them.
+#: Seconds from listening to what can wait: the first visitor comes before it.
 CALM = 0.25
 
 
@@ -134,6 +135,7 @@ def make_service(given: dict[str, Any], daemon: bool = False, reactor_name: str 
 
     def started(lines: list[str]) -> None:
         announce(lines, values, shortcuts, not daemon)
+        reactor.callLater(CALM, look_as_usual)  # the next look, at all that is there, takes 15 ms
         reactor.callLater(CALM, look_in_background, found)
 
     service = make_server(values, reactor, access_log(values, daemon), started=started)

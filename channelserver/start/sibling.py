@@ -38,6 +38,7 @@ from channelserver.processes.connectors import InheritedConnector
 from channelserver.processes.descriptors import close_on_exec, end_with_parent
 from channelserver.processes.shares import Shares
 from channelserver.processes.siblings import LEAVE, LIFELINE, LINK, LISTEN, LISTENERS, LOG, SHARES
+from channelserver.server.common.collector import look_as_usual
 from channelserver.server.common.limits import raise_descriptor_limit
 from channelserver.server.common.options import Settings
 from channelserver.server.common.reactor import install
@@ -149,6 +150,7 @@ def _serve(config: dict[str, Any], reactor: Any) -> None:
         service.be_patient()
         stop()
 
+    reactor.callWhenRunning(look_as_usual)
     lifeline = Lifeline(reactor, LIFELINE, service.listen, leave)
     reactor.callWhenRunning(lifeline.startReading)
     service.privilegedStartService()

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress as suppress_errors
@@ -65,6 +66,7 @@ from channelserver.jobs.compat import (
     task_finished,
     task_started,
 )
+from channelserver.jobs.listening import Bell
 from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, options_of, planned
 from channelserver.jobs.models import Job, JobError, JobOnce, JobQueue, JobServer, RunsOn, Schedule, State
 from channelserver.jobs.owners import Owners
@@ -100,6 +102,10 @@ def failing(text: str) -> None:
 def failing_by_number(context: Any) -> None:
     """A task that fails, and says in which try."""
     raise ValueError(f"try {context.attempt}")
+
+
+#: Seconds that nobody waits in vain.
+LONG = 20.0
 
 
 class Speechless(Exception):
@@ -408,6 +414,28 @@ class ClaimerTests(SynchronousTestCase):
         self.assertEqual(done.stdout, "False False None\n")
         first.close()
         second.close()
+
+
+class BellTests(SynchronousTestCase):
+    """What wakes the claimer."""
+
+    def test_rung_while_it_wakes(self) -> None:
+        """Who rings while the claimer takes an earlier ring keeps nobody from ringing later."""
+        bell = Bell(Presence(None))
+        self.addCleanup(bell.close)
+        read = os.eventfd_read
+
+        def read_late(descriptor: int) -> int:
+            bell.ring()
+            return read(descriptor)
+
+        bell.ring()
+        with mock.patch.object(os, "eventfd_read", read_late):
+            bell.wait(LONG)
+        bell.ring()
+        begun = time.monotonic()
+        bell.wait(LONG)
+        self.assertLess(time.monotonic() - begun, LONG / 2)
 
 
 class MarkTests(SynchronousTestCase):

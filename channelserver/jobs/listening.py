@@ -58,10 +58,10 @@ class Bell:
         for source in sources:
             poll.register(source, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(0.0 if called else max(0.0, seconds) * 1000)}
-        self._rung = False
         if self._descriptor in ready:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._descriptor)
+        self._rung = False  # not before: who rings in between would be forgotten, and keep all others from ringing
         if self._presence.socket is not None and self._presence.socket.fileno() in ready:
             called = True
             with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.layers.content import copy_content
+from tests import examples
 
 ATOMS = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text() | st.binary()
@@ -49,7 +50,7 @@ def nested(depth: int, inner: Any) -> Any:
 class CopyTests(SynchronousTestCase):
     """What comes out of a copy."""
 
-    @settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None, derandomize=True, max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
     @given(CONTENTS)
     def test_equal(self, content: dict[str, Any]) -> None:
         """A copy is equal to what was copied, with the same types."""

@@ -25,6 +25,7 @@ from channelserver.server.websocket.frames import (
     Ping,
     encode_frame,
 )
+from tests import examples
 from tests.fakes import Client, StrictTestCase, mask_frame
 from tests.process import TIMEOUT, ServerTestCase, wait_until
 from tests.test_websocket import handshake
@@ -284,7 +285,7 @@ class ReaderTests(SynchronousTestCase):
             self.assertLess(tracemalloc.get_traced_memory()[0], 50_000)
             tracemalloc.stop()
 
-    @settings(deadline=None, derandomize=True, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None, derandomize=True, max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
     @given(
         st.lists(st.tuples(st.booleans(), st.binary(max_size=300), st.integers(0, 300)), max_size=5),
         st.integers(1, 400),

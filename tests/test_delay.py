@@ -28,7 +28,7 @@ from channelserver.delay.timer import LOOK_SECONDS, OVERDUE_SECONDS, SHORTEST_PA
 from channelserver.exceptions import ConsumeLater
 from channelserver.layers import DeliveryUnknown, InMemoryChannelLayer
 from channelserver.workers import outbox
-from tests import DatabaseTestCase, preloaded
+from tests import DatabaseTestCase, examples, preloaded
 from tests.lab import LabTestCase
 from tests.process import TIMEOUT, project, wait_until
 
@@ -42,7 +42,7 @@ VALUES = st.recursive(ATOMS, lambda inner: st.lists(inner) | st.dictionaries(KEY
 class TextTests(SynchronousTestCase):
     """Contents as text."""
 
-    @settings(deadline=None, derandomize=True, max_examples=30, suppress_health_check=list(HealthCheck))
+    @settings(deadline=None, derandomize=True, max_examples=examples(30), suppress_health_check=list(HealthCheck))
     @given(st.dictionaries(KEYS, VALUES))
     def test_there_and_back(self, content: dict[str, Any]) -> None:
         """Every content can be stored, and comes back as it was; the text is ASCII, which every database takes."""

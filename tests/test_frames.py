@@ -27,12 +27,15 @@ from channelserver.server.websocket.frames import (
     encode_reply,
     unmask,
 )
+from tests import examples
 from tests.fakes import mask_frame, read_frames
 from tests.process import ROOT, TIMEOUT
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(
+    deadline=None, derandomize=True, max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow]
+)
 
 LIMIT = 1024 * 1024
 

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.http.http1 import BadRequest, RequestHead, body_reader, parse_head
 from channelserver.server.websocket.frames import Close, Event, FrameError, FrameReader
+from tests import examples
 from tests.process import SharedServerTestCase
 from tests.raw import Raw, head
 
@@ -23,7 +24,7 @@ fuzz = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=1000,
+    max_examples=examples(1000),
     phases=[Phase.generate],  # no shrinking: an example on which the server hangs would be tried for minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
@@ -82,7 +83,7 @@ requests = st.builds(mangle, st.sampled_from(SEEDS), st.lists(mutation, min_size
 class ParserTests(SynchronousTestCase):
     """The sans-I/O parts alone: whatever comes in, nothing but their own exceptions comes out."""
 
-    @settings(fuzz, max_examples=2000)
+    @settings(fuzz, max_examples=examples(2000))
     @given(requests, st.integers(1, 50))
     def test_heads_and_bodies(self, data: bytes, step: int) -> None:
         """A head is read or refused; a body read in pieces is the same as one read at once."""
@@ -116,7 +117,7 @@ class ParserTests(SynchronousTestCase):
             return None
         return body, None
 
-    @settings(fuzz, max_examples=2000)
+    @settings(fuzz, max_examples=examples(2000))
     @given(st.lists(st.binary(max_size=40), max_size=6), st.integers(1, 30))
     def test_frames(self, payloads: list[bytes], step: int) -> None:
         """Frames are read or refused, at once as in pieces."""

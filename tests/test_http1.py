@@ -20,8 +20,11 @@ from channelserver.server.http.http1 import (
     body_reader,
     parse_head,
 )
+from tests import examples
 
-SETTINGS = settings(deadline=None, derandomize=True, max_examples=80, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(
+    deadline=None, derandomize=True, max_examples=examples(80), suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 class HeadTestCase(SynchronousTestCase):

@@ -21,6 +21,7 @@ from channelserver.server.http.http1 import MAX_FIELDS, BadRequest
 from channelserver.server.http2 import frames
 from channelserver.server.http2.frames import FrameReader, Violation, goaway
 from channelserver.server.http2.head import Malformed, check_trailers, read_head
+from tests import examples
 from tests.certificates import client_context, write_pair
 from tests.http2_client import INITIAL_WINDOW, HTTP2Client
 from tests.process import TIMEOUT, Server, ServerTestCase, project, wait_until
@@ -454,7 +455,7 @@ class FrameTests(SynchronousTestCase):
         list(reader.feed(frames.PREFACE, 0.0))
         return reader
 
-    @settings(deadline=None, derandomize=True, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None, derandomize=True, max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.tuples(st.sampled_from([0, 3, 6]), st.binary(max_size=20)), max_size=5), st.data())
     def test_any_cut(self, wanted: list[tuple[int, bytes]], data: Any) -> None:
         """The frames are the same however the bytes are cut."""

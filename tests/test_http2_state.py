@@ -27,6 +27,7 @@ from channelserver.server.http2 import state
 from channelserver.server.http2.connection import HTTP2Connection
 from channelserver.server.http2.frames import PREFACE
 from channelserver.server.http2.head import KnownFields, Malformed, read_head
+from tests import examples
 from tests.fakes import FakeServer, FakeTransport, StrictTestCase
 
 Fields = list[tuple[bytes, bytes]]
@@ -288,7 +289,7 @@ _ACTIONS = st.one_of(
 class OracleTests(StrictTestCase):
     """What the server does with frames by itself, and what ``h2`` does."""
 
-    @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=examples(200), deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(_ACTIONS, min_size=1, max_size=25))
     def test_same(self, actions: list[tuple[Any, ...]]) -> None:
         """The same requests, and the same bytes to the client."""

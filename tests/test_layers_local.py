@@ -26,6 +26,7 @@ from channelserver.processes import local, wire
 from channelserver.processes.link import Link
 from channelserver.processes.local import LocalFactory
 from channelserver.processes.local_client import LocalSocketLayer, NoServerError
+from tests import examples
 from tests import test_layers_model as model
 from tests.process import TIMEOUT, wait_until
 
@@ -129,7 +130,7 @@ class ModelTests(SynchronousTestCase):
         """The layer agrees with its model."""
         run_state_machine_as_test(
             LocalLayerMachine,
-            settings=settings(model.SETTINGS, max_examples=15, stateful_step_count=30),
+            settings=settings(model.SETTINGS, max_examples=examples(15), stateful_step_count=30),
         )
 
 

@@ -22,11 +22,12 @@ from channelserver.layers.losses import DropCounter
 from channelserver.layers.names import local_prefix
 from channelserver.layers.queues import WorkQueues
 from channelserver.layers.waiting import Delivery
+from tests import examples
 
 SETTINGS = settings(
     deadline=None,
     derandomize=True,
-    max_examples=40,
+    max_examples=examples(40),
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow],
 )

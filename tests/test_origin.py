@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.websocket.origin import OriginPolicy, split_port
+from tests import examples
 
 
 class SplitPortTests(SynchronousTestCase):
@@ -46,7 +47,7 @@ class SplitPortTests(SynchronousTestCase):
         ):
             self.assertIsNone(split_port(host), host)
 
-    @settings(deadline=None, derandomize=True, max_examples=500)
+    @settings(deadline=None, derandomize=True, max_examples=examples(500))
     @given(
         strategies.text("ab.-_:;[]%/\\@ \n0fK\u0130\u212a", max_size=12).map("{}.a.com".format)
         | strategies.text("aA.:[]0-f", max_size=9),

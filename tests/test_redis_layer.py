@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver import layers
 from channelserver.layers.names import local_prefix
+from tests import examples
 from tests.redis_server import RedisServer, pause
 from tests.test_layers_model import (
     CAPACITY,
@@ -29,7 +30,7 @@ from tests.test_layers_model import (
 REDIS_SETTINGS = settings(
     deadline=None,
     derandomize=True,
-    max_examples=15,
+    max_examples=examples(15),
     stateful_step_count=40,
     suppress_health_check=[HealthCheck.too_slow],  # the machine may be busy
 )

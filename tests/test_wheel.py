@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from channelserver.server.common.wheel import Wheel
+from tests import examples
 
 
 class Owner:
@@ -228,7 +229,7 @@ class WheelTests(SynchronousTestCase):
         self.clock.advance(3)
         self.assertEqual(self.wheel.now(), 3)
 
-    @settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None, derandomize=True, max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(st.tuples(st.floats(0, 20), st.integers(0, 40)), max_size=20), st.floats(0, 1e6))
     def test_nobody_is_forgotten(self, deadlines: list[tuple[float, int]], begun: float) -> None:
         """Whenever deadlines are added, each is served once, in time, whatever the clock begins with."""

@@ -65,8 +65,8 @@ class Claimer:
     :param call_later: ``call_later(seconds, function)`` runs a function in the reactor thread.
     :param start_coroutine: ``start_coroutine(function, *arguments, context)`` runs a coroutine function on the loop.
     :param context: returns the context for a job.
-    :param keep_done: days for which jobs that are done, and used keys, are kept.
-    :param keep_dead: days for which dead jobs are kept.
+    :param keep_done: days for which jobs that are done are kept.
+    :param keep_dead: days for which dead jobs are kept; used keys as long as either, and as long as their job.
     """
 
     def __init__(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from channelserver.layers.base import ChannelFull
 from channelserver.layers.waiting import SMALL, size_of
 from channelserver.server.http.body import MemoryFile
 from channelserver.server.http.exchange import Exchange
@@ -121,16 +120,12 @@ class Dispatcher:
         size = size_of(message) if len(body) > SMALL or len(exchange.head.target) > SMALL else 0
         if isinstance(body_file, MemoryFile):
             size += body_file.size
-        try:
-            site.layer.submit(
-                "http.request", message, body_file, False, (client[0], client[1]) if client else None, size
-            )
-        except ChannelFull:
-            exchange.fail(503, _BUSY)
-            return False
-        if size:
-            site.memory.submitted(size)
-        return True
+        if site.submit("http.request", message, body_file, (client[0], client[1]) if client else None, size):
+            if size:
+                site.memory.submitted(size)
+            return True
+        exchange.fail(503, _BUSY)
+        return False
 
     def refuse(self, exchange: Exchange, error: BadRequest) -> None:
         """Answer a request that breaks a rule or a limit; count and log it, unless the exchange is quiet."""

@@ -172,11 +172,11 @@ def measure(module: str, path: str, rounds: int, seconds: int) -> int:
         if not path.startswith("/"):
             raise MeasuringError(f"--path {path} is no path: it begins with a slash, such as /{path}")
         path = quote(path, safe=WRITTEN)
-        check_wrk()
         if importlib.util.find_spec("twisted") is None:
             cure = f"{sys.executable} -m pip install {ROOT}"
             raise MeasuringError(f"channelserver is not installed in this Python; {cure} installs it")
         remark = check_settings(module)
+        check_wrk()
         there, missing = installed()
         if missing:
             cure = f"{sys.executable} -m pip install {' '.join(missing)}"

@@ -144,7 +144,11 @@ class OwnSiteTests(SynchronousTestCase):
         self.assertIn("DEBUG is on", done.stderr)
 
     def test_wrong_settings(self) -> None:
-        """Settings that cannot be imported are named, with the folder that is meant; so are flags of other runs."""
+        """Settings that cannot be imported are named, with the folder that is meant; so are flags of other runs.
+
+        That comes before the tools that are missing.
+        """
+        self.patch(os, "environ", {**os.environ, "PATH": self.mktemp()})
         done = self.run_here("--site", "nosite.settings")
         self.assertEqual((done.returncode, done.stdout), (1, ""))
         self.assertRegex(

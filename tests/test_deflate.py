@@ -273,6 +273,19 @@ class ReaderTests(SynchronousTestCase):
         self.refused(CloseCode.MESSAGE_TOO_BIG, data)
         self.assertLess(tracemalloc.get_traced_memory()[1], 8 * LIMIT)
 
+    def test_whole_message(self) -> None:
+        """A message in one frame is in memory twice while it is decompressed, not more often."""
+        wait_until(lambda: frames._make_masker is not None or frames._begin_import(), "the masker")
+        for opcode in (Opcode.TEXT, Opcode.BINARY):
+            data = client_frame(FIN | RSV1 | opcode, compress(b"x" * LIMIT, 12))
+            reader = DeflateReader(LIMIT, 12)
+            tracemalloc.start()
+            (message,) = read(data, reader)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            self.assertEqual(len(message), LIMIT)
+            self.assertLess(peak, 2.5 * LIMIT, opcode)
+
     def test_blocks_without_data_take_no_memory(self) -> None:
         """An endless message of empty blocks or empty fragments is no message, but costs nothing either."""
         for first, payload in ((0x42, b"\x00\x00\x00\xff\xff"), (0x02, b"")):

@@ -259,6 +259,9 @@ class FrameReader:
         :param first: the frame's first byte.
         """
         opcode, last = first & _OPCODE, bool(first & FIN)
+        if opcode and last:  # it was compressed
+            events.append(_decode(payload) if opcode == _TEXT else payload)
+            return
         if opcode:
             self._opcode = opcode
         if self._opcode == _TEXT:

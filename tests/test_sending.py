@@ -21,7 +21,7 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from channelserver.server.common.sending import direct, send, unsent
+from channelserver.server.common.sending import UNSENT, UNSENT_ALL, UNSENT_LONG, direct, room_for_long, send, unsent
 from channelserver.server.edge.static import StaticFiles
 from channelserver.server.http import source
 from channelserver.server.http.connection import HTTPFactory
@@ -337,6 +337,19 @@ class LargeAnswerTests(RealTestCase):
             self.assertLess(connection._exchange.size, len(LARGE) // 2)
             self.assertLessEqual(unsent(connection.transport), PIECE + 1024)
             self.assertGreater(connection._deadline, 0)
+
+        return self.check_all(do)
+
+    def test_room_in_the_kernel(self) -> Any:
+        """For a long answer the kernel keeps more, the less the more connections there are."""
+
+        self.assertEqual([room_for_long(number) for number in (0, 32, 100_000)], [UNSENT_LONG, UNSENT_LONG, UNSENT])
+        others: Any = set(range(63))
+        self.server.site.connections |= others
+
+        def do(connection: Any) -> None:
+            room = connection.transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            self.assertEqual(room, UNSENT_ALL // len(self.server.site.connections))
 
         return self.check_all(do)
 

@@ -26,8 +26,11 @@ _log = Logger("channelserver.server.sending")
 #: A bound ``socket.send``: gives the kernel bytes, returns how many it has accepted.
 SocketSend = Callable[[bytes], int]
 
-#: Bytes of a long answer that the kernel keeps unsent for a client that reads slowly; by default it is some megabytes.
+#: Bytes that the kernel keeps unsent for a client that reads slowly; by default it is some megabytes.
 UNSENT = 128 * 1024
+#: For a long answer on a plain socket it may be more, as that takes fewer calls, and wakes the client less often: so
+#: many bytes, as long as the number of connections times that is no more than the second number.
+UNSENT_LONG, UNSENT_ALL = 1024 * 1024, 32 * 1024 * 1024
 
 #: Bytes that an object of bytes takes beside its data.
 OBJECT_BYTES = 48
@@ -118,12 +121,17 @@ def unsent(transport: Transport) -> int:
     return received + len(transport.dataBuffer) + transport._tempDataLen + pieces * OBJECT_BYTES
 
 
-def limit_unsent(transport: Transport) -> None:
-    """Have the kernel accept no more than :data:`UNSENT` bytes beyond what is on its way to the client."""
+def limit_unsent(transport: Transport, size: int = UNSENT) -> None:
+    """Have the kernel accept no more than `size` bytes beyond what is on its way to the client."""
     while hasattr(transport, "transport"):  # TLS
         transport = transport.transport
     with contextlib.suppress(AttributeError, OSError):  # Unix sockets have no such option
-        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+
+
+def room_for_long(connections: int) -> int:
+    """Return how many bytes of a long answer the kernel may keep unsent on each of so many connections."""
+    return max(UNSENT, min(UNSENT_LONG, UNSENT_ALL // (connections or 1)))
 
 
 def lose_transport(transport: Transport) -> None:

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from channelserver.layers.content import Content
 from channelserver.server.common.late_tls import tcp
-from channelserver.server.common.sending import send_file, send_now
+from channelserver.server.common.sending import UNSENT, limit_unsent, room_for_long, send_file, send_now
 from channelserver.server.http.http1 import RequestHead
 from channelserver.server.site import Site
 
@@ -81,10 +81,13 @@ class _Body:
 
     def begin(self, head: bytes) -> None:
         """Send the head of the answer, then the body."""
-        transport = self._exchange.wire.direct()
+        exchange = self._exchange
+        transport = exchange.wire.direct()
+        if transport is not None and (exchange.left or 0) > UNSENT:
+            limit_unsent(transport, room_for_long(len(exchange.site.connections)))
         taken = 0 if transport is None or not head else self._give_head(transport, head)
         if taken < len(head):
-            self._exchange.wire.write(head[taken:])
+            exchange.wire.write(head[taken:])
         self.resume()
 
     def resume(self) -> None:

@@ -482,6 +482,12 @@ class FrameTests(SynchronousTestCase):
             frame(1, 0, b"x" * 16384) + frame(9, 0, b"x" * 16384) + frame(9, 0, b"x"), frames.ENHANCE_YOUR_CALM
         )
 
+    def test_blocks_are_not_interrupted(self) -> None:
+        """RFC 9113 section 4.3: between the frames of a block of header fields there are no others."""
+        for kind in (*range(9), 0x55):
+            self.cut_off(frame(1, 1, b"x") + frame(kind, 0, b"\0\0\0\1"), frames.PROTOCOL_ERROR)
+            list(self.reader().feed(frame(1, 1, b"x") + frame(9, 4, b"x") + frame(kind, 0, b"\0\0\0\1"), 0.0))
+
     def test_weights(self) -> None:
         """What is cheap to send is limited, what is paid for is not."""
         for cheap in (

@@ -121,8 +121,10 @@ class FrameReader:
                 kind, flags = buffer[position + 3], buffer[position + 4]
                 if length > MAX_FRAME_BYTES:
                     raise Violation(f"frame over {MAX_FRAME_BYTES} bytes", FRAME_SIZE_ERROR)
+                if self._block >= 0 and kind != CONTINUATION:  # RFC 9113 section 4.3
+                    raise Violation("a frame within a block of header fields")
                 if kind in (HEADERS, CONTINUATION):
-                    self._weigh_block(kind, flags, length)
+                    self._weigh_block(kind, length)
                 end = position + 9 + length
                 if end > len(buffer):
                     break
@@ -138,9 +140,7 @@ class FrameReader:
         """Take further bytes, to be split later."""
         self._buffer += data
 
-    def _weigh_block(self, kind: int, flags: int, length: int) -> None:
-        if kind == HEADERS and self._block >= 0:
-            raise Violation("a block of header fields within another one")
+    def _weigh_block(self, kind: int, length: int) -> None:
         if (length if kind == HEADERS else self._block + length) > self._max_block:
             raise Violation(f"header block over {self._max_block} bytes", ENHANCE_YOUR_CALM)
 

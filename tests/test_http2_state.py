@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpack import Decoder, Encoder
+from hpack.hpack import encode_integer
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -194,6 +195,14 @@ class PlainDecoder(Decoder):
         return super().decode(data, raw)
 
 
+class PlainEncoder(state._Encoder):
+    """It remembers no blocks."""
+
+    def encode(self, headers: Any, huffman: bool = True) -> bytes:
+        """See :class:`Encoder`."""
+        return Encoder.encode(self, headers, huffman)
+
+
 class Side:
     """One of the connections."""
 
@@ -208,7 +217,7 @@ class Side:
         self.connection = HTTP2Connection(self.server.site, "192.0.2.7", Dispatcher(self.server.site))
         if not known:
             most = self.connection._h2.decoder.max_header_list_size
-            self.connection._h2.encoder = Encoder()
+            self.connection._h2.encoder = PlainEncoder()
             self.connection._h2.decoder = PlainDecoder(most)
         self.transport.protocol = self.connection
         self.seen = 0
@@ -359,6 +368,38 @@ class OracleTests(StrictTestCase):
             self.assertLessEqual(kept, state.KNOWN_WEIGHT)
             self.assertGreaterEqual(side.connection.kept(), kept)
         self.assertGreater(kept, 0)
+
+    def test_sizes_of_the_table(self) -> None:
+        """However often a client changes the size of its table, the next answer tells the smallest and the last size,
+        no matter if one comes twice, and names nothing that the table has lost.
+        """
+        side, client = Pair().sides[0], Decoder()
+        side.receive(PREFACE + SettingsFrame(0, {}).serialize())
+        number = 1
+        for sizes, announced in (
+            ((), []), ((4096, 60_000), []), ((100, 100), [100]), ((), []), ((0, 4096, 4096), [0, 4096]), ((), []),
+            ((60, 0, 70, 0), [0]), ((5000, 200, 300) * 20, [200, 300]), ((300,), []),
+        ):  # fmt: skip
+            for size in sizes:
+                side.receive(SettingsFrame(0, {SettingsFrame.HEADER_TABLE_SIZE: size}).serialize())
+            if announced:
+                client.max_allowed_table_size = announced[-1]
+                client.header_table.maxsize = announced[0]  # what does not fit, the client has no more
+            frame = HeadersFrame(number, Encoder().encode(PSEUDO), flags=("END_STREAM", "END_HEADERS"))
+            side.receive(frame.serialize())
+            side.news()
+            side.answer(*ANSWERS[0])
+            received = side.news()[0]
+            block = received[9 : 9 + int.from_bytes(received[:3], "big")]
+            begin = b""
+            for size in announced:
+                encoded = encode_integer(size, 5)
+                encoded[0] |= 0x20
+                begin += bytes(encoded)
+            self.assertEqual(block[: len(begin)], begin)
+            self.assertTrue(block[len(begin)] & 0xC0, "another size is announced")
+            self.assertEqual(client.decode(block, raw=True)[1], (b"content-type", b"text/plain"), sizes)
+            number += 2
 
     def test_streams_end(self) -> None:
         """Of ended streams only a few are remembered."""

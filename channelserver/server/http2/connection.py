@@ -37,7 +37,7 @@ from channelserver.server.http2.frames import FrameReader, Violation, goaway
 from channelserver.server.http2.head import KnownFields, Malformed, check_trailers, read_head
 from channelserver.server.http2.kept import IDLE_BYTES, Kept
 from channelserver.server.http2.queue import HOLD, RequestQueue
-from channelserver.server.http2.state import MAX_TABLE, Block, max_header_list, new_state
+from channelserver.server.http2.state import Block, max_header_list, new_state
 from channelserver.server.http2.stream import Stream
 from channelserver.server.http2.uploads import LOOK_SECONDS, Uploads
 from channelserver.server.site import Site
@@ -342,9 +342,6 @@ class HTTP2Connection(Connection):
             self.has_work(stream)
 
     def _on_settings(self, event: events.RemoteSettingsChanged) -> None:
-        encoder = self._h2.encoder
-        if encoder.header_table_size > MAX_TABLE:
-            encoder.header_table_size = MAX_TABLE
         if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
             for stream in self._streams.values():
                 if stream.waiting:

@@ -91,6 +91,19 @@ class _Encoder(Encoder):
                 self._blocks[fields] = block
         return block
 
+    @property
+    def header_table_size(self) -> int:
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, size: int) -> None:
+        # ``hpack`` forgets to announce a change when the same size is set again, and else would announce all sizes; the
+        # smallest and the last one are enough (RFC 7541 section 4.2).
+        size = min(size, MAX_TABLE)
+        if size != self.header_table.maxsize:
+            self.header_table.maxsize = size
+            self.table_size_changes = sorted({min([*self.table_size_changes, size]), size})
+
 
 class _Table(HeaderTable):
     """A table of header fields that counts its changes."""

@@ -20,6 +20,7 @@ from channelserver.server.edge.files import OpenFile
 from channelserver.server.edge.static import LOOK_SECONDS, SETTLE_SECONDS, WAITS, StaticFiles
 from channelserver.server.http import source
 from channelserver.server.http.dispatch import Dispatcher
+from channelserver.server.http.reader import MAX_EMPTY_LINES
 from channelserver.server.http.source import BLOCK
 from channelserver.server.http2.connection import HTTP2Connection
 from channelserver.server.http2.state import State
@@ -453,6 +454,19 @@ class MemoryTests(StaticTestCase):
             client.news()
             client.send(line + get("/").partition(b" HTTP/1.1")[2])
             self.assertIn(parse_responses(client.news())[0].status, (400, 505), line)
+
+    def test_empty_lines_between(self) -> None:
+        """An empty line before a repeated request counts for that request alone, and so does the time for its head."""
+        client = self.server.connect()
+        for _ in range(3):
+            client.send(get("/static/chat.css"))
+        for _ in range(MAX_EMPTY_LINES + 1):
+            client.send(b"\r\n")
+            client.send(get("/static/chat.css"))
+        self.assertEqual([each.status for each in client.responses()], [200] * (MAX_EMPTY_LINES + 4))
+        client.send(b"GET")
+        self.server.pass_time(self.server.options.header_timeout + 1)
+        self.assertEqual(client.responses()[-1].status, 408)
 
     def test_client_that_does_not_read(self) -> None:
         """It gets no more than it has room for, and is cut off after the time for an answer."""

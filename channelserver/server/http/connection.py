@@ -78,7 +78,7 @@ class HTTPConnection(Connection):
         self._direct: Any = None  # the transport, if it can be written to without the reactor
         self._state = "head"
         self._reader = RequestReader(site.options)
-        self._begun = False  # something of the next request has come
+        self._begun = False  # something of the next request has come, if only an empty line
         self._continues = False  # _advance() goes on in the next turn
         self._chatter: Bucket | None = None
         self._head: RequestHead | None = None
@@ -290,7 +290,7 @@ class HTTPConnection(Connection):
 
     def _serve_again(self, line: bytes, encodings: bytes) -> bool:
         """Answer a request from memory if it can be done without reading its head; return whether it was."""
-        if self._state != "head" or self._paused or self._reader.buffer:
+        if self._state != "head" or self._paused or self._begun or self._reader.buffer:
             return False
         ready = self._dispatcher.ready_again(line, encodings)
         if ready is None:

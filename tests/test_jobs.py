@@ -1097,12 +1097,37 @@ class BackendTests(DatabaseTestCase):
             with self.assertRaisesRegex(ImproperlyConfigured, "keep_done_days"):
                 JobBackend("default", {"OPTIONS": {"keep_done_days": days}})
 
+    def test_wrong_backend(self) -> None:
+        """``manage.py`` shows a wrong TASKS as a sentence: the error is its own, or our command makes it so."""
+        for params, words in (
+            ({"OPTIONS": {"keep": 1}}, "has no 'keep'"),
+            ({"OPTIONS": {1: 1}}, "has no '1'"),
+            ({"OPTIONS": None}, "must be a dict, not None"),
+            ({"OPTIONS": {"database": ["x"]}}, "must be an alias in DATABASES"),
+            ({"QUEUES": "mail"}, "list of names"),
+            ({"QUEUES": 5}, "list of names"),
+            ({"QUEUES": [5]}, "list of names"),
+        ):
+            with self.assertRaisesRegex(CommandError, words) as caught:
+                JobBackend("default", params)
+            self.assertIsInstance(caught.exception, ImproperlyConfigured)
+        error = ImproperlyConfigured("no backend")
+        with (
+            mock.patch("django.core.management.base.BaseCommand.check", side_effect=error),
+            self.assertRaisesRegex(CommandError, "no backend"),
+        ):
+            call_command("jobs", "list", skip_checks=False)
+
     def test_wrong_settings(self) -> None:
         """Settings that are wrong from the root are a sentence when the project or the server starts."""
         config = apps.get_app_config("channelserver_jobs")
         for wrong in (["x"], {"default": "channelserver.jobs.JobBackend"}):
             with override_settings(TASKS=wrong), self.assertRaisesRegex(ImproperlyConfigured, "dict of dicts"):
                 config.ready()
+        for wrong_one in ({}, {"BACKEND": None}):
+            with override_settings(TASKS={"default": wrong_one}):
+                with self.assertRaisesRegex(ImproperlyConfigured, "TASKS.'default'. needs a 'BACKEND', such as"):
+                    config.ready()
         with mock.patch.object(apps, "is_installed", return_value=False):
             for name in ("once", "run_jobs"):
                 with self.assertRaisesRegex(ImproperlyConfigured, f'{name} needs .* add "channelserver.jobs" to'):

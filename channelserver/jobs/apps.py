@@ -32,6 +32,11 @@ class JobsConfig(AppConfig):
             raise ImproperlyConfigured(
                 f'TASKS must be a dict of dicts, such as {{"default": {{"BACKEND": "{_BACKENDS[0]}"}}}}, not {tasks!r}'
             )
+        for alias, values in tasks.items():
+            if not isinstance(values.get("BACKEND"), str):
+                raise ImproperlyConfigured(
+                    f"TASKS[{alias!r}] needs a 'BACKEND', such as {_BACKENDS[0]!r}, not {values.get('BACKEND')!r}"
+                )
         if any(values.get("BACKEND") in _BACKENDS for values in tasks.values()):
             from channelserver.delay import keeping
             from channelserver.jobs.delayed import Jobs

@@ -42,6 +42,13 @@ TRIES = 20
 DEFAULTS: dict[str, Any] = {"database": "default", "keep_done_days": 7, "keep_dead_days": 30}
 
 
+def wrong(text: str) -> ImproperlyConfigured:
+    """Return the error for a wrong setting; ``manage.py`` shows one of this class as a sentence."""
+    from django.core.management import CommandError
+
+    return type("WrongSettingError", (ImproperlyConfigured, CommandError), {})(text)
+
+
 def check_path(task: Any) -> None:
     """:raises InvalidTask: the server could not import the task."""
     function = task.func
@@ -58,7 +65,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
 
     ``OPTIONS``: ``database`` (alias, default ``"default"``), ``keep_done_days`` (7), ``keep_dead_days`` (30).
 
-    :raises ImproperlyConfigured: an option is unknown.
+    :raises ImproperlyConfigured: an option is unknown, or has a wrong value.
     """
 
     supports_defer = True
@@ -67,23 +74,23 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
     supports_priority = True
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
+        where = f"TASKS[{alias!r}]"
+        queues, options = params.get("QUEUES", []), params.get("OPTIONS", {})
+        if not isinstance(queues, (list, tuple, set, frozenset)) or not all(isinstance(name, str) for name in queues):
+            raise wrong(f"{where}['QUEUES'] must be a list of names, such as [\"default\"], not {queues!r}")
+        if not isinstance(options, dict):
+            raise wrong(f"{where}['OPTIONS'] must be a dict, not {options!r}")
         super().__init__(alias, params)
-        unknown = sorted(self.options.keys() - DEFAULTS)
+        unknown = sorted(map(str, options.keys() - DEFAULTS))
         if unknown:
-            raise ImproperlyConfigured(
-                f"TASKS[{alias!r}]['OPTIONS'] has no {unknown[0]!r}; it has {', '.join(sorted(DEFAULTS))}"
-            )
-        values = DEFAULTS | self.options
+            raise wrong(f"{where}['OPTIONS'] has no {unknown[0]!r}; it has {', '.join(sorted(DEFAULTS))}")
+        values = DEFAULTS | options
+        if not isinstance(values["database"], str):
+            raise wrong(f"{where}['OPTIONS']['database'] must be an alias in DATABASES, not {values['database']!r}")
         for name in ("keep_done_days", "keep_dead_days"):
             days = values[name]
             if isinstance(days, bool) or not isinstance(days, (int, float)) or not 0 <= days <= MOST_DAYS:
-                raise ImproperlyConfigured(
-                    f"TASKS[{alias!r}]['OPTIONS'][{name!r}] must be a number of days, 0 to {MOST_DAYS}, not {days!r}"
-                )
-        if isinstance(params.get("QUEUES"), str):
-            raise ImproperlyConfigured(
-                f"TASKS[{alias!r}]['QUEUES'] must be a list, such as [{params['QUEUES']!r}], not {params['QUEUES']!r}"
-            )
+                raise wrong(f"{where}['OPTIONS'][{name!r}] must be a number of days, 0 to {MOST_DAYS}, not {days!r}")
         self._valid: Any = None
         #: Alias of the database of the jobs.
         self.database: str = values["database"]

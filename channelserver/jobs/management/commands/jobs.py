@@ -9,6 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from datetime import timedelta
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseProblem
 from django.db.models import Count
@@ -62,6 +63,12 @@ class Command(BaseCommand):
         prune.add_argument("--dead-days", type=_days, help="keep dead ones for so long")
         for name, text in (("pause", "start no more jobs of a queue"), ("resume", "start jobs of a queue again")):
             commands.add_parser(name, help=text).add_argument("queue", help="the name of the queue")
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().check(*args, **kwargs)
+        except ImproperlyConfigured as error:  # such as a BACKEND that Django cannot find
+            raise CommandError(str(error)) from error
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

@@ -940,6 +940,32 @@ class BackendTests(DatabaseTestCase):
         expected = {known.id: ("running", "p1", 1), lost.id: ("ready", "", 0), other.id: ("running", "p2", 1)}
         self.assertEqual(rows, expected)
 
+    def test_stored_without_knowing_it(self) -> None:
+        """An end whose commit was not confirmed is stored once; nobody says that another process has the job."""
+        now = timezone.now()
+        kinds: list[dict[str, Any]] = [
+            {"state": State.DONE, "result": 3, "finished_at": now},
+            {"state": State.DEAD, "error": OSError("x"), "failed": True, "finished_at": now},
+            {"state": State.WAITING, "error": OSError("x"), "failed": True, "run_at": now + timedelta(seconds=15)},
+            {"state": State.WAITING, "refund": True, "run_at": now + timedelta(seconds=1)},
+        ]
+        for kind in kinds:
+            add.enqueue(1, 1)
+            (row,) = store.claim("default", "p", 1, None, now)
+            outcome = ends.Outcome(row, **kind)
+            self.assertEqual(ends.store_all("default", [outcome], list)[0], [True])
+            before = Job.objects.filter(pk=row.pk).values().get(), JobError.objects.count()
+            with self.assertLogs("channelserver.jobs", "WARNING") as logs:
+                self.assertEqual(ends.store_all("default", [outcome], list)[0], [True])
+            self.assertIn("was stored already", logs.output[0])
+            self.assertEqual((Job.objects.filter(pk=row.pk).values().get(), JobError.objects.count()), before)
+        for kind in kinds:  # what another process was given is not taken for an own end
+            add.enqueue(1, 1)
+            (row,) = store.claim("default", "p", 1, None, now)
+            ends.rescue("default", "p", None, timezone.now())
+            store.claim("default", "q", 1, None, now)
+            self.assertEqual(ends.store_all("default", [ends.Outcome(row, **kind)], list)[0], [False])
+
     def test_cancelled_late(self) -> None:
         """A job that somebody cancels between its failure and the store of it does not run again."""
         for state in (State.WAITING, State.READY):

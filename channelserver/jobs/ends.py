@@ -6,6 +6,7 @@ mine": what comes late from a process that was given up changes nothing.
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from django.db import DataError, IntegrityError, connections, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from channelserver.jobs.models import ENDED, Job, JobError, State
 from channelserver.jobs.store import writing
+
+logger = logging.getLogger("channelserver.jobs")
 
 #: Bytes of a traceback that are kept: its end, which names the error.
 TRACEBACK_BYTES = 16 * 1024
@@ -75,14 +78,18 @@ def store_all(using: str, outcomes: Sequence[Outcome | None], then: Callable[[],
             return _at_once(using, outcomes), then()
     except (_OneByOneError, *_UNSTORABLE):
         with writing(using):
-            return [outcome is None or _end_somehow(using, outcome) for outcome in outcomes], then()
+            return [
+                outcome is None or _end_somehow(using, outcome) or _is_stored(using, outcome) for outcome in outcomes
+            ], then()
 
 
 def _at_once(using: str, outcomes: Sequence[Outcome | None]) -> list[bool]:
     plain = [outcome for outcome in outcomes if outcome is not None and outcome.is_plain]
     if plain and not end_plain(using, plain):
         raise _OneByOneError
-    return [outcome is None or outcome.is_plain or end(using, outcome) for outcome in outcomes]
+    return [
+        outcome is None or outcome.is_plain or end(using, outcome) or _is_stored(using, outcome) for outcome in outcomes
+    ]
 
 
 def _end_somehow(using: str, outcome: Outcome) -> bool:
@@ -94,6 +101,24 @@ def _end_somehow(using: str, outcome: Outcome) -> bool:
         text = f"{text_of(error)}\nThe job has run, but its result is nothing that the database can keep as JSON.\n"
         failed = Outcome(outcome.job, State.DEAD, error=error, text=text, failed=True)
         return end(using, failed)
+
+
+def _is_stored(using: str, outcome: Outcome) -> bool:
+    """Whether this end was stored by an earlier try: the connection broke before the database had confirmed that.
+
+    Nobody but the attempt itself says that its job is done; the other ends are known by their time.
+    """
+    job = outcome.job
+    ours = Q(state=State.DONE)
+    if outcome.state in ENDED and outcome.finished_at is not None:
+        ours |= Q(state=outcome.state, finished_at=outcome.finished_at)
+    elif outcome.run_at is not None:
+        ours |= Q(state=outcome.state, run_at=outcome.run_at)
+    number = job.attempt - 1 if outcome.refund else job.attempt
+    if not Job.objects.using(using).filter(ours, pk=job.pk, attempt=number).exists():
+        return False
+    logger.warning("the end of job %s was stored already, before the connection to its database broke", job.pk)
+    return True
 
 
 def mine(using: str, job: Job) -> Any:

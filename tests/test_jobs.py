@@ -1144,6 +1144,27 @@ class BackendTests(DatabaseTestCase):
         ):
             call_command("jobs", "list", skip_checks=False)
 
+    def test_relative_file(self) -> None:
+        """A job that changes the folder of its process does not take the database away from the others."""
+        script = (
+            "import os, django\nfrom django.conf import settings\nname = 'a.sqlite3'\n"
+            "sqlite = {'ENGINE': 'django.db.backends.sqlite3'}\n"
+            "settings.configure(INSTALLED_APPS=['channelserver.jobs'], DATABASES={\n"
+            "    'default': {**sqlite, 'NAME': name}, 'b': {**sqlite, 'NAME': ':memory:'},\n"
+            "    'c': {**sqlite, 'NAME': 'file:c?mode=memory'}, 'd': {**sqlite},\n"
+            "    'e': {'ENGINE': 'django.db.backends.postgresql', 'NAME': 'name'},\n"
+            "})\ndjango.setup()\nos.chdir('/')\nfrom django.db import connections\n"
+            "print(*(connections[alias].settings_dict['NAME'] for alias in 'bcde'))\n"
+            "with connections['default'].cursor() as cursor:\n    cursor.execute('PRAGMA database_list')\n"
+            "    print(cursor.fetchone()[2])"
+        )
+        folder = os.path.realpath(self.enterContext(TemporaryDirectory()))
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=folder,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))},
+        )  # fmt: skip
+        self.assertEqual(done.stdout, f":memory: file:c?mode=memory  name\n{folder}/a.sqlite3\n")
+
     def test_wrong_settings(self) -> None:
         """Settings that are wrong from the root are a sentence when the project or the server starts."""
         config = apps.get_app_config("channelserver_jobs")

@@ -1,11 +1,13 @@
 """The Django application ``channelserver.jobs`` (``INSTALLED_APPS``); imported in the main thread."""
 
+import os
 from typing import Any
 
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from django.db.models.signals import post_delete, post_migrate, post_save
 
 #: The names of :class:`channelserver.jobs.JobBackend`.
@@ -43,9 +45,21 @@ class JobsConfig(AppConfig):
 
             keeping.keeper = Jobs()
             post_migrate.connect(_migrated, sender=self)
+        for settings_dict in connections.settings.values():
+            settings_dict["NAME"] = absolute(settings_dict)
         for model in (Schedule, JobQueue):
             post_save.connect(_changed, sender=model)
             post_delete.connect(_changed, sender=model)
+
+
+def absolute(database: dict[str, Any]) -> Any:
+    """Return the name of a database; the path of a SQLite file from the root, for a job may call ``os.chdir``.
+
+    :param database: one of ``DATABASES``.
+    """
+    name = database["NAME"]
+    is_sqlite = database["ENGINE"].endswith((".sqlite3", ".spatialite"))
+    return os.path.abspath(name) if is_sqlite and name and not str(name).startswith((":", "file:")) else name
 
 
 def _migrated(using: str, **_: Any) -> None:

@@ -341,17 +341,26 @@ class LargeAnswerTests(RealTestCase):
         return self.check_all(do)
 
     def test_room_in_the_kernel(self) -> Any:
-        """For a long answer the kernel keeps more, the less the more connections there are."""
-
+        """It is for a client that reads fast, and the less the more connections there are."""
         self.assertEqual([room_for_long(number) for number in (0, 32, 100_000)], [UNSENT_LONG, UNSENT_LONG, UNSENT])
         others: Any = set(range(63))
         self.server.site.connections |= others
 
-        def do(connection: Any) -> None:
-            room = connection.transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
-            self.assertEqual(room, UNSENT_ALL // len(self.server.site.connections))
+        def room(connection: Any) -> int:
+            option: int = connection.transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            return option
 
-        return self.check_all(do)
+        def slow(connection: Any) -> None:
+            self.assertEqual(room(connection), UNSENT)
+
+        def fast(connection: Any) -> None:
+            self.assertEqual(room(connection), UNSENT_ALL // len(self.server.site.connections))
+
+        def again(_: object) -> Any:
+            self.patch(source, "FAST", 10_000)
+            return self.check_all(fast)
+
+        return self.check_all(slow).addCallback(again)
 
     def test_fast_client(self) -> Any:
         """A client that reads as fast as the server sends leaves others their turns."""

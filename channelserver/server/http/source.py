@@ -23,6 +23,8 @@ PIECE = 128 * 1024
 BLOCK = 64 * 1024
 #: Bytes that the kernel gets of an answer in a turn of the reactor, if the client reads so fast.
 TURN = 2 * 1024 * 1024
+#: Who has so many bytes taken at once reads as fast as the server sends.
+FAST = 2 * UNSENT
 
 
 class Source(Protocol):
@@ -81,13 +83,12 @@ class _Body:
 
     def begin(self, head: bytes) -> None:
         """Send the head of the answer, then the body."""
-        exchange = self._exchange
-        transport = exchange.wire.direct()
-        if transport is not None and (exchange.left or 0) > UNSENT:
-            limit_unsent(transport, room_for_long(len(exchange.site.connections)))
+        transport = self._exchange.wire.direct()
         taken = 0 if transport is None or not head else self._give_head(transport, head)
         if taken < len(head):
-            exchange.wire.write(head[taken:])
+            self._exchange.wire.write(head[taken:])
+        elif transport is not None:
+            self._given(transport, taken)
         self.resume()
 
     def resume(self) -> None:
@@ -99,14 +100,21 @@ class _Body:
                 return
             transport = exchange.wire.direct()
             taken = 0 if transport is None or exchange.left is None else self._give(transport, min(exchange.left, TURN))
-            if taken:
+            if taken and transport is not None:
                 exchange.sent(taken)
+                self._given(transport, taken)
                 given += taken
                 if given >= TURN and exchange.left:  # the client is fast, and others wait
                     exchange.site.continuations.add(exchange.client and exchange.client[0], self.resume)
                     return
             elif not self._send_piece():
                 return
+
+    def _given(self, transport: tcp.Connection, size: int) -> None:
+        """The kernel has taken so many bytes at once: if the client reads so fast, it may take more."""
+        exchange = self._exchange
+        if size > FAST and (exchange.left or 0) > UNSENT:
+            limit_unsent(transport, room_for_long(len(exchange.site.connections)))
 
     def _give_head(self, transport: tcp.Connection, head: bytes) -> int:
         """Give the kernel the head, and of the body what goes with it; return how many bytes it has taken."""

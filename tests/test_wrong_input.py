@@ -13,6 +13,7 @@ import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
+from io import StringIO
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -20,6 +21,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from channelserver.channel import Channel, Group
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.server.common.options import OPTIONS
+from channelserver.start.foreign_flags import NOT_NEEDED
+from channelserver.start.parser import Options
+from tests.docs import ROOT
 from tests.process import ServerTestCase, wait_until
 
 
@@ -127,6 +131,9 @@ FLAGS = (
     flags("--access-log nosuch/site.log", "--access-log", "'nosuch/site.log'", "[Nn]o such file or directory"),
     flags("--access-log .", "--access-log", r"'\.'", "[Ii]s a directory"),
     flags("--pythonpath nosuch", "--pythonpath", "'nosuch'", "is not a folder"),
+    flags("--allowed-origin https://a.example/", "--allowed-origin", "without a path", "'https://a.example/'"),
+    flags("--ws-protocol graphql/ws", "--ws-protocol", "no spaces, commas or slashes", "'graphql/ws'"),
+    flags("--health-path up", "--health-path", "begins with a slash", "'up'"),
 )
 
 #: What only the command ``channelserver`` is told.
@@ -137,7 +144,9 @@ WORDS = (
     flags("-k gevent", "-k", "leave it out"),
     flags("-w 4", "-w", "--processes"),
     flags("--factory", "--factory", "--app"),
+    flags("--timeout 30", "--timeout", "--http-timeout"),
     flags("8000", "'8000'", "--port 8000"),
+    flags("0.0.0.0:8000", "'0.0.0.0:8000'", r"--bind 0\.0\.0\.0:8000"),
     flags("mysite.settings", "'mysite.settings'", "--settings mysite.settings"),
     flags("nosuch.wsgi:application", "'nosuch.wsgi:application'", r"for example mysite\.wsgi"),
     flags("--keep-alive 5x", "--keep-alive", "500ms, 5s, 2m", "'5x'"),
@@ -171,6 +180,26 @@ SERVES = re.compile("listening on http|server at http")
 
 #: What a sentence for users does not contain.
 INTERNALS = re.compile(r"__init__|_parse|\bself\b|positional argument|object has no attribute|\[Errno|b'")
+
+
+class ForeignFlagTests(SynchronousTestCase):
+    """Flags of other servers."""
+
+    def test_documented(self) -> None:
+        """Each one in the tables of the documentation is understood, or the error names the cure."""
+        page = (ROOT / "docs/gunicorn.rst").read_text()
+        found = {name for line in page.split("\n") for name in re.findall(r"``(--?\w[\w-]*)", line[:34])}
+        self.assertGreater(len(found), 50)
+        for name in sorted(found):
+            self.patch(sys, "__stderr__", output := StringIO())
+            try:
+                Options().parseOptions([name, "1"])
+            except SystemExit:
+                pass  # a switch takes no value
+            text = output.getvalue()
+            self.assertNotRegex(text, "not recognized|unique prefix", name)
+            if name in NOT_NEEDED:
+                self.assertIn(NOT_NEEDED[name], text)
 
 
 class WrongInputTestCase(ServerTestCase):

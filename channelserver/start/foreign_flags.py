@@ -23,6 +23,7 @@ SYNONYMS = {
     "--graceful-timeout": "drain_timeout",
     "--limit-concurrency": "max_connections",
     "--worker-connections": "max_connections",
+    "--limit-request-fields": "max_header_fields",
     "--ws-max-size": "max_message_bytes",
     "--ws-ping-interval": "ping_interval",
     "--ws-ping-timeout": "ping_timeout",
@@ -30,6 +31,13 @@ SYNONYMS = {
 
 _FOREGROUND = "channelserver serve stays in the foreground and writes no pid file; twistd channelserver makes a daemon"
 _OWN = "channelserver has one kind of worker and one event loop; leave it out"
+_PROXY = "name the proxies with --trust-proxy"
+_HEAD = "use --max-header-bytes"
+_TIMEOUT = "use --http-timeout"
+_USER = "name the user in the systemd unit, or use twistd --uid and --gid"
+_CONFIG = "use the setting CHANNELSERVER, or variables of the environment"
+_SERVER = "channelserver sends no field Server; leave it out"
+_LEVEL = "use --log-level"
 
 #: Refused, each with the cure.
 NOT_NEEDED = {
@@ -48,7 +56,30 @@ NOT_NEEDED = {
     "--http": "channelserver speaks HTTP/1.1, and HTTP/2 over TLS; leave it out",
     "--ws": "WebSockets are part of the server; leave it out",
     "--factory": "channelserver runs Django itself; use --app mysite.wsgi or --settings",
-    "--proxy-headers": "name the proxies with --trust-proxy",
-    "--timeout": "use --http-timeout",
+    "--proxy-headers": _PROXY,
+    "--proxy-headers-host": _PROXY,
+    "--proxy-headers-port": _PROXY,
+    "--timeout": _TIMEOUT,
+    "-t": _TIMEOUT,
+    "-c": _CONFIG,
+    "--config": _CONFIG,
+    "--preload": "the processes import the site in parallel; leave it out",
+    "--user": _USER,
+    "--group": _USER,
+    "--limit-request-line": _HEAD,
+    "--limit-request-field_size": _HEAD,
+    "--error-logfile": "errors go to the log and to the setting LOGGING; leave it out",
+    "--no-access-log": "use --access-log ''",
+    "--log-fmt": "use --log-format or --access-format",
+    "--statsd-host": "use the figures of the health check",
+    "--lifespan": "use the signals server_started and server_stopping; leave it out",
+    "--ws-per-message-deflate": "use --compression",
+    "--websocket_timeout": "a WebSocket lasts as long as its client answers pings; leave it out",
+    "--websocket_connect_timeout": "use --connect-timeout",
+    "--application-close-timeout": "use --drain-timeout",
+    "--server-name": _SERVER,
+    "--no-server-name": _SERVER,
+    "-v": _LEVEL,
+    "--verbosity": _LEVEL,
     "--daemonize": _FOREGROUND,
 }

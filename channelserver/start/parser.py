@@ -86,7 +86,11 @@ class Options(usage.Options):
             return
         word, *more = arguments
         if more or not re.fullmatch(r"[A-Za-z_][\w.]*[.:]\w+", word):
-            hint = f"did you mean --port {word}?" if word.isdigit() else "options start with --"
+            hint = "options start with --"
+            if word.isdigit():
+                hint = f"did you mean --port {word}?"
+            elif re.fullmatch(r"[^:]+:\d+", word):
+                hint = f"did you mean --bind {word}?"
             raise usage.UsageError(f"unexpected argument {(more or arguments)[-1]!r}; {hint}")
         if re.search(r"(^|\.)settings(\.|$)", word):
             raise usage.UsageError(f"unexpected argument {word!r}; did you mean --settings {word}?")
@@ -130,10 +134,11 @@ class Options(usage.Options):
     def with_hint(self, text: str) -> str:
         """Add the cure to an error about an unknown option."""
         word = next((word for word in text.split() if word.startswith("-")), "")
+        # "--timeout not a unique prefix": of --timeout-keep-alive and others.
+        if word in NOT_NEEDED and ("not recognized" in text or "not a unique prefix" in text):
+            return f"{word} is an option of another server; {NOT_NEEDED[word]}"
         if not word or "not recognized" not in text:
             return text
-        if word in NOT_NEEDED:
-            return f"{word} is an option of another server; {NOT_NEEDED[word]}"
         near = closest(word.removeprefix("--no-").removeprefix("--")) if word.startswith("--") else ""
         return f"{text}; did you mean {BY_NAME[near].flag}?" if near else text
 

@@ -66,6 +66,21 @@ def _check_directory(value: str) -> None:
         raise ValueError("letsencrypt, staging, or a URL with https://")
 
 
+def _check_origin(value: str) -> None:
+    if not re.fullmatch(r"([a-z][a-z0-9+.-]*://)?(\.?[\w.-]+|\[[a-f0-9:.]+\])(:\d*)?|\*", value, re.IGNORECASE):
+        raise ValueError("a host, or an origin such as https://app.example.org, without a path or a slash at its end")
+
+
+def _check_protocol(value: str) -> None:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~\w-]+", value, re.ASCII):
+        raise ValueError("a token (RFC 9110): letters, digits, and no spaces, commas or slashes")
+
+
+def _check_health_path(value: str) -> None:
+    if value and not value.startswith("/"):
+        raise ValueError("a path that begins with a slash, such as /-/health, or empty")
+
+
 def option(default: Any, help: str, **details: Any) -> Any:
     """Declare an option: a field of :class:`Settings`, whose type says of which kind the option is.
 
@@ -185,9 +200,11 @@ class Settings:
         False, "answer 404 to a WebSocket whose path no route matches, instead of accepting it"
     )
     allowed_origin: tuple[str, ...] = option(
-        (), "origin of WebSockets to allow, beside the site itself and ALLOWED_HOSTS; * for any"
+        (),
+        "origin of WebSockets to allow, beside the site itself and ALLOWED_HOSTS; * for any",
+        check=_check_origin,
     )
-    ws_protocol: tuple[str, ...] = option((), "WebSocket subprotocol the server may choose")
+    ws_protocol: tuple[str, ...] = option((), "WebSocket subprotocol the server may choose", check=_check_protocol)
     ping_interval: float = option(20.0, "silence after which a WebSocket is pinged; 0 = off", unit="seconds", low=0)
     ping_timeout: float = option(
         30.0, "silence after a ping until the WebSocket is closed; 0 = off", unit="seconds", low=0
@@ -298,7 +315,9 @@ class Settings:
         "unix: all peers of Unix sockets",
         check=_check_network,
     )
-    health_path: str = option("/-/health", "path of the health check; empty: none", may_be_empty=True)
+    health_path: str = option(
+        "/-/health", "path of the health check; empty: none", may_be_empty=True, check=_check_health_path
+    )
     health_figures: tuple[str, ...] = option(
         (),
         "network (CIDR) or address whose clients get the figures of the health check, not only the status; unix: all "

@@ -71,7 +71,7 @@ from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOpti
 from channelserver.jobs.models import Job, JobError, JobOnce, JobQueue, JobServer, RunsOn, Schedule, State
 from channelserver.jobs.owners import Owners
 from channelserver.jobs.presence import Presence
-from channelserver.jobs.runner import Running, current, run
+from channelserver.jobs.runner import Running, current, failed, run
 from channelserver.jobs.threads import JobThreads
 from channelserver.layers import InMemoryChannelLayer
 from channelserver.start.jobs import make_claimers
@@ -489,6 +489,26 @@ class MarkTests(SynchronousTestCase):
         self.assertEqual(JobOptions(backoff=lambda failures: failures * 2).pause(3, error), 6.0)
         self.assertEqual(JobOptions().pause(1, Retry(in_=timedelta(minutes=1))), 60.0)
 
+    def test_wrong_pauses(self) -> None:
+        """A pause that cannot be told, or is too long for a date, neither hides the error nor adds tries."""
+        far = timezone.now() + timedelta(days=365)
+        for backoff in (lambda failures: 1 / 0, lambda failures: None):
+            with self.assertLogs("channelserver.jobs", "ERROR"):
+                self.assertEqual(JobOptions(backoff=backoff).pause(2, ValueError(), lambda: 0.0), 2 * FIRST_RETRY)
+        row = Job(task="x", args={"args": [], "kwargs": {}})
+        for options, error in (
+            (JobOptions(retries=1, backoff=lambda failures: 1e30), ValueError("x")),
+            (JobOptions(retries=1, backoff=(float("1e300"),)), ValueError("x")),
+            (JobOptions(retries=1), Retry(in_=1e30)),
+        ):
+            outcome = failed(row, options, error)
+            self.assertIs(outcome.error, error)
+            assert outcome.run_at is not None
+            self.assertGreater(outcome.run_at, far)
+        with self.assertLogs("channelserver.jobs", "ERROR"):
+            outcome = failed(row, JobOptions(retries=1), Retry(in_="soon"))  # type: ignore[arg-type]
+        self.assertEqual(outcome.state, State.WAITING)
+
     def test_long_keys(self) -> None:
         """A key of any length fits the column, and stays a key."""
         options = JobOptions(unique=True)
@@ -862,7 +882,8 @@ class BackendTests(DatabaseTestCase):
         self.assertFalse(Job.objects.exists())
 
     def test_errors_without_text(self) -> None:
-        """An exception whose ``__str__`` raises is an error as others are, and readable in the log."""
+        """An exception whose ``__str__`` raises is an error as others are, and readable in the log: in one line."""
+        self.assertEqual(ends.words_of(DatabaseError("gone\n\tit has\n")), "gone it has")
         speechless.enqueue()
         with self.assertLogs("channelserver.jobs", "WARNING") as logs:
             run_jobs()
@@ -1104,6 +1125,7 @@ class BackendTests(DatabaseTestCase):
         self.assertEqual(manage("cancel", "--state", "ready"), "1 cancelled\n")
         self.assertIn("paused", manage("pause", "default"))
         self.assertEqual(manage("resume", "default"), "queue default runs\n")
+        self.assertEqual(manage("resume", "defualt"), "queue defualt was not paused\n")
         self.assertEqual(manage("prune", "--done-days", "0"), "1 deleted\n")
         for wrong in (
             ["retry"], ["cancel", "nothing"], ["--backend", "other", "list"], ["list", "--limit", "-1"],

@@ -236,9 +236,9 @@ def path_of(value: Any) -> str:
 
 
 def words_of(error: BaseException) -> str:
-    """Return the text of an error, also of one that cannot tell it."""
+    """Return the text of an error in one line, also of one that cannot tell it."""
     try:
-        return str(error)
+        return " ".join(str(error).split())
     except Exception as second:
         return f"its text cannot be made: {type(second).__name__}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,12 @@ from django.utils.module_loading import import_string
 
 #: Seconds before the first retry, doubled for each further one; and the most.
 FIRST_RETRY, LONGEST_RETRY = 15.0, 3600.0
+#: The longest pause that a task may ask for: ten years. A date has an end.
+MOST_SECONDS = 10 * 365 * 86400.0
 #: By how much a pause may be longer, so that jobs which failed together do not come back together.
 JITTER = 0.25
+
+logger = logging.getLogger("channelserver.jobs")
 
 _MARK = "channelserver_job"
 
@@ -73,20 +78,25 @@ class JobOptions:
         :param failures: how often it has failed, 1 or more.
         :param chance: returns a number from 0 to 1.
         """
-        if isinstance(error, Retry) and error.seconds is not None:
-            return max(0.0, float(error.seconds))
-        backoff = self.backoff
-        if backoff == "exponential":
-            seconds = FIRST_RETRY * 2.0 ** min(failures - 1, 30)
-        elif backoff == "linear":
-            seconds = FIRST_RETRY * failures
-        elif callable(backoff):
-            return max(0.0, float(backoff(failures)))
-        elif isinstance(backoff, tuple):
-            return float(backoff[min(failures, len(backoff)) - 1])
-        else:
-            return float(backoff)
+        try:
+            seconds = self._pause_as_given(failures, error)
+        except Exception:  # of the project's function: the job has failed, whatever that does
+            logger.exception("a task cannot tell after what pause it is to run again; it waits as by default")
+            seconds = None
+        if seconds is not None:
+            return min(MOST_SECONDS, max(0.0, seconds))
+        seconds = FIRST_RETRY * (failures if self.backoff == "linear" else 2.0 ** min(failures - 1, 30))
         return min(LONGEST_RETRY, min(seconds, LONGEST_RETRY) * (1 + JITTER * chance()))
+
+    def _pause_as_given(self, failures: int, error: BaseException) -> float | None:
+        """Return the seconds that the task says itself; None: it names a rule."""
+        if isinstance(error, Retry) and error.seconds is not None:
+            return float(error.seconds)
+        if callable(self.backoff):
+            return float(self.backoff(failures))
+        if isinstance(self.backoff, tuple):
+            return float(self.backoff[min(failures, len(self.backoff)) - 1])
+        return None if isinstance(self.backoff, str) else float(self.backoff)
 
     def unique_key(self, path: str, args: Sequence[Any], kwargs: dict[str, Any]) -> str | None:
         """Return what no other waiting or running job may have, None if the job is not unique."""

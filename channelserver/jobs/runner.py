@@ -278,7 +278,7 @@ def _run_atomic(running: Running, attempt: _Attempt, args: list[Any], kwargs: di
     except DatabaseProblem as problem:
         if begun:
             raise
-        logger.info("job %s is put off: its transaction cannot begin: %s", running.job.pk, problem)
+        logger.info("job %s is put off: its transaction cannot begin: %s", running.job.pk, words_of(problem))
         return Outcome(running.job, State.WAITING, refund=True, run_at=timezone.now() + PAUSE)
     outbox.flush()
     attempt.announced(outcome)

@@ -149,5 +149,5 @@ class Command(BaseCommand):
         self.stdout.write(f"queue {options['queue']} is paused; manage.py jobs resume {options['queue']} ends that")
 
     def _resume(self, options: dict[str, Any]) -> None:
-        JobQueue.objects.using(self.using).filter(name=options["queue"]).delete()
-        self.stdout.write(f"queue {options['queue']} runs")
+        count, _ = JobQueue.objects.using(self.using).filter(name=options["queue"]).delete()
+        self.stdout.write(f"queue {options['queue']} " + ("runs" if count else "was not paused"))

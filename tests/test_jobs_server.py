@@ -101,9 +101,9 @@ LISTS = """
         shown = answer.content.count(b'class="action-select"')
         print("page", query or "?", answer.status_code, len(queries), shown, round(work))
 
-    pages = ["", "?all=", "?p=5", "?o=2", "?o=2&p=5", "?_facets=", "?q=no", "?q=00000000000000000000000000100001"]
+    pages = ["", "?all=", "?p=5", "?o=8", "?o=8&p=5", "?_facets=", "?q=no", "?q=00000000000000000000000000100001"]
     for state in ("running", "done", "dead", "waiting", "ready", "cancelled"):
-        pages += [f"?state__exact={state}{more}" for more in ("", "&p=5", "&o=2", "&o=-3", "&q=no", "&_facets=")]
+        pages += [f"?state__exact={state}{more}" for more in ("", "&p=5", "&o=8", "&o=-3", "&q=no", "&_facets=")]
     for page in pages:
         open_page(page)
 """
@@ -462,7 +462,7 @@ class AdminTests(JobsTestCase):
         "acts.py": """
         from django.contrib.auth.models import Permission, User
         from django.test import Client
-        from channelserver.jobs.models import Job, Schedule
+        from channelserver.jobs.models import Job, JobError, Schedule
         from work.tasks import effect
 
         pages = "/admin/channelserver_jobs/"
@@ -484,6 +484,9 @@ class AdminTests(JobsTestCase):
         print([client().get(pages + "job/").status_code, viewer.get(pages + "job/?state__exact=dead").status_code])
         print([b"Run again" in user.get(pages + "job/").content for user in (viewer, manager)])
         print([viewer.get(f"{pages}job/{dead}/change/").status_code, viewer.get(pages + "job/add/").status_code])
+        JobError.objects.create(job_id=dead, attempt=1, exception_class="a.B", traceback="File <x>\\n    raise B")
+        page = viewer.get(f"{pages}job/{dead}/change/").content.decode()
+        print(["File &lt;x&gt;\\n    raise B</pre>" in page, "a.B at attempt 1" in page])
         print([act(viewer, "run_again"), act(manager, "run_again"), act(manager, "cancel"), act(manager, "run_again")])
         for name in ("schedule", "jobqueue", "jobserver", "job"):
             print([root.get(f"{pages}{name}/").status_code, root.get(f"{pages}{name}/add/").status_code])
@@ -503,8 +506,8 @@ class AdminTests(JobsTestCase):
 
     def test_permissions(self) -> None:
         """Who may look at jobs may not yet run them again; a schedule that cannot be is an error of the form."""
-        self.assertEqual(self.manage("shell", "-c", "import acts").splitlines()[-13:], [
-            "[403, 200]", "[False, True]", "[200, 403]", "['dead', 'ready', 'cancelled', 'ready']",
+        self.assertEqual(self.manage("shell", "-c", "import acts").splitlines()[-14:], [
+            "[403, 200]", "[False, True]", "[200, 403]", "[True, True]", "['dead', 'ready', 'cancelled', 'ready']",
             "[200, 200]", "[200, 200]", "[200, 403]", "[200, 403]",
             "[403, 200]", "[200, 0]", "[200, 0]", "[200, 0]", "[302, 1]",
         ])  # fmt: skip

@@ -6,7 +6,7 @@ Runs in worker threads; owns nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ORDER_VAR, ChangeList
@@ -17,6 +17,7 @@ from django.forms import ModelForm
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.html import format_html
 
 from channelserver.jobs import store
 from channelserver.jobs.marks import check_cron, check_tz
@@ -41,10 +42,22 @@ class _Errors(admin.TabularInline):  # type: ignore[type-arg]
     model = JobError
     extra = 0
     can_delete = False
-    fields = readonly_fields = ("attempt", "at", "exception_class", "traceback")
+    fields = readonly_fields = ("at", "lines")  # the title of a row names the error and the attempt
+
+    @admin.display(description="Traceback")
+    def lines(self, error: JobError) -> str:
+        """The traceback as it is: its indentation tells the code from its places."""
+        return format_html('<pre style="margin: 0; white-space: pre-wrap">{}</pre>', error.traceback)
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Who may look at a job sees what went wrong with it."""
+        return request.user.has_perm("channelserver_jobs.view_job")  # type: ignore[union-attr]
 
 
 class _ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -82,17 +95,30 @@ class _JobList(ChangeList):
         return super().get_ordering(request, queryset)
 
 
+#: What few people want to know of a job.
+_MORE = (
+    "backend", "queue", "priority", "runs_on", "started_at", "owner", "worker_ids", "unique_key", "unique_until",
+    "concurrency_key", "concurrency", "cancel_requested", "overdue",
+)  # fmt: skip
+
+
 @admin.register(Job)
 class JobAdmin(_ReadOnly):
     """Jobs. The dead ones are a click on "Dead" away."""
 
-    list_display = ("task", "id", "queue", "state", "attempt", "priority", "run_at", "finished_at")
+    # What matters first: a phone shows little more than two columns, and an identifier is as wide as three.
+    list_display = ("task", "state", "attempt", "run_at", "finished_at", "queue", "priority", "id")
     list_filter = (("state", _StateFilter),)  # with indexes; a filter by queue or task would read the whole table
     show_facets = admin.ShowFacets.NEVER  # so would counts beside the states
     search_fields = ("id__exact",)
     search_help_text = "the identifier of a job"
     show_full_result_count = False
     paginator = CappedPaginator
+    fieldsets = (
+        (None, {"fields": (("task", "state"), "args", "result", ("attempt", "failures", "deaths"))}),
+        (None, {"fields": (("created_at", "run_at"), ("last_attempted_at", "finished_at"))}),
+        ("More", {"classes": ("collapse",), "fields": _MORE}),
+    )
     inlines = (_Errors,)
     actions = ("run_again", "run_now", "cancel")
 
@@ -136,6 +162,16 @@ class JobAdmin(_ReadOnly):
 
 
 class _ScheduleForm(ModelForm):  # type: ignore[type-arg]
+    class Meta:
+        labels: ClassVar = {"tz": "Time zone"}
+        help_texts: ClassVar = {
+            "name": "any, but no other schedule has it",
+            "task": "a task without arguments, such as shop.tasks.morning_report",
+            "cron": "minute, hour, day of the month, month, day of the week, as in a crontab: 0 6 * * mon-fri",
+            "tz": "such as Europe/Vienna; empty: the setting TIME_ZONE",
+            "catch_up": "of the times at which no server ran: run it once for the last, once for each of all, or none",
+        }
+
     def clean_cron(self) -> str:
         return self._checked("cron", check_cron)
 

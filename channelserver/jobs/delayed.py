@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from channelserver.delay.keeping import send_once
 from channelserver.jobs.durable import backend_of_project, storing
-from channelserver.jobs.ends import LostLeaseError, Outcome, mine, text_of
+from channelserver.jobs.ends import LostLeaseError, Outcome, mine, text_of, words_of
 from channelserver.jobs.models import DELAYED, DELAYED_GROUP, Job, State
 from channelserver.jobs.store import writing
 from channelserver.layers.base import ChannelFull
@@ -68,7 +68,7 @@ def send(using: str, job: Job) -> Outcome | None:
         if not _deliver(using, job, mine(using, job), channel_layers[job.args["args"][0]]):
             raise LostLeaseError(job.pk)
     except (ChannelFull, OSError, DatabaseProblem) as problem:
-        logger.info("delayed message %s put off: %s", job.pk, problem)
+        logger.info("delayed message %s put off: %s", job.pk, words_of(problem))
         return Outcome(job, State.WAITING, refund=True, run_at=timezone.now() + PAUSE)
     except LostLeaseError:
         raise

@@ -158,6 +158,12 @@ async def slowly(value: int) -> int:
 
 
 @task
+async def slowly_nothing() -> None:
+    """A coroutine without arguments."""
+    await asyncio.sleep(0)
+
+
+@task
 @job(unique=True)
 def one(value: int) -> None:
     """One for each argument."""
@@ -1338,6 +1344,14 @@ class ScheduleTests(DatabaseTestCase):
         planned.clear()
         schedules.store_planned("default", now=now)
         self.assertFalse(Schedule.objects.exists())
+
+    def test_in_tests(self) -> None:
+        """``run_jobs(until=…)`` knows the schedules of the code, though no server has stored them."""
+        schedule("0 * * * *", catch_up="all")(slowly_nothing)
+        self.assertEqual(run_jobs(), [])
+        ran = run_jobs(until=timezone.now() + timedelta(hours=3))
+        self.assertEqual([result.task.func for result in ran], [slowly_nothing.func] * 3)
+        self.assertEqual(run_jobs(until=timezone.now() + timedelta(hours=3)), [])
 
     def test_every_time_once(self) -> None:
         """Over 200 days with both changes of the clock, each planned time fires once."""

@@ -16,7 +16,7 @@ from django.utils import timezone
 from channelserver.jobs import schedules, store
 from channelserver.jobs.compat import task_backends, task_enqueued
 from channelserver.jobs.ends import Outcome, store_all
-from channelserver.jobs.models import Job
+from channelserver.jobs.models import Job, Schedule
 from channelserver.jobs.runner import Running, arun, run
 
 #: The owner of jobs that a test runs.
@@ -55,6 +55,8 @@ def run_jobs(backend: str = "default", until: datetime | None = None) -> list[An
 
     using = task_backends[backend].database
     ran: list[Any] = []
+    if until is not None and not Schedule.objects.using(using).filter(in_code=True).exists():
+        schedules.store_planned(using, schedules.discover())  # no server has done it in this database
     while len(ran) < MOST:
         now = timezone.now() if until is None else until
         store.promote(using, now)

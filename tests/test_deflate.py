@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.exceptions import ConnectionClosedError
 
+from channelserver.server.common import continuations
 from channelserver.server.websocket import deflate, frames
 from channelserver.server.websocket.deflate import Deflated, DeflateReader, negotiate, parse_extensions
 from channelserver.server.websocket.frames import (
@@ -339,12 +340,28 @@ class WriterTests(SynchronousTestCase):
             payload = (b"%d," * 200_000 % tuple(range(200_000)))[:size]
             for window in (9, 11, 12):
                 for opcode in (TEXT, BINARY):
-                    form = Deflated(encode_frame(opcode, payload)).form(window)
+                    form = deflate.deflate(encode_frame(opcode, payload), window)
                     self.assertEqual(form[0], FIN | RSV1 | opcode)
                     data = form[2 if form[1] < 126 else 4 if form[1] == 126 else 10 :]
                     inflater = zlib.decompressobj(-window)
                     self.assertEqual(inflater.decompress(data + b"\x00\x00\xff\xff"), payload)
                     self.assertLess(len(form), size)
+
+    def test_a_long_one_in_pieces(self) -> None:
+        """It is there when all its pieces are, and what one compressor makes of it; for each window by itself."""
+        payload = b"%d," * 60_000 % tuple(range(60_000))
+        frame = encode_frame(TEXT, payload)
+        deflated = Deflated(frame)
+        for window in (12, 9):
+            pieces = 0
+            while (form := deflated.form(window)) is None:
+                deflated.go_on(window)
+                pieces += 1
+            self.assertEqual(pieces, -(-len(payload) // deflate.PIECE))
+            with patch("channelserver.server.websocket.deflate.PIECE", len(frame)):
+                self.assertEqual(form, Deflated(frame).form(window))
+            deflated.go_on(window)
+            self.assertIs(deflated.form(window), form)
 
     def test_each_form_is_made_once(self) -> None:
         """The same window gets the same bytes."""
@@ -423,6 +440,115 @@ class SocketTests(StrictTestCase):
         self.server.reply(channel, bytes=b"y" * 3000)
         self.assertEqual(client.news(), deflate.deflate(encode_frame(BINARY, b"y" * 3000), 12))
 
+    def test_a_long_message_takes_turns(self) -> None:
+        """It is compressed piece by piece. Others are served in between; on its own socket only a pong overtakes it."""
+        self.patch(continuations, "SLICE", -1.0)  # one piece in each turn
+        client, channel, _ = self.open(self.OFFER)
+        other, its, _ = self.open(self.OFFER)
+        order: list[Client] = []
+        for each in (client, other):
+            write = each.transport.write
+            self.patch(each.transport, "write", lambda data, e=each, w=write: (order.append(e), w(data)))
+        text = "large " * 35_000
+        self.server.layer.group_add("all", channel)
+        self.server.layer.send(channel, {"text": text})
+        self.server.layer.send(channel, {"text": "next"})
+        self.server.layer.send_group("all", {"text": text})
+        self.server.layer.send_group("all", {"text": "last"})
+        self.server.layer.send(its, {"text": "other"})
+        self.server.reactor.callFromThread(client.transport.deliver, client_frame(FIN | PING, b"?"))
+        self.server.turn()
+        self.assertIs(order[0], other)
+        long = deflate.deflate(encode_frame(TEXT, text.encode()), 12)
+        wanted = encode_frame(PONG, b"?"), long, encode_frame(TEXT, b"next"), long, encode_frame(TEXT, b"last")
+        self.assertEqual(client.news(), b"".join(wanted))
+        self.assertEqual(client.protocol.account.shared, 0)
+
+    def test_the_pieces_of_a_group_message_are_compressed_once(self) -> None:
+        """However many members wait for it; one leaves meanwhile, one does not compress."""
+        members = [self.open(*lines) for lines in ((self.OFFER,), (self.OFFER,), (), (self.OFFER,))]
+        for _, channel, _ in members:
+            self.server.layer.group_add("all", channel)
+        frame = encode_frame(TEXT, b"large " * 50_000)
+        long = deflate.deflate(frame, 12)
+        with patch("channelserver.server.websocket.deflate.zlib.compressobj", wraps=zlib.compressobj) as made:
+            self.server.layer.send_group("all", {"text": "large " * 50_000})
+            self.server.reactor.callFromThread(members[0][0].transport.client_leaves)
+            self.server.turn()
+        made.assert_called_once()
+        self.assertEqual([client.news() for client, _, _ in members[1:]], [long, frame, long])
+        self.assertEqual(self.server.site.memory._frames, {})
+
+    def test_a_close_frame_comes_behind_a_long_message(self) -> None:
+        """But if the client closes, nothing comes behind the answer to its close frame."""
+        long = deflate.deflate(encode_frame(TEXT, b"large " * 50_000), 12)
+        client, channel, _ = self.open(self.OFFER)
+        self.server.reply(channel, text="large " * 50_000, close=True)
+        self.assertEqual(client.news(), long + encode_frame(CLOSE, (1000).to_bytes(2, "big")))
+        client, channel, _ = self.open(self.OFFER)
+        self.server.layer.send(channel, {"text": "large " * 50_000})
+        self.server.reactor.callFromThread(client.transport.deliver, client_frame(FIN | CLOSE, b""))
+        self.server.turn()
+        self.assertEqual(client.news(), encode_frame(CLOSE, b""))
+        client.leave()
+        self.assertEqual(self.server.message("websocket.disconnect")["code"], 1005)
+
+    def test_what_has_still_to_be_compressed_does_not_make_a_client_slow(self) -> None:
+        """Many long messages at once are no reason to close with 1013, nor is their size before compression."""
+        self.server = self.make_server(compression=True, send_buffer_bytes=100_000)
+        for slow in (False, True):
+            client, channel, _ = self.open(self.OFFER)
+            client.transport.slow = slow
+            wanted = b""
+            for number in range(20):
+                text = f"{number}" + "large " * 50_000
+                wanted += deflate.deflate(encode_frame(TEXT, text.encode()), 12)
+                self.server.layer.send(channel, {"text": text})
+            self.server.turn()
+            self.assertLess(len(wanted), 100_000)
+            client.transport.client_reads()
+            self.server.turn()
+            self.assertEqual(client.news(), wanted)
+            self.assertEqual(client.protocol.account.shared, 0)
+
+    def test_a_slow_client_of_long_messages(self) -> None:
+        """One that reads nothing is closed with 1013; what has begun reaches it whole."""
+        self.server = self.make_server(compression=True, send_buffer_bytes=500_000)
+        client, channel, _ = self.open(self.OFFER)
+        client.transport.slow = True
+        texts = [os.urandom(50_000).hex() for _ in range(12)]
+        for text in texts:
+            self.server.reply(channel, text=text)
+        self.expect_logged("slow reader")
+        self.assertEqual(client.news(), b"")
+        for _ in range(20):
+            client.transport.client_reads()
+            self.server.turn()
+        begun = b"".join(deflate.deflate(encode_frame(TEXT, text.encode()), 12) for text in texts[:2])
+        rest = client.news().removeprefix(begun)
+        self.assertEqual(rest[:1] + rest[2:4], b"\x88" + (1013).to_bytes(2, "big"))
+
+    def test_what_expands_takes_turns(self) -> None:
+        """Of bombs that come together only some are inflated in a turn; in a long turn, none."""
+        self.server = self.make_server(compression=True, max_message_bytes=1 << 20)
+        client, _, _ = self.open(self.OFFER)
+        for first, payload in ((0xC1, b"x" * 60_000), (0xC2, bytes(60_000))):
+            bomb = client_frame(first, compress(payload))
+            number = 64 * 1024 // len(bomb)
+            client.transport.deliver(bomb * number)
+            found = len(self.server.messages("websocket.receive"))
+            self.assertLess(found, 20)
+            while more := (self.server.turn(), len(self.server.messages("websocket.receive")))[1]:
+                found += more
+            self.assertEqual(found, number)
+        self.patch(continuations, "SLICE", -1.0)
+        client.transport.deliver(client_frame(0xC1, compress(b"x" * 300_000)))
+        self.assertFalse(self.server.messages("websocket.receive"))
+        self.server.turn()
+        self.assertEqual(len(self.server.message("websocket.receive")["text"]), 300_000)
+        client.transport.deliver(client_frame(0x81, b"hello"))
+        self.assertEqual(self.server.message("websocket.receive")["text"], "hello")
+
     def test_bombs_wait_unread_while_there_is_no_room(self) -> None:
         """What a client has sent is inflated a little at a time, and not at all while its messages find no room."""
         self.server = self.make_server(capacity=2, compression=True, max_message_bytes=1 << 20)
@@ -478,7 +604,8 @@ class ServerTests(ServerTestCase):
         """Both get the same messages, small and large, text and bytes."""
         server = self.start("--compression")
         messages: list[str | bytes] = [
-            "small", "grüße " * 5000, b"\x00\xff" * 40_000, os.urandom(70_000), "", "x" * 1024, "x" * 1025
+            "small", "grüße " * 5000, b"\x00\xff" * 40_000, os.urandom(70_000), "", "x" * 1024, "x" * 1025,
+            os.urandom(200_000).hex(), "after a long one",
         ]  # fmt: skip
         with server.connect("/", compression="deflate") as one, server.connect("/") as other:
             self.assertEqual([extension.name for extension in one.protocol.extensions], ["permessage-deflate"])

@@ -6,6 +6,7 @@ Runs in the event loop of a crowd's process.
 from __future__ import annotations
 
 import asyncio
+import os
 import struct
 import zlib
 from functools import cache
@@ -67,6 +68,24 @@ async def queue_emoji(visitor: Visitor) -> None:
 @attack("ws-queue-deflate", "WebSocket: the same, compressed to 1 KB each", clients=4, options=("--compression",))
 async def queue_deflate(visitor: Visitor) -> None:
     await queue(visitor, "compressed", DEFLATE)
+
+
+@attack(
+    "ws-echo-deflate",
+    "WebSocket: compressed messages of 1 MiB without pause, answers read",
+    clients=50,
+    options=("--compression",),
+)
+async def echo_deflate(visitor: Visitor) -> None:
+    connection = await visitor.websocket("/echo/", DEFLATE)
+    connection.discard()
+    while True:
+        await connection.send(_digits())
+
+
+@cache
+def _digits() -> bytes:
+    return frame(FINAL | COMPRESSED | TEXT, deflate(os.urandom(MESSAGE // 2).hex().encode()))
 
 
 @attack("ws-queue-small", "WebSocket: messages of a byte to a busy consumer without end", clients=10)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any, NamedTuple
 
 from channelserver.server.websocket.frames import (
@@ -36,6 +36,9 @@ THRESHOLD = 1024
 WINDOW, CLIENT_WINDOW = 12, 12
 #: zlib's: memory for its hash table; effort. The effort is the reactor's time.
 _MEMORY, _EFFORT = 5, 3
+
+#: Bytes that are compressed at a time: a millisecond of the reactor's.
+PIECE = 64 * 1024
 
 #: Bytes of memory that zlib takes to decompress, beside the window.
 INFLATER_BYTES = 8 * 1024
@@ -157,30 +160,59 @@ class Deflated:
     :param frame: an encoded data frame, the whole message.
     """
 
-    __slots__ = ("_forms", "_frame")
+    __slots__ = ("_forms", "frame")
 
     def __init__(self, frame: bytes) -> None:
-        self._frame = frame
-        self._forms: dict[int, bytes] = {}
+        self.frame = frame
+        self._forms: dict[int, bytes | Generator[None, None, bytes]] = {}  # by window; or the work on it
 
     @staticmethod
     def of(frame: bytes | None) -> Deflated | None:
         """Return the object for a frame that is large enough to compress."""
         return Deflated(frame) if frame is not None and len(frame) > THRESHOLD + _HEADER else None
 
-    def form(self, window: int) -> bytes:
-        """Return the frame for a socket of this window; it is not compressed if that would not make it smaller."""
+    def form(self, window: int) -> bytes | None:
+        """Return the frame for a socket of this window; it is not compressed if that would not make it smaller.
+
+        :returns: None: it is long, and there is none until :meth:`go_on` has been called often enough.
+        """
         form = self._forms.get(window)
-        if form is None:
-            form = self._forms[window] = deflate(self._frame, window)
-        return form
+        if form is None and len(self.frame) <= PIECE:
+            self.go_on(window)
+            form = self._forms[window]
+        return form if isinstance(form, bytes) else None
+
+    def go_on(self, window: int) -> None:
+        """Compress the next piece."""
+        work = self._forms.get(window)
+        if work is None:
+            work = self._forms[window] = _deflating(self.frame, window)
+        if not isinstance(work, bytes):
+            try:
+                next(work)
+            except StopIteration as end:
+                self._forms[window] = end.value
 
 
 def deflate(frame: bytes, window: int) -> bytes:
     """Return a data frame compressed, or as it is if that is smaller (RFC 7692 section 7.2.1)."""
+    deflated = Deflated(frame)
+    while (form := deflated.form(window)) is None:
+        deflated.go_on(window)
+    return form
+
+
+def _deflating(frame: bytes, window: int) -> Generator[None, None, bytes]:
+    """Compress piece by piece; see :func:`deflate`."""
     payload = memoryview(frame)[_HEADER if frame[1] == 126 else 10 if frame[1] == 127 else 2 :]
     compressor = zlib.compressobj(_EFFORT, zlib.DEFLATED, -window, _MEMORY)
-    data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)[: -len(_TAIL)]
+    parts = []
+    for begin in range(0, len(payload), PIECE):
+        if begin:
+            yield
+        parts.append(compressor.compress(payload[begin : begin + PIECE]))
+    parts.append(compressor.flush(zlib.Z_SYNC_FLUSH)[: -len(_TAIL)])
+    data = b"".join(parts)
     return encode_frame(RSV1 | (frame[0] & ~FIN), data) if len(data) < len(payload) else frame
 
 

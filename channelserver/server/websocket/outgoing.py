@@ -63,8 +63,8 @@ class Outgoing(_FanOutFields):
     """
 
     __slots__ = (
-        "_blocked", "_close_code", "_close_reason", "_paused_at", "_ping_owed", "_pinged", "_pong", "_waiting",
-        "_waiting_bytes", "path", "site", "wire",
+        "_blocked", "_close_code", "_close_reason", "_packing", "_paused_at", "_ping_owed", "_pinged", "_pong",
+        "_waiting", "_waiting_bytes", "path", "site", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, path: str) -> None:
@@ -76,13 +76,14 @@ class Outgoing(_FanOutFields):
         self._sent = 0
         #: None while bytes wait in the transport, which nothing may overtake.
         self._socket_send: SocketSend | None = None
-        #: The transport's buffer is full; further frames wait here.
+        #: The transport's buffer is full, or a long frame is being compressed; further frames wait here.
         self.paused = False
-        self._waiting: deque[bytes] | None = None
+        self._packing = False  # _pack_later() will be called
+        self._waiting: deque[bytes | deflate.Deflated] | None = None
         self._waiting_bytes = 0
         #: Nothing is parsed: the handshake is held, the layer has no room, or too much waits to be sent.
         self._blocked = True
-        self._paused_at = 0.0
+        self._paused_at: float | None = None  # None: the transport's buffer is not full
         self._close_code: int | None = None
         self._close_reason: str | None = None  # while our close frame has still to be sent
         self._pinged: float | None = None
@@ -100,7 +101,12 @@ class Outgoing(_FanOutFields):
         if self._state != "open":
             return self._state != "waiting"
         if deflated is not None and self._deflate is not None:
-            frame = deflated.form(self._deflate.window)
+            form = deflated.form(self._deflate.window)
+            if form is None:
+                self._sent += 1
+                self._let_wait(deflated)
+                return True
+            frame = form
         self._sent += 1
         if not self.paused:
             socket_send = self._socket_send
@@ -114,24 +120,81 @@ class Outgoing(_FanOutFields):
                 frame = frame[taken:]
             self._write(frame)
             return True
+        self._let_wait(frame)
+        return True
+
+    def _let_wait(self, frame: bytes | deflate.Deflated) -> None:
         if self._waiting is None:
             self._waiting = deque()
         self._waiting.append(frame)
-        self._waiting_bytes += len(frame) + OBJECT_BYTES
-        self.wire.account.share(frame)
+        self._enter(frame)
+        if not self.paused:
+            self._pack()
         if self._waiting_bytes > HOLD or self._waiting_bytes > self.site.options.send_buffer_bytes:
             self._hold_back()
-        return True
+
+    def _pack(self) -> None:
+        """Compress a piece of the frame that waits first, in a later turn of the reactor."""
+        self.paused = True
+        if not self._packing:
+            self._packing = True
+            self.site.continuations.add(self.wire.peer, self._pack_later)
+
+    def _pack_later(self) -> None:
+        self._packing = False
+        if self._waiting:
+            self._go_on(self._waiting[0])
+        if self._paused_at is None:
+            self._hand_over()
+
+    def _go_on(self, frame: bytes | deflate.Deflated) -> None:
+        if not isinstance(frame, bytes) and self._deflate is not None:
+            frame.go_on(self._deflate.window)
+
+    def _form(self, frame: bytes | deflate.Deflated) -> bytes | None:
+        """Return a frame as this socket gets it; None: it is not compressed yet."""
+        return frame if isinstance(frame, bytes) or self._deflate is None else frame.form(self._deflate.window)
+
+    def _enter(self, frame: bytes | deflate.Deflated) -> None:
+        """Enter a frame that waits into the account."""
+        data = frame if isinstance(frame, bytes) else frame.frame
+        self._waiting_bytes += len(data) + OBJECT_BYTES
+        self.wire.account.share(data)
+
+    def _leave(self, frame: bytes | deflate.Deflated) -> None:
+        data = frame if isinstance(frame, bytes) else frame.frame
+        self._waiting_bytes -= len(data) + OBJECT_BYTES
+        self.wire.account.unshare(data)
 
     def _hold_back(self) -> None:
         """Much waits: read nothing more from the client; if it is too much, end."""
-        if self._waiting_bytes > self.site.options.send_buffer_bytes:
-            self._flush()
-            if self._waiting_bytes > self.site.options.send_buffer_bytes:
+        while self._waiting_bytes > self.site.options.send_buffer_bytes:
+            if self._shrink():
+                pass
+            elif self._paused_at is None:
+                self._hand_over()
+            elif not self._flush():
                 self._overflow()
                 return
         if not self._blocked and self._waiting_bytes > HOLD:
             self._block()
+
+    def _shrink(self) -> bool:
+        """Compress a frame that waits, at once, because what counts is what the client has still to read.
+
+        :returns: whether there was one.
+        """
+        waiting = self._waiting if self._waiting is not None and self._deflate is not None else ()
+        place = next((place for place, frame in enumerate(waiting) if isinstance(frame, deflate.Deflated)), None)
+        if self._waiting is None or place is None:
+            return False
+        frame = self._waiting[place]
+        while (form := self._form(frame)) is None:
+            self._go_on(frame)
+        self._leave(frame)
+        self._enter(form)
+        self._waiting[place] = form
+        return True
 
     def _block(self) -> None:
         """Parse and read nothing more, until :meth:`unblock` finds that there is room."""
@@ -153,23 +216,28 @@ class Outgoing(_FanOutFields):
 
     def _drop_waiting(self) -> None:
         """Send nothing of what waits."""
-        waiting, self._waiting, self._waiting_bytes = self._waiting, None, 0
+        waiting, self._waiting = self._waiting, None
         for frame in waiting or ():
-            self.wire.account.unshare(frame)
+            self._leave(frame)
 
     def _write(self, data: bytes) -> None:
         """Send bytes, after all that waits."""
         self.wire.write(data)
         self._socket_send = self.wire.socket_send()
 
-    def _flush(self) -> None:
-        """Give the kernel what it accepts: within one turn of the reactor a fast client can seem slow."""
+    def _flush(self) -> bool:
+        """Give the kernel what it accepts: within one turn of the reactor a fast client can seem slow.
+
+        :returns: whether the transport's buffer has room now.
+        """
         transport = IWriteDescriptor(self.wire.transport, None)
         if transport is not None:
             room = select.poll()
             room.register(transport.fileno(), select.POLLOUT)
-            while self._waiting and room.poll(0) == [(transport.fileno(), select.POLLOUT)] and not transport.doWrite():
+            writable = [(transport.fileno(), select.POLLOUT)]
+            while self._paused_at is not None and room.poll(0) == writable and not transport.doWrite():
                 pass  # when it has written all it holds, it calls drained()
+        return self._paused_at is None
 
     def _overflow(self) -> None:
         self.site.throttled_log.count(
@@ -182,7 +250,13 @@ class Outgoing(_FanOutFields):
         self.unblock()
 
     def drained(self) -> None:
-        """The transport accepts bytes again: hand over what waits."""
+        """The transport accepts bytes again."""
+        self._paused_at = None
+        if not self._packing:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the transport what waits."""
         self.paused = False
         pong, self._pong = self._pong, None
         if pong is not None and self._state == "open":
@@ -191,13 +265,14 @@ class Outgoing(_FanOutFields):
             self._pinged = self._ping(self.site.wheel.now())
         while self._waiting and not self.paused:
             parts, size = [], 0
-            while self._waiting and size < REFILL:
-                frame = self._waiting.popleft()
-                parts.append(frame)
-                size += len(frame)
-                self.wire.account.unshare(frame)
-            self._waiting_bytes -= size + OBJECT_BYTES * len(parts)
-            self._write(b"".join(parts))
+            while self._waiting and size < REFILL and (form := self._form(self._waiting[0])) is not None:
+                self._leave(self._waiting.popleft())
+                parts.append(form)
+                size += len(form)
+            if parts:
+                self._write(b"".join(parts))
+            else:
+                self._pack()
         if not self._waiting:
             self._waiting = None
             if self._state == "closing":

@@ -57,6 +57,10 @@ CLOSE_SECONDS = 5.0
 #: Bytes parsed at a time, if there are more: compressed ones may expand a thousandfold and fill the channel, and others
 #: may be hundreds of frames, after which the rest waits for the next turn of the reactor.
 SLICE = 1024
+#: So many bytes of a client that may compress are as much work as :data:`BULK` of another.
+PACKED_BULK = 256
+#: When so many bytes of content have been read at once, the rest waits for a later turn.
+CONTENT = 256 * 1024
 #: Pings that come together and are answered each; of more, the latest is (RFC 6455 section 5.5.3).
 PINGS = 10
 #: Pings and pongs of a client: so many at once, and so many a second.
@@ -241,7 +245,7 @@ class WebSocket(Outgoing):
             if len(self._unread) > REFILL:
                 self.wire.reading(False)
             self.wire.account.weigh()
-        elif len(data) > BULK and self.site.continuations.behind():
+        elif len(data) > (BULK if self._deflate is None else PACKED_BULK) and self.site.continuations.behind():
             self._unread = data
             self._put_off()
             self.wire.account.weigh()
@@ -262,13 +266,16 @@ class WebSocket(Outgoing):
 
     def _read_on(self) -> None:
         """Parse what has been read already; then resume reading, if there is room."""
+        content = 0
         while self._unread and not self._blocked and not self._continues:
             size = len(self._unread)
             if size > SLICE and (self._deflate is not None or not self._in_frame(size)):
                 size = SLICE
             data, self._unread = self._unread[:size], self._unread[size:]
-            if self._take(data) < len(data) // 2 and self._unread:
-                self._put_off()  # mostly the heads of frames: as much work as a megabyte of others
+            size = self._take(data)
+            content += size
+            if (size < len(data) // 2 or content > CONTENT) and self._unread:
+                self._put_off()  # mostly the heads of frames: as much work as a megabyte of others; or it expands
         if not self._blocked and not self._continues:
             self.wire.reading(True)
 
@@ -314,7 +321,7 @@ class WebSocket(Outgoing):
             error = caught
         if len(events) == 1 and type(events[0]) is str and error is None and events[0] != SCRIPT_PING:
             self._message("text", events[0])
-            return len(data)
+            return max(len(data), len(events[0]))
         size = chatter = 0
         pings: list[bytes] = []
         script_ping = False
@@ -454,6 +461,7 @@ class WebSocket(Outgoing):
     def _close_received(self, code: int) -> None:
         if self._state == "open":
             self._state = "closing"
+            self._drop_waiting()  # nothing may follow the close frame
             self._write(frames.encode_close(code if code != CloseCode.NO_STATUS else None))
         self._close_code = code
         self._finish()
@@ -507,7 +515,7 @@ class WebSocket(Outgoing):
     def on_tick(self, now: float) -> float | None:
         if self._state == "done":
             return None
-        if self.paused and now >= self._paused_at + self.site.options.http_timeout:
+        if self._paused_at is not None and now >= self._paused_at + self.site.options.http_timeout:
             self.site.throttled_log.count("slow reader", f"{self.path!r}: closed, the client has stopped reading")
             self.give_up()
             self.wire.abort()

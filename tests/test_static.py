@@ -19,7 +19,7 @@ from channelserver.server.edge import memory, static
 from channelserver.server.edge.files import OpenFile
 from channelserver.server.edge.static import LOOK_SECONDS, SETTLE_SECONDS, WAITS, StaticFiles
 from channelserver.server.http import source
-from channelserver.server.http.dispatch import Dispatcher
+from channelserver.server.http.dispatch import MAX_KEY, Dispatcher
 from channelserver.server.http.reader import MAX_EMPTY_LINES
 from channelserver.server.http.source import BLOCK
 from channelserver.server.http2.connection import HTTP2Connection
@@ -467,6 +467,18 @@ class MemoryTests(StaticTestCase):
         client.send(b"GET")
         self.server.pass_time(self.server.options.header_timeout + 1)
         self.assertEqual(client.responses()[-1].status, 408)
+
+    def test_long_fields_are_not_kept(self) -> None:
+        """What finds an answer is short, whatever clients send."""
+        client = self.server.connect()
+        client.send(get("/static/chat.css"))
+        for size in (100, MAX_KEY, 30_000):
+            client.send(get("/static/chat.css", "Accept-Encoding: " + "x" * size))
+            client.send(get("/static/chat.css?" + "x" * size))
+        self.assertEqual([each.body for each in client.responses()], [CSS] * 7)
+        keys = [len(line) + len(encodings) for line, encodings in client.protocol._dispatcher._ready]
+        self.assertEqual(len(keys), 2)
+        self.assertLess(max(keys), MAX_KEY)
 
     def test_client_that_does_not_read(self) -> None:
         """It gets no more than it has room for, and is cut off after the time for an answer."""

@@ -18,8 +18,8 @@ from channelserver.server.site import Site
 
 #: Where certificate authorities look for the answers to ``http-01`` (RFC 8555 section 8.3).
 CHALLENGES = "/.well-known/acme-challenge/"
-#: Answers that are found by their request lines, and bytes in the targets of these.
-MAX_READY, MAX_TARGET = 1000, 128
+#: Answers that are found by target and Accept-Encoding, and bytes in both of these.
+MAX_READY, MAX_KEY = 1000, 256
 
 _BUSY = "The server is busy; try again in a moment."
 
@@ -50,10 +50,11 @@ class Dispatcher:
         if site.static is None or not head.keep_alive or head.version == "1.0" or self._is_strained():
             return None
         ready = site.static.ready(head, site.bridge.turn_began(), site.wheel.now)
-        if ready is not None and len(head.target) <= MAX_TARGET and head.version == "1.1":
+        encodings = head.fields.get(b"accept-encoding", b"")
+        if ready is not None and len(head.target) + len(encodings) <= MAX_KEY and head.version == "1.1":
             if len(self._ready) >= MAX_READY:
                 self._ready.clear()
-            self._ready[b"GET %b HTTP/1.1" % head.target, head.fields.get(b"accept-encoding", b"")] = ready
+            self._ready[b"GET %b HTTP/1.1" % head.target, encodings] = ready
         return ready
 
     def ready_again(self, line: bytes, encodings: bytes) -> Ready | None:

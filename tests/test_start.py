@@ -135,6 +135,35 @@ main(["work", "--settings", "settings"])
 """
 
 
+#: A project's check, which uses the database, does something wrong.
+CHECKS = """
+import sys, threading
+import django
+from django.conf import settings
+from django.core import checks
+from django.db import connections
+from twisted.logger import formatEvent, globalLogBeginner
+
+globalLogBeginner.beginLoggingTo([lambda event: print(formatEvent(event))], redirectStandardIO=False)
+settings.DATABASES["default"]["NAME"] = sys.argv[1]
+django.setup()
+used = []
+
+@checks.register
+def query(**_):
+    connections["default"].ensure_connection()
+    used.append(connections["default"])
+    %s
+
+from channelserver.start.check import look_in_background
+look_in_background(["known before"])
+for thread in threading.enumerate():
+    if thread.name == "checks":
+        thread.join()
+print("connection:", used[0].connection)
+"""
+
+
 class ImportTests(SynchronousTestCase):
     """The modules that are loaded before the options are read."""
 
@@ -201,6 +230,22 @@ print(*sys.modules)
         ).stdout.split()
         self.assertIn("channelserver.start.check", loaded)
         self.assertNotIn("django.core.management.commands.makemigrations", loaded)
+
+    def test_checks_that_fail(self) -> None:
+        """What a check of the project does wrong is a sentence beside the others, and its connection is closed."""
+        for wrong, words in (
+            ("return ['nonsense']", "the system check failed: AttributeError: 'str' object"),
+            ("return None", "the system check failed: TypeError: 'NoneType' object"),
+            ("sys.exit('not so')", "the system check failed: SystemExit: not so"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", CHECKS % wrong, self.mktemp_folder() + "/db"],
+                env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}, cwd=ROOT,
+                check=True, capture_output=True, text=True, timeout=TIMEOUT,
+            )  # fmt: skip
+            lines = done.stdout.splitlines()
+            self.assertEqual((lines[0], lines[-1], done.stderr), ("known before", "connection: None", ""))
+            self.assertEqual([line[: len(words)] for line in lines[1:-1] if "failed" in line], [words])
 
 
 class WorkTests(ServerTestCase):

@@ -124,8 +124,14 @@ def look_in_background(found: list[str]) -> None:
     :param found: what is known; Django's system checks may add to it.
     """
 
+    from django.db import connections
+
     def run() -> None:
-        sentences = dict.fromkeys([*found, *_of_django(True, (check_layers, check_options, *_OF_COMMANDS))])
+        try:
+            of_django = list(_of_django(True, (check_layers, check_options, *_OF_COMMANDS)))
+        finally:
+            connections.close_all()
+        sentences = dict.fromkeys([*found, *of_django])
         for sentence in sentences:
             _log.warn("{sentence}", sentence=sentence)
         if not sentences:
@@ -143,20 +149,17 @@ def _of_django(warnings: bool, besides: Collection[Any] = ()) -> Iterator[str]:
     from django.core import checks
     from django.core.checks.registry import registry
 
-    try:
-        messages = [
-            message
-            for check in registry.get_checks()
-            if check not in besides
-            for message in check(app_configs=None, databases=None)
-        ]
-    except Exception as error:
-        yield f"the system check failed: {describe(error)}"
-        return
     level = checks.WARNING if warnings else checks.ERROR
-    for message in messages:
-        if message.is_serious(level) and not message.is_silenced() and message.id not in OURS:
-            yield f"the system check found: {' '.join(str(message).split())}"
+    found = []
+    try:
+        for check in registry.get_checks():
+            if check not in besides:
+                for message in check(app_configs=None, databases=None):
+                    if message.is_serious(level) and not message.is_silenced() and message.id not in OURS:
+                        found.append(f"the system check found: {' '.join(str(message).split())}")
+    except (Exception, SystemExit) as error:
+        found.append(f"the system check failed: {describe(error)}")
+    yield from found
 
 
 def _of_settings(values: Settings) -> Iterator[str]:

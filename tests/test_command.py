@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from channelserver import __version__
+from channelserver.start.parser import WRONG
 from tests import preloaded
 from tests.process import TIMEOUT, Server, ServerTestCase, environment, free_port, wait_until
 
@@ -349,6 +350,16 @@ class TwistdTests(CommandTestCase):
         server = self.twist("-n", "--pidfile=site.pid", *usual).wait_until_up()
         self.assertEqual((self.folder / "site.pid").read_text(), str(server.process.pid))
         server.stop()
+
+    def test_twist(self) -> None:
+        """Twisted's other runner is refused with a sentence."""
+        server = self.run_process([sys.executable, "-m", "twisted", "channelserver", "--port", "0"])
+        self.assertEqual(server.wait(), WRONG)
+        self.assertEqual(
+            server.output,
+            "channelserver: twist cannot run it; write twistd -n channelserver, or channelserver serve; see twistd "
+            "channelserver --help",
+        )
 
     def daemon(self) -> Server:
         """Start a daemon; it ends with the test."""

@@ -20,7 +20,7 @@ from channelserver.start import command, parser
 from channelserver.start.application import START_ERRORS
 from channelserver.start.log_stream import protect_standard_streams
 from channelserver.start.logs import observer
-from channelserver.start.parser import WRONG, die
+from channelserver.start.parser import WRONG, die, wrong
 
 
 class Options(parser.Options):
@@ -35,6 +35,8 @@ class Options(parser.Options):
         super().parseOptions(options)
         twistd = getattr(self, "parent", None)
         if twistd is not None:
+            if "nodaemon" not in twistd:  # Twisted's other runner, which finds the same plugins
+                wrong("twist cannot run it; write twistd -n channelserver, or channelserver serve", self.program)
             if (twistd["nodaemon"] and not _pid_file_wanted()) or self["check"]:
                 twistd["pidfile"] = ""
             elif twistd["pidfile"]:

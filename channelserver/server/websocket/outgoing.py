@@ -153,7 +153,10 @@ class Outgoing(_FanOutFields):
 
     def _form(self, frame: bytes | deflate.Deflated) -> bytes | None:
         """Return a frame as this socket gets it; None: it is not compressed yet."""
-        return frame if isinstance(frame, bytes) or self._deflate is None else frame.form(self._deflate.window)
+        if isinstance(frame, bytes):
+            return frame
+        assert self._deflate is not None
+        return frame.form(self._deflate.window)
 
     def _enter(self, frame: bytes | deflate.Deflated) -> None:
         """Enter a frame that waits into the account."""

@@ -193,15 +193,6 @@ class ContentTests(PackedTestCase):
         """The file says what it is, what is in it, and what makes no sense here."""
         self.assertRegex(self.output("--version"), r"^chat .*\(channelserver .*Django .*glibc 2\.\d+ or later\)")
         self.assertRegex(self.output("--sbom"), r"(?m)^Twisted \d")
-        reader, writer = os.pipe()
-        os.close(reader)  # as of ./chat --sbom | head
-        try:
-            done = subprocess.run(
-                self.command("--sbom"), env=self.environment, stdout=writer, stderr=subprocess.PIPE, timeout=TIMEOUT * 3
-            )
-        finally:
-            os.close(writer)
-        self.assertEqual((done.returncode, done.stderr), (1, b""))
         self.assertIn("CHAT_HOSTS", self.output("--help"))
         for word in ("runserver", "collectstatic", "pack", "makemigrations"):
             done = self.run_file(word)

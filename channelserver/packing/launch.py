@@ -256,9 +256,4 @@ They can stand in {name}.env beside the file, as KEY=value."""
 
 
 if __name__ == "__main__":
-    try:
-        main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # ./mysite --sbom | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise SystemExit(1) from None
+    main()

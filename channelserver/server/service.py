@@ -481,10 +481,10 @@ def _check_local_socket(path: str) -> None:
         raise ListenError(
             f"the path of the local socket is longer than 107 bytes: {path!r}; name another with --local-socket"
         )
-    folder = os.path.dirname(path) or "."
-    if not os.access(folder, os.W_OK):
-        problem = "cannot be written" if os.path.isdir(folder) else "does not exist"
-        raise ListenError(f"the folder of the local socket {path!r} {problem}; name another with --local-socket")
+    if not os.access(os.path.dirname(path) or ".", os.W_OK):
+        raise ListenError(
+            f"the folder of the local socket {path!r} cannot be written; name another with --local-socket"
+        )
     try:
         clear_stale_socket(path)
     except OccupiedError as error:

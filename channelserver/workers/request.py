@@ -35,15 +35,6 @@ SHORT_PATH = 128
 SHORT_NAME = 64
 
 SERVER_SOFTWARE = f"channelserver/{__version__}"
-#: What is the same in each environ.
-_SAME: dict[str, Any] = {
-    "SERVER_SOFTWARE": SERVER_SOFTWARE,
-    "wsgi.version": (1, 0),
-    "wsgi.multithread": True,
-    "wsgi.multiprocess": True,
-    "wsgi.run_once": False,
-    "wsgi.input_terminated": True,
-}
 
 _meta_names: dict[bytes, str] = {}
 #: The names in an environ that do not begin with ``HTTP_``.
@@ -156,9 +147,14 @@ def make_environ(message: Message) -> dict[str, Any]:
         "SERVER_NAME": server[0] if server else "unknown",
         "SERVER_PORT": str(server[1]) if server else "0",
         "SERVER_PROTOCOL": "HTTP/" + content.get("http_version", "1.1"),
-        **_SAME,
+        "SERVER_SOFTWARE": SERVER_SOFTWARE,
+        "wsgi.version": (1, 0),
         "wsgi.url_scheme": content.get("scheme") or "http",
         "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
     }
     if client:
         environ["REMOTE_HOST"] = client[0]

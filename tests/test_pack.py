@@ -311,6 +311,18 @@ class PlaceTests(PackedTestCase):
         self.output("check")
         self.assertEqual([path.name[:5] for path in (self.site / ".cache").iterdir()], ["chat-"])
 
+    def test_half_removed(self) -> None:
+        """What is left of a folder whose removal was cut off is not in the way, and is removed."""
+        self.output("check")
+        (folder,) = self.unpacked()
+        (folder / ".complete").unlink()
+        shutil.rmtree(folder / "python")
+        other = folder.with_name("chat-" + 16 * "b")
+        (other / "site").mkdir(parents=True)
+        code = "import os; print(os.environ['PACKED_SITE'])"
+        self.assertEqual(self.output("shell", "-v", "0", "-c", code), f"{folder}\n")
+        self.assertEqual([path.name for path in (self.site / ".cache").iterdir()], [folder.name])
+
     def test_truncated(self) -> None:
         """Half a file says so, and leaves nothing."""
         data = self.packed.read_bytes()

@@ -70,6 +70,10 @@ unpack() {
         esac
         return 1
     fi
+    # What is left of one whose removal was cut off, or that a cleaner of old files has spoilt, is in the way.
+    if [ -e "$1/$name-$hash/." ] && ! usable "$1/$name-$hash"; then
+        mv -- "$1/$name-$hash" "$draft.old" 2>/dev/null && rm -rf -- "$draft.old"
+    fi
     # Another start may have been quicker; then this copy would land inside its folder.
     if usable "$1/$name-$hash" || ! mv -- "$draft" "$1/$name-$hash" 2>/dev/null; then
         rm -rf -- "$draft"

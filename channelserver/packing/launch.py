@@ -175,7 +175,10 @@ def _clean(packed: Path, name: str) -> None:
             if path.name.startswith(f".{name}-") and path.is_dir() and _is_left(path.name):
                 _remove(path)
             elif path != packed and _is_version(path, name):
-                old.append((path.stat().st_mtime, path))
+                if (path / ".complete").exists():
+                    old.append((path.stat().st_mtime, path))
+                else:  # its removal was cut off
+                    _remove(path)
     except OSError:
         return
     for _, path in sorted(old)[:-1]:
@@ -184,9 +187,7 @@ def _clean(packed: Path, name: str) -> None:
 
 def _is_version(path: Path, name: str) -> bool:
     rest = path.name.removeprefix(f"{name}-")
-    return (
-        rest != path.name and len(rest) == 16 and (path / ".complete").exists() and path.stat().st_uid == os.geteuid()
-    )
+    return rest != path.name and len(rest) == 16 and path.is_dir() and path.stat().st_uid == os.geteuid()
 
 
 def _is_left(name: str) -> bool:

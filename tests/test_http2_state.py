@@ -341,6 +341,45 @@ class OracleTests(StrictTestCase):
         side.receive(WindowUpdateFrame(13, 1).serialize())
         self.assertEqual(side.transport.received[-10:], b"\0\0\1\0\1\0\0\0\x0df")
 
+    def test_whole_answers(self) -> None:
+        """A short answer waits for the connection's window, and for a client that does not read."""
+        pair = Pair()
+        pair.send(PREFACE + SettingsFrame(0, {}).serialize())
+        usual = {"END_STREAM", "END_HEADERS"}
+        for answer in (3, 3, 0):  # the second one fills the window
+            pair.do(("request", 0, usual, None, 0))
+            pair.do(("answer", answer))
+        received = [side.transport for side in pair.sides]
+        self.assertFalse(any(b"hello" in transport.received for transport in received))
+        pair.do(("frame", WindowUpdateFrame(0, 500_000)))
+        self.assertTrue(all(transport.received.endswith(b"hello") for transport in received))
+
+        side = pair.sides[0]
+        side.transport.slow = True
+        for number in range(7, 17, 2):
+            frame = HeadersFrame(number, pair.encoder.encode(PSEUDO), flags=tuple(usual))
+            side.receive(frame.serialize())
+        for answer in (3, 3, 0, 0, 0):
+            side.answer(*ANSWERS[answer])
+        self.assertTrue(side.connection._paused)
+        self.assertEqual(side.connection.waiting, 15)
+        side.transport.slow = False
+        side.transport.client_reads()
+        side.server.turn()
+        self.assertTrue(side.transport.received.endswith(b"hello"))
+
+    def test_windows_opened_for_whole_answers(self) -> None:
+        """The client may open its window for each few kilobytes of short answers."""
+        side = Pair().sides[0]
+        side.receive(PREFACE + SettingsFrame(0, {}).serialize())
+        encoder = Encoder()
+        for number in range(1, 1600, 2):
+            frame = HeadersFrame(number, encoder.encode(PSEUDO), flags=("END_STREAM", "END_HEADERS"))
+            side.receive(frame.serialize())
+            side.answer([], b"x" * 16_384)
+            side.receive(WindowUpdateFrame(0, 2048).serialize() * 8)
+            self.assertEqual(side.connection._state, "open", number)
+
     def test_parts_are_not_given_to_h2(self) -> None:
         """Usual bodies, and windows, are not given to h2."""
         side = Pair().sides[0]

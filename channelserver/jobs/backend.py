@@ -6,6 +6,7 @@ Runs in any thread that may use the database; owns nothing.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -34,6 +35,12 @@ from channelserver.jobs.marks import options_of
 #: What a project without the tables has to do.
 NOT_INSTALLED = 'add "channelserver.jobs" to INSTALLED_APPS and run manage.py migrate'
 _encode = json.JSONEncoder(allow_nan=False).encode
+#: Finds a NUL, or half of a surrogate pair, in JSON that :data:`_encode` has made.
+_not_in_jsonb = re.compile(
+    r"""(?<!\\)(?:\\\\)*+  # the next backslash is none that stands for itself
+        (?:\\u0000 | \\ud[89ab]..(?!\\ud[c-f]) | (?<!\\ud[89ab]..)\\ud[c-f])""",
+    re.VERBOSE,
+).search
 #: The longest time for which ended jobs can be kept.
 MOST_DAYS = 36_500
 #: How often a unique job is stored that another one hinders which is gone then.
@@ -143,13 +150,16 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
 
     def values_of(self, task: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the values of a job's row."""
-        from channelserver.jobs.models import LIMITED, RunsOn, State, new_id
+        from channelserver.jobs.models import RunsOn, State, new_id
 
         options = options_of(task.func)
         try:
-            _encode([args, kwargs])
+            text = _encode([args, kwargs])
         except ValueError as error:
             raise ValueError(f"the arguments of {task.module_path} are no JSON: {error}") from None
+        if connections[self.database].vendor == "postgresql" and _not_in_jsonb(text):
+            # As an error of the database it would end the caller's transaction.
+            raise ValueError(f"PostgreSQL stores no NUL and no lone surrogate: {text[:100]}, for {task.module_path}")
         now = timezone.now()
         run_at: datetime = task.run_after or now
         if run_at is not now and timezone.is_aware(run_at) != timezone.is_aware(now):
@@ -165,7 +175,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
             "task": path,
             "args": {"args": args, "kwargs": kwargs},
             "priority": task.priority,
-            "runs_on": int(RunsOn.LOOP if iscoroutinefunction(task.func) else RunsOn.THREAD) + (LIMITED if key else 0),
+            "runs_on": int(RunsOn.LOOP if iscoroutinefunction(task.func) else RunsOn.THREAD),
             "run_at": run_at,
             "created_at": now,
             "state": str(State.WAITING if run_at > now else State.READY),

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application import service
-from twisted.internet import defer, task
+from twisted.internet import defer, error, task
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -54,11 +54,7 @@ DRAIN_BATCH, DRAIN_PAUSE = 100, 0.05
 GRACE = 3.0
 
 
-_CURE = "choose another address with --port, --bind, --unix-socket or --endpoint"
-_PRIVILEGED = (
-    "ports below 1024 need AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or a socket unit; or choose a "
-    "higher one"
-)
+_CURE = "; choose another address with --port, --bind, --unix-socket or --endpoint"
 
 
 class ListenError(Exception):
@@ -283,10 +279,10 @@ class ServerService(service.Service):
     def _listen(self, description: str, endpoint: IStreamServerEndpoint, factory: Factory) -> Any:
         try:
             port = yield endpoint.listen(factory)
-        except Exception as problem:  # CannotListenError has the reason inside
-            reason = getattr(problem, "socketError", problem)
-            cure = _PRIVILEGED if isinstance(reason, PermissionError) and description.startswith("port ") else _CURE
-            raise ListenError(f"cannot listen on {description}: {_reason(reason)}; {cure}") from problem
+        except error.CannotListenError as problem:
+            raise ListenError(f"cannot listen on {description}: {_reason(problem.socketError)}{_CURE}") from problem
+        except Exception as problem:
+            raise ListenError(f"cannot listen on {description}: {_reason(problem)}{_CURE}") from problem
         self._ports.append(port)
         if self._site.shares is not None and not isinstance(factory, LocalFactory):
             port.stopReading()
@@ -485,10 +481,10 @@ def _check_local_socket(path: str) -> None:
         raise ListenError(
             f"the path of the local socket is longer than 107 bytes: {path!r}; name another with --local-socket"
         )
-    if not os.access(os.path.dirname(path) or ".", os.W_OK):
-        raise ListenError(
-            f"the folder of the local socket {path!r} cannot be written; name another with --local-socket"
-        )
+    folder = os.path.dirname(path) or "."
+    if not os.access(folder, os.W_OK):
+        problem = "cannot be written" if os.path.isdir(folder) else "does not exist"
+        raise ListenError(f"the folder of the local socket {path!r} {problem}; name another with --local-socket")
     try:
         clear_stale_socket(path)
     except OccupiedError as error:

@@ -6,6 +6,7 @@ the same sentences when it starts.
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import inspect
 import logging
@@ -29,6 +30,7 @@ from twisted.logger import Logger
 
 from channelserver.asgi import ChannelLayerWrapper, channel_layers
 from channelserver.checks import check_layers, check_options, sqlite_problem, static_problem
+from channelserver.layers.local import SERVER_CHANNELS
 from channelserver.server.common.options import Settings, unknown_variables
 from channelserver.server.common.reactor import install
 from channelserver.server.service import endpoints
@@ -187,6 +189,9 @@ def _of_settings(values: Settings) -> Iterator[str]:
     for problem in (static_problem() if values.static else "", sqlite_problem(values.processes)):
         if problem:
             yield problem
+    for name in sorted(channel_layers[values.layer].router.channels.difference(SERVER_CHANNELS)):
+        for near in difflib.get_close_matches(name, SERVER_CHANNELS, 1, 0.9):
+            yield f"the routing has a consumer for {name!r}, where the server sends nothing; did you mean {near!r}?"
 
 
 def _of_database(layer: ChannelLayerWrapper) -> Iterator[str]:

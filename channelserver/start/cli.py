@@ -19,13 +19,17 @@ from channelserver.server.common.collector import look_seldom
 Arguments = list[str]
 
 
+#: What commands are called elsewhere.
+OTHER_NAMES = {"-h": "help", "--help": "help", "-V": "version", "--version": "version", "runworker": "work"}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line.
 
     :param arguments: without the program's name; default: those of the process.
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    name = {"-h": "help", "--help": "help", "--version": "version", "runworker": "work"}.get(name, name)
+    name = OTHER_NAMES.get(name, name)
     if name == "help" and rest:
         name, rest = rest[0], ["--help"]
     if name in COMMANDS:

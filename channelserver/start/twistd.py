@@ -154,6 +154,7 @@ def _listen_error(problem: ListenError, daemon: bool, pidfile: str | None, termi
     if daemon:
         # twistd's parent process cuts the text of an exception to 100 bytes, so this writes to the terminal itself.
         _say(terminal, str(problem))
+        sys.excepthook = lambda *_: print(f"channelserver: {problem}", file=sys.stderr)  # which is the log
         raise problem
     if pidfile and os.path.exists(pidfile):
         os.unlink(pidfile)

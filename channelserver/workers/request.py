@@ -35,6 +35,15 @@ SHORT_PATH = 128
 SHORT_NAME = 64
 
 SERVER_SOFTWARE = f"channelserver/{__version__}"
+#: What is the same in each environ.
+_SAME: dict[str, Any] = {
+    "SERVER_SOFTWARE": SERVER_SOFTWARE,
+    "wsgi.version": (1, 0),
+    "wsgi.multithread": True,
+    "wsgi.multiprocess": True,
+    "wsgi.run_once": False,
+    "wsgi.input_terminated": True,
+}
 
 _meta_names: dict[bytes, str] = {}
 #: The names in an environ that do not begin with ``HTTP_``.
@@ -147,14 +156,9 @@ def make_environ(message: Message) -> dict[str, Any]:
         "SERVER_NAME": server[0] if server else "unknown",
         "SERVER_PORT": str(server[1]) if server else "0",
         "SERVER_PROTOCOL": "HTTP/" + content.get("http_version", "1.1"),
-        "SERVER_SOFTWARE": SERVER_SOFTWARE,
-        "wsgi.version": (1, 0),
+        **_SAME,
         "wsgi.url_scheme": content.get("scheme") or "http",
         "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
     }
     if client:
         environ["REMOTE_HOST"] = client[0]

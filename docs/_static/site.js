@@ -1,4 +1,5 @@
 // Names the column of each cell of a table, which site.css shows on a phone. Regions that scroll can have the focus.
+// A flag does not break after its dashes.
 document.addEventListener("DOMContentLoaded", () => {
   for (const table of document.querySelectorAll("table.docutils")) {
     const titles = [...table.querySelectorAll("thead th")].map((cell) => cell.textContent.trim());
@@ -10,6 +11,9 @@ document.addEventListener("DOMContentLoaded", () => {
         if (column && titles.length > 2 && titles[column]) cell.dataset.column = titles[column];
       });
     }
+  }
+  for (const word of document.querySelectorAll("code.literal .pre")) {
+    word.classList.toggle("short", word.textContent.length < 28);
   }
   for (const code of document.querySelectorAll("div.highlight pre")) {
     code.tabIndex = 0;

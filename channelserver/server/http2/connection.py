@@ -38,7 +38,7 @@ from channelserver.server.http2.head import KnownFields, Malformed, check_traile
 from channelserver.server.http2.kept import IDLE_BYTES, Kept
 from channelserver.server.http2.queue import HOLD, RequestQueue
 from channelserver.server.http2.state import Block, max_header_list, new_state
-from channelserver.server.http2.stream import Stream
+from channelserver.server.http2.stream import Fields, Stream
 from channelserver.server.http2.uploads import LOOK_SECONDS, Uploads
 from channelserver.server.site import Site
 
@@ -362,6 +362,18 @@ class HTTP2Connection(Connection):
             stream.queued = True
             self._work.append(stream)
         self._schedule()
+
+    def send_whole(self, number: int, fields: Fields, body: bytes) -> bool:
+        """Send a whole answer if the client takes it at once; return whether it was sent. It ends the stream."""
+        if self._paused or self._state not in ("open", "leaving") or not self._h2.send_whole(number, fields, body):
+            return False
+        self._frames.sent(len(body))
+        self._unflushed += len(body)
+        if self._unflushed >= FLUSH:
+            self._flush()
+        self._forget(number)
+        self._schedule()
+        return True
 
     def count_quiet(self) -> None:
         """A request for the health has been answered, which costs the client nothing."""

@@ -226,6 +226,26 @@ class State(H2Connection):
         self._closed_streams[number] = StreamClosedBy.SEND_END_STREAM
         return True
 
+    def send_whole(self, number: int, fields: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send a whole answer whose body is as large as one frame at most; return whether the windows have room for it,
+        and the client has sent all of the request.
+        """
+        size, stream = len(body), self._answering(number)
+        if (
+            stream is None
+            or stream.state_machine.headers_sent
+            or size > frames.MAX_FRAME_BYTES
+            or size > self.outbound_flow_control_window
+            or size > stream.outbound_flow_control_window
+        ):
+            return False
+        self._send_block(number, self.encoder.encode(fields), 0 if size else frames.END_STREAM)
+        if size:
+            self._frame(frames.DATA, frames.END_STREAM, number, body)
+            self.outbound_flow_control_window -= size
+        self._ended(stream)
+        return True
+
     def receive_part(self, frame: bytes) -> tuple[int, bytes, bool] | None:
         """Take a DATA frame that keeps all rules; return stream, content and whether it ends the stream. None:
         ``receive_data`` must take the frame.

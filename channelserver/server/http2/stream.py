@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from channelserver.server.http.body import RequestBody
 from channelserver.server.http.events import EventFeed
-from channelserver.server.http.exchange import Exchange
+from channelserver.server.http.exchange import BODILESS, Exchange
 from channelserver.server.http.http1 import BadRequest, RequestHead
 from channelserver.server.http.source import PIECE, WholeBody
 from channelserver.server.http2.answers import Spilled
@@ -48,14 +48,15 @@ class StreamExchange(Exchange):
     wire: Stream
 
     def _head(self, status: int, headers: Any, body: bytes, more: bool) -> bytes:
-        """Give the head to the stream; nothing of it is left to be sent as bytes."""
+        """Give the head to the stream, and a short body with it; nothing of it is left to be sent as bytes."""
         fields, length = self._fields(headers)
         self._left = length = self._length(status, length, body, more)
         # RFC 9113 section 8.2.1: names in lower case, values without white space around them.
         pairs = [(b":status", b"%d" % status), *((name.lower(), value.strip(b" \t")) for name, value, _ in fields)]
         if length is not None:
             pairs.append((b"content-length", b"%d" % length))
-        self.wire.begin(pairs)
+        if more or status in BODILESS or self.head.method == "HEAD" or not self.wire.send_whole(pairs, body):
+            self.wire.begin(pairs)
         if isinstance(self.source, EventFeed):
             self.wire.leave_place()  # the reactor alone works on it, and for long
         return b""
@@ -216,6 +217,15 @@ class Stream:
             self.fields = fields
             self.due = None
             self.connection.has_work(self)
+
+    def send_whole(self, fields: Fields, body: bytes) -> bool:
+        """Send a whole answer, if nothing is in its way; return whether it was sent. The stream is closed then."""
+        exchange = self.exchange
+        self.exchange = None  # it is not to be told that the client has gone
+        sent = self.connection.send_whole(self.number, fields, body)
+        if not sent:
+            self.exchange = exchange
+        return sent
 
     def write(self, data: bytes) -> bool:
         if self.state == "closed":

@@ -40,6 +40,29 @@ class HalfCloseTests(LabTestCase):
             self.assertEqual(len(self.answer(self.get("/big", version))), 4_000_000)
             self.assertIn(b"urlpatterns", self.answer(self.get("/file", version)))
 
+    def unread(self, data: bytes) -> RawClient:
+        """Send bytes, wait until something of the answer has come, and send the end of the bytes."""
+        client = RawClient(self.server, receive_buffer=4096)
+        self.addCleanup(client.close)
+        client.send(data)
+        client.socket.recv(1, socket.MSG_PEEK)
+        client.socket.shutdown(socket.SHUT_WR)
+        self.server.get("/")  # the server has seen that the side is closed
+        return client
+
+    def test_the_end_of_an_answer(self) -> None:
+        """What the kernel has not taken yet is sent, although the answer is complete for the server."""
+        for size in range(120_000, 360_000, 10_000):
+            for version in ("1.1", "1.0"):
+                client = self.unread(f"GET /big/{size} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
+                self.assertEqual(len(self.answer(client)), size, version)
+
+    def test_answers_in_a_row(self) -> None:
+        """And further requests that came before, whatever has only begun."""
+        request = b"GET /big/50000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for rest in (b"", b"GET / HT", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhello"):
+            self.assertEqual(self.unread(request * 12 + rest).rest().count(b"x" * 50_000), 12, rest)
+
     def test_a_view_that_takes_long(self) -> None:
         """Also one for which a view works a while."""
         for version in ("1.1", "1.0"):

@@ -37,7 +37,7 @@ from channelserver.layers.content import Content
 from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
 from channelserver.server.common.continuations import BULK
-from channelserver.server.common.sending import SocketSend, direct, lose_transport, send, socket_send
+from channelserver.server.common.sending import SocketSend, direct, lose_transport, send, socket_send, unsent
 from channelserver.server.common.transport import Transport
 from channelserver.server.http import half_close
 from channelserver.server.http.base import LINGER, Connection, ConnectionFactory
@@ -135,18 +135,23 @@ class HTTPConnection(Connection):
         """The client has closed its side, or has left."""
         if self._half_closed:
             return
-        exchange = self._exchange
+        exchange, state = self._exchange, self._state
         if self.site.proxies.trusts(self.peer):
             waits = False  # proxies close both sides
-        elif self._state == "answer":
+        elif state == "answer":
             waits = exchange is not None and exchange.outlives_half_close()
-        else:
-            waits = self._continues or (self._state == "closing" and self._paused)
-        if waits:
-            self._half_closed = True
+        else:  # for the end of an answer, perhaps, which is on its way
+            waits = self._continues or (state != "socket" and (self._paused or unsent(self.transport) > 0))
+        if not waits:
+            self._lose()
+            return
+        self._half_closed = True
+        if state == "closing" and not self._paused:
+            self._close_idle()
+        elif state == "answer" or self._continues or (state == "head" and self._paused and self._reader.buffer):
             self._probe(exchange, half_close.looks())
         else:
-            self._lose()
+            self._close()  # whatever has begun will not be completed
 
     def writeConnectionLost(self) -> None:
         """Our side is closed: the work is done where that was asked for."""
@@ -213,7 +218,7 @@ class HTTPConnection(Connection):
                 elif reader.buffer:
                     self._continue()
                 elif self._half_closed:
-                    self._lose()
+                    self._close()
                 else:
                     assert reader.body is not None
                     self._read_at_a_time(reader.body.left)

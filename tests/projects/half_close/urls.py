@@ -39,6 +39,7 @@ urlpatterns = [
     path("hold/<gate>", hold),
     path("wait/<name>", wait),
     path("big", lambda request: HttpResponse(BIG)),
+    path("big/<int:size>", lambda request, size: HttpResponse(BIG[:size])),
     path("file", lambda request: FileResponse(open(__file__, "rb"))),
     path("stream/<gate>", stream),
     path("events", lambda request: EventStream(groups=["events"], first=["first"])),

@@ -849,6 +849,22 @@ class DrainTests(ConnectionTestCase):
         self.assertIsNone(self.server.take("http.request"))
         self.assertTrue(client.transport.write_ended)
 
+    def test_unread(self) -> None:
+        """A client has time to read the answer that was complete before, also where other processes take over."""
+        for patient in (False, True):
+            self.serve().site.patient = patient
+            client = self.connect()
+            client.transport.slow = True
+            self.server.reply(client.request(), status=200, content=b"x" * 100_000)
+            self.drain()
+            self.server.pass_time(LINGER + 2)
+            client.transport.slow = False
+            client.transport.client_reads()
+            self.server.turn()
+            self.assertEqual(len(client.response().body), 100_000)
+            self.assertTrue(client.transport.write_ended)
+            self.assertFalse(client.transport.aborted)
+
     def test_empty(self) -> None:
         """Whoever waits for the last connection to end is told."""
         told: list[int] = []

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from twisted.internet import interfaces
 from zope.interface import alsoProvides
 
+from channelserver.server.http.base import LINGER
 from channelserver.server.http.dispatch import Dispatcher
 from channelserver.server.http.http1 import RequestHead
 from channelserver.server.http.ready import Ready
@@ -439,6 +440,27 @@ class OracleTests(StrictTestCase):
             self.assertTrue(block[len(begin)] & 0xC0, "another size is announced")
             self.assertEqual(client.decode(block, raw=True)[1], (b"content-type", b"text/plain"), sizes)
             number += 2
+
+    def test_unread(self) -> None:
+        """When the server stops, a client has time to read answers that were complete before."""
+        side = Pair().sides[0]
+        side.receive(PREFACE + SettingsFrame(0, {}).serialize() + WindowUpdateFrame(0, 100_000).serialize())
+        side.transport.slow = True
+        encoder = Encoder()
+        for number in range(1, 5, 2):
+            frame = HeadersFrame(number, encoder.encode(PSEUDO), flags=("END_STREAM", "END_HEADERS"))
+            side.receive(frame.serialize())
+            side.answer(*ANSWERS[3])
+        self.assertEqual(side.connection._streams, {})
+        side.server.site.draining = True
+        side.connection.drain()
+        side.server.pass_time(LINGER + 2)
+        side.transport.slow = False
+        side.transport.client_reads()
+        side.server.turn()
+        self.assertEqual(side.transport.received.count(b"y"), 2 * 40_000)
+        self.assertFalse(side.transport.aborted)
+        self.assertEqual(side.connection._state, "closed")
 
     def test_streams_end(self) -> None:
         """Of ended streams only a few are remembered."""

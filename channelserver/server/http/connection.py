@@ -397,7 +397,9 @@ class HTTPConnection(Connection):
         self._head = None
 
     def drain(self) -> None:
-        if self._state == "head" and not self._reader.buffer:
+        if self._state == "head" and not self._reader.buffer and self._paused:
+            self._close()  # the client has an answer to read
+        elif self._state == "head" and not self._reader.buffer:
             # Accepted a moment ago, or there is time: a request may be on its way.
             if self._own is None or self.site.patient:
                 self.set_deadline(FIRST_REQUEST)

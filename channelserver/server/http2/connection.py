@@ -420,7 +420,7 @@ class HTTP2Connection(Connection):
             if self.memory.full_until is not None:
                 self.site.wheel.add(self, self.memory.full_until)
             self._read_on()
-        if self._state == "leaving" and not self._streams:
+        if self._state == "leaving" and not self._streams and not self._paused:  # else the client has answers to read
             self._close()
 
     def kept(self) -> int:
@@ -533,7 +533,7 @@ class HTTP2Connection(Connection):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        idle = self._state == "open" and not self._streams
+        idle = self._state == "open" and not self._streams and not self._paused
         self._leave()
         if idle:
             self._close_idle()

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -198,6 +199,17 @@ class Program:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@dataclass
+class Commands:
+    """Commands that a Redis has executed: those that clients have sent, and all, those inside of scripts included."""
+
+    sent: int = 0
+    executed: int = 0
+
+
+_in_script = re.compile(rb"\+[\d.]+ \[\d+ lua\]").match
+
+
 class Redis(Program):
     """An empty Redis that writes nothing to disk.
 
@@ -207,7 +219,6 @@ class Redis(Program):
     def __init__(self, cores: Cores) -> None:
         program = find_redis()
         super().__init__("Redis")
-        self._asked = 0
         own = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
         self.start([program, *own, "--dir", str(self.folder)], cores)
 
@@ -216,20 +227,25 @@ class Redis(Program):
         """Its URL."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def commands(self) -> int:
-        """Return the number of commands it has executed, including those in scripts, without our own queries."""
+    @contextmanager
+    def counting(self) -> Iterator[Commands]:
+        """Count the commands that it executes meanwhile."""
+        counted = Commands()
         try:
             with socket.create_connection(("127.0.0.1", self.port), ANSWER_TIMEOUT) as connection:
-                connection.sendall(b"INFO commandstats\r\n")
-                with connection.makefile("rb") as answer:
-                    size = answer.readline()  # such as $1234
-                    text = answer.read(int(size[1:]))
+                connection.sendall(b"MONITOR\r\n")
+                with connection.makefile("rb") as lines:
+                    if (answer := lines.readline()) != b"+OK\r\n":
+                        raise ValueError(answer)
+                    yield counted
+                    connection.sendall(b"QUIT\r\n")  # its answer comes last
+                    for line in iter(lines.readline, b"+OK\r\n"):
+                        if not line:
+                            raise ValueError("it ended early")
+                        counted.executed += 1
+                        counted.sent += _in_script(line) is None
         except (OSError, ValueError) as error:
-            raise self.failure(f"did not answer INFO: {error}") from None
-        done = sum(int(calls) for calls in re.findall(rb"^cmdstat_[^:]+:calls=(\d+)", text, re.MULTILINE))
-        done -= self._asked  # our earlier queries; this one is not counted yet
-        self._asked += 1
-        return done
+            raise self.failure(f"did not tell what it executes: {error}") from None
 
 
 def find_redis() -> str:

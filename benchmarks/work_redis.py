@@ -77,14 +77,22 @@ class RedisIdle(Work):
             "redis-idle",
             f"{self.sockets} idle sockets, members of a group, and Redis",
             Site("redis-idle", redis=True),
-            (Metric("commands", "commands/s", "executed by Redis", more_is_better=False),),
+            (
+                Metric("sent", "commands/s", "sent to Redis", more_is_better=False),
+                Metric(
+                    "executed",
+                    "commands/s",
+                    "executed by Redis, those inside of scripts included",
+                    more_is_better=False,
+                ),
+            ),
             (PRODUCT,),
-            (Goal("commands", at_most=2),),
+            (Goal("sent", at_most=2),),
         )
 
     @contextmanager
     def session(self, server: Server) -> Iterator[Turn]:
-        """Open the sockets; a turn counts the commands that Redis executes."""
+        """Open the sockets; a turn counts the commands."""
         assert server.redis is not None
         redis = server.redis
         with Crowd(server, "/group/") as crowd:
@@ -92,10 +100,11 @@ class RedisIdle(Work):
             crowd.idle(SETTLE)
 
             def turn(seconds: int) -> Reading:
-                before, begun = redis.commands(), time.monotonic()
-                crowd.idle(self.period)
-                done, passed = redis.commands() - before, time.monotonic() - begun
-                return Reading({"commands": done / passed})
+                with redis.counting() as counted:
+                    begun = time.monotonic()
+                    crowd.idle(self.period)
+                    passed = time.monotonic() - begun
+                return Reading({"sent": counted.sent / passed, "executed": counted.executed / passed})
 
             yield turn
 

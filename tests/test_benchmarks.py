@@ -33,7 +33,7 @@ from benchmarks.plan import WORKS, Plan, PlanError, compare_checkout
 from benchmarks.publish import publish
 from benchmarks.results import Results
 from benchmarks.run import Run
-from benchmarks.servers import MeasuringError, Program, Redis, Server, find_redis, serving
+from benchmarks.servers import Commands, MeasuringError, Program, Redis, Server, find_redis, serving
 from benchmarks.site import Site
 from benchmarks.sockets import ANSWER, QUESTION, client_frame
 from benchmarks.sockets import TEXT as SAID
@@ -770,13 +770,20 @@ class RedisTests(SynchronousTestCase):
         self.assertEqual(told.count("\n"), 1)
 
     def test_commands(self) -> None:
-        """Commands are counted without our own queries; the folder is removed."""
+        """Commands are counted without our own queries, those inside of scripts, too; the folder is removed."""
         with mock.patch("benchmarks.servers.find_redis", redis_program), Redis(first_core(self)) as redis:
-            self.assertEqual([redis.commands() for _ in range(3)], [0, 0, 0])
-            with socket.create_connection(("127.0.0.1", redis.port), TIMEOUT) as connection:
+            with redis.counting() as counted:
+                pass
+            self.assertEqual(counted, Commands(0, 0))
+            with (
+                redis.counting() as counted,
+                socket.create_connection(("127.0.0.1", redis.port), TIMEOUT) as connection,
+            ):
                 connection.sendall(b"PING\r\n")
                 self.assertEqual(connection.recv(100), b"+PONG\r\n")
-            self.assertEqual(redis.commands(), 1)
+                connection.sendall(b"EVAL \"redis.call('PING') return redis.call('DBSIZE')\" 0\r\n")
+                self.assertEqual(connection.recv(100), b":0\r\n")
+            self.assertEqual(counted, Commands(sent=2, executed=4))
         self.assertFalse(redis.folder.exists())
 
 

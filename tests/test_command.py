@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -281,6 +282,23 @@ class ReloadTests(CommandTestCase):
         os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does
         self.assertEqual(server.wait(), 0)
         self.assertEqual(self.done("serve", "--check", "--reload")[0], 0)
+
+    def test_second_interrupt(self) -> None:
+        """A second Ctrl-C, while a view is still at work, ends the server at once and quietly."""
+        view = "print('the view has begun', flush=True) or threading.Event().wait()"
+        self.write({"urls.py": URLS.replace("str(os.getpid())", view).replace("import os", "import os, threading")})
+        port = free_port()
+        arguments = ["serve", "--reload", "--port", str(port), "--log-format", "text"]
+        server = self.run_process([sys.executable, "-m", "channelserver", *arguments])
+        server.wait_for("listening on")
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            server.wait_for("the view has begun")
+            os.killpg(server.process.pid, signal.SIGINT)
+            server.wait_for("stopping: ")
+            os.killpg(server.process.pid, signal.SIGINT)
+            server.wait()
+        self.assertNotIn("Traceback", server.output)
 
     def test_twistd(self) -> None:
         """It is refused where it cannot work."""

@@ -379,6 +379,15 @@ class ReadmeTests(SynchronousTestCase):
         targets = re.findall(r"^\.\. (?:_[^:]+:|image::) (\S+)", text, re.MULTILINE) + re.findall(r"<(\S+)>`_", text)
         self.assertEqual([target for target in targets if not target.startswith("https://")], [])
 
+    def test_figures(self) -> None:
+        """Its figures are those of the page about performance, rounded to two digits."""
+        results = (ROOT / "docs/performance-results.txt").read_text()
+        row = re.search(r"Django's default middleware\n((?:     - .*\n)+)", results)
+        assert row is not None
+        ours, _, gunicorn, uvicorn, daphne = (int(figure) for figure in re.findall(r"- (\d+)", row[1]))
+        found = re.findall(r"- about (\d+)", (ROOT / "README.rst").read_text())
+        self.assertEqual(found, [f"{float(f'{figure:.2g}'):.0f}" for figure in (ours, daphne, uvicorn, gunicorn)])
+
 
 class ReaderTests(PageTestCase):
     """The reading of pages itself: what is wrong is found."""

@@ -8,6 +8,7 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from channelserver.layers.groups import Members
 from channelserver.server.fan_outs import MAX_WAITING, SOCKETS_A_TURN
 from channelserver.server.replies import Replies
 
@@ -77,6 +78,20 @@ class FanOutTests(SynchronousTestCase):
             self.posted.pop(0)()
         self.assertEqual(self.seen[last], ["a", "b", "c"])
         self.assertEqual(self.sent(), 2 * len(self.sockets) + 4)
+
+    def test_caught_up_in_between(self) -> None:
+        """One that has caught up gets nothing twice, nobody is left out; the list of members stays whole."""
+        members = Members(self.sockets)
+        for text in ("a", "b"):
+            self.replies._fan_out(members, {"text": text})
+            self.assertEqual(len(self.posted), 1)
+            for name in (self.sockets[SOCKETS_A_TURN], self.sockets[-1], self.sockets[0]):
+                self.replies._deliver(name, {"text": "c"})
+            while self.posted:
+                self.posted.pop(0)()
+        self.assertEqual({tuple(seen) for seen in self.seen.values()}, {("a", "b"), ("a", "c", "b", "c")})
+        self.assertEqual(self.sent(), 2 * len(self.sockets) + 6)
+        self.assertEqual([socket.name for socket in members.cache], self.sockets)
 
     def test_bounded(self) -> None:
         """When many sends wait, a turn does all of them."""

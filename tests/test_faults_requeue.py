@@ -5,9 +5,16 @@ from __future__ import annotations
 from threading import Event
 from typing import Any, ClassVar
 
+from twisted.internet import defer
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
 from channelserver.layers import ChannelFull, RedisChannelLayer
-from channelserver.layers.redis import copies, emptied, shard
+from channelserver.layers.losses import DropCounter
+from channelserver.layers.redis import copies, emptied, host, shard
+from channelserver.layers.redis.copies import Parcel
 from channelserver.layers.redis.errors import RedisUnavailable
+from channelserver.layers.redis.shard import Books
 from channelserver.layers.waiting import Delivery
 from tests.process import TIMEOUT, wait_until
 from tests.redis_server import Proxy
@@ -213,6 +220,44 @@ class OutageTests(RequeueTestCase):
         self.send(6)
         self.come(consumer, [1, 2, 3, 6])
 
+    def test_out_of_memory(self) -> None:
+        """A Redis without memory gives out what it has, and drops what has expired; so it takes messages again."""
+        self.server.command("CONFIG", "SET", "maxmemory", "6mb")
+        number = 0
+        with self.assertRaisesRegex(RedisUnavailable, "out of memory"):
+            while True:
+                self.sender.send("a", {"number": number, "text": "x" * 50_000})
+                number += 1
+        for more in range(3):  # these wait
+            self.sender.dispatch_unasked("a", {"number": number + more, "text": "x" * 50_000})
+        consumer = self.consumer()
+        wait_until(lambda: len(consumer.numbers()) == number, "what Redis has")
+        consumer.finish()
+        consumer.taken = []
+        self.come(consumer, [number, number + 1, number + 2])
+
+    def test_signs_of_life_out_of_memory(self) -> None:
+        """A Redis without memory still learns that hosts live: later, nobody takes them for dead."""
+        self.consumer()
+        wait_until(lambda: self.server.command("EXISTS", "channelserver:hosts") == b":1\r\n", "the host")
+        self.server.command("CONFIG", "SET", "maxmemory", "1")
+        hosts = lambda: self.server.command("ZRANGE", "channelserver:hosts", "0", "-1", "WITHSCORES")  # noqa: E731
+        before = hosts()
+        wait_until(lambda: hosts() != before, "the next sign")
+
+    def test_expired_out_of_memory(self) -> None:
+        """A Redis without memory drops what has expired: there is room again."""
+        self.sender.expiry = 0.5
+        self.server.command("CONFIG", "SET", "maxmemory", "6mb")
+        with self.assertRaisesRegex(RedisUnavailable, "out of memory"):
+            while True:
+                self.sender.send("a", {"text": "x" * 50_000})
+        consumer = self.consumer()
+        consumer.layer.retire()
+        self.patch(host, "SWEEP_EVERY", 2)
+        wait_until(lambda: not self.waiting(), "the sweep")
+        self.sender.send("a", {"text": "x" * 50_000})
+
     def test_stopped_meanwhile(self) -> None:
         """A process that ends before Redis is back counts what it takes with it."""
         self.server.kill()
@@ -242,3 +287,63 @@ class OutageTests(RequeueTestCase):
         self.assertEqual(self.kept(), 2)
         self.server.command("FLUSHDB")
         self.come(self.consumer(), [1, 2])
+
+
+class Server:
+    """What copies use of a server: it was emptied, and takes nothing more."""
+
+    is_up = True
+    address = "redis://test"
+    books = Books(1, 1, 0, 0)
+
+    async def change(self, script: str, name: str, *numbers: int) -> list[list[int]]:
+        """Return the missing ones: all."""
+        return [list(numbers)]
+
+    def since(self, epoch: int) -> float:
+        """Return the seconds since then."""
+        return 60.0
+
+
+class CountedParcel(Parcel):
+    """Counts how often its place among others was asked for."""
+
+    asked = 0
+
+    @property
+    def order(self) -> int:
+        """Return its number."""
+        CountedParcel.asked += 1
+        return self._order
+
+    @order.setter
+    def order(self, number: int) -> None:
+        self._order = number
+
+
+class OrderTests(SynchronousTestCase):
+    """Copies without Redis."""
+
+    def test_many_are_put_back(self) -> None:
+        """What is put back comes before what was sent later and waits, in a time that grows as their number does."""
+        server, number = Server(), 1000
+
+        async def put(parcel: Parcel) -> bool:
+            await defer.Deferred() if server.books.epoch == 2 else None
+            return True
+
+        kept = copies.Copies(
+            "host", Clock(), lambda: frozenset({"a"}), put,  # type: ignore[arg-type]
+            lambda parcel: server,  # type: ignore[arg-type,return-value]
+            lambda parcel: b"", DropCounter(Clock().seconds), lambda *_: None,
+        )  # fmt: skip
+        for at in range(2 * number):
+            server.is_up = at < number
+            defer.ensureDeferred(kept.send(CountedParcel("a", {}, b"", patient=True)))
+        server.is_up, server.books = True, Books(2, 2, 0, 0)
+        CountedParcel.asked = 0
+        kept.look(server)  # type: ignore[arg-type]
+        self.assertLess(CountedParcel.asked, 10 * number)
+        (waiting,) = kept._waiting.values()
+        orders = [parcel.order for parcel in waiting]
+        self.assertEqual((len(orders), orders), (2 * number - 1, sorted(orders)))  # one is being put in

@@ -1076,6 +1076,83 @@ class BackendTests(DatabaseTestCase):
         (index,) = (first for name, first, second in program if name == "OpenRead" and second == root)
         self.assertIn(("Column", index, 3), program)
 
+    def make_limited(self, key: str, count: int, **values: Any) -> None:
+        values = {"runs_on": RunsOn.LIMITED_THREAD, "concurrency": 1, **values}
+        Job.objects.bulk_create(Job(task="x", concurrency_key=key, **values) for _ in range(count))
+
+    def test_many_of_a_full_key(self) -> None:
+        """What a claim does does not grow with the jobs of full keys; it takes others in their order."""
+        work = []
+        steps = 0
+
+        def step() -> None:
+            nonlocal steps
+            steps += 1
+
+        for count in (50, 2000):
+            Job.objects.all().delete()
+            for key in ("a", "c"):
+                self.make_limited(key, 1, state=State.RUNNING, owner="other")
+            self.make_limited("a", count, priority=7)
+            self.make_limited("c", count, priority=6)
+            self.make_limited("b", count)
+            self.make_limited("d", count, priority=-1)
+            ids = [add.using(priority=priority).enqueue(0, 0).id for priority in (0, -5)]
+            connection.connection.set_progress_handler(step, 1)
+            steps = 0
+            found = store.claim("default", "me", store.Room(3, 0, 40), None, timezone.now())
+            connection.connection.set_progress_handler(None, 1)
+            work.append(steps)
+            self.assertEqual([job.concurrency_key or job.pk for job in found], ["b", ids[0], "d"])
+            found = store.claim("default", "me", store.Room(3, 0, 40), None, timezone.now())
+            self.assertEqual([job.pk for job in found], ids[1:])
+        self.assertLess(work[1], work[0] * 1.2)
+
+    def test_many_places_beside_a_full_key(self) -> None:
+        """Where one key is full, many jobs of another one are found in a few queries."""
+        self.make_limited("a", 1, state=State.RUNNING, owner="other")
+        self.make_limited("a", 100)
+        self.make_limited("b", 100, concurrency=64)
+        self.make_limited("c", 100, concurrency=3, priority=-1)
+        for number in range(50):
+            self.make_limited(f"d{number}", 1, priority=-2)
+        with CaptureQueriesContext(connection) as queries:
+            found = store.claim("default", "me", store.Room(66, 0, 0), None, timezone.now())
+        self.assertEqual(Counter(job.concurrency_key for job in found), {"b": 64, "c": 2})
+        self.assertLess(len(queries), 16)
+
+    def test_many_keys(self) -> None:
+        """Nor is anything forgotten if there are very many keys, or none but full ones."""
+        for number in range(store.MOST_KEYS + 5):
+            self.make_limited(f"full{number:03}", 1, state=State.RUNNING, owner="other")
+            self.make_limited(f"full{number:03}", 2)
+            self.make_limited(f"key{number:03}", 1)
+        room = store.Room(10, 0, 10)
+        found = [job.concurrency_key for job in store.claim("default", "me", room, None, timezone.now())]
+        self.assertEqual(found, [f"key{number:03}" for number in range(10)])
+        Job.objects.filter(state=State.READY, concurrency_key__startswith="key").delete()
+        self.assertEqual(store.claim("default", "me", room, None, timezone.now()), [])
+
+    def test_key_of_both(self) -> None:
+        """Jobs in threads and on the event loop that share a key do not take its place both; wherever they stand."""
+        for kinds in ((RunsOn.LIMITED_THREAD, RunsOn.LIMITED_LOOP), (RunsOn.THREAD, RunsOn.LIMITED_LOOP)):
+            Job.objects.all().delete()
+            for runs_on in kinds:
+                self.make_limited("a", 2, runs_on=runs_on)
+            found = store.claim("default", "me", store.Room(4, 0, 10), None, timezone.now())
+            self.assertEqual([job.concurrency_key for job in found], ["a"])
+
+    def test_usual_claim(self) -> None:
+        """Without limited jobs, a claim that finds something asks nothing about them beside; nor does an enqueue."""
+        for task_of_kind, arguments in ((add, (1, 1)), (slowly, (1,))):
+            task_of_kind.enqueue(*arguments)
+            with CaptureQueriesContext(connection) as queries:
+                self.assertEqual(len(store.claim("default", "p", store.Room(4, 0, 40), None, timezone.now())), 1)
+            found = [query["sql"].split(" ", 1)[0] for query in queries.captured_queries]
+            self.assertEqual(
+                [word for word in found if word in ("SELECT", "UPDATE", "WITH")], ["SELECT"] * 2 + ["UPDATE"]
+            )
+
     def test_prune(self) -> None:
         """Old jobs are deleted with their errors; waiting ones never."""
         add.enqueue(1, 1)

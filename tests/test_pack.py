@@ -32,12 +32,14 @@ from tests.process import TIMEOUT, free_port, wait_until
 
 #: What a program may do with modules that are not files any more.
 MODULES = """
-import importlib.metadata, importlib.resources, inspect, json, multiprocessing, os, pkgutil, subprocess, sys, traceback
+import importlib.metadata, importlib.resources, inspect, io, json, multiprocessing, os, pkgutil, subprocess, sys
+import traceback
 
 import django.contrib.auth
 from django.utils import translation
 from django.utils.translation import gettext, trans_real
 from twisted.plugin import IPlugin, getPlugins
+from twisted.python.failure import Failure
 
 home = os.path.dirname(django.__file__)
 assert "/.cache/" in home or "/unpacked/" in home
@@ -47,6 +49,12 @@ try:
     json.loads("{")
 except ValueError:
     assert "return _default_decoder.decode(s)" in traceback.format_exc()
+    assert "return _default_decoder.decode(s)" in Failure().getTraceback()
+try:
+    importlib.import_module("not_there")
+except ImportError:
+    assert "return _bootstrap._gcd_import(" in Failure().getTraceback()
+assert "class TextIOBase(" in inspect.getsource(io)
 assert json.__file__ == os.path.join(os.path.dirname(os.__file__), "json", "__init__.py")
 assert {"django", "json", "_ctypes", "chatsite", "typing_extensions"} <= {one.name for one in pkgutil.iter_modules()}
 names = {one.name: one.ispkg for one in pkgutil.walk_packages(django.contrib.auth.__path__, "auth.")}
@@ -69,8 +77,11 @@ for flags in [], ["-I"], ["-S"], ["-E"], ["-O"], ["-I", "-S"], ["-X", "pycache_p
 for module, word in ("django", "collectstatic"), ("pydoc json.loads", "Deserialize"), ("twisted --help", "web"):
     done = subprocess.run([sys.executable, "-m", *module.split()], capture_output=True, text=True)
     assert word in done.stdout, (module, done)
-done = subprocess.run([sys.executable, "-c", "import json; json.loads('{')"], capture_output=True, text=True)
-assert "return _default_decoder.decode(s)" in done.stderr and "sitecustomize" not in done.stderr, done.stderr
+for program in "json.loads('{')", "threading.Thread(target=json.loads, args=['{'], name='the one').start()":
+    program = f"import json, threading; {program}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "return _default_decoder.decode(s)" in done.stderr and "sitecustomize" not in done.stderr, done.stderr
+    assert "Exception in thread the one:" in done.stderr or "Thread" not in program, done.stderr
 print("all well")
 """
 
@@ -227,7 +238,9 @@ class ContentTests(PackedTestCase):
         """The printed units are valid."""
         if shutil.which("systemd-analyze") is None:
             self.skipTest("systemd is not installed")
+        self.file = self.file.rename(self.site / "chat 100%")
         service, _, socket = self.output("install").partition("# /etc/systemd/system/chat.socket")
+        self.assertIn(f'\nExecStart="{self.site}/chat 100%%" --fd 3 --migrate\n', service)
         (self.folder / "chat.service").write_text(service)
         (self.folder / "chat.socket").write_text(socket)
         done = subprocess.run(
@@ -307,6 +320,18 @@ class PlaceTests(PackedTestCase):
         self.output("check")
         self.assertEqual([path.name[:5] for path in (self.site / ".cache").iterdir()], ["chat-"])
 
+    def test_half_removed(self) -> None:
+        """What is left of a folder whose removal was cut off is not in the way, and is removed."""
+        self.output("check")
+        (folder,) = self.unpacked()
+        (folder / ".complete").unlink()
+        shutil.rmtree(folder / "python")
+        other = folder.with_name("chat-" + 16 * "b")
+        (other / "site").mkdir(parents=True)
+        code = "import os; print(os.environ['PACKED_SITE'])"
+        self.assertEqual(self.output("shell", "-v", "0", "-c", code), f"{folder}\n")
+        self.assertEqual([path.name for path in (self.site / ".cache").iterdir()], [folder.name])
+
     def test_truncated(self) -> None:
         """Half a file says so, and leaves nothing."""
         data = self.packed.read_bytes()
@@ -317,6 +342,41 @@ class PlaceTests(PackedTestCase):
             self.assertEqual(done.returncode, 1)
             self.assertEqual(done.stderr, "chat: the file is incomplete or damaged; copy it here once more\n")
             self.assertEqual(list((self.folder / "cache").iterdir()), [])
+
+    def test_altered(self) -> None:
+        """A file of which a bit has changed says so, and leaves nothing: tar alone would not notice."""
+        data = bytearray(self.packed.read_bytes())
+        data[-6] ^= 1  # the checksum stands for all content
+        self.file.write_bytes(data)
+        self.environment["PACKED_DIR"] = str(self.folder / "cache")
+        done = self.run_file("check")
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stderr, "chat: the file is incomplete or damaged; copy it here once more\n")
+        self.assertEqual(list((self.folder / "cache").iterdir()), [])
+
+    def test_places(self) -> None:
+        """PACKED_DIR may stand in ``chat.env``, or be relative; CACHE_DIRECTORY may name several, XDG's is absolute.
+
+        A folder that the file makes is nobody else's to write to.
+        """
+        env = self.site / "chat.env"
+        cache = str(self.folder / "cache")
+        code = "import os; print(os.environ['PACKED_SITE'])"
+        for text, variables in (
+            (f'CHAT_DEBUG=1\nexport PACKED_DIR="{cache}"\r\n', {}),
+            (f"PACKED_DIR='{cache}'", {"CACHE_DIRECTORY": "/nowhere"}),
+            ("PACKED_DIR=/nowhere\n", {"PACKED_DIR": "cache"}),
+            ("", {"CACHE_DIRECTORY": f"{cache}:{self.folder}/other"}),
+            ("", {"XDG_CACHE_HOME": "relative", "CACHE_DIRECTORY": cache}),
+        ):
+            env.write_bytes(text.encode())
+            done = subprocess.run(
+                [*self.command("shell", "-v", "0", "-c", code)], env=self.environment | variables, cwd=self.folder,
+                capture_output=True, text=True, check=True, umask=0,
+            )  # fmt: skip
+            self.assertRegex(done.stdout.strip(), f"^{re.escape(cache)}/chat-[0-9a-f]{{16}}$", (text, variables))
+        self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["cache", "site"])
+        self.assertEqual(stat.S_IMODE((self.folder / "cache").stat().st_mode), 0o755)
 
     def test_strangers_folder(self) -> None:
         """A folder of the right name that belongs to another user is not used."""
@@ -344,7 +404,7 @@ class PlaceTests(PackedTestCase):
         small.mkdir()
         self.mount(small, "size=5m")
         script = self.file.read_bytes().replace(
-            b'"${CACHE_DIRECTORY:-}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp',
+            b'"${cache%%:*}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp',
             b'""',
         )
         self.file.write_bytes(re.sub(rb"skip=(\d+)", b"skip=%d" % self._skip(script), script))
@@ -420,13 +480,25 @@ class PlaceTests(PackedTestCase):
         done = self.run_file("check")
         self.assertEqual(done.returncode, 1)
         self.assertIn("line 1", done.stderr)
+        env.write_bytes(b"\xef\xbb\xbfCHAT_HOSTS=example.org\r\n")  # as Windows writes it
+        self.assertIn("example.org False", self.output("shell", "-c", code))
+        env.write_bytes("CHAT_HOSTS=caf\xe9.example.org\n".encode("latin-1"))
+        self.assertIn("chat.env cannot be read (it is not in UTF-8)", self.run_file("check").stderr)
+        env.unlink()
+        env.mkdir()
+        done = self.run_file("check")
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
+        self.assertIn("chat.env cannot be read (Is a directory)", done.stderr)
 
     def test_unpack(self) -> None:
         """``unpack`` makes a folder that runs by itself."""
         self.output("unpack", str(self.folder / "there"))
+        (self.folder / "wrong").mkdir()
+        (self.folder / "wrong" / "django.py").write_text("raise AssertionError('this is not the site')\n")
         done = subprocess.run(
             [str(self.folder / "there" / "bin" / "chat"), "check"],
-            env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(self.folder / "wrong")},
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(self.run_file("unpack", str(self.folder / "there")).returncode, 1)

@@ -230,6 +230,10 @@ class RefusedTests(FailureTestCase):
         self.assertEqual(layer.receive(["a"]), ("a", {"value": 1}))
         self.assertEqual(layer.group_channels("g"), ["a"])
         layer.flush()
+        redis.command("ACL", "SETUSER", "site", "-rpush")
+        with self.assertRaisesRegex(RedisUnavailable, "lacks a permission"):
+            layer.send("a", {"value": 1})
+        self.assertLogged("lacks a permission")
 
     def test_unix_socket(self) -> None:
         """A Unix socket will do."""

@@ -226,6 +226,7 @@ class IdleTests(SynchronousTestCase):
         asked = more["evalsha"] + more["ping"] + more["exists"]  # the others are part of scripts
         self.assertLessEqual(asked, 2 * (time.monotonic() - began))
         self.assertGreater(asked, 0)
+        self.assertEqual(more["zrem"], 0)
         self.assertLessEqual(more.total(), 8 * (time.monotonic() - began))
 
 

@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from channelserver.channel import Channel, Group
 from channelserver.layers import InMemoryChannelLayer
@@ -363,6 +364,17 @@ class TwistdTests(WrongInputTestCase):
             self.assertRegex(output, rf"cannot listen on port {port} of 127\.0\.0\.1: address already in use")
         self.assertFalse((self.folder / "site.pid").exists())
         self.assertRegex((self.folder / "twistd.log").read_text(), r"^[^\n]*cannot listen on port \d+[^\n]*\n$")
+        self.assert_no_complaints()
+
+    def test_privileged_port(self) -> None:
+        """A process that may not listen below 1024 is told what gives it the right."""
+        if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 1:
+            raise SkipTest("here everybody may listen on any port")
+        command = self.twistd("--settings", "settings", "--port", "1")
+        # PR_CAPBSET_DROP, CAP_NET_BIND_SERVICE: also root may not, once this has become another program.
+        drop = f"import ctypes, os; ctypes.CDLL(None).prctl(24, 10); os.execv({command[0]!r}, {command!r})"
+        case = Case(("port 1 of .*: permission denied", "CAP_NET_BIND_SERVICE"))
+        self.wrong += self.problems(*self.run_to_end([command[0], "-c", drop]), case, log_lines=True)
         self.assert_no_complaints()
 
     def test_daemon(self) -> None:

@@ -150,7 +150,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
 
     def values_of(self, task: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the values of a job's row."""
-        from channelserver.jobs.models import RunsOn, State, new_id
+        from channelserver.jobs.models import LIMITED, RunsOn, State, new_id
 
         options = options_of(task.func)
         try:
@@ -175,7 +175,7 @@ class JobBackend(BaseTaskBackend):  # type: ignore[misc]
             "task": path,
             "args": {"args": args, "kwargs": kwargs},
             "priority": task.priority,
-            "runs_on": int(RunsOn.LOOP if iscoroutinefunction(task.func) else RunsOn.THREAD),
+            "runs_on": int(RunsOn.LOOP if iscoroutinefunction(task.func) else RunsOn.THREAD) + (LIMITED if key else 0),
             "run_at": run_at,
             "created_at": now,
             "state": str(State.WAITING if run_at > now else State.READY),

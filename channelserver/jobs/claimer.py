@@ -31,7 +31,7 @@ from channelserver.jobs.delayed import take_over
 from channelserver.jobs.ends import Outcome
 from channelserver.jobs.listening import Bell, PostgreSQL
 from channelserver.jobs.local import claimers
-from channelserver.jobs.models import Job, JobServer, RunsOn, State
+from channelserver.jobs.models import KINDS, LIMITED, Job, JobServer, RunsOn, State
 from channelserver.jobs.owners import AGAIN_SECONDS, Owners
 from channelserver.jobs.presence import Presence, folder_of, wake
 from channelserver.jobs.runner import Running, arun
@@ -323,7 +323,7 @@ class Claimer:
         :param places: counts the places of limits that were freed here, and not taken again.
         """
         if self._ready:  # what is stored from now on sets it again
-            self._ready, self._may_have = False, set(RunsOn)
+            self._ready, self._may_have = False, set(KINDS)
         ended = list(self._ends)
         room = self._room(ended)
         if not ended and not room:
@@ -338,7 +338,7 @@ class Claimer:
         for job in jobs:
             self._start(job)
         if room:
-            found = Counter(job.runs_on for job in jobs)
+            found = Counter(job.runs_on % LIMITED for job in jobs)
             for kind, most in ((RunsOn.THREAD, room.threads), (RunsOn.LOOP, room.loop)):
                 if found[kind] < most:  # else there may be more
                     self._may_have.discard(kind)

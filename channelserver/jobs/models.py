@@ -30,10 +30,17 @@ class State(models.TextChoices):
 
 
 class RunsOn(models.IntegerChoices):
-    """What runs a job; each has room for so many."""
+    """What runs a job; each has room for so many. Jobs whose number is limited stand apart: see ``store.claim``."""
 
     THREAD = 0, "Thread"
     LOOP = 1, "Event loop"
+    LIMITED_THREAD = 2, "Thread, limited"
+    LIMITED_LOOP = 3, "Event loop, limited"
+
+
+#: What has room for jobs; and by how much the value is higher for limited ones.
+KINDS = (RunsOn.THREAD, RunsOn.LOOP)
+LIMITED = len(KINDS)
 
 
 #: The states in which nothing more happens to a job.
@@ -117,6 +124,12 @@ class Job(models.Model):
                 fields=["runs_on", "-priority", "id", "concurrency_key"],
                 condition=Q(state="ready"),
                 name="csjobs_ready",
+            ),
+            # To find the first job of each key, however many jobs one of them has.
+            models.Index(
+                fields=["runs_on", "concurrency_key", "-priority", "id"],
+                condition=Q(state="ready", runs_on__gte=2),
+                name="csjobs_limited",
             ),
             models.Index(fields=["run_at", "id"], condition=Q(state="waiting"), name="csjobs_waiting"),
             models.Index(fields=["owner", "concurrency_key"], condition=Q(state="running"), name="csjobs_running"),

@@ -22,6 +22,8 @@ from django.utils import timezone
 from channelserver.jobs.marks import options_at
 from channelserver.jobs.models import (
     ENDED,
+    KINDS,
+    LIMITED,
     ORDERS,
     Job,
     JobError,
@@ -39,6 +41,9 @@ PRUNE_ROWS = 250
 MANY_ROWS = 1000
 #: Candidates that a claim looks at where some are held back by their ``concurrency``.
 LOOK_AT = 100
+#: If so many keys at most have ready jobs, a claim looks for the first jobs of each, where one is full; else it passes
+#: over the jobs of full keys.
+MOST_KEYS = 100
 
 
 @contextmanager
@@ -141,14 +146,18 @@ def claim(using: str, owner: str, room: Room | int, queues: Sequence[str] | None
     names = None if queues is None else tuple(queues)
     with writing(using):
         if not isinstance(room, Room):
-            return _take(using, owner, _chosen(using, names, None, room), now)
+            return _take(using, owner, _within_limits(using, names, None, _ready(using, names, None, room), room), now)
+        most = {RunsOn.THREAD: room.threads and room.threads + room.ahead, RunsOn.LOOP: room.loop}
+        ready = {kind: _ready(using, names, kind, most[kind]) for kind in KINDS if most[kind]}
+        has_limited = _has_limited(using, [job for found in ready.values() for job in found[:1]])
         jobs = []
-        if room.threads:
-            found = _chosen(using, names, RunsOn.THREAD, room.threads + room.ahead)
-            found = found[: room.threads] + [job for job in found[room.threads :] if not job.deaths]
-            jobs = _take(using, owner, found, now)
-        if room.loop:
-            jobs += _take(using, owner, _chosen(using, names, RunsOn.LOOP, room.loop), now)
+        for kind, found in ready.items():  # one after the other: both may have jobs of the same key
+            found = _within_limits(using, names, kind, found, most[kind])  # should somebody have stored them by hand
+            if has_limited:
+                found = _with_limited(using, names, kind, found, most[kind])
+            if kind == RunsOn.THREAD:
+                found = found[: room.threads] + [job for job in found[room.threads :] if not job.deaths]
+            jobs += _take(using, owner, found, now)
         return jobs
 
 
@@ -173,20 +182,40 @@ def _take(using: str, owner: str, jobs: list[Job], now: datetime) -> list[Job]:
     return jobs
 
 
-def _chosen(using: str, queues: tuple[str, ...] | None, runs_on: RunsOn | None, count: int) -> list[Job]:
-    """Return ready jobs that may run now, and lock them where the database can."""
-    jobs = _ready(using, queues, runs_on, count)
-    if any(job.concurrency_key for job in jobs):
-        jobs = _within_limits(using, _due_locked(using, queues, runs_on), jobs, count)
+def _has_limited(using: str, jobs: list[Job]) -> bool:
+    """Whether limited jobs are ready, too.
+
+    :param jobs: some that :func:`_ready` has read: they know.
+    """
+    if jobs:
+        return bool(jobs[0].has_limited)  # type: ignore[attr-defined]
+    with connections[using].cursor() as cursor:
+        table = Job._meta.db_table
+        cursor.execute(
+            f"SELECT 1 FROM \"{table}\" WHERE state = '{State.READY.value}' AND runs_on >= {LIMITED} LIMIT 1"
+        )
+        return cursor.fetchone() is not None
+
+
+def _with_limited(
+    using: str, queues: tuple[str, ...] | None, runs_on: RunsOn, jobs: list[Job], count: int
+) -> list[Job]:
+    """Return the first ones of `jobs`, and of the limited ones that may run now."""
+    kind = RunsOn(runs_on + LIMITED)
+    limited = _within_limits(using, queues, kind, _ready(using, queues, kind, count), count)
+    return sorted(jobs + limited, key=_order)[:count]
+
+
+def _locked(using: str, jobs: Any) -> Any:
+    """Have a query lock its rows, where the database can; those that another server has locked are left out."""
+    if connections[using].features.has_select_for_update_skip_locked:
+        jobs = jobs.select_for_update(skip_locked=True)
     return jobs
 
 
-def _due_locked(using: str, queues: Sequence[str] | None, runs_on: RunsOn | None) -> Any:
-    """As :func:`due`; where the database can lock rows, those that another server has locked are left out."""
-    ready = due(using, queues, runs_on)
-    if connections[using].features.has_select_for_update_skip_locked:
-        ready = ready.select_for_update(skip_locked=True)
-    return ready
+def _order(job: Job) -> tuple[int, str]:
+    """The order of :func:`due`."""
+    return -job.priority, job.pk
 
 
 #: Stands in a statement for the number of rows.
@@ -196,7 +225,11 @@ _LIMIT = 987654321
 @lru_cache
 def _selection(using: str, queues: tuple[str, ...] | None, runs_on: RunsOn | None) -> tuple[str, tuple[Any, ...]]:
     """Return the statement that reads ready jobs, and its parameters; compiling it takes longer than running it."""
-    statement, parameters = _due_locked(using, queues, runs_on)[:_LIMIT].query.get_compiler(using).as_sql()
+    ready = _locked(using, due(using, queues, runs_on))
+    if runs_on in KINDS:
+        limited = Job.objects.using(using).filter(state=State.READY, runs_on__gte=LIMITED)
+        ready = ready.annotate(has_limited=Exists(limited))
+    statement, parameters = ready[:_LIMIT].query.get_compiler(using).as_sql()
     return statement, tuple(parameters)
 
 
@@ -205,13 +238,21 @@ def _ready(using: str, queues: tuple[str, ...] | None, runs_on: RunsOn | None, c
     return list(Job.objects.using(using).raw(statement.replace(str(_LIMIT), str(count)), parameters))
 
 
-def _within_limits(using: str, ready: Any, jobs: list[Job], count: int) -> list[Job]:
-    """Leave out the jobs whose key has as many running jobs as it may have; look further in their place."""
+def _within_limits(
+    using: str, queues: tuple[str, ...] | None, runs_on: RunsOn | None, jobs: list[Job], count: int
+) -> list[Job]:
+    """Leave out the jobs whose key has as many running jobs as it may have; look further in their place.
+
+    :param jobs: the first ready ones.
+    """
+    if not any(job.concurrency_key for job in jobs):
+        return jobs
     connection = connections[using]
     running: Counter[str] = Counter()
     known: set[str] = set()
     chosen: dict[str, Job] = {}
     full: set[str] = set()
+    more = len(jobs) == count
     for _ in range(LOOK_AT):
         new = sorted({job.concurrency_key for job in jobs if job.concurrency_key} - known)
         if new:
@@ -232,13 +273,58 @@ def _within_limits(using: str, ready: Any, jobs: list[Job], count: int) -> list[
                 continue
             running[key] += 1
             chosen[job.pk] = job
-        if len(chosen) == count or len(jobs) < count:
+        if len(chosen) == count or not more:
             break
-        rest = ready.exclude(concurrency_key__in=full).exclude(pk__in=list(chosen))
-        jobs = list(rest[:count])
-        if not jobs:
-            break
+        need = count - len(chosen)
+        firsts = None
+        if runs_on is not None and runs_on >= LIMITED:
+            firsts = _firsts(using, queues, runs_on, full, list(chosen), need)
+        if firsts is None:
+            rest = due(using, queues, runs_on).exclude(concurrency_key__in=full).exclude(pk__in=list(chosen))
+            jobs = list(_locked(using, rest)[:count])
+            more = len(jobs) == count
+        else:
+            found = Job.objects.using(using).filter(pk__in=firsts, state=State.READY).order_by()
+            jobs = sorted(_locked(using, found), key=_order)
+            more = bool(jobs)
     return list(chosen.values())
+
+
+def _firsts(
+    using: str, queues: tuple[str, ...] | None, runs_on: RunsOn, full: set[str], chosen: list[str], count: int
+) -> list[str] | None:
+    """Return the first ready jobs of other than full keys, without passing over those; None: there are too many keys.
+
+    :param full: keys to leave out.
+    :param chosen: jobs to leave out.
+    :param count: how many at most.
+    """
+    index = f"runs_on >= {LIMITED}"  # SQLite uses csjobs_limited for what says so
+    least = (
+        f'SELECT min(concurrency_key) FROM "{Job._meta.db_table}" '
+        f"WHERE state = '{State.READY.value}' AND runs_on = {int(runs_on)} AND {index}"
+    )
+    without = f"keys.name NOT IN ({', '.join(['%s'] * len(full))})" if full else "TRUE"
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            f"WITH RECURSIVE keys(name) AS ({least} UNION ALL SELECT ({least} AND concurrency_key > keys.name) "
+            f"FROM keys WHERE keys.name IS NOT NULL) "
+            f"SELECT name FROM keys WHERE name IS NOT NULL AND {without} LIMIT {MOST_KEYS + 1}",
+            list(full),
+        )
+        names = [name for (name,) in cursor.fetchall()]
+        if not names or len(names) > MOST_KEYS:
+            return [] if not names else None
+        ready = (
+            due(using, queues, runs_on)
+            .exclude(pk__in=chosen)
+            .extra(where=[index, "concurrency_key = %s"], params=[names])
+        )
+        statement, parameters = ready.values("id", "priority")[:count].query.get_compiler(using).as_sql()
+        parts = " UNION ALL ".join(f"SELECT * FROM ({statement}) AS part{number}" for number in range(len(names)))
+        values = [name if value is names else value for name in names for value in parameters]
+        cursor.execute(f"SELECT id FROM ({parts}) AS parts ORDER BY priority DESC, id LIMIT {count}", values)
+        return [pk for (pk,) in cursor.fetchall()]
 
 
 def promote(using: str, now: datetime) -> int:

@@ -38,16 +38,22 @@ glibc_here() {
 
 unpack() {
     draft=$(mktemp -d "$1/.$name-$hash.$$.XXXXXX" 2>/dev/null) || return 1
-    message=$({ tail -c +"$skip" -- "$file" | gzip -dc | tar -xomf - -C "$draft"; } 2>&1)
-    if [ $? -ne 0 ] || [ ! -f "$draft/.complete" ]; then
+    message=$({
+        tail -c +"$skip" -- "$file" | { gzip -dc || echo "$damaged" >&2; } | {
+            tar -xomf - -C "$draft"
+            code=$?
+            tail -c 1 >/dev/null # gzip compares its checksum at the very end
+            exit $code
+        }
+    } 2>&1)
+    code=$?
+    case $message in *"$damaged"*) code=1 ;; esac
+    if [ $code -ne 0 ] || [ ! -f "$draft/.complete" ]; then
         rm -rf -- "$draft"
         case $message in
+        *"$damaged"*) fail "$damaged" ;; # then another place does not help
         *[Nn]o\ space*) problem="there is no space left in $1" ;;
-        *)
-            # Then another place does not help.
-            tail -c +"$skip" -- "$file" | gzip -t 2>/dev/null || fail "the file is incomplete or damaged; copy it here once more"
-            problem="it cannot be unpacked into $1: $message"
-            ;;
+        *) problem="it cannot be unpacked into $1: $message" ;;
         esac
         return 1
     fi
@@ -64,6 +70,10 @@ unpack() {
         esac
         return 1
     fi
+    # What is left of one whose removal was cut off, or that a cleaner of old files has spoilt, is in the way.
+    if [ -e "$1/$name-$hash/." ] && ! usable "$1/$name-$hash"; then
+        mv -- "$1/$name-$hash" "$draft.old" 2>/dev/null && rm -rf -- "$draft.old"
+    fi
     # Another start may have been quicker; then this copy would land inside its folder.
     if usable "$1/$name-$hash" || ! mv -- "$draft" "$1/$name-$hash" 2>/dev/null; then
         rm -rf -- "$draft"
@@ -73,19 +83,34 @@ unpack() {
     usable "$1/$name-$hash"
 }
 
-folder='' problem=''
-home=${HOME:-}
-for place in "${PACKED_DIR:-}" "${CACHE_DIRECTORY:-}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp; do
-    [ -n "$place" ] || continue
+folder='' problem='' damaged='the file is incomplete or damaged; copy it here once more'
+unset PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE PYTHONPLATLIBDIR
+home=${HOME:-} cache=${CACHE_DIRECTORY:-} wanted=${PACKED_DIR:-}
+if [ -z "$wanted" ] && [ -f "$beside/$name.env" ] && [ -r "$beside/$name.env" ]; then
+    return=$(printf '\r')
+    while read -r line || [ -n "$line" ]; do
+        line=${line#export } line=${line%"$return"}
+        case $line in
+        PACKED_DIR=\"*\" | PACKED_DIR=\'*\') wanted=${line#PACKED_DIR=?} wanted=${wanted%?} ;;
+        PACKED_DIR=*) wanted=${line#PACKED_DIR=} ;;
+        esac
+    done <"$beside/$name.env"
+fi
+case $wanted in
+'' | /*) ;;
+*) wanted=$PWD/$wanted ;;
+esac
+for place in "$wanted" "${cache%%:*}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp; do
+    [ "${place#/}" != "$place" ] || continue
     if usable "$place/$name-$hash"; then
         folder=$place/$name-$hash
         break
     fi
 done
 if [ -z "$folder" ]; then
-    for place in "${PACKED_DIR:-}" "${CACHE_DIRECTORY:-}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp; do
-        [ -n "$place" ] || continue
-        [ -d "$place" ] || mkdir -p -- "$place" 2>/dev/null || continue
+    for place in "$wanted" "${cache%%:*}" "$beside/.cache" "${XDG_CACHE_HOME:-}" "${home:+$home/.cache}" /var/tmp /tmp; do
+        [ "${place#/}" != "$place" ] || continue
+        [ -d "$place" ] || (umask go-w && mkdir -p -- "$place") 2>/dev/null || continue
         [ -w "$place" ] || continue
         if unpack "$place"; then
             folder=$place/$name-$hash
@@ -99,6 +124,5 @@ fi
 [ -n "$folder" ] || fail "${problem:-there is no folder to unpack into}; set PACKED_DIR to a folder on a disk from which programs may run"
 
 export PACKED_SITE="$folder" PACKED_FILE="$file"
-unset PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE
 exec "$folder/python/bin/python" -sP -m channelserver.packing.launch "$@"
 exit 1

@@ -62,11 +62,17 @@ WantedBy=sockets.target
 """
 
 
+def _word(path: str) -> str:
+    """Return a path as systemd reads it in a command line; it allows no quotes in one."""
+    escaped = path.replace("%", "%%")
+    return f'"{escaped}"' if " " in path else escaped
+
+
 def install(about: dict[str, Any], file: Path, arguments: Sequence[str]) -> None:
     """Print the units, or write them with ``--write``."""
     name = about["name"]
     units = {
-        f"{name}.service": SERVICE.format(name=name, file=file),
+        f"{name}.service": SERVICE.format(name=name, file=_word(str(file))),
         f"{name}.socket": SOCKET.format(name=name, port=80),
     }
     unknown = [argument for argument in arguments if argument != "--write"]

@@ -108,18 +108,23 @@ def _with_data(name: str, prefix: str) -> None:
 
 def _read_environment(path: Path) -> None:
     """Read ``mysite.env``: lines of KEY=value; what the environment has already stays."""
-    with suppress(FileNotFoundError):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            line = line.strip()
-            if not line or line.startswith("#"):
-                continue
-            key, separator, value = line.removeprefix("export ").partition("=")
-            if not separator or not key.strip().isidentifier():
-                _die(path.stem, f"{path}, line {number}, is not KEY=value: {line[:60]!r}")
-            value = value.strip()
-            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-                value = value[1:-1]
-            os.environ.setdefault(key.strip(), value)
+    try:
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        _die(path.stem, f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is not in UTF-8'})")
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        key, separator, value = line.removeprefix("export ").partition("=")
+        if not separator or not key.strip().isidentifier():
+            _die(path.stem, f"{path}, line {number}, is not KEY=value: {line[:60]!r}")
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        os.environ.setdefault(key.strip(), value)
 
 
 # -- serve -------------------------------------------------------------------------------------------------------------
@@ -170,7 +175,10 @@ def _clean(packed: Path, name: str) -> None:
             if path.name.startswith(f".{name}-") and path.is_dir() and _is_left(path.name):
                 _remove(path)
             elif path != packed and _is_version(path, name):
-                old.append((path.stat().st_mtime, path))
+                if (path / ".complete").exists():
+                    old.append((path.stat().st_mtime, path))
+                else:  # its removal was cut off
+                    _remove(path)
     except OSError:
         return
     for _, path in sorted(old)[:-1]:
@@ -179,9 +187,7 @@ def _clean(packed: Path, name: str) -> None:
 
 def _is_version(path: Path, name: str) -> bool:
     rest = path.name.removeprefix(f"{name}-")
-    return (
-        rest != path.name and len(rest) == 16 and (path / ".complete").exists() and path.stat().st_uid == os.geteuid()
-    )
+    return rest != path.name and len(rest) == 16 and path.is_dir() and path.stat().st_uid == os.geteuid()
 
 
 def _is_left(name: str) -> bool:
@@ -219,6 +225,7 @@ def _unpack(packed: Path, arguments: Sequence[str], name: str) -> None:
         "#!/bin/sh\n"
         'here=$(readlink -f -- "$0")\nhere=${here%/bin/*}\n'
         'export PACKED_SITE="$here" PACKED_FILE="$here/bin/${0##*/}"\n'
+        "unset PYTHONPATH PYTHONSTARTUP PYTHONUSERBASE PYTHONPLATLIBDIR\n"
         'exec "$here/python/bin/python" -sP -m channelserver.packing.launch "$@"\n'
     )
     script.chmod(0o755)
@@ -247,7 +254,7 @@ def _help(about: dict[str, Any]) -> str:
   ./{name} work               run consumers in a process beside the server
   ./{name} send NAME JSON     send a message through the running server
   ./{name} install            print units for systemd; with --write, as root, install them
-  ./{name} unpack FOLDER      unpack for a machine without a shell, or a read-only disk
+  ./{name} unpack FOLDER      unpack, for a read-only disk
   ./{name} --version | --sbom
 
 The site writes to {os.environ[VARIABLE]}.

@@ -24,6 +24,7 @@ from importlib.machinery import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from typing import Any
 
 LIBRARY = os.path.dirname(os.path.dirname(__file__))
 HOME, VERSION = os.path.split(LIBRARY)
@@ -61,6 +62,14 @@ def text(place: tuple[int, ...]) -> bytes:
 
     offset, size, start, length = place
     return zlib.decompress(read(TEXTS, offset, size))[start : start + length]
+
+
+def source(path: str) -> tuple[int, ...] | None:
+    """Return the place of a source, None if it is a file."""
+    path = os.path.join(HOME, path.removeprefix("./python/lib/"))  # of modules that were imported before this one
+    folder, _, name = path.removesuffix(".py").removesuffix("/__init__").rpartition("/")
+    entry = marshal.loads(INDEX[folder]).get(name) if folder in INDEX and path.endswith(".py") else None
+    return None if entry is None else entry[4:]
 
 
 def catalog(path: str) -> tuple[int, ...] | None:
@@ -102,14 +111,50 @@ class Loader(SourceFileLoader):
         """Bytecode for other options of Python is not kept."""
 
 
-class Gettext(Loader):
-    """Loads ``gettext``, and has it look into the archives."""
+class PatchedLoader(Loader):
+    """Loads a module of the standard library that reads files by itself, and has it look into the archives."""
 
     def exec_module(self, module: "ModuleType") -> None:
         super().exec_module(module)
-        namespace = type(sys.implementation)
-        files = namespace(**vars(os.path) | {"exists": exists})
-        vars(module).update(open=open_catalog, os=namespace(**vars(os) | {"path": files}))
+        PATCHES[self.name](vars(module))
+
+
+def patch_gettext(names: "dict[str, Any]") -> None:
+    namespace = type(sys.implementation)
+    files = namespace(**vars(os.path) | {"exists": exists})
+    names.update(open=open_catalog, os=namespace(**vars(os) | {"path": files}))
+
+
+def patch_linecache(names: "dict[str, Any]") -> None:
+    """For who asks by the name of the file alone: ``warnings``, ``tracemalloc``, Twisted's ``Failure``."""
+    read_file, cache = names["updatecache"], names["cache"]
+
+    def updatecache(filename: str, module_globals: "dict[str, Any] | None" = None) -> list[str]:
+        lines: list[str] = read_file(filename, module_globals)
+        if not lines and (place := source(filename)):
+            # Not at a form feed, as str.splitlines() does.
+            lines = [line + "\n" for line in text(place).decode(errors="replace").split("\n")]
+            cache[filename] = 0, None, lines, filename
+        return lines
+
+    names["updatecache"] = updatecache
+
+
+def patch_threading(names: "dict[str, Any]") -> None:
+    """As :func:`report`, for threads."""
+
+    def excepthook(args: "Any") -> None:
+        if args.exc_type is not SystemExit and sys.stderr is not None:
+            name = names["get_ident"]() if args.thread is None else args.thread.name
+            sys.stderr.write(f"Exception in thread {name}:\n")
+            report(args.exc_type, args.exc_value, args.exc_traceback)
+
+    names["excepthook"] = excepthook
+
+
+PATCHES = {"gettext": patch_gettext, "linecache": patch_linecache}
+if sys.version_info < (3, 13):
+    PATCHES["threading"] = patch_threading
 
 
 class Finder(FileFinder):
@@ -125,7 +170,7 @@ class Finder(FileFinder):
         entry = self.names.get(tail)
         if entry is not None:
             path = f"{folder}/__init__.py" if entry[0] else f"{folder}.py"
-            loader = (Gettext if fullname == "gettext" else Loader)(fullname, path, entry)
+            loader = (PatchedLoader if fullname in PATCHES else Loader)(fullname, path, entry)
             spec = ModuleSpec(fullname, loader, origin=path, is_package=bool(entry[0]))
             spec.has_location = True
         else:

@@ -42,12 +42,44 @@ class Socket(Protocol):
 Send = Callable[[Iterable[Socket]], None]
 
 
+class _Rest:
+    """The sockets that have still to get something.
+
+    :param sockets: not altered. A set of them, which takes a look at each, is only made when one is asked for.
+    """
+
+    __slots__ = ("_at", "_found", "_sockets")
+
+    def __init__(self, sockets: Sequence[Socket]) -> None:
+        self._sockets = sockets
+        self._at = 0
+        self._found: dict[Socket, None] | None = None
+
+    def __bool__(self) -> bool:
+        return self._at < len(self._sockets) if self._found is None else bool(self._found)
+
+    def take(self, most: int) -> Sequence[Socket]:
+        """Remove and return some."""
+        if self._found is not None:
+            return [self._found.popitem()[0] for _ in range(min(most, len(self._found)))]
+        begin, self._at = self._at, min(self._at + most, len(self._sockets))
+        return self._sockets[begin : self._at]
+
+    def remove(self, socket: Any) -> bool:
+        """Remove one; return whether it is one of them."""
+        if self._found is None:
+            self._found = dict.fromkeys(self._sockets[self._at :])
+        found = socket in self._found
+        self._found.pop(socket, None)
+        return found
+
+
 class FanOuts:
     """The sends to groups that are under way; false if there are none."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._waiting: deque[tuple[dict[Socket, None], Send]] = deque()  # those that have still to get it
+        self._waiting: deque[tuple[_Rest, Send]] = deque()  # those that have still to get it
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -60,7 +92,7 @@ class FanOuts:
 
         if self._waiting or len(sockets) > SOCKETS_A_TURN:
             some = partial(self._send, frame=frame, deflated=deflated, content=content)
-            self._waiting.append((dict.fromkeys(sockets), some))
+            self._waiting.append((_Rest(sockets), some))
             if len(self._waiting) == 1:
                 self._go_on()
         else:
@@ -78,8 +110,7 @@ class FanOuts:
     def catch_up(self, socket: Any) -> None:
         """Send to one socket what it waits for."""
         for sockets, send in self._waiting:
-            if socket in sockets:
-                del sockets[socket]
+            if sockets.remove(socket):
                 send((socket,))
 
     def _go_on(self) -> None:
@@ -94,8 +125,8 @@ class FanOuts:
         """
         while self._waiting and most > 0:
             sockets, send = self._waiting[0]
-            while sockets and most > 0:
-                most -= 1
-                send((sockets.popitem()[0],))
+            some = sockets.take(most)
+            most -= len(some)
+            send(some)
             if not sockets and self._waiting and self._waiting[0][0] is sockets:
                 self._waiting.popleft()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application import service
-from twisted.internet import defer, error, task
+from twisted.internet import defer, task
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -54,7 +54,11 @@ DRAIN_BATCH, DRAIN_PAUSE = 100, 0.05
 GRACE = 3.0
 
 
-_CURE = "; choose another address with --port, --bind, --unix-socket or --endpoint"
+_CURE = "choose another address with --port, --bind, --unix-socket or --endpoint"
+_PRIVILEGED = (
+    "ports below 1024 need AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or a socket unit; or choose a "
+    "higher one"
+)
 
 
 class ListenError(Exception):
@@ -279,10 +283,10 @@ class ServerService(service.Service):
     def _listen(self, description: str, endpoint: IStreamServerEndpoint, factory: Factory) -> Any:
         try:
             port = yield endpoint.listen(factory)
-        except error.CannotListenError as problem:
-            raise ListenError(f"cannot listen on {description}: {_reason(problem.socketError)}{_CURE}") from problem
-        except Exception as problem:
-            raise ListenError(f"cannot listen on {description}: {_reason(problem)}{_CURE}") from problem
+        except Exception as problem:  # CannotListenError has the reason inside
+            reason = getattr(problem, "socketError", problem)
+            cure = _PRIVILEGED if isinstance(reason, PermissionError) and description.startswith("port ") else _CURE
+            raise ListenError(f"cannot listen on {description}: {_reason(reason)}; {cure}") from problem
         self._ports.append(port)
         if self._site.shares is not None and not isinstance(factory, LocalFactory):
             port.stopReading()

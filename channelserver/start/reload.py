@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from django.utils import autoreload
@@ -47,8 +48,9 @@ def run_reactor(reactor: Any, service: ServerService) -> None:
     stopped = threading.Event()
 
     def stop() -> None:
-        service.from_signal_handler(reactor.stop)
-        stopped.wait(DRAIN_SECONDS + 1)
+        with suppress(KeyboardInterrupt):  # a second one ends the process at once
+            service.from_signal_handler(reactor.stop)
+            stopped.wait(DRAIN_SECONDS + 1)
 
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main:

@@ -22,6 +22,12 @@ from channelserver.message import Message
 from channelserver.sessions import session_for_reply_channel
 from channelserver.test.client import Client
 
+#: What the server says of a connection in its first message, by channel: that of a client on the same machine.
+_OPENING: dict[str, dict[str, Any]] = {
+    channel: {"scheme": scheme, "root_path": "", "client": ["127.0.0.1", 40000], "server": ["127.0.0.1", 8000]}
+    for channel, scheme in (("websocket.connect", "ws"), ("http.request", "http"))
+}
+
 
 class WSClient(Client):
     """A client with cookies, headers and a session, for the consumers of sockets and of HTTP requests.
@@ -132,8 +138,9 @@ class WSClient(Client):
         message = copy_content(content)
         path, _, query_string = path.partition("?")
         message.setdefault("path", unquote(path))
-        if to in ("websocket.connect", "http.request"):
+        if to in _OPENING:
             message.setdefault("query_string", query_string.encode("ascii"))
+            message = copy_content(_OPENING[to]) | message
         message.setdefault("headers", [[_latin(key.lower()), _latin(value)] for key, value in self.headers.items()])
         if self._ordered:
             if "order" in message:

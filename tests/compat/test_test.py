@@ -296,6 +296,16 @@ class WSClientTests(ChannelCase):
         message = self.get_next_message("websocket.connect")
         self.assertEqual((message["path"], message["query_string"]), ("/room/", b"name=a%20b"))
 
+    def test_what_the_server_says_of_a_connection(self) -> None:
+        """The keys of the server's own messages are there, unless the test sets them."""
+        client = WSClient()
+        client.send("websocket.connect", {"client": ["192.0.2.1", 1]})
+        message = self.get_next_message("websocket.connect")
+        self.assertEqual((message["scheme"], message["root_path"], message["client"]), ("ws", "", ["192.0.2.1", 1]))
+        client.send("http.request", {"method": "GET"})
+        request = self.get_next_message("http.request")
+        self.assertEqual((request["scheme"], request["client"][0]), ("http", "127.0.0.1"))
+
     def test_texts(self) -> None:
         client = WSClient()
         self.assertEqual(self.show(client, text="plain")["text"], "plain")

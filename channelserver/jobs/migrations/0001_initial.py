@@ -79,7 +79,16 @@ class Migration(migrations.Migration):
                 ("priority", models.SmallIntegerField(default=0)),
                 (
                     "runs_on",
-                    models.SmallIntegerField(choices=[(0, "Thread"), (1, "Event loop")], default=0, editable=False),
+                    models.SmallIntegerField(
+                        choices=[
+                            (0, "Thread"),
+                            (1, "Event loop"),
+                            (2, "Thread, limited"),
+                            (3, "Event loop, limited"),
+                        ],
+                        default=0,
+                        editable=False,
+                    ),
                 ),
                 ("run_at", models.DateTimeField(default=django.utils.timezone.now)),
                 (
@@ -122,6 +131,11 @@ class Migration(migrations.Migration):
                         condition=models.Q(("state", "ready")),
                         fields=["runs_on", "-priority", "id", "concurrency_key"],
                         name="csjobs_ready",
+                    ),
+                    models.Index(
+                        condition=models.Q(("runs_on__gte", 2), ("state", "ready")),
+                        fields=["runs_on", "concurrency_key", "-priority", "id"],
+                        name="csjobs_limited",
                     ),
                     models.Index(
                         condition=models.Q(("state", "waiting")), fields=["run_at", "id"], name="csjobs_waiting"

@@ -219,11 +219,13 @@ def _is_lost(problem: BaseException) -> bool:
     return isinstance(problem, (txredisapi.ConnectionError, error.ConnectionLost, error.ConnectionDone))
 
 
+_NO_PERMISSION = "the user lacks a permission that the layer needs; the page on Redis lists them"
 #: How errors of Redis begin, and what they mean.
 _MEANINGS = (
     ("WRONGPASS", "the user name or the password is wrong; see hosts and connection_kwargs in the layer's CONFIG"),
     ("NOAUTH", "Redis requires a password; add it to the URL in hosts"),
-    ("NOPERM", "the user lacks a permission that the layer needs; the page on Redis lists them"),
+    ("NOPERM", _NO_PERMISSION),
+    ("ERR The user executing the script", _NO_PERMISSION),
     ("OOM", "Redis is out of memory; raise its maxmemory, or find out what fills it"),
     ("LOADING", "Redis is loading its data"),
     ("MASTERDOWN", "Redis is a replica without a connection to its master"),

@@ -241,6 +241,7 @@ class Copies:
         assert books is not None, "the answers had them"
         reported = shard.since(books.epoch) > REPORTED - MARGIN
         back = Counter({parcel.epoch: 0 for parcel in there.values() if parcel.epoch != books.epoch and reported})
+        again: list[Parcel] = []
         for number, parcel in ((number, there[number]) for number in missing):
             if self._kept.get(number) is not parcel or not parcel.epoch:
                 pass  # it has ended, or waits, meanwhile
@@ -249,7 +250,9 @@ class Copies:
             elif reported:
                 back[parcel.epoch] += 1
                 parcel.epoch = 0
-                self._wait(shard, parcel)
+                again.append(parcel)
+        if again:
+            self._wait(shard, *sorted(again, key=lambda parcel: parcel.order))
         for epoch, number in back.items():
             self._note_back(shard, epoch, number)
         if back.total():
@@ -259,14 +262,15 @@ class Copies:
     def _of(self, shard: Shard) -> list[Parcel]:
         return [parcel for parcel in self._kept.values() if parcel.shard is shard]
 
-    def _wait(self, shard: Shard, parcel: Parcel) -> None:
-        parcel.data = b""
-        parcel.again = True
-        waiting = self._waiting.setdefault(shard, deque())
-        at = len(waiting)
-        while at and waiting[at - 1].order > parcel.order:
-            at -= 1
-        waiting.insert(at, parcel)
+    def _wait(self, shard: Shard, *parcels: Parcel) -> None:
+        """Let parcels wait in the order in which they were sent; several are in this order already."""
+        for parcel in parcels:
+            parcel.data = b""
+            parcel.again = True
+        waiting, later = self._waiting.setdefault(shard, deque()), deque[Parcel]()
+        while waiting and waiting[-1].order > parcels[0].order:
+            later.appendleft(waiting.pop())
+        waiting.extend(sorted((*parcels, *later), key=lambda parcel: parcel.order))
         self._note_waiting()
 
     def _note_waiting(self) -> None:

@@ -51,17 +51,23 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent / "lua"
 _PRELUDE = (_FOLDER / "prelude.lua").read_text("ascii")
+#: Redis without memory refuses a write that may need some, but not behind another write of the same script.
+_FREES = "redis.call('DEL', P .. 'nothing')\n"
 
 
-def _script(name: str) -> str:
-    return _PRELUDE + (_FOLDER / f"{name}.lua").read_text("ascii")
+def _script(name: str, frees: bool = False) -> str:
+    """Return a script.
+
+    :param frees: it must run when Redis is out of memory, because it makes room or keeps hosts alive that do.
+    """
+    return _PRELUDE + (_FREES if frees else "") + (_FOLDER / f"{name}.lua").read_text("ascii")
 
 
 PUSH = _script("push")
 PUSH_LANE = _script("push_lane")
-POP = _script("pop")
-FINISH = _script("finish")
-RECLAIM = _script("reclaim")
+POP = _script("pop", frees=True)
+FINISH = _script("finish", frees=True)
+RECLAIM = _script("reclaim", frees=True)
 PASS_ON = _script("pass_on")
 RETIRE = _script("retire")
 JOIN = _script("join")
@@ -69,14 +75,14 @@ JOIN_OTHER = _script("join_other")
 JOIN_QUEUE = _script("join_queue")
 MEMBERS = _script("members")
 SEND_GROUP = _script("send_group")
-REMOVE_DEAD = _script("remove_dead")
-LEAVE = _script("leave")
+REMOVE_DEAD = _script("remove_dead", frees=True)
+LEAVE = _script("leave", frees=True)
 STATISTICS = _script("statistics")
 BEAT = _script("beat")
-EMPTIED = _script("emptied")
-SWEEP = _script("sweep")
-KEEP = _script("keep")
+EMPTIED = _script("emptied", frees=True)
+SWEEP = _script("sweep", frees=True)
+KEEP = _script("keep", frees=True)
 MISSING = _script("missing")
 LEASE = _script("lease")
 RELEASE = _script("release")
-GREET = _script("greet")
+GREET = _script("greet", frees=True)

@@ -55,6 +55,10 @@ try:
 except ImportError:
     assert "return _bootstrap._gcd_import(" in Failure().getTraceback()
 assert "class TextIOBase(" in inspect.getsource(io)
+assert "def import_module(" in inspect.getsource(importlib)
+for module in importlib, importlib.metadata, sys.modules["encodings.utf_8"], sys.modules["warnings"]:
+    path = module.__name__.replace(".", "/") + ("/__init__.py" if hasattr(module, "__path__") else ".py")
+    assert module.__file__ == os.path.join(os.path.dirname(os.__file__), path), module
 assert json.__file__ == os.path.join(os.path.dirname(os.__file__), "json", "__init__.py")
 assert {"django", "json", "_ctypes", "chatsite", "typing_extensions"} <= {one.name for one in pkgutil.iter_modules()}
 names = {one.name: one.ispkg for one in pkgutil.walk_packages(django.contrib.auth.__path__, "auth.")}

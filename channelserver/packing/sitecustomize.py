@@ -16,6 +16,7 @@ from importlib.machinery import (
     ExtensionFileLoader,
     FileFinder,
     ModuleSpec,
+    PathFinder,
     SourceFileLoader,
     SourcelessFileLoader,
 )
@@ -126,15 +127,20 @@ def patch_gettext(names: "dict[str, Any]") -> None:
 
 
 def patch_linecache(names: "dict[str, Any]") -> None:
-    """For who asks by the name of the file alone: ``warnings``, ``tracemalloc``, Twisted's ``Failure``."""
+    """For who asks by the name of the file alone: ``warnings``, ``tracemalloc``, Twisted's ``Failure``.
+
+    What Python asks a loader for, it splits at form feeds, too: each following line would be the wrong one.
+    """
     read_file, cache = names["updatecache"], names["cache"]
 
     def updatecache(filename: str, module_globals: "dict[str, Any] | None" = None) -> list[str]:
-        lines: list[str] = read_file(filename, module_globals)
-        if not lines and (place := source(filename)):
-            # Not at a form feed, as str.splitlines() does.
-            lines = [line + "\n" for line in text(place).decode(errors="replace").split("\n")]
-            cache[filename] = 0, None, lines, filename
+        if (place := source(filename)) is None:
+            return read_file(filename, module_globals)
+        try:
+            lines = io.StringIO(text(place).decode(errors="replace")).readlines()
+        except OSError:  # somebody has removed the folder
+            return []
+        cache[filename] = 0, None, lines, filename
         return lines
 
     names["updatecache"] = updatecache
@@ -200,6 +206,16 @@ def modules(finder: Finder, prefix: str = "") -> list[tuple[str, bool]]:
     return sorted(found.items())
 
 
+def move(name: str, module: "ModuleType") -> None:
+    """Move a module that Python had to import from its zip file to where it belongs."""
+    parent = sys.modules.get(name.rpartition(".")[0])
+    spec = PathFinder.find_spec(name, None if parent is None else parent.__path__)
+    if spec is not None:
+        module.__spec__, module.__loader__, module.__file__ = spec, spec.loader, spec.origin
+        if spec.submodule_search_locations is not None:
+            module.__path__ = spec.submodule_search_locations
+
+
 def report(kind: type[BaseException], error: BaseException, traceback: object) -> None:
     """Print an exception that ends the process, with its sources: Python's own function reads them from files."""
     from traceback import print_exception
@@ -216,6 +232,10 @@ if os.path.exists(os.path.join(HOME, "modules.index")):  # else the site is bein
     sys.path_importer_cache.clear()
     if FILES[0] in sys.path:
         sys.path.remove(FILES[0])
+    for name in sorted(sys.modules):  # a package before its modules
+        module = sys.modules[name]
+        if (getattr(getattr(module, "__spec__", None), "origin", None) or "").startswith(FILES[0]):
+            move(name, module)
     import pkgutil
 
     pkgutil.iter_importer_modules.register(Finder, modules)  # type: ignore[attr-defined]

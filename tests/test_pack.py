@@ -394,6 +394,9 @@ class PlaceTests(PackedTestCase):
         os.chown(stranger, 12345, 12345)
         self.environment["PACKED_DIR"] = str(self.folder / "strange")
         self.output("check")  # it would fail in the stranger's empty folder
+        shutil.rmtree(self.site / ".cache")
+        self.output("check")
+        self.assertTrue((stranger / ".complete").exists())  # perhaps somebody else's site runs there
 
     def mount(self, place: Path, options: str) -> None:
         """Mount a file system in memory; skip the test where that is not allowed."""

@@ -71,7 +71,7 @@ unpack() {
         return 1
     fi
     # What is left of one whose removal was cut off, or that a cleaner of old files has spoilt, is in the way.
-    if [ -e "$1/$name-$hash/." ] && ! usable "$1/$name-$hash"; then
+    if [ -O "$1/$name-$hash" ] && [ ! -f "$1/$name-$hash/.complete" ]; then
         mv -- "$1/$name-$hash" "$draft.old" 2>/dev/null && rm -rf -- "$draft.old"
     fi
     # Another start may have been quicker; then this copy would land inside its folder.

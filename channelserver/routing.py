@@ -56,6 +56,9 @@ Table: TypeAlias = dict[str, tuple[Candidate, ...]]
 #: Paths of each channel for which the router remembers what it found, and their longest.
 MOST_PATHS, LONGEST_PATH = 1000, 200
 
+#: Whether a pattern begins with a letter or a digit that must be there.
+_slashless = re.compile(r"\^?\w(?![?*{])[^|]*").fullmatch
+
 
 def resolve_routing(routing: Any) -> list[Routable]:
     """Turn a dotted string, a dict or a list into a list of routes.
@@ -244,6 +247,19 @@ class Router:
     def consumers(self) -> list[Consumer | None]:
         """Return the consumers of all routes; None stands for those of an object of the application's own."""
         return [candidate.consumer for candidates in self._table.values() for candidate in candidates]
+
+    def slashless(self) -> list[str]:
+        """Return the patterns of paths that match none, because a path begins with a slash and they do not."""
+        return sorted(
+            {
+                pattern.pattern
+                for name, candidates in self._table.items()
+                if name.startswith(("http.", "websocket."))
+                for candidate in candidates
+                for key, pattern in candidate.prefixes or candidate.filters
+                if key == "path" and _slashless(pattern.pattern)
+            }
+        )
 
     def add_route(self, route: Routable) -> None:
         """Append a route: it gets what no earlier one matches.

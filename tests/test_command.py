@@ -505,6 +505,15 @@ BROKEN: dict[str, tuple[str, str, dict[str, str]]] = {
         r"'websocket\.conect', where the server sends nothing; did you mean 'websocket\.connect'\?",
         {"routing.py": "def c(message): pass\nchannel_routing = {'websocket.conect': c, 'http': c}\n"},
     ),
+    "path without a slash": (
+        "",
+        r"path='ws/\(\?P<room>\[a-z\]\+\)/\$' matches nothing.*begin with a slash; write '\^/ws/\(",
+        {
+            "routing.py": "from channelserver import route\nfrom consumers import c\nchannel_routing = ["
+            "route('websocket.receive', c, path=r'ws/(?P<room>[a-z]+)/$'), route('own', c, path='^x')]\n",
+            "consumers.py": "def c(message, room): pass\n",
+        },
+    ),
     "routing that does not import": ("CHANNEL_LAYERS['default']['ROUTING'] = 'nosuch.routing'\n", r"nosuch", {}),
     "middleware that does not import": ("MIDDLEWARE.append('nosuch.Middleware')\n", r"MIDDLEWARE.*nosuch", {}),
     "failing check of Django": ("X_FRAME_OPTIONS = 'x'\nCACHES = {}\n", r"must define a 'default' cache", {}),

@@ -579,6 +579,19 @@ class RouterTests(RoutingTestCase):
         self.assertRoutes(router, Uncopyable({"path": "/a/b"}, "chat", LAYER), first)
 
 
+class SlashTests(RoutingTestCase):
+    """Patterns of paths that match none."""
+
+    def test_slashless(self) -> None:
+        """Only those that must begin with something else than a slash, in the first pattern that looks at the path."""
+        wrong = ["^chat/$", "ws/(?P<room>[a-z]+)/$"]
+        right = ["", "^", "/a/$", "^/a/$", r"\A/a", "^(?:/app)?/a", "a?/b", "a|/b", "^[^/]*/x", "(?i)/x", ".*"]
+        routes = [route("websocket.connect", first, path=pattern) for pattern in wrong + right]
+        own = [route("own", first, path="^x"), include([route("websocket.receive", first, path="^x")], path="^/y/")]
+        self.assertEqual(Router(routes + own).slashless(), wrong)
+        self.assertEqual(Router([include(routes, path="^app/")]).slashless(), ["^app/"])
+
+
 class DefaultTests(RoutingTestCase):
     def test_default_routes(self) -> None:
         router = Router([])

@@ -189,7 +189,11 @@ def _of_settings(values: Settings) -> Iterator[str]:
     for problem in (static_problem() if values.static else "", sqlite_problem(values.processes)):
         if problem:
             yield problem
-    for name in sorted(channel_layers[values.layer].router.channels.difference(SERVER_CHANNELS)):
+    router = channel_layers[values.layer].router
+    for pattern in router.slashless():
+        example = "^/" + pattern.removeprefix("^")
+        yield f"a route's path={pattern!r} matches nothing, because paths begin with a slash; write {example!r}"
+    for name in sorted(router.channels.difference(SERVER_CHANNELS)):
         for near in difflib.get_close_matches(name, SERVER_CHANNELS, 1, 0.9):
             yield f"the routing has a consumer for {name!r}, where the server sends nothing; did you mean {near!r}?"
 

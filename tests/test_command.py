@@ -502,8 +502,8 @@ BROKEN: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
     "misspelt channel": (
         "",
-        r"'websocket\.conect', where the server sends nothing; did you mean 'websocket\.connect'\?",
-        {"routing.py": "def c(message): pass\nchannel_routing = {'websocket.conect': c, 'http': c}\n"},
+        r"'websocket\.connects', where the server sends nothing; did you mean 'websocket\.connect'\?",
+        {"routing.py": "def c(message): pass\nchannel_routing = {'websocket.connects': c, 'http': c}\n"},
     ),
     "path without a slash": (
         "",

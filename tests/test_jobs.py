@@ -1217,7 +1217,7 @@ class BackendTests(DatabaseTestCase):
         self.assertEqual(manage("cancel", "--state", "ready"), "1 cancelled\n")
         self.assertIn("paused", manage("pause", "default"))
         self.assertEqual(manage("resume", "default"), "queue default runs\n")
-        self.assertEqual(manage("resume", "defualt"), "queue defualt was not paused\n")
+        self.assertEqual(manage("resume", "elsewhere"), "queue elsewhere was not paused\n")
         self.assertEqual(manage("prune", "--done-days", "0"), "1 deleted\n")
         for wrong in (
             ["retry"], ["cancel", "nothing"], ["--backend", "other", "list"], ["list", "--limit", "-1"],

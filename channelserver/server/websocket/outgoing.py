@@ -171,12 +171,13 @@ class Outgoing(_FanOutFields):
 
     def _hold_back(self) -> None:
         """Much waits: read nothing more from the client; if it is too much, end."""
-        while self._waiting_bytes > self.site.options.send_buffer_bytes:
+        most = self.site.options.send_buffer_bytes
+        while self._waiting_bytes > most:
             if self._shrink():
                 pass
             elif self._paused_at is None:
                 self._hand_over()
-            elif not self._flush():
+            elif not self._flush() and self._waiting_bytes > most:
                 self._overflow()
                 return
         if not self._blocked and self._waiting_bytes > HOLD:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,17 @@ from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from channelserver.server.common.sending import UNSENT, UNSENT_ALL, UNSENT_LONG, direct, room_for_long, send, unsent
+from channelserver.layers.base import EVENTS
+from channelserver.server.common.sending import (
+    UNSENT,
+    UNSENT_ALL,
+    UNSENT_LONG,
+    direct,
+    limit_unsent,
+    room_for_long,
+    send,
+    unsent,
+)
 from channelserver.server.edge.static import StaticFiles
 from channelserver.server.http import source
 from channelserver.server.http.connection import HTTPFactory
@@ -271,6 +282,12 @@ class SocketTests(SendTests):
         return done
 
 
+def room(transport: Any) -> int:
+    """Return how many bytes the kernel keeps unsent."""
+    option: int = transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+    return option
+
+
 class LargeAnswerTests(RealTestCase):
     """Large answers and files, of which the kernel takes what it can at once."""
 
@@ -346,21 +363,33 @@ class LargeAnswerTests(RealTestCase):
         others: Any = set(range(63))
         self.server.site.connections |= others
 
-        def room(connection: Any) -> int:
-            option: int = connection.transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
-            return option
-
         def slow(connection: Any) -> None:
-            self.assertEqual(room(connection), UNSENT)
+            self.assertEqual(room(connection.transport), UNSENT)
 
         def fast(connection: Any) -> None:
-            self.assertEqual(room(connection), UNSENT_ALL // len(self.server.site.connections))
+            self.assertEqual(room(connection.transport), UNSENT_ALL // len(self.server.site.connections))
 
         def again(_: object) -> Any:
             self.patch(source, "FAST", 10_000)
             return self.check_all(fast)
 
         return self.check_all(slow).addCallback(again)
+
+    def test_room_for_what_follows(self) -> Any:
+        """A WebSocket, or an event stream, has the usual room, also on a connection that has had a long answer."""
+
+        def do(data: bytes, transport: Any) -> None:
+            connection: Any = HTTPFactory(self.server.site).buildProtocol(None)
+            connection.makeConnection(transport)
+            limit_unsent(transport, UNSENT_LONG)
+            connection.dataReceived(data)
+            for message in self.server.messages("http.request"):
+                self.server.reply(message, status=200, content=b"", more_content=True, **{EVENTS: None})
+            self.assertEqual(room(transport), UNSENT)
+            transport.abortConnection()
+
+        done, _ = self.connect(partial(do, handshake()))
+        return done.addCallback(lambda _: self.connect(partial(do, get("/events")))[0])
 
     def test_fast_client(self) -> Any:
         """A client that reads as fast as the server sends leaves others their turns."""

@@ -37,7 +37,15 @@ from channelserver.layers.content import Content
 from channelserver.server.common.account import SMALL
 from channelserver.server.common.bucket import Bucket
 from channelserver.server.common.continuations import BULK
-from channelserver.server.common.sending import SocketSend, direct, lose_transport, send, socket_send, unsent
+from channelserver.server.common.sending import (
+    SocketSend,
+    direct,
+    limit_unsent,
+    lose_transport,
+    send,
+    socket_send,
+    unsent,
+)
 from channelserver.server.common.transport import Transport
 from channelserver.server.http import half_close
 from channelserver.server.http.base import LINGER, Connection, ConnectionFactory
@@ -313,6 +321,7 @@ class HTTPConnection(Connection):
         websocket = WebSocket(self, head, addresses)
         websocket.check()
         self._state = "socket"
+        limit_unsent(self.transport)  # a long answer may have raised it
         self._reader.close()
         self.websocket = websocket
         if self._paused:

@@ -9,6 +9,7 @@ from typing import Any
 
 from channelserver.layers.content import Content
 from channelserver.layers.events import encode_event
+from channelserver.server.common.sending import limit_unsent
 from channelserver.server.http.source import Answer
 
 #: Seconds of silence after which a comment is sent as a keep-alive.
@@ -33,6 +34,9 @@ class EventFeed:
         self._last = site.wheel.now()
         site.wheel.add(self, self._last + PING_SECONDS)
         site.replies.events.add(exchange.name)
+        transport = exchange.wire.direct()
+        if transport is not None:
+            limit_unsent(transport)  # a long answer may have raised it
 
     def send(self, data: bytes) -> None:
         """Send an event; a client that does not read is cut off."""

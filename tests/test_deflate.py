@@ -492,6 +492,11 @@ class SocketTests(StrictTestCase):
         self.assertEqual(client.news(), encode_frame(CLOSE, b""))
         client.leave()
         self.assertEqual(self.server.message("websocket.disconnect")["code"], 1005)
+        client, channel, _ = self.open(self.OFFER)
+        self.server.layer.send(channel, {"text": "large " * 50_000, "close": 4001})
+        self.server.reactor.callFromThread(client.transport.deliver, client_frame(FIN | CLOSE, b""))
+        self.server.turn()
+        self.assertEqual(client.news(), encode_frame(CLOSE, (4001).to_bytes(2, "big")))
 
     def test_what_has_still_to_be_compressed_does_not_make_a_client_slow(self) -> None:
         """Many long messages at once are no reason to close with 1013, nor is their size before compression."""

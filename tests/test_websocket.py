@@ -1198,6 +1198,23 @@ class EndTests(SocketTestCase):
         client.leave()
         self.assertEqual(len(self.server.messages(DISCONNECT)), 1)
 
+    def test_the_client_ends_it_while_our_close_frame_waits(self) -> None:
+        """Ours waits behind messages for a slow client: it gets the frame at once, with our code, and then nothing."""
+        flood = mask_frame(PING, b"") * 3000
+        for close, end, code in ((True, close_frame(), 1000), (True, b"\x87\xff", 1000), (False, flood, 1008)):
+            client, channel = self.open()
+            client.transport.slow = True
+            self.server.reply(channel, text="x" * 100_000)
+            self.server.reply(channel, text="waits", **{"close": True} if close else {})
+            client.send(end)
+            for _ in range(5):
+                client.transport.client_reads()
+                self.server.turn()
+            frames = [(opcode, payload[:2]) for opcode, payload in self.sent(client)]
+            self.assertEqual(frames, [(TEXT, b"xx"), (CLOSE, code.to_bytes(2, "big"))])
+            self.assertEqual(client.protocol.account.shared, 0)
+            client.leave()
+
     def test_messages_before_the_close(self) -> None:
         """Messages before the close frame arrive, those after it do not."""
         client, channel = self.open()

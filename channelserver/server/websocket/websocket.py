@@ -348,7 +348,6 @@ class WebSocket(Outgoing):
         if error is not None:
             if self._state == "open":
                 self._count("bad frame", f"closed with {error.code}: {error.reason}")
-                self._drop_waiting()  # it would keep the close frame waiting
                 self.close(error.code, error.reason)
             self._finish()
         if reader.message:
@@ -461,14 +460,16 @@ class WebSocket(Outgoing):
     def _close_received(self, code: int) -> None:
         if self._state == "open":
             self._state = "closing"
-            self._drop_waiting()  # nothing may follow the close frame
-            self._write(frames.encode_close(code if code != CloseCode.NO_STATUS else None))
-        self._close_code = code
+            self._close_code = code if code != CloseCode.NO_STATUS else None
+            self._close_reason = ""
         self._finish()
+        self._close_code = code
 
     def _finish(self) -> None:
-        """Close the transport: both close frames are through, or the stream is broken (RFC 6455 section 7.1.1)."""
+        """Close the transport: the client's close frame is here, or the stream is broken (RFC 6455 section 7.1.1)."""
         self._reader = None
+        self._drop_waiting()  # it would keep our close frame waiting, which nothing may follow
+        self._send_close()
         self._due = self.site.wheel.now() + CLOSE_SECONDS
         self.site.wheel.add(self, self._due)
         self.wire.close_socket()

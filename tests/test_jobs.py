@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from random import Random
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -69,7 +71,7 @@ from channelserver.jobs.compat import (
 )
 from channelserver.jobs.listening import Bell
 from channelserver.jobs.marks import FIRST_RETRY, JITTER, LONGEST_RETRY, JobOptions, options_of, planned
-from channelserver.jobs.models import Job, JobError, JobOnce, JobQueue, JobServer, RunsOn, Schedule, State
+from channelserver.jobs.models import LIMITED, Job, JobError, JobOnce, JobQueue, JobServer, RunsOn, Schedule, State
 from channelserver.jobs.owners import Owners
 from channelserver.jobs.presence import Presence
 from channelserver.jobs.runner import Running, current, failed, run
@@ -1133,9 +1135,82 @@ class BackendTests(DatabaseTestCase):
         Job.objects.filter(state=State.READY, concurrency_key__startswith="key").delete()
         self.assertEqual(store.claim("default", "me", room, None, timezone.now()), [])
 
+    def test_many_full_keys(self) -> None:
+        """However many keys are full, one free place goes to the first job that may run, and without many queries."""
+        for many in (0, store.MOST_KEYS + 5):
+            for number in range(store.LOOK_AT + 50):
+                self.make_limited(f"full{number:03}", 1, state=State.RUNNING, owner="other")
+                self.make_limited(f"full{number:03}", 2, priority=1)
+            for number in range(many):
+                self.make_limited(f"a{number:03}", 1, priority=-1)
+            self.make_limited("free", 1)
+            with CaptureQueriesContext(connection) as queries:
+                found = store.claim("default", "me", store.Room(1, 0, 0), None, timezone.now())
+            self.assertEqual([job.concurrency_key for job in found], ["free"])
+            self.assertLess(len(queries), 16)
+            Job.objects.all().delete()
+
+    def test_many_places_many_keys(self) -> None:
+        """A statement has no more parameters than an SQLite as it comes takes."""
+        self.make_limited("full", 1, state=State.RUNNING, owner="other")
+        self.make_limited("full", 10)
+        for number in range(store.MOST_KEYS - 1):
+            self.make_limited(f"key{number:02}", 5, concurrency=5)
+        before = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
+        self.addCleanup(connection.connection.setlimit, sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, before)
+        found = store.claim("default", "me", store.Room(400, 0, 0), None, timezone.now())
+        self.assertEqual([job.concurrency_key for job in found], [f"key{number // 5:02}" for number in range(400)])
+
+    def test_model(self) -> None:
+        """Any mix of jobs is claimed as if somebody went through all of them, by priority and age, within limits."""
+        for seed in range(12):
+            random = Random(seed)
+            Job.objects.all().delete()
+            limits = {f"key{number}": random.choice((1, 1, 2, 5)) for number in range(random.choice((1, 3, 8, 120)))}
+            jobs: dict[str, Job] = {}
+            for _ in range(20):
+                keys = random.choices(
+                    [*limits, *[""] * random.choice((0, 1, len(limits)))], k=random.choice((1, 9, 60))
+                )
+                new = [
+                    Job(
+                        task="x", concurrency_key=key, concurrency=limits.get(key, 0), queue=random.choice("aab"),
+                        runs_on=random.choice((0, 1)) + (LIMITED if key else 0), priority=random.choice((0, 0, 5)),
+                    )
+                    for key in keys
+                ]  # fmt: skip
+                jobs.update((row.pk, row) for row in Job.objects.bulk_create(new))
+                running = [row for row in jobs.values() if row.state == State.RUNNING]
+                for row in random.sample(running, random.randint(0, len(running))):
+                    row.state = random.choice((State.DONE, State.READY))
+                    Job.objects.filter(pk=row.pk).update(state=row.state)
+                queues = random.choice((None, ["a"], ["b", "c"]))
+                room = store.Room(random.choice((1, 2, 20)), random.choice((0, 3)), random.choice((0, 1, 40)))
+                wanted = self._model(list(jobs.values()), limits, room, queues)
+                found = {row.pk for row in store.claim("default", "me", room, queues, timezone.now())}
+                self.assertEqual(found, wanted, f"seed {seed}")
+                for pk in found:
+                    jobs[pk].state = State.RUNNING
+
+    @staticmethod
+    def _model(jobs: list[Job], limits: dict[str, int], room: store.Room, queues: list[str] | None) -> set[str]:
+        running = Counter(row.concurrency_key for row in jobs if row.state == State.RUNNING)
+        found = set()
+        for kind, count in ((RunsOn.THREAD, room.threads + room.ahead), (RunsOn.LOOP, room.loop)):
+            for row in sorted(jobs, key=lambda row: (-row.priority, row.pk)):
+                key = row.concurrency_key
+                fits = row.state == State.READY and row.runs_on % LIMITED == kind
+                fits = fits and (queues is None or row.queue in queues)
+                if count and fits and not (key and running[key] >= limits[key]):
+                    running[key] += 1
+                    count -= 1
+                    found.add(row.pk)
+        return found
+
     def test_key_of_both(self) -> None:
         """Jobs in threads and on the event loop that share a key do not take its place both; wherever they stand."""
-        for kinds in ((RunsOn.LIMITED_THREAD, RunsOn.LIMITED_LOOP), (RunsOn.THREAD, RunsOn.LIMITED_LOOP)):
+        by_hand = [(RunsOn.THREAD, RunsOn.LIMITED_LOOP), (RunsOn.THREAD, RunsOn.LIMITED_THREAD)]
+        for kinds in [(RunsOn.LIMITED_THREAD, RunsOn.LIMITED_LOOP), *by_hand]:
             Job.objects.all().delete()
             for runs_on in kinds:
                 self.make_limited("a", 2, runs_on=runs_on)

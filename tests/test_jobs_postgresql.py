@@ -79,6 +79,53 @@ NOTIFIED = """
     print("heard", *heard, bell.wait(0, listening))
 """
 
+#: Prints what three servers come upon that claim limited jobs at the same time, and what one claims while another one
+#: has locked the first job that may run.
+LIMITS = """
+    from collections import Counter
+    from concurrent.futures import ThreadPoolExecutor
+    from random import Random
+    import psycopg
+    from django.db import connection
+    from django.utils import timezone
+    from channelserver.jobs import store
+    from channelserver.jobs.models import Job, State
+
+    def store_jobs(keys, **values):
+        Job.objects.bulk_create(Job(task="x", concurrency_key=key, **values) for key in keys)
+
+    def serve(seed):
+        random, found = Random(seed), Counter()
+        for _ in range(60):
+            keys = random.choices("abcdefghijkl", k=6)
+            store_jobs(keys, concurrency=2, runs_on=random.choice((2, 3)), priority=random.choice((0, 1)))
+            try:
+                jobs = store.claim("default", str(seed), store.Room(2, 0, 3), None, timezone.now())
+            except Exception as error:
+                found[f"{type(error).__name__}: {error}"] += 1
+                continue
+            running = Job.objects.filter(state=State.RUNNING).values_list("concurrency_key", flat=True)
+            found["over"] += max(Counter(running).values(), default=0) > 2
+            found["claimed"] += bool(jobs)
+            Job.objects.filter(pk__in=[job.pk for job in jobs]).update(state=State.DONE, owner="")
+        connection.close()
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        found = sum(pool.map(serve, range(3)), Counter())
+    print("rush", found["claimed"] > 50, found - Counter(claimed=found["claimed"]))
+
+    Job.objects.all().delete()
+    store_jobs("a", concurrency=1, runs_on=2, state=State.RUNNING)
+    store_jobs("aabb", concurrency=2, runs_on=2)
+    Job.objects.filter(concurrency_key="a").update(concurrency=1)
+    *_, first, second = Job.objects.order_by("pk").values_list("pk", flat=True)
+    with psycopg.connect(connection.connection.info.dsn) as other:
+        other.execute("SELECT 1 FROM channelserver_jobs_job WHERE id = %s FOR UPDATE", [first])
+        jobs = store.claim("default", "me", store.Room(1, 0, 0), None, timezone.now())
+    print("beside a lock", [job.pk for job in jobs] == [second])
+"""
+
 
 class PostgreSQLTests(KillLoop):
     """Servers that share nothing but the database: each has a folder of its own for temporary files."""
@@ -87,6 +134,7 @@ class PostgreSQLTests(KillLoop):
         "lists.py": LISTS,
         "plans.py": PLANS,
         "notified.py": NOTIFIED,
+        "limits.py": LIMITS,
         "work/urls_with_admin.py": "from django.contrib import admin\nfrom django.urls import include, path\n"
         "urlpatterns = [path('admin/', admin.site.urls), path('', include('urls'))]\n",
     }
@@ -195,6 +243,12 @@ class PostgreSQLTests(KillLoop):
         ]
         self.assertGreater(len(lines), 8)
         self.assertEqual([line for line in lines if line.startswith("SLOW")], [])
+
+    def test_limits(self) -> None:
+        """Servers that claim limited jobs at once keep the limits, and do not wait for each other without end."""
+        output = self.manage("shell", "-c", "import limits")
+        self.assertIn("rush True Counter()", output)
+        self.assertIn("beside a lock True", output)
 
     def test_lists(self) -> None:
         """The pages of the list read no more of the table than they show and count, as on SQLite."""

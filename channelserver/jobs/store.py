@@ -202,7 +202,7 @@ def _with_limited(
 ) -> list[Job]:
     """Return the first ones of `jobs`, and of the limited ones that may run now."""
     kind = RunsOn(runs_on + LIMITED)
-    limited = _within_limits(using, queues, kind, _ready(using, queues, kind, count), count)
+    limited = _within_limits(using, queues, kind, _ready(using, queues, kind, count), count, jobs)
     return sorted(jobs + limited, key=_order)[:count]
 
 
@@ -239,31 +239,36 @@ def _ready(using: str, queues: tuple[str, ...] | None, runs_on: RunsOn | None, c
 
 
 def _within_limits(
-    using: str, queues: tuple[str, ...] | None, runs_on: RunsOn | None, jobs: list[Job], count: int
+    using: str,
+    queues: tuple[str, ...] | None,
+    runs_on: RunsOn | None,
+    jobs: list[Job],
+    count: int,
+    beside: Sequence[Job] = (),
 ) -> list[Job]:
     """Leave out the jobs whose key has as many running jobs as it may have; look further in their place.
 
     :param jobs: the first ready ones.
+    :param beside: jobs that are going to run, too.
     """
     if not any(job.concurrency_key for job in jobs):
         return jobs
-    connection = connections[using]
-    running: Counter[str] = Counter()
+    if connections[using].vendor == "postgresql":
+        # Two servers that count at the same time would both find room. One lock for all keys: with one for each, two
+        # servers that come upon them in a different order would wait for each other.
+        with connections[using].cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('channelserver_jobs limits'))")
+    running = Counter(job.concurrency_key for job in beside)
     known: set[str] = set()
     chosen: dict[str, Job] = {}
     full: set[str] = set()
     more = len(jobs) == count
+    by_key = runs_on is not None and runs_on >= LIMITED
     for _ in range(LOOK_AT):
-        new = sorted({job.concurrency_key for job in jobs if job.concurrency_key} - known)
+        new = {job.concurrency_key for job in jobs if job.concurrency_key} - known
         if new:
             known.update(new)
-            if connection.vendor == "postgresql":
-                # Two servers that count at the same time would both find room.
-                with connection.cursor() as cursor:
-                    for key in new:
-                        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [key])
-            counts = Job.objects.using(using).filter(state=State.RUNNING, concurrency_key__in=new)
-            running.update(dict(counts.values_list("concurrency_key").annotate(Count("pk")).order_by()))
+            running.update(_running(using, concurrency_key__in=new))
         for job in jobs:
             key = job.concurrency_key
             if job.pk in chosen or len(chosen) == count:
@@ -275,56 +280,80 @@ def _within_limits(
             chosen[job.pk] = job
         if len(chosen) == count or not more:
             break
-        need = count - len(chosen)
-        firsts = None
-        if runs_on is not None and runs_on >= LIMITED:
-            firsts = _firsts(using, queues, runs_on, full, list(chosen), need)
-        if firsts is None:
+        found = None
+        if by_key and runs_on is not None:
+            taken = [*beside, *chosen.values()]
+            found = _firsts(using, queues, runs_on, full, taken, count - len(chosen))
+            by_key = found is not None
+        if found is None:
             rest = due(using, queues, runs_on).exclude(concurrency_key__in=full).exclude(pk__in=list(chosen))
-            jobs = list(_locked(using, rest)[:count])
-            more = len(jobs) == count
+            found = list(_locked(using, rest)[:count])
+            more = len(found) == count
         else:
-            found = Job.objects.using(using).filter(pk__in=firsts, state=State.READY).order_by()
-            jobs = sorted(_locked(using, found), key=_order)
-            more = bool(jobs)
+            more = bool(found)
+        jobs = found
     return list(chosen.values())
 
 
-def _firsts(
-    using: str, queues: tuple[str, ...] | None, runs_on: RunsOn, full: set[str], chosen: list[str], count: int
-) -> list[str] | None:
-    """Return the first ready jobs of other than full keys, without passing over those; None: there are too many keys.
+def _running(using: str, **of: Any) -> dict[str, int]:
+    """Return how many jobs of each key run."""
+    jobs = Job.objects.using(using).filter(state=State.RUNNING, **of)
+    return dict(jobs.values_list("concurrency_key").annotate(Count("pk")).order_by())
 
-    :param full: keys to leave out.
-    :param chosen: jobs to leave out.
+
+def _firsts(
+    using: str, queues: tuple[str, ...] | None, runs_on: RunsOn, full: set[str], taken: list[Job], count: int
+) -> list[Job] | None:
+    """Return the first ready jobs that may run, without passing over those of full keys.
+
+    None: there are too many keys, or another server has locked jobs.
+
+    :param full: keys to leave out; gets those that are full.
+    :param taken: jobs that are going to run.
     :param count: how many at most.
     """
+    table = Job._meta.db_table
     index = f"runs_on >= {LIMITED}"  # SQLite uses csjobs_limited for what says so
-    least = (
-        f'SELECT min(concurrency_key) FROM "{Job._meta.db_table}" '
-        f"WHERE state = '{State.READY.value}' AND runs_on = {int(runs_on)} AND {index}"
-    )
-    without = f"keys.name NOT IN ({', '.join(['%s'] * len(full))})" if full else "TRUE"
+    ready = f"FROM \"{table}\" WHERE state = '{State.READY.value}' AND runs_on = {int(runs_on)} AND {index}"
+    most = f"(SELECT concurrency {ready} AND concurrency_key = keys.name ORDER BY priority DESC, id LIMIT 1)"
+    least = f"SELECT min(concurrency_key) {ready}"
+    ours = Counter(job.concurrency_key for job in taken)
+    running = Counter(_running(using, concurrency_key__gt="")) + ours
     with connections[using].cursor() as cursor:
+        # What runs is little, and only its keys can be full.
+        names = list(running.keys() - full)
+        for begin in range(0, len(names), MANY_ROWS):
+            some = names[begin : begin + MANY_ROWS]
+            values = ", ".join(["(%s)"] * len(some))
+            cursor.execute(f"WITH keys(name) AS (VALUES {values}) SELECT name, {most} FROM keys", some)
+            full.update(name for name, limit in cursor.fetchall() if limit is not None and running[name] >= limit)
+        without = f"keys.name NOT IN ({', '.join(['%s'] * len(full))})" if full else "TRUE"
         cursor.execute(
             f"WITH RECURSIVE keys(name) AS ({least} UNION ALL SELECT ({least} AND concurrency_key > keys.name) "
             f"FROM keys WHERE keys.name IS NOT NULL) "
-            f"SELECT name FROM keys WHERE name IS NOT NULL AND {without} LIMIT {MOST_KEYS + 1}",
+            f"SELECT name, {most} FROM keys WHERE name IS NOT NULL AND {without} LIMIT {MOST_KEYS + 1}",
             list(full),
         )
-        names = [name for (name,) in cursor.fetchall()]
-        if not names or len(names) > MOST_KEYS:
-            return [] if not names else None
-        ready = (
-            due(using, queues, runs_on)
-            .exclude(pk__in=chosen)
-            .extra(where=[index, "concurrency_key = %s"], params=[names])
+        places = {name: max(0, limit - running[name]) for name, limit in cursor.fetchall()}
+        if len(places) > MOST_KEYS:
+            return None
+        parts, values_of_parts = [], []
+        jobs = due(using, queues, runs_on).extra(where=[index, "concurrency_key = %s"], params=[places])
+        statement, parameters = jobs.values("id", "priority")[:_LIMIT].query.get_compiler(using).as_sql()
+        for number, (name, free) in enumerate(places.items()):
+            part = statement.replace(str(_LIMIT), str(ours[name] + min(free, count)))
+            parts.append(f"SELECT * FROM ({part}) AS part{number}")
+            values_of_parts += [name if value is places else value for value in parameters]
+        if not parts:
+            return []
+        cursor.execute(
+            f"SELECT id FROM ({' UNION ALL '.join(parts)}) AS parts "
+            f"WHERE id NOT IN ({', '.join(['%s'] * len(taken)) or repr('')}) ORDER BY priority DESC, id LIMIT {count}",
+            [*values_of_parts, *(job.pk for job in taken)],
         )
-        statement, parameters = ready.values("id", "priority")[:count].query.get_compiler(using).as_sql()
-        parts = " UNION ALL ".join(f"SELECT * FROM ({statement}) AS part{number}" for number in range(len(names)))
-        values = [name if value is names else value for name in names for value in parameters]
-        cursor.execute(f"SELECT id FROM ({parts}) AS parts ORDER BY priority DESC, id LIMIT {count}", values)
-        return [pk for (pk,) in cursor.fetchall()]
+        ids = [pk for (pk,) in cursor.fetchall()]
+    found = _locked(using, Job.objects.using(using).filter(pk__in=ids, state=State.READY).order_by())
+    return sorted(found, key=_order) if len(found) == len(ids) else None
 
 
 def promote(using: str, now: datetime) -> int:

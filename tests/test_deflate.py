@@ -26,6 +26,7 @@ from channelserver.server.websocket.frames import (
     Ping,
     encode_frame,
 )
+from channelserver.server.websocket.websocket import CLOSE_SECONDS
 from tests import examples
 from tests.fakes import Client, StrictTestCase, mask_frame
 from tests.process import TIMEOUT, ServerTestCase, wait_until
@@ -497,6 +498,47 @@ class SocketTests(StrictTestCase):
         self.server.reactor.callFromThread(client.transport.deliver, client_frame(FIN | CLOSE, b""))
         self.server.turn()
         self.assertEqual(client.news(), encode_frame(CLOSE, (4001).to_bytes(2, "big")))
+
+    def test_the_time_to_compress_is_not_the_clients(self) -> None:
+        """The seconds in which it has to answer our close frame begin when that can be sent."""
+        client, channel, _ = self.open(self.OFFER)
+        clock, go_on = self.server.reactor, Deflated.go_on
+
+        def slowly(deflated: Deflated, window: int) -> None:
+            clock.rightNow += CLOSE_SECONDS / 2
+            go_on(deflated, window)
+
+        self.patch(Deflated, "go_on", slowly)
+        self.server.reply(channel, text="large " * 50_000, close=True)
+        long = deflate.deflate(encode_frame(TEXT, b"large " * 50_000), 12)
+        self.assertEqual(client.news(), long + encode_frame(CLOSE, (1000).to_bytes(2, "big")))
+        self.assertFalse(client.transport.aborted)
+        self.server.pass_time(CLOSE_SECONDS + 1)
+        self.assertTrue(client.transport.aborted)
+
+    def test_what_waits_does_not_fill_the_memory(self) -> None:
+        """If messages come faster than they can be compressed in turns, no client is closed; the order stays."""
+        self.server = self.make_server(compression=True, client_memory=8 << 20)
+        clients = [self.open(self.OFFER)[:2] for _ in range(40)]
+        texts = ["large " * 50_000, "next", "large " * 40_000]
+        for text in texts:
+            for number, (_, channel) in enumerate(clients):
+                self.server.layer.send(channel, {"text": f"{text} {number}"})
+        self.server.turn()
+        for number, (client, _) in enumerate(clients):
+            frames = [encode_frame(TEXT, f"{text} {number}".encode()) for text in texts]
+            wanted = [deflate.deflate(frame, 12) if len(frame) > 1024 else frame for frame in frames]
+            self.assertEqual(client.news(), b"".join(wanted))
+
+    def test_nothing_is_sent_to_one_that_is_given_up(self) -> None:
+        """A close frame that waited behind a long message waits no more when memory is short."""
+        client, channel, _ = self.open(self.OFFER)
+        written: list[bytes] = []
+        self.patch(client.transport, "write", written.append)
+        self.server.layer.send(channel, {"text": "large " * 50_000, "close": True})
+        self.server.reactor.callFromThread(client.protocol.evict, 1)
+        self.server.turn()
+        self.assertEqual((written, client.transport.aborted), ([], True))
 
     def test_what_has_still_to_be_compressed_does_not_make_a_client_slow(self) -> None:
         """Many long messages at once are no reason to close with 1013, nor is their size before compression."""

@@ -193,6 +193,10 @@ class ClientMemory:
         """Whether there is memory for a new request; if it is short, some is freed first."""
         return self.bytes <= self.mark or self._relieve()
 
+    def fills(self) -> bool:
+        """Whether half of what may be in use is: work is better done at once than kept for later."""
+        return self.bytes > self.mark // 2
+
     def overflowed(self) -> None:
         """Free some memory soon: not from within a connection, which may be in the middle of something."""
         if not self._relieving and self._wheel.now() >= self._again:

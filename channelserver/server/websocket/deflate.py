@@ -193,13 +193,16 @@ class Deflated:
             except StopIteration as end:
                 self._forms[window] = end.value
 
+    def whole(self, window: int) -> bytes:
+        """Return the form, whatever time it takes."""
+        while (form := self.form(window)) is None:
+            self.go_on(window)
+        return form
+
 
 def deflate(frame: bytes, window: int) -> bytes:
     """Return a data frame compressed, or as it is if that is smaller (RFC 7692 section 7.2.1)."""
-    deflated = Deflated(frame)
-    while (form := deflated.form(window)) is None:
-        deflated.go_on(window)
-    return form
+    return Deflated(frame).whole(window)
 
 
 def _deflating(frame: bytes, window: int) -> Generator[None, None, bytes]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 REFILL = 64 * 1024
 #: While more bytes wait for the client, nothing is read from it.
 HOLD = 512 * 1024
+#: Seconds for the client to answer a close frame.
+CLOSE_SECONDS = 5.0
 
 
 class Wire(Protocol):
@@ -63,7 +65,7 @@ class Outgoing(_FanOutFields):
     """
 
     __slots__ = (
-        "_blocked", "_close_code", "_close_reason", "_packing", "_paused_at", "_ping_owed", "_pinged", "_pong",
+        "_blocked", "_close_code", "_close_reason", "_due", "_packing", "_paused_at", "_ping_owed", "_pinged", "_pong",
         "_waiting", "_waiting_bytes", "path", "site", "wire",
     )  # fmt: skip
 
@@ -84,6 +86,7 @@ class Outgoing(_FanOutFields):
         #: Nothing is parsed: the handshake is held, the layer has no room, or too much waits to be sent.
         self._blocked = True
         self._paused_at: float | None = None  # None: the transport's buffer is not full
+        self._due: float = 0.0
         self._close_code: int | None = None
         self._close_reason: str | None = None  # while our close frame has still to be sent
         self._pinged: float | None = None
@@ -102,11 +105,11 @@ class Outgoing(_FanOutFields):
             return self._state != "waiting"
         if deflated is not None and self._deflate is not None:
             form = deflated.form(self._deflate.window)
-            if form is None:
+            if form is None and not self.site.memory.fills():
                 self._sent += 1
                 self._let_wait(deflated)
                 return True
-            frame = form
+            frame = form if form is not None else deflated.whole(self._deflate.window)
         self._sent += 1
         if not self.paused:
             socket_send = self._socket_send
@@ -144,6 +147,8 @@ class Outgoing(_FanOutFields):
         self._packing = False
         if self._waiting:
             self._go_on(self._waiting[0])
+            if self._state == "closing":
+                self._due = self.site.wheel.now() + CLOSE_SECONDS  # that is the client's time, not ours
         if self._paused_at is None:
             self._hand_over()
 
@@ -193,8 +198,8 @@ class Outgoing(_FanOutFields):
         if self._waiting is None or place is None:
             return False
         frame = self._waiting[place]
-        while (form := self._form(frame)) is None:
-            self._go_on(frame)
+        assert self._deflate is not None and isinstance(frame, deflate.Deflated)
+        form = frame.whole(self._deflate.window)
         self._leave(frame)
         self._enter(form)
         self._waiting[place] = form

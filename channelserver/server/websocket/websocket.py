@@ -45,15 +45,13 @@ from channelserver.server.websocket.handshake import (
     handshake_response,
     offered_protocols,
 )
-from channelserver.server.websocket.outgoing import HOLD, REFILL, Outgoing, Wire
+from channelserver.server.websocket.outgoing import CLOSE_SECONDS, HOLD, REFILL, Outgoing, Wire
 
 _log = Logger("channelserver.server.websocket")
 # Most lines of this level are switched off: ``logging`` knows so within 0.1 µs.
 _debug = logging.getLogger("channelserver.server.websocket").debug
 
 _BUSY = "The server is busy; try again later."
-#: Seconds for the client to answer a close frame.
-CLOSE_SECONDS = 5.0
 #: Bytes parsed at a time, if there are more: compressed ones may expand a thousandfold and fill the channel, and others
 #: may be hundreds of frames, after which the rest waits for the next turn of the reactor.
 SLICE = 1024
@@ -80,7 +78,7 @@ class WebSocket(Outgoing):
     """
 
     __slots__ = (
-        "_addresses", "_chatter", "_continues", "_due", "_head", "_held", "_held_bytes", "_last_received", "_order",
+        "_addresses", "_chatter", "_continues", "_head", "_held", "_held_bytes", "_last_received", "_order",
         "_reader", "_received", "_unread", "began", "client", "name",
     )  # fmt: skip
 
@@ -102,7 +100,6 @@ class WebSocket(Outgoing):
         self._held_bytes = 0
         self._last_received: float = self.site.wheel.now()
         self.began = self._last_received
-        self._due: float = 0.0
         self._received = 0
 
     # -- handshake -----------------------------------------------------------------------------------------------------
@@ -439,7 +436,7 @@ class WebSocket(Outgoing):
         """The transport will be aborted: send nothing more."""
         if self._state != "waiting":
             self._state = "closing"
-            self._close_code = CloseCode.TRY_AGAIN_LATER
+            self._close_code, self._close_reason = CloseCode.TRY_AGAIN_LATER, None
         self._drop_waiting()
 
     # -- the end -------------------------------------------------------------------------------------------------------

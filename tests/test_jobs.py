@@ -462,6 +462,18 @@ class MarkTests(SynchronousTestCase):
                 job(**wrong)  # type: ignore[arg-type]
             self.assertIn(next(iter(wrong)), str(caught.exception))
 
+    def test_empty_key(self) -> None:
+        """A key of ``concurrency`` that comes out empty is one as others; its jobs are not without a limit."""
+
+        def task_of_shop(shop: str) -> None:
+            """Takes what the key is made of."""
+
+        options = options_of(job(concurrency=(lambda shop: shop, 2))(task_of_shop))
+        keys = [options.concurrency_of("path", [shop], {}) for shop in ("", "a", "")]
+        self.assertEqual(keys[1], ("a", 2))
+        self.assertEqual(keys[0], keys[2])
+        self.assertTrue(keys[0][0])
+
     def test_order_of_decorators(self) -> None:
         """``@job`` above ``@task`` says where it stands, and without parentheses that it needs them."""
         self.assertIn("@job()", str(self.assertRaises(TypeError, job, add.func)))

@@ -121,7 +121,7 @@ class JobOptions:
 def _key(path: str, value: Any) -> str:
     """Return a text of at most 255 characters that names `value`."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    whole = f"{path}:{text}" if path else text
+    whole = f"{path}:{text}" if path else text or '""'  # an empty one would say that there is no key
     return whole if len(whole) <= 255 else f"{whole[:180]}:{hashlib.sha256(whole.encode()).hexdigest()}"
 
 

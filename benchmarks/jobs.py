@@ -151,14 +151,14 @@ def _measure_ended(number: int) -> None:
 
 def _claims() -> list[float]:
     from benchmarks.apps.jobs import nothing
-    from channelserver.jobs import ends, store
+    from channelserver.jobs import claims, ends
     from channelserver.jobs.models import State
 
     times = []
     for _ in range(200):
         nothing.enqueue(0)
         begins = time.perf_counter()
-        (job,) = store.claim("default", "me", store.Room(1, 0, 10), None, timezone.now())
+        (job,) = claims.claim("default", "me", claims.Room(1, 0, 10), None, timezone.now())
         times.append(1000 * (time.perf_counter() - begins))
         ends.end("default", ends.Outcome(job, State.DONE))
     return times

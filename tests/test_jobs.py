@@ -46,6 +46,7 @@ from channelserver.jobs import (
     Retry,
     backend,
     captured_jobs,
+    claims,
     delayed,
     ends,
     job,
@@ -724,7 +725,7 @@ class BackendTests(DatabaseTestCase):
         first = one.enqueue(1)
         for number in range(ends.MOST_DEATHS):
             self.assertEqual(one.enqueue(1).id, first.id)
-            store.claim("default", f"p{number}", 1, None, timezone.now())
+            claims.claim("default", f"p{number}", 1, None, timezone.now())
             ends.rescue("default", f"p{number}", None, timezone.now())
         self.assertNotEqual(one.enqueue(1).id, first.id)
 
@@ -767,12 +768,12 @@ class BackendTests(DatabaseTestCase):
         of_shop.enqueue("b", 5)
         add.enqueue(0, 0)
         now = timezone.now()
-        found = store.claim("default", "x", 10, None, now)
+        found = claims.claim("default", "x", 10, None, now)
         self.assertEqual(len(found), 4)
         self.assertEqual([row.args["args"] for row in found], [["a", 0], ["a", 1], ["b", 5], [0, 0]])
-        self.assertEqual(store.claim("default", "x", 10, None, now), [])
+        self.assertEqual(claims.claim("default", "x", 10, None, now), [])
         self.assertTrue(ends.end("default", ends.Outcome(found[0], State.DONE)))
-        self.assertEqual([row.args["args"] for row in store.claim("default", "x", 10, None, now)], [["a", 2]])
+        self.assertEqual([row.args["args"] for row in claims.claim("default", "x", 10, None, now)], [["a", 2]])
 
     def test_order(self) -> None:
         """The highest priority goes first, then the oldest job; a delayed one waits."""
@@ -780,15 +781,15 @@ class BackendTests(DatabaseTestCase):
             add.using(priority=priority, run_after=after).enqueue(0, 0).id
             for priority, after in ((-5, None), (0, None), (100, self.later), (0, None), (7, None))
         ]
-        found = store.claim("default", "x", 10, None, timezone.now())
+        found = claims.claim("default", "x", 10, None, timezone.now())
         self.assertEqual([row.pk for row in found], [ids[4], ids[1], ids[3], ids[0]])
 
     def test_fence(self) -> None:
         """An end is stored only by the attempt that owns the job."""
         add.enqueue(1, 1)
-        (row,) = store.claim("default", "dead", 1, None, timezone.now())
+        (row,) = claims.claim("default", "dead", 1, None, timezone.now())
         self.assertEqual(ends.rescue("default", "dead", None, timezone.now()), (1, []))
-        (again,) = store.claim("default", "other", 1, None, timezone.now())
+        (again,) = claims.claim("default", "other", 1, None, timezone.now())
         self.assertFalse(ends.end("default", ends.Outcome(row, State.DONE, result=1)))
         self.assertTrue(ends.end("default", ends.Outcome(again, State.DONE, result=2)))
         self.assertEqual(Job.objects.get().result, 2)
@@ -797,7 +798,7 @@ class BackendTests(DatabaseTestCase):
         """A job at whose side three processes died is dead; its failures are counted apart."""
         result = add.enqueue(1, 1)
         for number in range(3):
-            (row,) = store.claim("default", f"p{number}", 1, None, timezone.now())
+            (row,) = claims.claim("default", f"p{number}", 1, None, timezone.now())
             count, dead = ends.rescue("default", f"p{number}", {row.pk}, timezone.now())
         self.assertEqual((count, dead), (0, [row.pk]))
         result.refresh()
@@ -810,7 +811,7 @@ class BackendTests(DatabaseTestCase):
         """A job that was taken but not under way is not blamed."""
         ids = [add.enqueue(number, 0).id for number in range(2)]
         for number in range(4):
-            store.claim("default", f"p{number}", 2, None, timezone.now())
+            claims.claim("default", f"p{number}", 2, None, timezone.now())
             ends.rescue("default", f"p{number}", {ids[0]}, timezone.now())
         states = dict(Job.objects.values_list("pk", "state"))
         self.assertEqual(states, {ids[0]: State.DEAD, ids[1]: State.READY})
@@ -819,13 +820,13 @@ class BackendTests(DatabaseTestCase):
         """A job whose process has died waits for no thread: it must not be blamed for another death."""
         ids = [add.enqueue(number, 0).id for number in range(4)]
         Job.objects.filter(pk__in=ids[2:3]).update(deaths=1)
-        found = store.claim("default", "x", store.Room(1, ahead=3), None, timezone.now())
+        found = claims.claim("default", "x", claims.Room(1, ahead=3), None, timezone.now())
         self.assertEqual([row.pk for row in found], [ids[0], ids[1], ids[3]])
 
     def test_cancelled_with_its_process(self) -> None:
         """A job that ought to end does not run again because its process has died or stops."""
         result = add.enqueue(1, 1)
-        (row,) = store.claim("default", "dead", 1, None, timezone.now())
+        (row,) = claims.claim("default", "dead", 1, None, timezone.now())
         self.assertEqual(store.cancel("default", Job.objects.all()), (0, 1))
         ends.rescue("default", "dead", {result.id}, timezone.now())
         self.assertEqual(Job.objects.get().state, State.CANCELLED)
@@ -847,7 +848,7 @@ class BackendTests(DatabaseTestCase):
     def test_transaction_that_cannot_begin(self) -> None:
         """An atomic job whose transaction cannot begin is put off; that is no failure."""
         atomically.enqueue(False)
-        (row,) = store.claim("default", "here", 1, None, timezone.now())
+        (row,) = claims.claim("default", "here", 1, None, timezone.now())
         with mock.patch("channelserver.jobs.runner.writing", side_effect=DatabaseError("database is locked")):
             outcome = run(Running(row, "default", lambda *_: None))
         assert outcome is not None
@@ -866,7 +867,7 @@ class BackendTests(DatabaseTestCase):
     def test_refund(self) -> None:
         """A job that is given back has not spent a try."""
         add.enqueue(1, 1)
-        (row,) = store.claim("default", "x", 1, None, timezone.now())
+        (row,) = claims.claim("default", "x", 1, None, timezone.now())
         ends.end("default", ends.Outcome(row, State.READY, refund=True))
         row = Job.objects.get()
         self.assertEqual((row.state, row.attempt, row.worker_ids), (State.READY, 0, ""))
@@ -942,7 +943,7 @@ class BackendTests(DatabaseTestCase):
         """So is one that the database does not take; the jobs that end beside it are stored."""
         results = [nan.enqueue(), add.enqueue(1, 2)]
         now = timezone.now()
-        rows = store.claim("default", "x", 2, None, now)
+        rows = claims.claim("default", "x", 2, None, now)
         outcomes = [
             ends.Outcome(row, State.DONE, result=value) for row, value in zip(rows, (float("nan"), 3), strict=True)
         ]
@@ -957,7 +958,7 @@ class BackendTests(DatabaseTestCase):
         """Of several ends those are stored that are still this process's."""
         for number in range(3):
             add.enqueue(number, 0)
-        rows = store.claim("default", "x", 3, None, timezone.now())
+        rows = claims.claim("default", "x", 3, None, timezone.now())
         Job.objects.filter(pk=rows[1].pk).update(owner="other")
         outcomes = [None, *(ends.Outcome(row, State.DONE, result=1) for row in rows)]
         stored, then = ends.store_all("default", outcomes, lambda: Job.objects.filter(state=State.DONE).count())
@@ -982,9 +983,9 @@ class BackendTests(DatabaseTestCase):
     def test_taken_without_knowing_it(self) -> None:
         """A commit that is not confirmed, or an older copy of the database: the jobs are given back, and not blamed."""
         known, lost = add.enqueue(1, 1), add.enqueue(2, 2)
-        self.assertEqual(len(store.claim("default", "p1", 2, None, timezone.now())), 2)
+        self.assertEqual(len(claims.claim("default", "p1", 2, None, timezone.now())), 2)
         other = add.enqueue(3, 3)
-        store.claim("default", "p2", 1, None, timezone.now())
+        claims.claim("default", "p2", 1, None, timezone.now())
         self.assertEqual(ends.give_back("default", "p1", {known.id}), 1)
         rows = {row.pk: (row.state, row.owner, row.attempt) for row in Job.objects.all()}
         expected = {known.id: ("running", "p1", 1), lost.id: ("ready", "", 0), other.id: ("running", "p2", 1)}
@@ -1001,7 +1002,7 @@ class BackendTests(DatabaseTestCase):
         ]
         for kind in kinds:
             add.enqueue(1, 1)
-            (row,) = store.claim("default", "p", 1, None, now)
+            (row,) = claims.claim("default", "p", 1, None, now)
             outcome = ends.Outcome(row, **kind)
             self.assertEqual(ends.store_all("default", [outcome], list)[0], [True])
             before = Job.objects.filter(pk=row.pk).values().get(), JobError.objects.count()
@@ -1011,16 +1012,16 @@ class BackendTests(DatabaseTestCase):
             self.assertEqual((Job.objects.filter(pk=row.pk).values().get(), JobError.objects.count()), before)
         for kind in kinds:  # what another process was given is not taken for an own end
             add.enqueue(1, 1)
-            (row,) = store.claim("default", "p", 1, None, now)
+            (row,) = claims.claim("default", "p", 1, None, now)
             ends.rescue("default", "p", None, timezone.now())
-            store.claim("default", "q", 1, None, now)
+            claims.claim("default", "q", 1, None, now)
             self.assertEqual(ends.store_all("default", [ends.Outcome(row, **kind)], list)[0], [False])
 
     def test_cancelled_late(self) -> None:
         """A job that somebody cancels between its failure and the store of it does not run again."""
         for state in (State.WAITING, State.READY):
             pk = add.enqueue(1, 1).id
-            (row,) = store.claim("default", "p", 1, None, timezone.now())
+            (row,) = claims.claim("default", "p", 1, None, timezone.now())
             self.assertEqual(store.cancel("default", Job.objects.filter(pk=pk)), (0, 1))
             outcome = ends.Outcome(row, state, error=OSError("x"), text="x", run_at=timezone.now())
             self.assertEqual(ends.store_all("default", [outcome], list)[0], [True])
@@ -1034,7 +1035,7 @@ class BackendTests(DatabaseTestCase):
         jobs = Job.objects.all()
 
         def update(*arguments: Any) -> int:
-            store.claim("default", "p", 1, None, timezone.now())
+            claims.claim("default", "p", 1, None, timezone.now())
             return 0
 
         with mock.patch.object(store, "_update", side_effect=update):
@@ -1060,7 +1061,7 @@ class BackendTests(DatabaseTestCase):
     def test_indexes(self) -> None:
         """What a server asks again and again reads neither ended rows nor more ready ones than it takes."""
         now = timezone.now()
-        asked: list[tuple[str, Any]] = [store._selection("default", None, kind) for kind in RunsOn]
+        asked: list[tuple[str, Any]] = [claims._selection("default", None, kind) for kind in RunsOn]
         with CaptureQueriesContext(connection) as queries:
             store.promote("default", now)
             store.look("default", None)
@@ -1080,7 +1081,7 @@ class BackendTests(DatabaseTestCase):
 
     def test_full_key(self) -> None:
         """Passing over the ready jobs of a full key reads the index alone, no rows: SQLite's program says so."""
-        ready = store.due("default", None, RunsOn.THREAD).exclude(concurrency_key__in=["full"])[:1]
+        ready = claims.due("default", None, RunsOn.THREAD).exclude(concurrency_key__in=["full"])[:1]
         statement, parameters = ready.query.sql_with_params()
         with connection.cursor() as cursor:
             cursor.execute("SELECT rootpage FROM sqlite_master WHERE name = 'csjobs_ready'")
@@ -1114,11 +1115,11 @@ class BackendTests(DatabaseTestCase):
             ids = [add.using(priority=priority).enqueue(0, 0).id for priority in (0, -5)]
             connection.connection.set_progress_handler(step, 1)
             steps = 0
-            found = store.claim("default", "me", store.Room(3, 0, 40), None, timezone.now())
+            found = claims.claim("default", "me", claims.Room(3, 0, 40), None, timezone.now())
             connection.connection.set_progress_handler(None, 1)
             work.append(steps)
             self.assertEqual([job.concurrency_key or job.pk for job in found], ["b", ids[0], "d"])
-            found = store.claim("default", "me", store.Room(3, 0, 40), None, timezone.now())
+            found = claims.claim("default", "me", claims.Room(3, 0, 40), None, timezone.now())
             self.assertEqual([job.pk for job in found], ids[1:])
         self.assertLess(work[1], work[0] * 1.2)
 
@@ -1131,33 +1132,33 @@ class BackendTests(DatabaseTestCase):
         for number in range(50):
             self.make_limited(f"d{number}", 1, priority=-2)
         with CaptureQueriesContext(connection) as queries:
-            found = store.claim("default", "me", store.Room(66, 0, 0), None, timezone.now())
+            found = claims.claim("default", "me", claims.Room(66, 0, 0), None, timezone.now())
         self.assertEqual(Counter(job.concurrency_key for job in found), {"b": 64, "c": 2})
         self.assertLess(len(queries), 16)
 
     def test_many_keys(self) -> None:
         """Nor is anything forgotten if there are very many keys, or none but full ones."""
-        for number in range(store.MOST_KEYS + 5):
+        for number in range(claims.MOST_KEYS + 5):
             self.make_limited(f"full{number:03}", 1, state=State.RUNNING, owner="other")
             self.make_limited(f"full{number:03}", 2)
             self.make_limited(f"key{number:03}", 1)
-        room = store.Room(10, 0, 10)
-        found = [job.concurrency_key for job in store.claim("default", "me", room, None, timezone.now())]
+        room = claims.Room(10, 0, 10)
+        found = [job.concurrency_key for job in claims.claim("default", "me", room, None, timezone.now())]
         self.assertEqual(found, [f"key{number:03}" for number in range(10)])
         Job.objects.filter(state=State.READY, concurrency_key__startswith="key").delete()
-        self.assertEqual(store.claim("default", "me", room, None, timezone.now()), [])
+        self.assertEqual(claims.claim("default", "me", room, None, timezone.now()), [])
 
     def test_many_full_keys(self) -> None:
         """However many keys are full, one free place goes to the first job that may run, and without many queries."""
-        for many in (0, store.MOST_KEYS + 5):
-            for number in range(store.LOOK_AT + 50):
+        for many in (0, claims.MOST_KEYS + 5):
+            for number in range(claims.LOOK_AT + 50):
                 self.make_limited(f"full{number:03}", 1, state=State.RUNNING, owner="other")
                 self.make_limited(f"full{number:03}", 2, priority=1)
             for number in range(many):
                 self.make_limited(f"a{number:03}", 1, priority=-1)
             self.make_limited("free", 1)
             with CaptureQueriesContext(connection) as queries:
-                found = store.claim("default", "me", store.Room(1, 0, 0), None, timezone.now())
+                found = claims.claim("default", "me", claims.Room(1, 0, 0), None, timezone.now())
             self.assertEqual([job.concurrency_key for job in found], ["free"])
             self.assertLess(len(queries), 16)
             Job.objects.all().delete()
@@ -1166,11 +1167,11 @@ class BackendTests(DatabaseTestCase):
         """A statement has no more parameters than an SQLite as it comes takes."""
         self.make_limited("full", 1, state=State.RUNNING, owner="other")
         self.make_limited("full", 10)
-        for number in range(store.MOST_KEYS - 1):
+        for number in range(claims.MOST_KEYS - 1):
             self.make_limited(f"key{number:02}", 5, concurrency=5)
         before = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
         self.addCleanup(connection.connection.setlimit, sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, before)
-        found = store.claim("default", "me", store.Room(400, 0, 0), None, timezone.now())
+        found = claims.claim("default", "me", claims.Room(400, 0, 0), None, timezone.now())
         self.assertEqual([job.concurrency_key for job in found], [f"key{number // 5:02}" for number in range(400)])
 
     def test_model(self) -> None:
@@ -1197,15 +1198,15 @@ class BackendTests(DatabaseTestCase):
                     row.state = random.choice((State.DONE, State.READY))
                     Job.objects.filter(pk=row.pk).update(state=row.state)
                 queues = random.choice((None, ["a"], ["b", "c"]))
-                room = store.Room(random.choice((1, 2, 20)), random.choice((0, 3)), random.choice((0, 1, 40)))
+                room = claims.Room(random.choice((1, 2, 20)), random.choice((0, 3)), random.choice((0, 1, 40)))
                 wanted = self._model(list(jobs.values()), limits, room, queues)
-                found = {row.pk for row in store.claim("default", "me", room, queues, timezone.now())}
+                found = {row.pk for row in claims.claim("default", "me", room, queues, timezone.now())}
                 self.assertEqual(found, wanted, f"seed {seed}")
                 for pk in found:
                     jobs[pk].state = State.RUNNING
 
     @staticmethod
-    def _model(jobs: list[Job], limits: dict[str, int], room: store.Room, queues: list[str] | None) -> set[str]:
+    def _model(jobs: list[Job], limits: dict[str, int], room: claims.Room, queues: list[str] | None) -> set[str]:
         running = Counter(row.concurrency_key for row in jobs if row.state == State.RUNNING)
         found = set()
         for kind, count in ((RunsOn.THREAD, room.threads + room.ahead), (RunsOn.LOOP, room.loop)):
@@ -1226,7 +1227,7 @@ class BackendTests(DatabaseTestCase):
             Job.objects.all().delete()
             for runs_on in kinds:
                 self.make_limited("a", 2, runs_on=runs_on)
-            found = store.claim("default", "me", store.Room(4, 0, 10), None, timezone.now())
+            found = claims.claim("default", "me", claims.Room(4, 0, 10), None, timezone.now())
             self.assertEqual([job.concurrency_key for job in found], ["a"])
 
     def test_usual_claim(self) -> None:
@@ -1234,7 +1235,7 @@ class BackendTests(DatabaseTestCase):
         for task_of_kind, arguments in ((add, (1, 1)), (slowly, (1,))):
             task_of_kind.enqueue(*arguments)
             with CaptureQueriesContext(connection) as queries:
-                self.assertEqual(len(store.claim("default", "p", store.Room(4, 0, 40), None, timezone.now())), 1)
+                self.assertEqual(len(claims.claim("default", "p", claims.Room(4, 0, 40), None, timezone.now())), 1)
             found = [query["sql"].split(" ", 1)[0] for query in queries.captured_queries]
             self.assertEqual(
                 [word for word in found if word in ("SELECT", "UPDATE", "WITH")], ["SELECT"] * 2 + ["UPDATE"]

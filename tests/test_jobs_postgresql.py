@@ -21,7 +21,7 @@ PLANS = """
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
     from django.utils import timezone
-    from channelserver.jobs import ends, store
+    from channelserver.jobs import claims, ends, store
     from channelserver.jobs.models import Job, JobError
 
     now = timezone.now()
@@ -39,7 +39,7 @@ PLANS = """
         )
         cursor.execute("ANALYZE")
     with CaptureQueriesContext(connection) as queries:
-        store.claim("default", "me", store.Room(4, 60, 40), None, now)
+        claims.claim("default", "me", claims.Room(4, 60, 40), None, now)
         store.promote("default", now)
         store.look("default", "me")
         ends.rescue("default", "o1", None, now)
@@ -88,7 +88,7 @@ LIMITS = """
     import psycopg
     from django.db import connection
     from django.utils import timezone
-    from channelserver.jobs import store
+    from channelserver.jobs import claims, store
     from channelserver.jobs.models import Job, State
 
     def store_jobs(keys, **values):
@@ -100,7 +100,7 @@ LIMITS = """
             keys = random.choices("abcdefghijkl", k=6)
             store_jobs(keys, concurrency=2, runs_on=random.choice((2, 3)), priority=random.choice((0, 1)))
             try:
-                jobs = store.claim("default", str(seed), store.Room(2, 0, 3), None, timezone.now())
+                jobs = claims.claim("default", str(seed), claims.Room(2, 0, 3), None, timezone.now())
             except Exception as error:
                 found[f"{type(error).__name__}: {error}"] += 1
                 continue
@@ -122,7 +122,7 @@ LIMITS = """
     *_, first, second = Job.objects.order_by("pk").values_list("pk", flat=True)
     with psycopg.connect(connection.connection.info.dsn) as other:
         other.execute("SELECT 1 FROM channelserver_jobs_job WHERE id = %s FOR UPDATE", [first])
-        jobs = store.claim("default", "me", store.Room(1, 0, 0), None, timezone.now())
+        jobs = claims.claim("default", "me", claims.Room(1, 0, 0), None, timezone.now())
     print("beside a lock", [job.pk for job in jobs] == [second])
 """
 

@@ -24,9 +24,10 @@ from django.db import Error as DatabaseProblem
 from django.db import connections
 from django.utils import timezone
 
-from channelserver.jobs import ends, schedules, store
+from channelserver.jobs import claims, ends, schedules, store
 from channelserver.jobs.agenda import Agenda, Clock
 from channelserver.jobs.attempts import Attempts
+from channelserver.jobs.claims import Room
 from channelserver.jobs.delayed import take_over
 from channelserver.jobs.ends import Outcome
 from channelserver.jobs.listening import Bell, PostgreSQL
@@ -35,7 +36,6 @@ from channelserver.jobs.models import KINDS, LIMITED, Job, JobServer, RunsOn, St
 from channelserver.jobs.owners import AGAIN_SECONDS, Owners
 from channelserver.jobs.presence import Presence, folder_of, wake
 from channelserver.jobs.runner import Running, arun
-from channelserver.jobs.store import Room
 from channelserver.jobs.threads import STUCK_SECONDS, JobThreads
 from channelserver.jobs.wake import announce_change
 from channelserver.workers.threads import RETRY_SECONDS, NoThreadError, start_thread
@@ -352,7 +352,7 @@ class Claimer:
 
     def _claim(self, room: Room) -> list[Job]:
         assert self._presence is not None
-        return store.claim(self.using, self._presence.id, room, self._queues, timezone.now())
+        return claims.claim(self.using, self._presence.id, room, self._queues, timezone.now())
 
     def _room(self, ended: list[tuple[Running, Outcome | None]]) -> Room | None:
         """Return for how many jobs there is room which may be ready: free threads, jobs that the threads will soon be

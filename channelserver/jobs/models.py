@@ -30,7 +30,7 @@ class State(models.TextChoices):
 
 
 class RunsOn(models.IntegerChoices):
-    """What runs a job; each has room for so many. Jobs whose number is limited stand apart: see ``store.claim``."""
+    """What runs a job; each has room for so many. Jobs whose number is limited stand apart: see ``claims.claim``."""
 
     THREAD = 0, "Thread"
     LOOP = 1, "Event loop"

@@ -13,7 +13,7 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.utils import timezone
 
-from channelserver.jobs import schedules, store
+from channelserver.jobs import claims, schedules, store
 from channelserver.jobs.compat import task_backends, task_enqueued
 from channelserver.jobs.ends import Outcome, store_all
 from channelserver.jobs.models import Job, Schedule
@@ -61,7 +61,7 @@ def run_jobs(backend: str = "default", until: datetime | None = None) -> list[An
         now = timezone.now() if until is None else until
         store.promote(using, now)
         schedules.fire(using, now)
-        jobs = store.claim(using, _OWNER, 1, None, now)
+        jobs = claims.claim(using, _OWNER, 1, None, now)
         if not jobs:
             return ran
         outcome = _run(Running(jobs[0], using, _call_later))

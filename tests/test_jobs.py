@@ -1230,6 +1230,16 @@ class BackendTests(DatabaseTestCase):
             found = claims.claim("default", "me", claims.Room(4, 0, 10), None, timezone.now())
             self.assertEqual([job.concurrency_key for job in found], ["a"])
 
+    def test_behind_others(self) -> None:
+        """A claim that other jobs fill does not ask which keys of the jobs behind them are full."""
+        self.make_limited("full", 1, state=State.RUNNING, owner="other")
+        self.make_limited("full", 10)
+        ids = [add.using(priority=1).enqueue(0, 0).id for _ in range(3)]
+        with CaptureQueriesContext(connection) as queries:
+            found = claims.claim("default", "me", claims.Room(3, 0, 0), None, timezone.now())
+        self.assertEqual([row.pk for row in found], ids)
+        self.assertLess(len([query for query in queries.captured_queries if "SELECT" in query["sql"]]), 3)
+
     def test_usual_claim(self) -> None:
         """Without limited jobs, a claim that finds something asks nothing about them beside; nor does an enqueue."""
         for task_of_kind, arguments in ((add, (1, 1)), (slowly, (1,))):

@@ -118,7 +118,10 @@ def _with_limited(
 ) -> list[Job]:
     """Return the first ones of `jobs`, and of the limited ones that may run now."""
     kind = RunsOn(runs_on + LIMITED)
-    limited = _within_limits(using, queues, kind, _ready(using, queues, kind, count), count, jobs)
+    limited = _ready(using, queues, kind, count)
+    if not limited or (len(jobs) == count and _order(jobs[-1]) < _order(limited[0])):
+        return jobs  # then it does not matter whose key is full
+    limited = _within_limits(using, queues, kind, limited, count, jobs)
     return sorted(jobs + limited, key=_order)[:count]
 
 

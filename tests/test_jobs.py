@@ -1163,6 +1163,16 @@ class BackendTests(DatabaseTestCase):
             self.assertLess(len(queries), 16)
             Job.objects.all().delete()
 
+    def test_no_more(self) -> None:
+        """Where all that may run is found, a claim with more places asks no second time."""
+        self.make_limited("full", 1, state=State.RUNNING, owner="other")
+        self.make_limited("full", 10)
+        self.make_limited("free", 3, concurrency=2)
+        with CaptureQueriesContext(connection) as queries:
+            found = claims.claim("default", "me", claims.Room(9, 0, 0), None, timezone.now())
+        self.assertEqual([row.concurrency_key for row in found], ["free"] * 2)
+        self.assertEqual(sum("WITH RECURSIVE" in query["sql"] for query in queries.captured_queries), 1)
+
     def test_many_places_many_keys(self) -> None:
         """A statement has no more parameters than an SQLite as it comes takes."""
         self.make_limited("full", 1, state=State.RUNNING, owner="other")

@@ -199,17 +199,17 @@ def _within_limits(
             chosen[job.pk] = job
         if len(chosen) == count or not more:
             break
-        found = None
+        found, need = None, count - len(chosen)
         if by_key and runs_on is not None:
             taken = [*beside, *chosen.values()]
-            found = _firsts(using, queues, runs_on, full, taken, count - len(chosen))
+            found = _firsts(using, queues, runs_on, full, taken, need)
             by_key = found is not None
         if found is None:
             rest = due(using, queues, runs_on).exclude(concurrency_key__in=full).exclude(pk__in=list(chosen))
             found = list(_locked(using, rest)[:count])
             more = len(found) == count
         else:
-            more = bool(found)
+            more = len(found) == need
         jobs = found
     return list(chosen.values())
 

@@ -289,7 +289,9 @@ class ReloadTests(CommandTestCase):
         self.write({"urls.py": URLS.replace("str(os.getpid())", view).replace("import os", "import os, threading")})
         port = free_port()
         arguments = ["serve", "--reload", "--port", str(port), "--log-format", "text"]
-        server = self.run_process([sys.executable, "-m", "channelserver", *arguments])
+        # Python warns of the child that Django's reloader leaves, which may take a moment to end.
+        command = [sys.executable, "-W", "ignore::ResourceWarning", "-m", "channelserver", *arguments]
+        server = self.run_process(command)
         server.wait_for("listening on")
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -623,7 +623,8 @@ class ManyTests(KillLoop):
         before = sum(path.stat().st_size for path in self.folder.glob("queries-*.txt"))
         time.sleep(8)
         after = sum(path.stat().st_size for path in self.folder.glob("queries-*.txt"))
-        self.assertLess((after - before) // len("query\n"), 30)
+        # A look is six queries; two or three looks each, not hundreds.
+        self.assertLess((after - before) // len("query\n"), 60)
 
     def test_lost_in_worker(self) -> None:
         """A worker process whose threads for jobs are all lost for long stops, too; one gives its jobs back."""

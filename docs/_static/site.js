@@ -13,7 +13,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   }
   for (const word of document.querySelectorAll("code.literal .pre")) {
-    word.classList.toggle("short", word.textContent.length < 28);
+    word.classList.toggle("short", /^--?\w.{0,25}$/.test(word.textContent));
   }
   for (const code of document.querySelectorAll("div.highlight pre")) {
     code.tabIndex = 0;

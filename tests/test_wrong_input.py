@@ -367,7 +367,7 @@ class TwistdTests(WrongInputTestCase):
         self.assert_no_complaints()
 
     def test_privileged_port(self) -> None:
-        """A process that may not listen below 1024 is told what gives it the right."""
+        """The error for a port below 1024 names the permission that is missing."""
         if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 1:
             raise SkipTest("here everybody may listen on any port")
         command = self.twistd("--settings", "settings", "--port", "1")

@@ -468,6 +468,7 @@ class ReplayTests(FaultTestCase):
         sealed = self.spied()
         wait_until(lambda: self.outlet.arrived, "the message")
         self.second.send(self.socket, {"text": "last"})
+        wait_until(lambda: len(self.outlet.arrived) == 2, "the last message, which would come too late below")
         self.first.time_offset = -200_000
         for host in ("second", "first", "first"):
             self.server.command("PUBLISH", f"channelserver:host:{host}", sealed)
